@@ -1,0 +1,125 @@
+package record
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+)
+
+// Limits of one record, as the network's own software sets them.
+const (
+	MaxJSON  = 2 << 20 // bytes of a value as JSON
+	MaxCBOR  = 1 << 20 // bytes of a value as DAG-CBOR
+	MaxDepth = 128     // objects and arrays inside each other
+)
+
+var (
+	// ErrMismatch says that a value is whole, and is not the one its CID names.
+	ErrMismatch = errors.New("record value does not match its cid")
+	// ErrInvalid says that something is not a record, a CID or a record's address at all.
+	ErrInvalid = errors.New("invalid record")
+	// ErrTooLarge says that a value is past MaxJSON or MaxCBOR.
+	ErrTooLarge = errors.New("record too large")
+)
+
+// Body is a record's value as it is stored.
+type Body struct {
+	CID      cid.Cid // as claimed by the source, and recomputed when Verified
+	Verified bool    // Data is canonical DAG-CBOR whose CID is CID; otherwise Data is JSON
+	Data     []byte
+}
+
+// FromJSON reads a value that a host printed as JSON, with the CID it claims for
+// it. A value that has another CID is ErrMismatch, but only when the JSON says
+// for certain what was hashed: otherwise it is kept, unverified, as received.
+// The body shares no memory with value.
+func FromJSON(value []byte, claimed string) (Body, error) {
+	c, err := parseCID(claimed)
+	if err != nil {
+		return Body{}, fmt.Errorf("record cid %.100q: %w: %w", claimed, ErrInvalid, err)
+	}
+	enc, err := encode(value)
+	if err != nil {
+		return Body{}, fmt.Errorf("record %s: %w", c, err)
+	}
+	if hashed(c) && !enc.lost {
+		if matches(c, enc.out) {
+			return Body{CID: c, Verified: true, Data: bytes.Clone(enc.out)}, nil
+		}
+		if !enc.odd {
+			return Body{}, fmt.Errorf("record %s: %w", c, ErrMismatch)
+		}
+	}
+	return Body{CID: c, Data: bytes.Clone(bytes.Trim(value, jsonSpace))}, nil
+}
+
+// FromCBOR reads a block of a repo's CAR. The hash is checked first, so a block
+// that is not the claimed one is ErrMismatch whatever it holds. A block that is
+// authentic but could not be told from its own JSON (it holds a float, or is not
+// in canonical form) is kept as JSON, unverified. The body shares no memory with block.
+func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
+	if !claimed.Defined() {
+		return Body{}, fmt.Errorf("record without cid: %w", ErrInvalid)
+	}
+	if len(block) > MaxCBOR {
+		return Body{}, fmt.Errorf("record %s: %d bytes of cbor: %w", claimed, len(block), ErrTooLarge)
+	}
+	if hashed(claimed) && !matches(claimed, block) {
+		return Body{}, fmt.Errorf("record %s: %w", claimed, ErrMismatch)
+	}
+	value, err := decode(block)
+	if err != nil {
+		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
+	}
+	// The way there and back is the proof that JSON says everything the block says.
+	back, err := encode(value)
+	if errors.Is(err, ErrTooLarge) {
+		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
+	}
+	if err == nil && hashed(claimed) && !back.lost && bytes.Equal(back.out, block) {
+		return Body{CID: claimed, Verified: true, Data: bytes.Clone(block)}, nil
+	}
+	return Body{CID: claimed, Data: value}, nil
+}
+
+// JSON is the value as atproto's JSON: links as $link, bytes as $bytes, nothing
+// escaped that need not be. An unverified value comes back as it was received.
+// A verified one comes back so that FromJSON verifies it again.
+func (b Body) JSON() ([]byte, error) {
+	if !b.Verified {
+		return b.Data, nil
+	}
+	value, err := decode(b.Data)
+	if err != nil {
+		return nil, fmt.Errorf("print record %s: %w", b.CID, err)
+	}
+	return value, nil
+}
+
+// maxCIDText bounds a CID before it is read, because one of its spellings takes
+// a time that grows with the square of its length.
+const maxCIDText = 256
+
+func parseCID(s string) (cid.Cid, error) {
+	if len(s) > maxCIDText {
+		return cid.Undef, fmt.Errorf("%d characters are too many for a cid", len(s))
+	}
+	return cid.Decode(s)
+}
+
+// hashed tells whether c is of the one form that records have: CIDv1, DAG-CBOR,
+// SHA-256. Of another form nothing is recomputed.
+func hashed(c cid.Cid) bool {
+	p := c.Prefix()
+	return p.Version == 1 && p.Codec == cid.DagCBOR && p.MhType == multihash.SHA2_256 && p.MhLength == sha256.Size
+}
+
+// matches tells whether data is what c, a hashed CID, names: its digest is its tail.
+func matches(c cid.Cid, data []byte) bool {
+	sum := sha256.Sum256(data)
+	return bytes.HasSuffix(c.Bytes(), sum[:])
+}

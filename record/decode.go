@@ -1,0 +1,242 @@
+package record
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/ipfs/go-cid"
+)
+
+// decoder prints DAG-CBOR as atproto's JSON in one pass. It takes any order of
+// keys: whether a block is canonical shows when its JSON is encoded again.
+type decoder struct {
+	in  []byte
+	pos int
+	out []byte
+}
+
+// decode prints a record's block. Its errors are ErrInvalid.
+func decode(block []byte) ([]byte, error) {
+	d := &decoder{in: block, out: make([]byte, 0, len(block)+len(block)/4)}
+	if len(block) == 0 || block[0]&0xe0 != majorMap {
+		return nil, fmt.Errorf("cbor is not a map: %w", ErrInvalid)
+	}
+	if err := d.value(1); err != nil {
+		return nil, err
+	}
+	if d.pos != len(d.in) {
+		return nil, d.invalid("something after the map")
+	}
+	return d.out, nil
+}
+
+func (d *decoder) invalid(what string) error {
+	return fmt.Errorf("cbor at byte %d: %s: %w", d.pos, what, ErrInvalid)
+}
+
+// head takes the first bytes of an item off.
+func (d *decoder) head() (major byte, n uint64, err error) {
+	if d.pos >= len(d.in) {
+		return 0, 0, d.invalid("cut off")
+	}
+	first := d.in[d.pos]
+	d.pos++
+	major, n = first&0xe0, uint64(first&0x1f)
+	if n < 24 {
+		return major, n, nil
+	}
+	if n > 27 {
+		return 0, 0, d.invalid("indefinite or reserved length")
+	}
+	width := 1 << (n - 24)
+	if len(d.in)-d.pos < width {
+		return 0, 0, d.invalid("cut off")
+	}
+	var buf [8]byte
+	copy(buf[8-width:], d.in[d.pos:])
+	d.pos += width
+	return major, binary.BigEndian.Uint64(buf[:]), nil
+}
+
+// take gives the next n bytes of the input.
+func (d *decoder) take(n uint64) ([]byte, error) {
+	if n > uint64(len(d.in)-d.pos) {
+		return nil, d.invalid("cut off")
+	}
+	d.pos += int(n)
+	return d.in[d.pos-int(n) : d.pos], nil
+}
+
+func (d *decoder) value(depth int) error {
+	at := d.pos
+	major, n, err := d.head()
+	if err != nil {
+		return err
+	}
+	switch major {
+	case majorUint, majorNegint:
+		if n > math.MaxInt64 {
+			return d.invalid("integer past 64 bits")
+		}
+		i := int64(n)
+		if major == majorNegint {
+			i = -1 - i
+		}
+		d.out = strconv.AppendInt(d.out, i, 10)
+		return nil
+	case majorBytes:
+		data, err := d.take(n)
+		if err != nil {
+			return err
+		}
+		d.out = append(d.out, `{"$bytes":"`...)
+		d.out = base64.RawStdEncoding.AppendEncode(d.out, data)
+		d.out = append(d.out, `"}`...)
+		return nil
+	case majorText:
+		s, err := d.take(n)
+		if err != nil {
+			return err
+		}
+		return d.text(s)
+	case majorArray, majorMap:
+		if depth > MaxDepth {
+			return d.invalid("nested too deeply")
+		}
+		if major == majorArray {
+			return d.array(n, depth)
+		}
+		return d.object(n, depth)
+	case majorTag:
+		return d.link(n)
+	default:
+		return d.simple(d.in[at], n)
+	}
+}
+
+func (d *decoder) array(n uint64, depth int) error {
+	d.out = append(d.out, '[')
+	for i := range n {
+		if i > 0 {
+			d.out = append(d.out, ',')
+		}
+		if err := d.value(depth + 1); err != nil {
+			return err
+		}
+	}
+	d.out = append(d.out, ']')
+	return nil
+}
+
+func (d *decoder) object(n uint64, depth int) error {
+	d.out = append(d.out, '{')
+	for i := range n {
+		if i > 0 {
+			d.out = append(d.out, ',')
+		}
+		major, size, err := d.head()
+		if err != nil {
+			return err
+		}
+		if major != majorText {
+			return d.invalid("key is no text")
+		}
+		key, err := d.take(size)
+		if err != nil {
+			return err
+		}
+		if err := d.text(key); err != nil {
+			return err
+		}
+		d.out = append(d.out, ':')
+		if err := d.value(depth + 1); err != nil {
+			return err
+		}
+	}
+	d.out = append(d.out, '}')
+	return nil
+}
+
+func (d *decoder) link(tag uint64) error {
+	if tag != tagLink {
+		return d.invalid("unknown tag")
+	}
+	major, n, err := d.head()
+	if err != nil {
+		return err
+	}
+	data, err := d.take(n)
+	if err != nil {
+		return err
+	}
+	if major != majorBytes || len(data) == 0 || data[0] != 0 {
+		return d.invalid("link is no cid")
+	}
+	c, err := cid.Cast(data[1:])
+	if err != nil {
+		return fmt.Errorf("cbor at byte %d: link: %w: %w", d.pos, ErrInvalid, err)
+	}
+	d.out = append(append(append(d.out, `{"$link":"`...), c.String()...), `"}`...)
+	return nil
+}
+
+func (d *decoder) simple(first byte, n uint64) error {
+	switch first {
+	case simpleFalse:
+		d.out = append(d.out, "false"...)
+	case simpleTrue:
+		d.out = append(d.out, "true"...)
+	case simpleNull:
+		d.out = append(d.out, "null"...)
+	case float64Head:
+		f := math.Float64frombits(n)
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			return d.invalid("number that json cannot say")
+		}
+		// The exponent keeps it apart from an integer when the JSON is read again.
+		d.out = strconv.AppendFloat(d.out, f, 'e', -1, 64)
+	default:
+		return d.invalid("unknown simple value")
+	}
+	return nil
+}
+
+// text prints a string in its shortest form, so that JSON that was read never
+// grows when it is printed again.
+func (d *decoder) text(s []byte) error {
+	if !utf8.Valid(s) {
+		return d.invalid("text is not utf-8")
+	}
+	const hex = "0123456789abcdef"
+	d.out = append(d.out, '"')
+	done := 0
+	for i, c := range s {
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		d.out = append(d.out, s[done:i]...)
+		done = i + 1
+		switch c {
+		case '"', '\\':
+			d.out = append(d.out, '\\', c)
+		case '\b':
+			d.out = append(d.out, `\b`...)
+		case '\f':
+			d.out = append(d.out, `\f`...)
+		case '\n':
+			d.out = append(d.out, `\n`...)
+		case '\r':
+			d.out = append(d.out, `\r`...)
+		case '\t':
+			d.out = append(d.out, `\t`...)
+		default:
+			d.out = append(d.out, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	d.out = append(append(d.out, s[done:]...), '"')
+	return nil
+}

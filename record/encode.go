@@ -1,0 +1,329 @@
+package record
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Members that make an object something other than a map.
+const (
+	memberLink  = "$link"
+	memberBytes = "$bytes"
+	memberType  = "$type"
+	typeBlob    = "blob"
+)
+
+// maxSafeInt is the largest integer that every implementation prints exactly.
+const maxSafeInt = 1<<53 - 1
+
+// maxItems is the most members that the network's software takes in one object or array.
+const maxItems = 128 << 10
+
+// encoded is a value as DAG-CBOR, and how far to believe that it is what was hashed.
+type encoded struct {
+	out  []byte
+	odd  bool // out is a good guess: equal hashes prove it, different ones prove nothing
+	lost bool // the JSON does not say what was hashed, and out is worth nothing
+}
+
+// encoder turns one JSON value into DAG-CBOR in one pass. It reads strictly:
+// what it takes is JSON to the letter.
+type encoder struct {
+	jsonReader
+	encoded
+	members []member // of all open objects, the innermost last
+	scratch []byte
+}
+
+// member is one member of an open object: where in out it stands, and its key.
+type member struct {
+	key        string
+	start, end int // key and value together
+	value      int // where the value begins
+}
+
+// encode reads a record's value. Its errors are ErrInvalid and ErrTooLarge.
+func encode(value []byte) (encoded, error) {
+	if len(value) > MaxJSON {
+		return encoded{}, fmt.Errorf("%d bytes of json: %w", len(value), ErrTooLarge)
+	}
+	if !utf8.Valid(value) {
+		return encoded{}, fmt.Errorf("json is not utf-8: %w", ErrInvalid)
+	}
+	e := &encoder{jsonReader: jsonReader{in: value}}
+	e.out = make([]byte, 0, len(value))
+	e.space()
+	if e.peek() != '{' {
+		return encoded{}, fmt.Errorf("json is not an object: %w", ErrInvalid)
+	}
+	if err := e.value(1); err != nil {
+		return encoded{}, err
+	}
+	if e.space(); e.pos != len(e.in) {
+		return encoded{}, e.invalid("something after the object")
+	}
+	if e.unpaired || e.out[0]&0xe0 != majorMap {
+		e.lost = true // {"$link": …} alone is no record
+	}
+	if len(e.out) > MaxCBOR {
+		return encoded{}, fmt.Errorf("%d bytes of cbor: %w", len(e.out), ErrTooLarge)
+	}
+	return e.encoded, nil
+}
+
+func (e *encoder) value(depth int) error {
+	switch c := e.peek(); {
+	case c == '{':
+		return e.object(depth)
+	case c == '[':
+		return e.array(depth)
+	case c == '"':
+		s, err := e.string()
+		if err != nil {
+			return err
+		}
+		e.text(s)
+		return nil
+	case c == '-' || c >= '0' && c <= '9':
+		return e.number()
+	case e.literal("null"):
+		e.out = append(e.out, simpleNull)
+		return nil
+	case e.literal("true"):
+		e.out = append(e.out, simpleTrue)
+		return nil
+	case e.literal("false"):
+		e.out = append(e.out, simpleFalse)
+		return nil
+	default:
+		return e.invalid("no json value")
+	}
+}
+
+func (e *encoder) text(s []byte) {
+	e.out = append(appendHead(e.out, majorText, uint64(len(s))), s...)
+}
+
+func (e *encoder) number() error {
+	token, whole, err := e.numeral()
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(string(token), 10, 64)
+	if !whole || err != nil || string(token) == "-0" {
+		// 1.0 may have been an integer or a float, and 1e400 anything.
+		e.lost = true
+		e.out = append(e.out, simpleNull)
+		return nil
+	}
+	if n > maxSafeInt || n < -maxSafeInt {
+		e.odd = true
+	}
+	if n < 0 {
+		e.out = appendHead(e.out, majorNegint, uint64(-1-n))
+	} else {
+		e.out = appendHead(e.out, majorUint, uint64(n))
+	}
+	return nil
+}
+
+func (e *encoder) array(depth int) error {
+	if depth > MaxDepth {
+		return e.invalid("nested too deeply")
+	}
+	e.pos++
+	start, n := e.reserve(), 0
+	for more := e.first(']'); more; n++ {
+		if err := e.value(depth + 1); err != nil {
+			return err
+		}
+		var err error
+		if more, err = e.next(']'); err != nil {
+			return err
+		}
+	}
+	e.odd = e.odd || n > maxItems
+	e.head(start, majorArray, n)
+	return nil
+}
+
+func (e *encoder) object(depth int) error {
+	if depth > MaxDepth {
+		return e.invalid("nested too deeply")
+	}
+	e.pos++
+	start, base := e.reserve(), len(e.members)
+	for more := e.first('}'); more; {
+		if e.peek() != '"' {
+			return e.invalid("no member name")
+		}
+		name, err := e.string()
+		if err != nil {
+			return err
+		}
+		m := member{key: string(name), start: len(e.out)}
+		e.text(name)
+		m.value = len(e.out)
+		if e.space(); e.peek() != ':' {
+			return e.invalid("no colon")
+		}
+		e.pos++
+		e.space()
+		if err := e.value(depth + 1); err != nil {
+			return err
+		}
+		m.end = len(e.out)
+		e.members = append(e.members, m)
+		if more, err = e.next('}'); err != nil {
+			return err
+		}
+	}
+	members := e.members[base:]
+	if !e.special(start, members) {
+		e.sort(members)
+		e.head(start, majorMap, len(members))
+	}
+	e.odd = e.odd || len(members) > maxItems
+	clear(members) // the keys
+	e.members = e.members[:base]
+	return nil
+}
+
+// reserve leaves room for the head of an object or array whose length is not known yet.
+func (e *encoder) reserve() int {
+	e.out = append(e.out, 0)
+	return len(e.out) - 1
+}
+
+// head fills in what reserve left, and moves the content if the room was too small.
+func (e *encoder) head(at int, major byte, n int) {
+	if n < 24 {
+		e.out[at] = major | byte(n)
+		return
+	}
+	var buf [maxHead]byte
+	h := appendHead(buf[:0], major, uint64(n))
+	e.out = slices.Replace(e.out, at, at+1, h...)
+}
+
+// sort puts members into canonical order: shorter keys first, then by bytes.
+func (e *encoder) sort(members []member) {
+	order := func(a, b member) int {
+		if len(a.key) != len(b.key) {
+			return len(a.key) - len(b.key)
+		}
+		return strings.Compare(a.key, b.key)
+	}
+	sorted := true
+	for i := 1; i < len(members) && sorted; i++ {
+		sorted = order(members[i-1], members[i]) < 0
+	}
+	if sorted {
+		return
+	}
+	start, end := members[0].start, members[len(members)-1].end
+	slices.SortStableFunc(members, order)
+	e.scratch = e.scratch[:0]
+	for i, m := range members {
+		if i > 0 && members[i-1].key == m.key {
+			e.lost = true // which of the two was hashed is anybody's guess
+		}
+		e.scratch = append(e.scratch, e.out[m.start:m.end]...)
+	}
+	copy(e.out[start:end], e.scratch)
+}
+
+// special replaces an object that stands for a link or for bytes by what it
+// stands for. It also notes the objects that the network's implementations turn
+// into CBOR each in its own way.
+func (e *encoder) special(start int, members []member) bool {
+	for _, m := range members {
+		if len(m.key) < len(memberType) || m.key[0] != '$' && m.key != "mimeType" {
+			continue
+		}
+		switch m.key {
+		case memberLink, memberBytes:
+			if len(members) != 1 {
+				e.odd = true
+				continue
+			}
+			return e.replace(start, m)
+		case memberType:
+			e.typed(m, members)
+		case "mimeType":
+			// Blobs were once {cid, mimeType}.
+			e.odd = e.odd || len(members) == 2 && slices.ContainsFunc(members, func(o member) bool { return o.key == "cid" })
+		}
+	}
+	return false
+}
+
+// typed notes a $type that is no name of a type, and a blob that is not what blobs are.
+func (e *encoder) typed(m member, members []member) {
+	name, ok := textOf(e.out[m.value:m.end])
+	switch {
+	case !ok || len(name) == 0:
+		e.odd = true
+	case string(name) != typeBlob:
+	case len(members) != 4:
+		e.odd = true
+	default:
+		for _, o := range members {
+			first := e.out[o.value] & 0xe0
+			switch o.key {
+			case memberType:
+			case "ref":
+				e.odd = e.odd || first != majorTag
+			case "mimeType":
+				e.odd = e.odd || first != majorText
+			case "size":
+				e.odd = e.odd || first != majorUint
+			default:
+				e.odd = true
+			}
+		}
+	}
+}
+
+// replace writes the link or the bytes that an object with the single member m stands for.
+func (e *encoder) replace(start int, m member) bool {
+	s, ok := textOf(e.out[m.value:m.end])
+	if !ok {
+		e.odd = true
+		return false
+	}
+	if m.key == memberLink {
+		c, err := parseCID(string(s))
+		if err != nil || c.String() != string(s) {
+			e.lost = true
+			return false
+		}
+		e.out = appendHead(e.out[:start], majorTag, tagLink)
+		e.out = appendHead(e.out, majorBytes, uint64(c.ByteLen()+1))
+		e.out = append(append(e.out, 0), c.Bytes()...)
+		return true
+	}
+	data, err := base64.RawStdEncoding.DecodeString(string(s))
+	if err != nil || base64.RawStdEncoding.EncodeToString(data) != string(s) {
+		e.lost = true // padded, folded or with stray bits: others read it in other ways
+		return false
+	}
+	e.out = append(appendHead(e.out[:start], majorBytes, uint64(len(data))), data...)
+	return true
+}
+
+// textOf gives the content of a text item that this encoder wrote.
+func textOf(item []byte) ([]byte, bool) {
+	if item[0]&0xe0 != majorText {
+		return nil, false
+	}
+	skip := 1
+	if more := item[0] & 0x1f; more >= 24 {
+		skip += 1 << (more - 24)
+	}
+	return item[skip:], true
+}

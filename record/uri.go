@@ -1,0 +1,50 @@
+package record
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// uriScheme begins every AT-URI.
+const uriScheme = "at://"
+
+// URI is the address of one record: at://did/collection/rkey. A handle in place
+// of the DID is not an address, because a handle can move to another account.
+type URI struct {
+	DID        syntax.DID
+	Collection syntax.NSID
+	RKey       syntax.RecordKey
+}
+
+// ParseURI reads a record's address. It wants all three parts and nothing after
+// them: no query, no fragment, no trailing slash.
+func ParseURI(s string) (URI, error) {
+	rest, ok := strings.CutPrefix(s, uriScheme)
+	if !ok {
+		return URI{}, fmt.Errorf("record uri %.200q does not begin with %s: %w", s, uriScheme, ErrInvalid)
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) != 3 {
+		return URI{}, fmt.Errorf("record uri %.200q is not did/collection/rkey: %w", s, ErrInvalid)
+	}
+	did, err := syntax.ParseDID(parts[0])
+	if err != nil {
+		return URI{}, fmt.Errorf("record uri %.200q: %w: %w", s, ErrInvalid, err)
+	}
+	collection, err := syntax.ParseNSID(parts[1])
+	if err != nil {
+		return URI{}, fmt.Errorf("record uri %.200q: %w: %w", s, ErrInvalid, err)
+	}
+	rkey, err := syntax.ParseRecordKey(parts[2])
+	if err != nil {
+		return URI{}, fmt.Errorf("record uri %.200q: %w: %w", s, ErrInvalid, err)
+	}
+	return URI{DID: did, Collection: collection, RKey: rkey}, nil
+}
+
+// String is the address as it is written everywhere.
+func (u URI) String() string {
+	return uriScheme + u.DID.String() + "/" + u.Collection.String() + "/" + u.RKey.String()
+}
