@@ -1,0 +1,198 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+
+	"appview/record"
+)
+
+// Listed is a record that a repo was found to hold.
+type Listed struct {
+	RKey syntax.RecordKey
+	Body record.Body
+}
+
+// collectionBuckets are the buckets of one collection, made when the first
+// record is put.
+type collectionBuckets struct {
+	records, log, deletions *bbolt.Bucket
+}
+
+// collection returns the buckets of a collection, making them if asked to.
+// Otherwise they are nil where there are none.
+func (g *group) collection(c syntax.NSID, create bool) (*collectionBuckets, error) {
+	if b := g.collections[c]; b != nil {
+		return b, nil
+	}
+	if !create && recordsOf(g.tx, c) == nil {
+		return nil, nil //nolint:nilnil // nothing was ever stored there
+	}
+	b := &collectionBuckets{}
+	for _, x := range []struct {
+		name string
+		to   **bbolt.Bucket
+	}{{recordsBucket, &b.records}, {logBucket, &b.log}, {deletionsBucket, &b.deletions}} {
+		bucket, err := g.tx.Bucket([]byte(x.name)).CreateBucketIfNotExists([]byte(c))
+		if err != nil {
+			return nil, fmt.Errorf("create bucket %s/%s: %w", x.name, c, err)
+		}
+		bucket.FillPercent = fillAppend
+		*x.to = bucket
+	}
+	g.collections[c] = b
+	return b, nil
+}
+
+// outcome of a put.
+type outcome int
+
+const (
+	unchanged outcome = iota
+	created
+	updated
+	guarded // the index holds something newer
+)
+
+// put brings one record to what the repo held at rev. An unchanged record is not
+// written. nothing is written over a record known at a later rev.
+func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outcome, error) {
+	b, err := r.g.collection(c, true)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.number(); err != nil {
+		return 0, err
+	}
+	key, result := recordKey(r.rid, l.RKey), created
+	if old := b.records.Get(key); old != nil {
+		row, err := parseRecordRow(old)
+		if err != nil {
+			return 0, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+		}
+		switch {
+		case row.rev() > rev.Integer():
+			return guarded, nil
+		case row.same(l.Body):
+			return unchanged, nil
+		}
+		result = updated
+		if err := b.log.Delete(u64Key(row.seq())); err != nil {
+			return 0, err
+		}
+	}
+	seq := r.g.seq()
+	row := make([]byte, 0, rowCID+l.Body.CID.ByteLen()+len(l.Body.Data))
+	if err := b.records.Put(key, appendRecordRow(row, rev, r.g.now, seq, src, l.Body)); err != nil {
+		return 0, fmt.Errorf("put %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+	}
+	if err := b.log.Put(u64Key(seq), key); err != nil {
+		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+	}
+	if result == created {
+		h := r.repo.Collections[c]
+		h.Count++
+		r.repo.Collections[c] = h
+	}
+	return result, nil
+}
+
+// same tells whether the row holds the body: the same CID, which for a verified
+// row means the same bytes.
+func (r recordRow) same(b record.Body) bool {
+	if !bytes.Equal(r.cid(), b.CID.Bytes()) {
+		return false
+	}
+	return r.verified() || (!b.Verified && bytes.Equal(r.data(), b.Data))
+}
+
+// remove deletes a stored record and notes the deletion. It reports whether
+// there was one that rev may delete.
+func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (bool, error) {
+	b, err := r.g.collection(c, false)
+	if err != nil || b == nil || r.rid == 0 {
+		return false, err
+	}
+	key := recordKey(r.rid, rkey)
+	old := b.records.Get(key)
+	if old == nil {
+		return false, nil
+	}
+	row, err := parseRecordRow(old)
+	if err != nil {
+		return false, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, rkey, err)
+	}
+	if row.rev() > rev.Integer() {
+		return false, nil
+	}
+	if err := b.log.Delete(u64Key(row.seq())); err != nil {
+		return false, err
+	}
+	if err := b.records.Delete(key); err != nil {
+		return false, err
+	}
+	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.now, rev, key)); err != nil {
+		return false, err
+	}
+	h := r.repo.Collections[c]
+	h.Count--
+	r.repo.Collections[c] = h
+	return true, nil
+}
+
+// appendDeletion encodes a row of the deletions bucket.
+func appendDeletion(row []byte, at time.Time, rev syntax.TID, key []byte) []byte {
+	row = binary.BigEndian.AppendUint64(row, uint64(at.Unix()))
+	row = binary.BigEndian.AppendUint64(row, rev.Integer())
+	return append(row, key...)
+}
+
+// deletionHead is the length of a deletions row before the record's key.
+const deletionHead = 16
+
+// stored lists the keys of the repo's records in c from down up to, but not
+// including, below. Empty bounds are open.
+func (r *repoRow) stored(c syntax.NSID, down, below syntax.RecordKey) ([]syntax.RecordKey, error) {
+	b, err := r.g.collection(c, false)
+	if err != nil || b == nil || r.rid == 0 {
+		return nil, err
+	}
+	var keys []syntax.RecordKey
+	prefix, cur := ridKey(r.rid), b.records.Cursor()
+	for k, _ := cur.Seek(recordKey(r.rid, down)); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
+		_, rkey, ok := splitRecordKey(k)
+		if !ok {
+			return nil, fmt.Errorf("%w: record key %x of %s", errRow, k, c)
+		}
+		if below != "" && rkey >= below {
+			break
+		}
+		keys = append(keys, rkey)
+	}
+	return keys, nil
+}
+
+// purge deletes everything that is held of the repo.
+func (r *repoRow) purge() (deleted int64, err error) {
+	for c := range r.repo.Collections {
+		keys, err := r.stored(c, "", "")
+		if err != nil {
+			return deleted, err
+		}
+		for _, k := range keys {
+			if _, err := r.remove(c, k, lastRev); err != nil {
+				return deleted, err
+			}
+			deleted++
+		}
+	}
+	return deleted, nil
+}
+
+// lastRev is above every rev that a repo can have.
+const lastRev = syntax.TID("jzzzzzzzzzzzz")

@@ -1,0 +1,304 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+	"go.etcd.io/bbolt"
+
+	"appview/record"
+)
+
+// maxFindings bounds what Check reports: past that a file is damaged enough.
+const maxFindings = 100
+
+// checker gathers what is wrong with a file.
+type checker struct {
+	tx       *bbolt.Tx
+	findings []error
+	repos    map[rid]Repo
+	held     map[syntax.NSID]map[rid]int64 // records found
+}
+
+func (c *checker) found(format string, args ...any) {
+	if len(c.findings) < maxFindings {
+		c.findings = append(c.findings, fmt.Errorf(format, args...))
+	}
+}
+
+// Check proves that the file is in order: bbolt's own pages, every record
+// against its CID, its log entry and its repo, every index row against the row
+// it stands for, every count against what it counts, and every job's counters
+// against its work. It joins all findings into one error.
+func (s *Store) Check(ctx context.Context) error {
+	return s.view(ctx, func(tx *bbolt.Tx) error {
+		c := &checker{tx: tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}}
+		for err := range tx.Check() {
+			c.found("bbolt: %w", err)
+		}
+		if len(c.findings) > 0 {
+			return errors.Join(c.findings...) // the rest cannot be read
+		}
+		for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs} {
+			if err := part(ctx); err != nil {
+				return errors.Join(append(c.findings, err)...)
+			}
+		}
+		return errors.Join(c.findings...)
+	})
+}
+
+func (c *checker) meta(context.Context) error {
+	version, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaSchema)
+	if err == nil && version != uint64(len(migrations)) {
+		c.found("schema version is %d, not %d", version, len(migrations))
+	}
+	return err
+}
+
+// owners checks repos against dids.
+func (c *checker) owners(ctx context.Context) error {
+	next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextRID)
+	if err != nil {
+		return err
+	}
+	dids := c.tx.Bucket([]byte(didsBucket))
+	n := 0
+	err = repos.bucket(c.tx).ForEach(func(k, row []byte) error {
+		if len(k) != ridLen {
+			c.found("repos: key %x", k)
+			return nil
+		}
+		repo, err := repos.decode(row)
+		if err != nil {
+			c.found("repo %x: %w", k, err)
+			return nil
+		}
+		id := rid(binary.BigEndian.Uint32(k))
+		if uint64(id) >= next {
+			c.found("repo %d is above the next number, %d", id, next)
+		}
+		if !bytes.Equal(dids.Get([]byte(repo.DID)), k) {
+			c.found("repo %d is %s, but dids does not say so", id, repo.DID)
+		}
+		c.repos[id] = repo
+		n++
+		return ctx.Err()
+	})
+	if got := dids.Stats().KeyN; got != n {
+		c.found("dids has %d rows, repos %d", got, n)
+	}
+	return err
+}
+
+func (c *checker) records(ctx context.Context) error {
+	next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextSeq)
+	if err != nil {
+		return err
+	}
+	for _, name := range collectionNames(c.tx) {
+		collection := syntax.NSID(name)
+		held := map[rid]int64{}
+		c.held[collection] = held
+		log := c.tx.Bucket([]byte(logBucket)).Bucket([]byte(name))
+		if log == nil {
+			c.found("collection %s has no log", name)
+			continue
+		}
+		err := recordsOf(c.tx, collection).ForEach(func(k, v []byte) error {
+			id, rkey, ok := splitRecordKey(k)
+			row, err := parseRecordRow(v)
+			switch {
+			case !ok:
+				c.found("%s: record key %x", name, k)
+				return nil
+			case err != nil:
+				c.found("%s/%d/%s: %w", name, id, rkey, err)
+				return nil
+			}
+			held[id]++
+			if _, ok := c.repos[id]; !ok {
+				c.found("%s/%d/%s: no such repo", name, id, rkey)
+			}
+			if row.seq() >= next {
+				c.found("%s/%d/%s: seq %d is above the next, %d", name, id, rkey, row.seq(), next)
+			}
+			if !bytes.Equal(log.Get(u64Key(row.seq())), k) {
+				c.found("%s/%d/%s: its log entry %d is not its own", name, id, rkey, row.seq())
+			}
+			c.body(name, id, rkey, row)
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// body recomputes the CID of a verified record.
+func (c *checker) body(collection string, id rid, rkey syntax.RecordKey, row recordRow) {
+	claimed, err := cid.Cast(row.cid())
+	if err != nil {
+		c.found("%s/%d/%s: cid: %w", collection, id, rkey, err)
+		return
+	}
+	if !row.verified() {
+		return
+	}
+	if _, err := record.FromCBOR(row.data(), claimed); err != nil {
+		c.found("%s/%d/%s: %w", collection, id, rkey, err)
+	}
+}
+
+// logs checks that every log entry stands for a record; with one entry found for
+// each record, that makes them equal.
+func (c *checker) logs(ctx context.Context) error {
+	for _, name := range collectionNames(c.tx) {
+		records, entries := recordsOf(c.tx, syntax.NSID(name)), 0
+		log := c.tx.Bucket([]byte(logBucket)).Bucket([]byte(name))
+		if log == nil {
+			continue // found already
+		}
+		err := log.ForEach(func(k, key []byte) error {
+			entries++
+			row, err := parseRecordRow(records.Get(key))
+			if err != nil || row.seq() != binary.BigEndian.Uint64(k) {
+				c.found("log %s/%x: no record has this seq", name, k)
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+		var total int64
+		for _, n := range c.held[syntax.NSID(name)] {
+			total += n
+		}
+		if int64(entries) != total {
+			c.found("log %s has %d entries for %d records", name, entries, total)
+		}
+	}
+	return nil
+}
+
+// counts checks the repos' own counts and the served ones.
+func (c *checker) counts(context.Context) error {
+	served := map[syntax.NSID]Count{}
+	for id, repo := range c.repos {
+		for collection, h := range repo.Collections {
+			if got := c.held[collection][id]; got != h.Count {
+				c.found("repo %s counts %d records of %s, it has %d", repo.DID, h.Count, collection, got)
+			}
+			if repo.Active() && h.Count > 0 {
+				n := served[collection]
+				n.Records += h.Count
+				n.Repos++
+				served[collection] = n
+			}
+		}
+	}
+	for collection, held := range c.held {
+		for id, n := range held {
+			if _, ok := c.repos[id].Collections[collection]; !ok {
+				c.found("repo %d has %d records of %s that it does not count", id, n, collection)
+			}
+		}
+	}
+	return counts.bucket(c.tx).ForEach(func(k, row []byte) error {
+		n, err := counts.decode(row)
+		if err != nil {
+			c.found("counts %s: %w", k, err)
+			return nil
+		}
+		if want := served[syntax.NSID(k)]; n != want {
+			c.found("counts %s: %+v, found %+v", k, n, want)
+		}
+		delete(served, syntax.NSID(k))
+		return nil
+	})
+}
+
+func (c *checker) jobs(ctx context.Context) error {
+	ids, n := c.tx.Bucket([]byte(jobIDsBucket)), 0
+	err := jobs.bucket(c.tx).ForEach(func(k, row []byte) error {
+		n++
+		j, err := jobs.decode(row)
+		if err != nil {
+			c.found("job %x: %w", k, err)
+			return nil
+		}
+		if !bytes.Equal(ids.Get(j.ID[:]), k) || !bytes.Equal(u64Key(j.Seq), k) {
+			c.found("job %s: job_ids does not lead to it", j.ID)
+		}
+		c.job(j)
+		return ctx.Err()
+	})
+	if got := ids.Stats().KeyN; got != n {
+		c.found("job_ids has %d rows, jobs %d", got, n)
+	}
+	return err
+}
+
+// job checks a job's counters against its work rows, and these against its queue.
+func (c *checker) job(j Job) {
+	w, err := workOf(c.tx, j.Seq)
+	if errors.Is(err, ErrNotFound) && j.Status.Final() {
+		return // forgotten
+	}
+	if err != nil {
+		c.found("job %s: %w", j.ID, err)
+		return
+	}
+	var sum Job
+	sum.Reasons = map[string]int64{}
+	owed := int64(0)
+	err = w.repos.ForEach(func(did, row []byte) error {
+		r, err := workRepos.decode(row)
+		if err != nil {
+			return fmt.Errorf("repo %s: %w", did, err)
+		}
+		sum.TotalRepos++
+		if r.State != RepoSettled {
+			owed++
+			if r.Host == "" {
+				sum.Unresolved++
+			}
+			if w.owed.Get(owedKey(r.Host, syntax.DID(did))) == nil {
+				c.found("job %s: %s is %s, but not in the queue of %q", j.ID, did, r.State, r.Host)
+			}
+			return nil
+		}
+		sum.Processed++
+		sum.Tally.add(r.Tally)
+		sum.Reasons[r.Reason]++
+		switch r.Class {
+		case ClassFailed:
+			sum.Failed++
+		case ClassUnavailable:
+			sum.Unavailable++
+		}
+		return nil
+	})
+	if err != nil {
+		c.found("job %s: %w", j.ID, err)
+		return
+	}
+	if got := int64(w.owed.Stats().KeyN); got != owed {
+		c.found("job %s: %d repos in queues, %d owed", j.ID, got, owed)
+	}
+	if sum.TotalRepos != j.TotalRepos || sum.Processed != j.Processed || sum.Unresolved != j.Unresolved ||
+		sum.Failed != j.Failed || sum.Unavailable != j.Unavailable || sum.Tally != j.Tally {
+		c.found("job %s: counters %+v, its repos add up to %+v", j.ID, j, sum)
+	}
+	for reason, n := range j.Reasons {
+		if sum.Reasons[reason] != n {
+			c.found("job %s: %d repos %s, found %d", j.ID, n, reason, sum.Reasons[reason])
+		}
+	}
+}

@@ -1,0 +1,45 @@
+// Package store keeps everything appview knows in one bbolt file: the records,
+// the repos they came from, the change log, and the backfill jobs with what each
+// still owes. It is the only package that sees bbolt.
+//
+// # Schema
+//
+//	meta                   name                  schema version, next rid, next seq
+//	records/<nsid>         rid, rkey             format, rev, cid, indexed-at, seq, source, body
+//	log/<nsid>             seq                   rid, rkey: one entry for each record, moved when it changes
+//	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
+//	repos                  rid                   DID, PDS, account status; for each collection its floor and count
+//	dids                   DID                   rid
+//	counts                 collection            records and repos that are served
+//	jobs                   job sequence          the job: request, targets, status, stage, counters, times
+//	job_ids                job id                job sequence
+//	work/<job>/cursor      listing               relay cursor, saved with its page
+//	work/<job>/repos       DID                   found, owed at a host, or settled (class, reason, tally)
+//	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position
+//	work/<job>/hosts       host                  what is known of the host: probes that failed, last error
+//	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
+//	keys                   sha-256 of the key    an API key: name, permissions, times
+//	collections            nsid                  a tracked collection
+//
+// Integers in keys are big-endian, strings are separated by a zero byte, which no
+// identifier holds. keys.go makes every key.
+//
+// # Append order
+//
+// A repo gets a number, its rid, when its first record is committed. Records and
+// the change log are keyed so that new repos and new changes go to the end of
+// their bucket: bbolt then writes full pages once, however large the file is.
+//
+// # The writer
+//
+// Every write goes through one goroutine (writer.go), which gathers changes and
+// commits them in groups. A change is applied whole inside one transaction: a
+// repo's records, log entries, counts, work row and the job's counters move
+// together, which is why counters are exact whatever crashes.
+//
+// # What the file says
+//
+// Rows say what is still owed, never what is being worked on: there is nothing to
+// rescue after a crash. A repo's floor in a collection is the rev of the last
+// complete read of it; nothing older than a floor is ever written.
+package store

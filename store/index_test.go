@@ -1,0 +1,388 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"appview/record"
+	"appview/store"
+	"appview/store/storetest"
+)
+
+const (
+	note  = syntax.NSID("com.example.note")
+	other = syntax.NSID("com.example.other")
+	alice = syntax.DID("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
+	bob   = syntax.DID("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
+	host  = "https://pds.example.com"
+)
+
+// rev is the nth rev of a repo.
+func rev(n int) syntax.TID { return syntax.NewTIDFromInteger(uint64(n) + 1<<40) }
+
+// body is a record value that differs for different texts.
+func body(t testing.TB, text string) record.Body {
+	t.Helper()
+	data := append([]byte{0xa1, 0x61, 'x', 0x60 + byte(len(text))}, text...) // {"x": text} in DAG-CBOR
+	hash, err := multihash.Sum(data, multihash.SHA2_256, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.Body{CID: cid.NewCidV1(cid.DagCBOR, hash), Verified: true, Data: data}
+}
+
+// bench is a store with one job, and the means to have it find things.
+type bench struct {
+	t   testing.TB
+	s   *store.Store
+	job store.Job
+}
+
+func newBench(t testing.TB, s *store.Store) *bench {
+	t.Helper()
+	return &bench{t: t, s: s, job: newJob(t, s, store.Request{}, nil)}
+}
+
+func newJob(t testing.TB, s *store.Store, req store.Request, targets []syntax.NSID) store.Job {
+	t.Helper()
+	job, err := s.CreateJob(t.Context(), uuid.New(), req, targets)
+	if err == nil {
+		job, err = s.StartJob(t.Context(), job.Seq)
+	}
+	if err != nil {
+		t.Fatalf("create job: %v", err)
+	}
+	return job
+}
+
+// owe has the job discover the repo and find its host.
+func (b *bench) owe(did syntax.DID) {
+	b.t.Helper()
+	if _, err := b.s.Discover(b.t.Context(), b.job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}}); err != nil {
+		b.t.Fatalf("discover: %v", err)
+	}
+	b.must(func(done func(error)) error {
+		return b.s.Rehost(b.t.Context(), b.job.Seq, did, "", host, done)
+	})
+}
+
+// must waits for a change and wants it to be made.
+func (b *bench) must(submit func(done func(error)) error) {
+	b.t.Helper()
+	if err := b.try(submit); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) try(submit func(done func(error)) error) error {
+	done := make(chan error, 1)
+	if err := submit(func(err error) { done <- err }); err != nil {
+		return err
+	}
+	return <-done
+}
+
+// again starts a new job, as a re-run does.
+func (b *bench) again() { b.job = newJob(b.t, b.s, store.Request{}, nil) }
+
+func segment(c syntax.NSID, records ...store.Listed) store.Segment {
+	return store.Segment{Collection: c, Records: records}
+}
+
+func listed(t testing.TB, rkey, text string) store.Listed {
+	t.Helper()
+	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body(t, text)}
+}
+
+// settlement is a complete reading of the segments' collections at a rev.
+func settlement(did syntax.DID, at syntax.TID, segments ...store.Segment) store.Settlement {
+	s := store.Settlement{
+		DID: did, Floor: at, Account: store.AccountActive,
+		Reading: store.Reading{Host: host, Rev: at, Source: store.SourceListRecords, Segments: segments},
+		Judge: func(_ store.Tally, guarded bool) store.Verdict {
+			return store.Verdict{Class: store.ClassDone, Reason: fmt.Sprintf("guarded %t", guarded)}
+		},
+	}
+	for _, seg := range segments {
+		s.Complete = append(s.Complete, seg.Collection)
+	}
+	return s
+}
+
+// read has the job read a repo.
+func (b *bench) read(did syntax.DID, at syntax.TID, segments ...store.Segment) error {
+	b.owe(did)
+	return b.try(func(done func(error)) error {
+		return b.s.Settle(b.t.Context(), b.job.Seq, settlement(did, at, segments...), done)
+	})
+}
+
+func (b *bench) mustRead(did syntax.DID, at syntax.TID, segments ...store.Segment) {
+	b.t.Helper()
+	if err := b.read(did, at, segments...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) row() store.Job {
+	b.t.Helper()
+	job, err := b.s.Job(b.t.Context(), b.job.ID)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return job
+}
+
+// export is what the index serves: uri → cid, rev and seq.
+func export(t testing.TB, s *store.Store) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
+		got[r.URI().String()] = r.Body.CID.String()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func stats(t testing.TB, s *store.Store) store.Stats {
+	t.Helper()
+	st, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func wantRecords(t testing.TB, s *store.Store, n int64) {
+	t.Helper()
+	got := export(t, s)
+	if int64(len(got)) != n {
+		t.Errorf("%d records served, want %d: %v", len(got), n, got)
+	}
+	var counted int64
+	for _, c := range stats(t, s).Collections {
+		counted += c.Records
+	}
+	if counted != n {
+		t.Errorf("%d records counted, want %d", counted, n)
+	}
+}
+
+func TestReadingBringsTheIndexInLine(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
+	if got, want := b.row().Tally, (store.Tally{Records: 3, Created: 3}); got != want {
+		t.Errorf("first reading: %+v, want %+v", got, want)
+	}
+	b.again()
+	b.mustRead(alice, rev(2), segment(note, listed(t, "d", "4"), listed(t, "b", "changed"), listed(t, "a", "1")))
+	got := b.row()
+	if want := (store.Tally{Records: 3, Created: 1, Updated: 1, Deleted: 1}); got.Tally != want {
+		t.Errorf("second reading: %+v, want %+v", got.Tally, want)
+	}
+	if got.Tally.Unchanged() != 1 {
+		t.Errorf("unchanged: %d, want 1", got.Tally.Unchanged())
+	}
+	wantRecords(t, b.s, 3)
+}
+
+func TestUnchangedRecordsAreNotWritten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	before := stats(t, b.s).Seq
+	b.again()
+	b.mustRead(alice, rev(5), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	if after := stats(t, b.s).Seq; after != before {
+		t.Errorf("the highest seq went from %d to %d", before, after)
+	}
+	rec, err := b.s.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"})
+	if err != nil || rec.Rev != rev(1) {
+		t.Errorf("record has rev %s, %v; want that of its writing, %s", rec.Rev, err, rev(1))
+	}
+	if floor, err := b.s.Floor(t.Context(), alice); err != nil || floor != rev(5) {
+		t.Errorf("floor is %s, %v; want %s", floor, err, rev(5))
+	}
+}
+
+func TestNothingOlderThanTheFloorIsWritten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(5), segment(note, listed(t, "a", "new")))
+	b.again()
+	err := b.read(alice, rev(4), segment(note, listed(t, "b", "old")))
+	if !errors.Is(err, store.ErrRevWentBack) {
+		t.Fatalf("got %v, want ErrRevWentBack", err)
+	}
+	if got := b.row(); got.Processed != 0 || got.TotalRepos != 1 {
+		t.Errorf("a refused settlement moved the counters: %+v", got)
+	}
+	wantRecords(t, b.s, 1)
+}
+
+func TestRejectedRecordsStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
+	b.again()
+	b.mustRead(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Rejected: []syntax.RecordKey{"b"}})
+	if got, want := b.row().Tally, (store.Tally{Records: 1, Rejected: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	wantRecords(t, b.s, 2)
+}
+
+func TestOtherCollectionsAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")), segment(other, listed(t, "z", "9")))
+	b.again()
+	b.mustRead(alice, rev(2), segment(note))
+	wantRecords(t, b.s, 1)
+}
+
+func TestInactiveAccountsAreKeptAndNotServed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	b.mustRead(bob, rev(1), segment(note, listed(t, "b", "2")))
+	b.again()
+	gone := settlement(alice, "")
+	gone.Account, gone.Complete = "deactivated", nil
+	b.owe(alice)
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, gone, done) })
+	wantRecords(t, b.s, 1)
+	if list, _, err := b.s.Newest(t.Context(), note, 0, 10); err != nil || len(list) != 1 {
+		t.Errorf("newest serves %d records, %v; want 1", len(list), err)
+	}
+	b.again()
+	seq := stats(t, b.s).Seq
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	wantRecords(t, b.s, 2)
+	if got := stats(t, b.s).Seq; got != seq {
+		t.Errorf("an account that came back was written again: seq %d, then %d", seq, got)
+	}
+}
+
+func TestDeletedAccountsArePurged(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")), segment(other, listed(t, "b", "2")))
+	b.again()
+	gone := settlement(alice, "")
+	gone.Account, gone.Purge, gone.Complete = "deleted", true, nil
+	b.owe(alice)
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, gone, done) })
+	if got := b.row().Tally.Deleted; got != 2 {
+		t.Errorf("%d records deleted, want 2", got)
+	}
+	if _, err := b.s.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("record of a deleted account: %v, want ErrNotFound", err)
+	}
+}
+
+func TestRepoReadInStepsIsSweptAtItsEnd(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "e", "5"), listed(t, "d", "4"), listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
+	b.again()
+	b.owe(alice)
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c", Below: "c"}}}
+	first := store.Segment{Collection: note, Records: []store.Listed{listed(t, "e", "5"), listed(t, "c", "3")}, Down: "c"}
+	read := store.Reading{Host: host, Rev: rev(2), Source: store.SourceListRecords, Segments: []store.Segment{first}}
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, b.s, 5) // d is only noted as absent
+	owed, err := b.s.Owed(t.Context(), b.job.Seq, host, "", 10)
+	if err != nil || len(owed) != 1 || owed[0].Position == nil || owed[0].Position.Read[note].Cursor != "c" {
+		t.Fatalf("position is not kept: %+v, %v", owed, err)
+	}
+	last := settlement(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Below: "c"})
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
+	if got, want := b.row().Tally, (store.Tally{Records: 3, Deleted: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	wantRecords(t, b.s, 3)
+}
+
+func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	b.again()
+	whale := b.job
+	b.owe(alice)
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "a"}}}
+	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Down: "a"}}}
+	if err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	// Another job sees the record made again, at a later rev.
+	b.again()
+	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "again"), listed(t, "a", "1")))
+	last := settlement(alice, rev(4), store.Segment{Collection: note, Below: "a"})
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
+	wantRecords(t, b.s, 2)
+}
+
+func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	var records []store.Listed
+	for i := 25; i > 0; i-- {
+		records = append(records, listed(t, fmt.Sprintf("k%02d", i), fmt.Sprint(i)))
+	}
+	b.mustRead(alice, rev(1), segment(note, records...))
+	b.mustRead(bob, rev(1), segment(note, records...))
+	for _, ascending := range []bool{true, false} {
+		var keys []string
+		page := store.RepoPage{DID: alice, Collection: note, Ascending: ascending, Limit: 7}
+		for {
+			list, err := b.s.RepoRecords(t.Context(), page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(list) == 0 {
+				break
+			}
+			for _, r := range list {
+				keys = append(keys, r.RKey.String())
+			}
+			page.After = list[len(list)-1].RKey
+		}
+		if len(keys) != 25 || (keys[0] == "k01") != ascending {
+			t.Errorf("ascending %t: %v", ascending, keys)
+		}
+	}
+	seen, below := map[string]bool{}, uint64(0)
+	for {
+		list, next, err := b.s.Newest(t.Context(), note, below, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if seen[r.URI().String()] {
+				t.Errorf("%s came twice", r.URI())
+			}
+			seen[r.URI().String()] = true
+		}
+		if next == 0 {
+			break
+		}
+		below = next
+	}
+	if len(seen) != 50 {
+		t.Errorf("newest gave %d records, want 50", len(seen))
+	}
+}

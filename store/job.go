@@ -1,0 +1,307 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
+)
+
+// ErrMove says that a job is not in a status from which it can go where it was
+// asked to go. The text names the status that it is in.
+var ErrMove = errors.New("job cannot do that now")
+
+// Status is what a job is, as the API shows it.
+type Status string
+
+// The statuses of a job. The last three are final.
+const (
+	StatusRunning    Status = "running"    // created; its worker runs, or waits for its turn
+	StatusCancelling Status = "cancelling" // asked to stop; its worker has not stopped yet
+	StatusCancelled  Status = "cancelled"  // stopped because it was asked to
+	StatusCompleted  Status = "completed"  // every repo it found is settled
+	StatusFailed     Status = "failed"     // it could not find out which repos there are
+)
+
+// statusMoves is every way that a status may change.
+var statusMoves = map[Status][]Status{ //nolint:gochecknoglobals // a table that is never changed
+	StatusRunning:    {StatusCompleted, StatusFailed, StatusCancelling},
+	StatusCancelling: {StatusCancelled},
+	StatusCompleted:  {},
+	StatusFailed:     {},
+	StatusCancelled:  {},
+}
+
+// Final tells whether a job of this status will never change again.
+func (s Status) Final() bool { return len(statusMoves[s]) == 0 }
+
+// Stage is the earliest phase that still owes work, kept as a high-water mark.
+type Stage string
+
+// The stages of a job, in the order in which they follow each other. A final
+// status has the stage of the same name.
+const (
+	StagePending     Stage = "pending"
+	StageDiscovering Stage = "discovering_repos"
+	StageResolving   Stage = "resolving_pds"
+	StageFetching    Stage = "fetching_records"
+	StageCompleted   Stage = "completed"
+	StageFailed      Stage = "failed"
+	StageCancelled   Stage = "cancelled"
+)
+
+// stageOrder is the order in which stages follow each other.
+var stageOrder = []Stage{ //nolint:gochecknoglobals // a table that is never changed
+	StagePending, StageDiscovering, StageResolving, StageFetching, StageCompleted, StageFailed, StageCancelled,
+}
+
+// Request is what a job was asked to cover.
+type Request struct {
+	Collection syntax.NSID `json:"collection,omitzero"` // empty: all
+	DID        syntax.DID  `json:"did,omitzero"`        // empty: every repo that the relay lists
+}
+
+// Job is a backfill job. Counters are those of settled repos.
+type Job struct {
+	Seq     uint64        `json:"seq"` // order of creation
+	ID      uuid.UUID     `json:"id"`
+	Request Request       `json:"request"`
+	Targets []syntax.NSID `json:"targets,omitempty"` // collections, fixed at creation; none: all that a repo has
+
+	Status Status `json:"status"`
+	Stage  Stage  `json:"stage"`
+	Error  string `json:"error,omitempty"`
+
+	Listed         bool   `json:"listed,omitempty"`          // discovery has committed something
+	Discovered     bool   `json:"discovered,omitempty"`      // discovery is over
+	DiscoveryError string `json:"discovery_error,omitempty"` // why it is over without its end
+
+	TotalRepos  int64 `json:"total_repos"`
+	Unresolved  int64 `json:"unresolved"` // found, but their host is not known yet
+	Processed   int64 `json:"processed"`
+	Failed      int64 `json:"failed"`
+	Unavailable int64 `json:"unavailable"`
+	Tally       Tally `json:"tally"`
+
+	Reasons map[string]int64 `json:"reasons,omitempty"` // settled repos by reason
+
+	CreatedAt   time.Time `json:"created_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	CompletedAt time.Time `json:"completed_at,omitzero"`
+}
+
+// Tally counts the records of one repo, or of all settled repos of a job.
+type Tally struct {
+	Records  int64 `json:"records,omitempty"`  // found in the repo and kept
+	Created  int64 `json:"created,omitempty"`  // of these, not in the index before
+	Updated  int64 `json:"updated,omitempty"`  // of these, different in the index before
+	Deleted  int64 `json:"deleted,omitempty"`  // in the index, no longer in the repo
+	Rejected int64 `json:"rejected,omitempty"` // listed, but not what they claim to be
+}
+
+// Unchanged is how many records the index held already.
+func (t Tally) Unchanged() int64 { return max(t.Records-t.Created-t.Updated, 0) }
+
+func (t *Tally) add(o Tally) {
+	t.Records += o.Records
+	t.Created += o.Created
+	t.Updated += o.Updated
+	t.Deleted += o.Deleted
+	t.Rejected += o.Rejected
+}
+
+var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend} //nolint:gochecknoglobals // a table's name and format
+
+// move changes the status. It is the only way a status changes.
+func (j *Job) move(to Status, now time.Time) error {
+	if !slices.Contains(statusMoves[j.Status], to) {
+		return fmt.Errorf("job %s is %s: %w", j.ID, j.Status, ErrMove)
+	}
+	j.Status = to
+	if to.Final() {
+		j.advance(Stage(to))
+		j.CompletedAt = now
+	}
+	return nil
+}
+
+// advance moves the stage forward, never back.
+func (j *Job) advance(to Stage) {
+	if slices.Index(stageOrder, to) > slices.Index(stageOrder, j.Stage) {
+		j.Stage = to
+	}
+}
+
+// work moves the stage to the earliest phase that still owes work.
+func (j *Job) work() {
+	switch {
+	case j.StartedAt.IsZero() || j.Status.Final():
+	case !j.Discovered:
+		j.advance(StageDiscovering)
+	case j.Unresolved > 0:
+		j.advance(StageResolving)
+	default:
+		j.advance(StageFetching)
+	}
+}
+
+// Done tells whether nothing is owed any more.
+func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos }
+
+// CreateJob stores a new running job.
+func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
+	var job Job
+	err := s.do(ctx, "create job", func(g *group) error {
+		ids := g.tx.Bucket([]byte(jobIDsBucket))
+		if ids.Get(id[:]) != nil {
+			return refuse(fmt.Errorf("create job %s: the id is taken", id))
+		}
+		seq, err := jobs.bucket(g.tx).NextSequence()
+		if err != nil {
+			return err
+		}
+		job = Job{
+			Seq: seq, ID: id, Request: req, Targets: targets,
+			Status: StatusRunning, Stage: StagePending, CreatedAt: g.now,
+		}
+		if err := ids.Put(id[:], u64Key(seq)); err != nil {
+			return err
+		}
+		work, err := g.tx.Bucket([]byte(workBucket)).CreateBucket(u64Key(seq))
+		if err != nil {
+			return err
+		}
+		for _, name := range []string{cursorBucket, workReposBucket, owedBucket, hostsBucket, absentBucket} {
+			if _, err := work.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		stored := job
+		g.jobs[seq] = &stored
+		return nil
+	})
+	if err != nil {
+		return Job{}, err
+	}
+	return job, nil
+}
+
+// Job returns the job with the given id, or ErrNotFound.
+func (s *Store) Job(ctx context.Context, id uuid.UUID) (job Job, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error { job, err = jobByID(tx, id); return err })
+	return job, err
+}
+
+func jobByID(tx *bbolt.Tx, id uuid.UUID) (Job, error) {
+	seq := tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
+	if seq == nil {
+		return Job{}, fmt.Errorf("job %s: %w", id, ErrNotFound)
+	}
+	return jobs.get(jobs.bucket(tx), seq)
+}
+
+// Jobs returns all jobs, newest first.
+func (s *Store) Jobs(ctx context.Context) (list []Job, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		c := jobs.bucket(tx).Cursor()
+		for k, row := c.Last(); k != nil; k, row = c.Prev() {
+			job, err := jobs.decode(row)
+			if err != nil {
+				return fmt.Errorf("job %x: %w", k, err)
+			}
+			list = append(list, job)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// StartJob notes that a worker has taken the job up. Taking it up again after a
+// restart changes nothing.
+func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
+	return s.changeJob(ctx, "start job", seq, func(g *group, j *Job) error {
+		if j.Status.Final() || !j.StartedAt.IsZero() {
+			return nil
+		}
+		j.StartedAt = g.now
+		j.work()
+		return nil
+	})
+}
+
+// CancelJob asks a running job to stop, or fails with ErrMove.
+func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (job Job, err error) {
+	err = s.do(ctx, "cancel job", func(g *group) error {
+		seq := g.tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
+		if seq == nil {
+			return refuse(fmt.Errorf("job %s: %w", id, ErrNotFound))
+		}
+		j, err := g.job(binary.BigEndian.Uint64(seq))
+		if err != nil {
+			return err
+		}
+		if err := j.move(StatusCancelling, g.now); err != nil {
+			return refuse(err)
+		}
+		job = j.clone()
+		return nil
+	})
+	return job, err
+}
+
+// FinishJob gives the job its final status: cancelled when it was asked to stop,
+// failed when discovery could not end, completed otherwise. summary is the error
+// that a completed job shows when not every repo could be read. Nothing is
+// changed while the job still owes work, unless it is to stop.
+func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) string) (Job, error) {
+	return s.changeJob(ctx, "finish job", seq, func(g *group, j *Job) error {
+		switch {
+		case j.Status == StatusCancelling:
+			j.Error = "cancelled by request"
+			return j.move(StatusCancelled, g.now)
+		case j.Status.Final() || !j.Done():
+			return nil
+		case j.DiscoveryError != "":
+			j.Error = j.DiscoveryError
+			return j.move(StatusFailed, g.now)
+		default:
+			j.Error = summary(*j)
+			j.Listed = true
+			return j.move(StatusCompleted, g.now)
+		}
+	})
+}
+
+// changeJob changes one job in a transaction that commits at once.
+func (s *Store) changeJob(ctx context.Context, op string, seq uint64, do func(*group, *Job) error) (Job, error) {
+	var job Job
+	err := s.wait(ctx, change{op: op, urgent: true, apply: func(g *group) error {
+		j, err := g.job(seq)
+		if err != nil {
+			return err
+		}
+		if err := do(g, j); err != nil {
+			return err
+		}
+		job = j.clone()
+		return nil
+	}})
+	if err != nil {
+		return Job{}, err
+	}
+	return job, nil
+}
+
+// clone copies a job out of a group, whose maps go on changing.
+func (j *Job) clone() Job {
+	c := *j
+	c.Reasons = maps.Clone(j.Reasons)
+	return c
+}

@@ -1,0 +1,270 @@
+package store_test
+
+import (
+	"errors"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+func none(store.Job) string { return "" }
+
+func TestJobGoesThroughItsStages(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	b := &bench{t: t, s: s}
+	job, err := s.CreateJob(t.Context(), uuid.New(), store.Request{Collection: note}, []syntax.NSID{note})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.job = job
+	want := func(stage store.Stage) {
+		t.Helper()
+		if got := b.row().Stage; got != stage {
+			t.Errorf("stage is %s, want %s", got, stage)
+		}
+	}
+	want(store.StagePending)
+	if _, err := s.StartJob(t.Context(), job.Seq); err != nil {
+		t.Fatal(err)
+	}
+	want(store.StageDiscovering)
+	if _, err := s.Discover(t.Context(), job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{alice, bob, alice}}); err != nil {
+		t.Fatal(err)
+	}
+	b.must(func(done func(error)) error { return s.Rehost(t.Context(), job.Seq, alice, "", host, done) })
+	want(store.StageDiscovering)
+	if err := s.EndDiscovery(t.Context(), job.Seq, ""); err != nil {
+		t.Fatal(err)
+	}
+	want(store.StageResolving)
+	b.must(func(done func(error)) error { return s.Rehost(t.Context(), job.Seq, bob, "", host, done) })
+	want(store.StageFetching)
+	for _, did := range []syntax.DID{alice, bob} {
+		if job, err := s.FinishJob(t.Context(), job.Seq, none); err != nil || job.Status != store.StatusRunning {
+			t.Errorf("a job that owes work became %s, %v", job.Status, err)
+		}
+		b.must(func(done func(error)) error {
+			return s.Settle(t.Context(), job.Seq, settlement(did, rev(1), segment(note)), done)
+		})
+	}
+	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+		t.Fatal(err)
+	}
+	want(store.StageCompleted)
+	got := b.row()
+	if got.Status != store.StatusCompleted || got.TotalRepos != 2 || got.Processed != 2 || got.CompletedAt.IsZero() {
+		t.Errorf("finished job: %+v", got)
+	}
+}
+
+func TestJobSettlesEachRepoOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	err := b.try(func(done func(error)) error {
+		return b.s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(1), segment(note)), done)
+	})
+	if !errors.Is(err, store.ErrStale) {
+		t.Errorf("second settlement: %v, want ErrStale", err)
+	}
+	if _, err := b.s.Discover(t.Context(), b.job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{alice}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.row(); got.TotalRepos != 1 || got.Processed != 1 || got.Tally.Records != 1 {
+		t.Errorf("counted twice: %+v", got)
+	}
+}
+
+func TestCancelIsGivenToOneOfTwo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	var wg sync.WaitGroup
+	errs := make([]error, 2)
+	for i := range errs {
+		wg.Go(func() { _, errs[i] = b.s.CancelJob(t.Context(), b.job.ID) })
+	}
+	wg.Wait()
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Errorf("cancelled %v and %v, want exactly one", errs[0], errs[1])
+	}
+	if err := errors.Join(errs...); !errors.Is(err, store.ErrMove) {
+		t.Errorf("the other got %v, want ErrMove", err)
+	}
+	if got := b.row().Status; got != store.StatusCancelling {
+		t.Errorf("status is %s", got)
+	}
+	// A result that arrives late still counts, until the job is final.
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	job, err := b.s.FinishJob(t.Context(), b.job.Seq, none)
+	if err != nil || job.Status != store.StatusCancelled || job.Error != "cancelled by request" {
+		t.Errorf("finished as %+v, %v", job, err)
+	}
+	if _, err := b.s.Discover(t.Context(), b.job.Seq, store.Discovery{DIDs: []syntax.DID{bob}}); !errors.Is(err, store.ErrStale) {
+		t.Errorf("work for a final job: %v, want ErrStale", err)
+	}
+	if _, err := b.s.CancelJob(t.Context(), uuid.New()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("cancel of no job: %v, want ErrNotFound", err)
+	}
+}
+
+func TestJobThatCouldNotDiscoverFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, "the relay is down"); err != nil {
+		t.Fatal(err)
+	}
+	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != store.StatusRunning {
+		t.Errorf("failed before what was found is settled: %s, %v", job.Status, err)
+	}
+	b.must(func(done func(error)) error {
+		return b.s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(1), segment(note)), done)
+	})
+	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != store.StatusFailed || job.Error != "the relay is down" {
+		t.Errorf("finished as %+v, %v", job, err)
+	}
+}
+
+func TestReposThatTheIndexHoldsAreDiscovered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	b.mustRead(bob, rev(1), segment(other, listed(t, "b", "1")))
+	for _, c := range []struct {
+		targets []syntax.NSID
+		want    int64
+	}{{nil, 2}, {[]syntax.NSID{note}, 1}, {[]syntax.NSID{"com.example.none"}, 0}} {
+		job := newJob(t, b.s, store.Request{}, c.targets)
+		for done := false; !done; {
+			var err error
+			if done, err = b.s.DiscoverHeld(t.Context(), job.Seq); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := b.s.Job(t.Context(), job.ID)
+		if err != nil || got.TotalRepos != c.want {
+			t.Errorf("targets %v: %d repos, %v; want %d", c.targets, got.TotalRepos, err, c.want)
+		}
+	}
+}
+
+func TestHostsQueueIsGivenUpInSteps(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	b.owe(bob)
+	v := store.Verdict{Class: store.ClassFailed, Reason: "host_down"}
+	n, err := b.s.SettleHost(t.Context(), b.job.Seq, host, v)
+	if err != nil || n != 2 {
+		t.Fatalf("settled %d, %v; want 2", n, err)
+	}
+	if n, err = b.s.SettleHost(t.Context(), b.job.Seq, host, v); err != nil || n != 0 {
+		t.Errorf("settled %d more, %v", n, err)
+	}
+	if got := b.row(); got.Failed != 2 || got.Processed != 2 || got.Reasons["host_down"] != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestMovedRepoStartsAnewAtItsHost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "b", Below: "b"}}}
+	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", "1")}, Down: "b"}}}
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	b.must(func(done func(error)) error {
+		return b.s.Rehost(t.Context(), b.job.Seq, alice, host, "https://new.example.com", done)
+	})
+	owed, err := b.s.Owed(t.Context(), b.job.Seq, "https://new.example.com", "", 10)
+	if err != nil || len(owed) != 1 || owed[0].Position != nil || !owed[0].Moved {
+		t.Errorf("at the new host: %+v, %v", owed, err)
+	}
+	hosts, err := b.s.OwedHosts(t.Context(), b.job.Seq)
+	if err != nil || len(hosts) != 1 || hosts[0] != "https://new.example.com" {
+		t.Errorf("hosts: %v, %v", hosts, err)
+	}
+}
+
+func TestEverythingSurvivesReopening(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, s)
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	if err := s.Track(t.Context(), note); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutAPIKey(t.Context(), "hv_secret", store.APIKey{ID: uuid.New(), Name: "k", CreatedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	before := b.row()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.s = storetest.OpenPath(t, path)
+	after := b.row()
+	if before.Tally != after.Tally || before.Processed != after.Processed || !before.CreatedAt.Equal(after.CreatedAt) {
+		t.Errorf("job was %+v, is %+v", before, after)
+	}
+	wantRecords(t, b.s, 1)
+	if list, err := b.s.Tracked(t.Context()); err != nil || len(list) != 1 || list[0] != note {
+		t.Errorf("tracked: %v, %v", list, err)
+	}
+	if k, err := b.s.APIKey(t.Context(), "hv_secret"); err != nil || k.Name != "k" {
+		t.Errorf("key: %+v, %v", k, err)
+	}
+	if _, err := b.s.APIKey(t.Context(), "hv_other"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown key: %v", err)
+	}
+}
+
+func TestPruneForgetsOldJobsAndDeletions(t *testing.T) {
+	t.Parallel()
+	var offset atomic.Int64
+	s := storetest.OpenConfig(t, store.Config{
+		Path: filepath.Join(t.TempDir(), "appview.db"), FlushEvery: 20 * time.Millisecond,
+		Now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) },
+	})
+	b := newBench(t, s)
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
+	b.again()
+	b.mustRead(alice, rev(2), segment(note, listed(t, "a", "1")))
+	if err := s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.FinishJob(t.Context(), b.job.Seq, none); err != nil {
+		t.Fatal(err)
+	}
+	offset.Store(int64(31 * 24 * time.Hour))
+	var wg sync.WaitGroup
+	wg.Go(func() { newJob(t, s, store.Request{}, nil) }) // may share a group with the pruning
+	for done := false; !done; {
+		var err error
+		if done, err = s.Prune(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	if _, err := s.Owed(t.Context(), b.job.Seq, host, "", 1); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("work of a job that ended a month ago: %v, want ErrNotFound", err)
+	}
+	if got := b.row(); got.Status != store.StatusCompleted {
+		t.Errorf("the job itself is %+v", got)
+	}
+	wantRecords(t, s, 1)
+}

@@ -1,0 +1,77 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// rid numbers a repo in the order of its first committed record.
+type rid uint32
+
+// ridLen is the length of a rid in a key.
+const ridLen = 4
+
+func u64Key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// ridKey is the key of a repo's row, and the prefix of its records.
+func ridKey(r rid) []byte { return binary.BigEndian.AppendUint32(nil, uint32(r)) }
+
+// recordKey is the key of a record within its collection's bucket.
+func recordKey(r rid, rkey syntax.RecordKey) []byte {
+	k := make([]byte, 0, ridLen+len(rkey))
+	k = binary.BigEndian.AppendUint32(k, uint32(r))
+	return append(k, rkey...)
+}
+
+// splitRecordKey is the inverse of recordKey. It copies what it returns.
+func splitRecordKey(k []byte) (rid, syntax.RecordKey, bool) {
+	if len(k) <= ridLen {
+		return 0, "", false
+	}
+	return rid(binary.BigEndian.Uint32(k)), syntax.RecordKey(k[ridLen:]), true
+}
+
+// owedKey is the key of a queue row. An empty host is the queue of repos whose
+// host is not known yet.
+func owedKey(host string, did syntax.DID) []byte {
+	k := make([]byte, 0, len(host)+1+len(did))
+	k = append(k, host...)
+	k = append(k, 0)
+	return append(k, did...)
+}
+
+// splitOwedKey is the inverse of owedKey. It copies what it returns.
+func splitOwedKey(k []byte) (host string, did syntax.DID, ok bool) {
+	h, d, ok := bytes.Cut(k, []byte{0})
+	return string(h), syntax.DID(d), ok
+}
+
+// afterHost is greater than every queue key of the host and smaller than those
+// of the next one.
+func afterHost(host string) []byte { return append([]byte(host), 1) }
+
+// absentKey is the key of a record that a repo read in steps has not listed.
+func absentKey(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) []byte {
+	k := absentPrefix(did)
+	k = append(k, collection...)
+	k = append(k, 0)
+	return append(k, rkey...)
+}
+
+// absentPrefix is the prefix of all absentKeys of a repo.
+func absentPrefix(did syntax.DID) []byte {
+	k := make([]byte, 0, len(did)+1)
+	k = append(k, did...)
+	return append(k, 0)
+}
+
+// splitAbsentKey gives the collection and record key of an absentKey of did.
+func splitAbsentKey(did syntax.DID, k []byte) (syntax.NSID, syntax.RecordKey, bool) {
+	if len(k) <= len(did)+1 {
+		return "", "", false
+	}
+	c, r, ok := bytes.Cut(k[len(did)+1:], []byte{0})
+	return syntax.NSID(c), syntax.RecordKey(r), ok
+}

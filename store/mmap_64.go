@@ -1,0 +1,5 @@
+//go:build unix && (amd64 || arm64)
+
+package store
+
+const mmapSize = 64 << 30

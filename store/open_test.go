@@ -1,0 +1,212 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	storetest.OpenPath(t, path)
+	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("got %v, want ErrLocked", err)
+	}
+}
+
+func TestNewerFileIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 99})
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("got %v, want ErrNewer", err)
+	}
+}
+
+func TestDamagedFileIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"cut short": func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.Truncate(path, 3*8192); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"no database": func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.WriteFile(path, make([]byte, 64<<10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a few bytes": func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.WriteFile(path, []byte("hello"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "appview.db")
+			s, err := store.Open(store.Config{Path: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			damage(t, path)
+			if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("got %v, want ErrDamaged", err)
+			}
+		})
+	}
+}
+
+func TestForeignDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "other.db")
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("theirs")); return err })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}
+
+func TestFailedCommitStopsTheStore(t *testing.T) {
+	t.Parallel()
+	crash := errors.New("the disk is on fire")
+	var armed atomic.Bool
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path, Hooks: store.Hooks{BeforeCommit: func() error {
+		if armed.Load() {
+			return crash
+		}
+		return nil
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, s)
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	armed.Store(true)
+	if _, err := s.CancelJob(t.Context(), b.job.ID); !errors.Is(err, crash) {
+		t.Errorf("the failed commit says %v", err)
+	}
+	select {
+	case <-s.Failed():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the store does not say that it failed")
+	}
+	armed.Store(false)
+	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, crash) {
+		t.Errorf("a later write says %v, want the failure", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// What was committed before is whole, and nothing of the failed commit is there.
+	b.s = storetest.OpenPath(t, path)
+	if got := b.row(); got.Status != store.StatusRunning {
+		t.Errorf("status is %s after the failed commit", got.Status)
+	}
+	wantRecords(t, b.s, 1)
+}
+
+func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
+	t.Parallel()
+	var free atomic.Uint64
+	free.Store(1 << 40)
+	s := storetest.OpenConfig(t, store.Config{
+		Path:      filepath.Join(t.TempDir(), "appview.db"),
+		FreeSpace: func(string) (uint64, error) { return free.Load(), nil },
+	})
+	b := newBench(t, s)
+	b.owe(alice)
+	free.Store(1)
+	done := make(chan error, 1)
+	if err := s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(1), segment(note, listed(t, "a", "1"))), func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(10 * time.Second)
+	for !s.DiskFull() {
+		select {
+		case err := <-done:
+			t.Fatalf("written to a full disk: %v", err)
+		case <-deadline:
+			t.Fatal("the full disk is not noticed")
+		default:
+		}
+	}
+	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, store.ErrDiskFull) {
+		t.Errorf("a user is told %v, want ErrDiskFull", err)
+	}
+	wantRecords(t, s, 0)
+	free.Store(1 << 40)
+	if err := <-done; err != nil {
+		t.Errorf("after there is room: %v", err)
+	}
+	wantRecords(t, s, 1)
+	if s.DiskFull() {
+		t.Error("the disk still counts as full")
+	}
+}
+
+func TestRefusedChangeDoesNotHoldUpItsGroup(t *testing.T) {
+	t.Parallel()
+	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), FlushEvery: time.Hour})
+	b := newBench(t, s)
+	for _, did := range []syntax.DID{alice, bob} {
+		if _, err := s.Discover(t.Context(), b.job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{did}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outcomes := make(chan error, 3)
+	for _, did := range []syntax.DID{alice, "did:plc:nobody", bob} {
+		if err := s.Rehost(t.Context(), b.job.Seq, did, "", host, func(err error) { outcomes <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil { // flushes the group
+		t.Fatal(err)
+	}
+	for i, want := range []error{nil, store.ErrStale, nil} {
+		if err := <-outcomes; !errors.Is(err, want) {
+			t.Errorf("change %d: %v, want %v", i, err, want)
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+// RepoPage asks for records of one collection of one repo, in key order.
+type RepoPage struct {
+	DID        syntax.DID
+	Collection syntax.NSID
+	After      syntax.RecordKey // start behind this key, empty: at the beginning
+	Ascending  bool             // oldest record keys first
+	Limit      int
+}
+
+// RepoRecords returns a page of one repo's records in a collection. It does not
+// look at the account's status: see Repo.
+func (s *Store) RepoRecords(ctx context.Context, p RepoPage) (list []Record, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		n, ok, err := ridOf(tx, p.DID)
+		if err != nil {
+			return err
+		}
+		b := recordsOf(tx, p.Collection)
+		if !ok || b == nil {
+			return nil
+		}
+		prefix, c := ridKey(n), b.Cursor()
+		step := c.Next
+		var k, v []byte
+		switch {
+		case p.Ascending:
+			if k, v = c.Seek(recordKey(n, p.After)); p.After != "" && bytes.Equal(k, recordKey(n, p.After)) {
+				k, v = c.Next()
+			}
+		default:
+			step = c.Prev
+			end := ridKey(n + 1)
+			if p.After != "" {
+				end = recordKey(n, p.After)
+			}
+			k, v = seekBefore(c, end)
+		}
+		for ; bytes.HasPrefix(k, prefix) && len(list) < p.Limit; k, v = step() {
+			rec, err := recordAt(p.DID, p.Collection, k, v)
+			if err != nil {
+				return err
+			}
+			list = append(list, rec)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// seekBefore puts the cursor on the last key below end.
+func seekBefore(c *bbolt.Cursor, end []byte) (k, v []byte) {
+	if k, _ := c.Seek(end); k == nil {
+		return c.Last()
+	}
+	return c.Prev()
+}
+
+// recordAt decodes a row of a records bucket.
+func recordAt(did syntax.DID, collection syntax.NSID, k, v []byte) (Record, error) {
+	_, rkey, ok := splitRecordKey(k)
+	if !ok {
+		return Record{}, fmt.Errorf("%w: record key %x of %s", errRow, k, collection)
+	}
+	row, err := parseRecordRow(v)
+	if err != nil {
+		return Record{}, fmt.Errorf("record %s/%s/%s: %w", did, collection, rkey, err)
+	}
+	return row.record(did, collection, rkey)
+}
+
+// newestScan bounds the log entries that one call of Newest looks at, so that a
+// long row of inactive accounts cannot hold a read transaction open.
+const newestScan = 10_000
+
+// Newest returns records of a collection over all active repos, the latest
+// indexed first, below the given place in the order of changes (0: from the
+// top). next is where the following page starts, 0 at the end; a page may be
+// short, or empty, without being the last.
+func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64, limit int) (list []Record, next uint64, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		log, records := tx.Bucket([]byte(logBucket)).Bucket([]byte(collection)), recordsOf(tx, collection)
+		if log == nil || records == nil {
+			return nil
+		}
+		owners := newOwners(tx)
+		c := log.Cursor()
+		k, key := c.Last()
+		if below > 0 {
+			k, key = seekBefore(c, u64Key(below))
+		}
+		for scanned := 0; k != nil; k, key = c.Prev() {
+			if len(list) == limit || scanned == newestScan {
+				next = binary.BigEndian.Uint64(k) + 1
+				return nil
+			}
+			scanned++
+			repo, err := owners.of(key)
+			if err != nil {
+				return err
+			}
+			if !repo.Active() {
+				continue
+			}
+			rec, err := recordAt(repo.DID, collection, key, records.Get(key))
+			if err != nil {
+				return err
+			}
+			list = append(list, rec)
+		}
+		return nil
+	})
+	return list, next, err
+}
+
+// owners looks up the repos of records, remembering the last ones.
+type owners struct {
+	repos *bbolt.Bucket
+	seen  map[string]Repo
+}
+
+// ownersKept bounds what owners remembers.
+const ownersKept = 1024
+
+func newOwners(tx *bbolt.Tx) *owners {
+	return &owners{repos: repos.bucket(tx), seen: map[string]Repo{}}
+}
+
+// of returns the repo of a record's key.
+func (o *owners) of(key []byte) (Repo, error) {
+	if len(key) <= ridLen {
+		return Repo{}, fmt.Errorf("%w: record key %x", errRow, key)
+	}
+	if r, ok := o.seen[string(key[:ridLen])]; ok {
+		return r, nil
+	}
+	r, err := repos.get(o.repos, key[:ridLen])
+	if err != nil {
+		return r, fmt.Errorf("%w: owner of record %x: %w", errRow, key, err)
+	}
+	if len(o.seen) == ownersKept {
+		clear(o.seen)
+	}
+	o.seen[string(key[:ridLen])] = r
+	return r, nil
+}
+
+// Filter chooses records. Empty members choose all.
+type Filter struct {
+	Collection syntax.NSID
+	DID        syntax.DID
+}
+
+// Export calls f for every record of active accounts that the filter chooses, by
+// collection, repo and key, as they were at one moment: seq is the last change
+// that they contain. It holds one read transaction open until it returns: the
+// file cannot reuse pages meanwhile, so f must not take long. begin is called
+// once, before the first record.
+func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64) error, f func(Record) error) error {
+	return s.view(ctx, func(tx *bbolt.Tx) error {
+		next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
+		if err != nil {
+			return err
+		}
+		if err := begin(next - 1); err != nil {
+			return err
+		}
+		var only rid
+		if filter.DID != "" {
+			n, ok, err := ridOf(tx, filter.DID)
+			if err != nil || !ok {
+				return err
+			}
+			only = n
+		}
+		names := []string{string(filter.Collection)}
+		if filter.Collection == "" {
+			names = collectionNames(tx)
+		}
+		for _, name := range names {
+			if err := exportCollection(ctx, tx, syntax.NSID(name), only, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID, only rid, f func(Record) error) error {
+	b := recordsOf(tx, collection)
+	if b == nil {
+		return nil
+	}
+	owners, prefix := newOwners(tx), []byte(nil)
+	if only != 0 {
+		prefix = ridKey(only)
+	}
+	c := b.Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix) && k != nil; k, v = c.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		repo, err := owners.of(k)
+		if err != nil {
+			return err
+		}
+		if !repo.Active() {
+			continue
+		}
+		rec, err := recordAt(repo.DID, collection, k, v)
+		if err != nil {
+			return err
+		}
+		if err := f(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectionNames is every collection of which a record was ever stored.
+func collectionNames(tx *bbolt.Tx) (names []string) {
+	c := tx.Bucket([]byte(recordsBucket)).Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		names = append(names, string(k))
+	}
+	return names
+}
+
+// RepoCollections returns the collections of which the index holds records of a
+// repo, in order.
+func (r Repo) RepoCollections() []syntax.NSID {
+	var list []syntax.NSID
+	for c, h := range r.Collections {
+		if h.Count > 0 {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Stats is what the index holds.
+type Stats struct {
+	Collections map[syntax.NSID]Count // of served records
+	Repos       int64                 // of which the index ever held a record
+	Seq         uint64                // of the last change
+	FileBytes   int64
+	FreeBytes   int64 // of the file, to be used again
+}
+
+// Stats returns kept counts; it does not scan.
+func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
+	st.Collections = map[syntax.NSID]Count{}
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		c := counts.bucket(tx).Cursor()
+		for k, row := c.First(); k != nil; k, row = c.Next() {
+			n, err := counts.decode(row)
+			if err != nil {
+				return fmt.Errorf("counts %s: %w", k, err)
+			}
+			if n.Records > 0 {
+				st.Collections[syntax.NSID(k)] = n
+			}
+		}
+		meta := tx.Bucket([]byte(metaBucket))
+		rids, err := getMeta(meta, metaNextRID)
+		if err != nil {
+			return err
+		}
+		seqs, err := getMeta(meta, metaNextSeq)
+		st.Repos, st.Seq = int64(rids)-1, seqs-1
+		return err
+	})
+	if err == nil {
+		st.FileBytes, st.FreeBytes, err = s.Size()
+	}
+	return st, err
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+// AccountActive is the status of an account whose records are served. Any other
+// is the word of its host, as in getRepoStatus.
+const AccountActive = "active"
+
+// Repo is a repo of which the index has held a record.
+type Repo struct {
+	DID         syntax.DID           `json:"did"`
+	Host        string               `json:"host,omitempty"` // its PDS when it was last read
+	Account     string               `json:"account"`        // AccountActive, or why it is not served
+	NotFoundAt  time.Time            `json:"not_found_at,omitzero"`
+	Collections map[syntax.NSID]Held `json:"collections"`
+}
+
+// Held is what the index holds of a repo in one collection.
+type Held struct {
+	Floor syntax.TID `json:"floor,omitzero"` // rev of the last complete read
+	Count int64      `json:"count"`
+}
+
+// Active tells whether the repo's records are served.
+func (r Repo) Active() bool { return r.Account == AccountActive }
+
+// floor is the highest rev at which any collection was read completely. What is
+// older than it says nothing about the repo.
+func (r Repo) floor() syntax.TID {
+	var top syntax.TID
+	for _, h := range r.Collections {
+		top = max(top, h.Floor) // TIDs sort as strings
+	}
+	return top
+}
+
+// Count is the number of records that are served of a collection, and of the
+// repos that have them.
+type Count struct {
+	Records int64 `json:"records"`
+	Repos   int64 `json:"repos"`
+}
+
+//nolint:gochecknoglobals // a table's name and format
+var (
+	repos  = table[Repo]{name: "repos", version: 1, fill: fillAppend}
+	counts = table[Count]{name: "counts", version: 1, fill: fillSpread}
+)
+
+// ridOf is the number of a repo, if it has one.
+func ridOf(tx *bbolt.Tx, did syntax.DID) (rid, bool, error) {
+	row := tx.Bucket([]byte(didsBucket)).Get([]byte(did))
+	switch len(row) {
+	case 0:
+		return 0, false, nil
+	case ridLen:
+		return rid(binary.BigEndian.Uint32(row)), true, nil
+	default:
+		return 0, false, fmt.Errorf("%w: rid of %s has %d bytes", errRow, did, len(row))
+	}
+}
+
+// Repo returns what is known of a repo, or ErrNotFound when the index never held
+// a record of it.
+func (s *Store) Repo(ctx context.Context, did syntax.DID) (repo Repo, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		n, ok, err := ridOf(tx, did)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("repo %s: %w", did, ErrNotFound)
+		}
+		repo, err = repos.get(repos.bucket(tx), ridKey(n))
+		return err
+	})
+	return repo, err
+}
+
+// Floor is the highest rev of the repo that was read completely, empty if none.
+func (s *Store) Floor(ctx context.Context, did syntax.DID) (syntax.TID, error) {
+	repo, err := s.Repo(ctx, did)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return repo.floor(), err
+}
+
+// repoRow is a repo that a change works on. Its number is given when its first
+// record is put, so that numbers follow the order of commits.
+type repoRow struct {
+	g      *group
+	rid    rid // 0 while it has none
+	repo   Repo
+	before Repo // as stored: maps not shared with repo
+}
+
+func (g *group) repo(did syntax.DID) (*repoRow, error) {
+	n, ok, err := ridOf(g.tx, did)
+	if err != nil {
+		return nil, err
+	}
+	r := &repoRow{g: g, rid: n, repo: Repo{DID: did, Account: AccountActive, Collections: map[syntax.NSID]Held{}}}
+	if !ok {
+		return r, nil
+	}
+	if r.repo, err = repos.get(repos.bucket(g.tx), ridKey(n)); err != nil {
+		return nil, err
+	}
+	if r.repo.Collections == nil {
+		r.repo.Collections = map[syntax.NSID]Held{}
+	}
+	r.before = r.repo
+	r.before.Collections = make(map[syntax.NSID]Held, len(r.repo.Collections))
+	for c, h := range r.repo.Collections {
+		r.before.Collections[c] = h
+	}
+	return r, nil
+}
+
+// number gives the repo its rid if it has none yet.
+func (r *repoRow) number() error {
+	if r.rid != 0 {
+		return nil
+	}
+	if r.g.nextRID > maxRID {
+		return fmt.Errorf("number %s: all %d repo numbers are used", r.repo.DID, uint64(maxRID))
+	}
+	r.rid = rid(r.g.nextRID)
+	r.g.nextRID++
+	dids := r.g.tx.Bucket([]byte(didsBucket))
+	dids.FillPercent = fillSpread
+	return dids.Put([]byte(r.repo.DID), ridKey(r.rid))
+}
+
+const maxRID = 1<<32 - 1
+
+// save writes the row if it changed, and brings the counts of served records in
+// line with it. A repo without a number has nothing to remember.
+func (r *repoRow) save() error {
+	if r.rid == 0 || r.repo.equal(r.before) {
+		return nil
+	}
+	for c := range r.before.Collections {
+		if err := r.g.count(c, r.before.served(c), r.repo.served(c)); err != nil {
+			return err
+		}
+	}
+	for c := range r.repo.Collections {
+		if _, had := r.before.Collections[c]; !had {
+			if err := r.g.count(c, 0, r.repo.served(c)); err != nil {
+				return err
+			}
+		}
+	}
+	return repos.put(repos.bucket(r.g.tx), ridKey(r.rid), r.repo)
+}
+
+func (r Repo) equal(o Repo) bool {
+	if r.Host != o.Host || r.Account != o.Account || !r.NotFoundAt.Equal(o.NotFoundAt) || len(r.Collections) != len(o.Collections) {
+		return false
+	}
+	for c, h := range r.Collections {
+		if oh, ok := o.Collections[c]; !ok || oh != h {
+			return false
+		}
+	}
+	return true
+}
+
+// served is the number of the repo's records in c that count and are shown.
+func (r Repo) served(c syntax.NSID) int64 {
+	if !r.Active() {
+		return 0
+	}
+	return r.Collections[c].Count
+}
+
+// count changes a collection's counts by what one repo brings or takes.
+func (g *group) count(c syntax.NSID, before, after int64) error {
+	if before == after {
+		return nil
+	}
+	n := g.counts[c]
+	if n == nil {
+		stored, err := counts.get(counts.bucket(g.tx), []byte(c))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		n = &stored
+		g.counts[c] = n
+	}
+	n.Records += after - before
+	switch {
+	case before == 0:
+		n.Repos++
+	case after == 0:
+		n.Repos--
+	}
+	return nil
+}

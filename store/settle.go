@@ -1,0 +1,405 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// ErrRevWentBack says that a host answered with a rev below one at which the
+// repo was already read completely.
+var ErrRevWentBack = errors.New("the host's rev is older than what the index holds")
+
+// notFoundTwice is how far apart an account must be not found twice for its
+// records to be purged.
+const notFoundTwice = 7 * 24 * time.Hour
+
+// Segment is a stretch of one collection's listing, in which nothing is missing:
+// every key from Down up to Below that the repo held is in Records or Rejected.
+type Segment struct {
+	Collection syntax.NSID
+	Records    []Listed
+	Rejected   []syntax.RecordKey // listed, but not what they claim to be: they count as present
+	Down       syntax.RecordKey   // empty: to the end
+	Below      syntax.RecordKey   // empty: from the beginning
+}
+
+// Reading is what was read of one repo since the last commit about it.
+type Reading struct {
+	Host     string     // the queue that it is in
+	Rev      syntax.TID // the latest probe before the pages
+	Source   Source
+	Segments []Segment
+}
+
+// bytes estimates what a reading brings into the transaction.
+func (r Reading) bytes() int {
+	n := 256
+	for _, s := range r.Segments {
+		for _, l := range s.Records {
+			n += len(l.Body.Data) + rowCID + 64
+		}
+	}
+	return n
+}
+
+// Save commits a part of a repo that is read in steps, with the position from
+// which to go on. The position's tally is kept by the store. Records that the index holds and these pages do not list are
+// noted, and deleted when the repo settles.
+func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) error {
+	return s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
+		_, w, err := g.open(seq)
+		if err != nil {
+			return err
+		}
+		o, err := w.owedAt(r.Host, did)
+		if err != nil {
+			return err
+		}
+		repo, err := g.repo(did)
+		if err != nil {
+			return err
+		}
+		if repo.repo.floor() > r.Rev {
+			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.floor(), ErrRevWentBack))
+		}
+		var tally Tally
+		if o.Position != nil {
+			tally = o.Position.Tally
+		}
+		for _, seg := range r.Segments {
+			if _, err := repo.apply(seg, r, &tally, func(k syntax.RecordKey) error {
+				return w.absent.Put(absentKey(did, seg.Collection, k), []byte(r.Rev))
+			}); err != nil {
+				return err
+			}
+		}
+		if err := repo.save(); err != nil {
+			return err
+		}
+		at.Tally = tally
+		o.Position = &at
+		return w.putOwed(o)
+	}})
+}
+
+// Restart forgets how far a repo was read, for a new pass over it. What earlier
+// passes changed in the index still counts as changed.
+func (s *Store) Restart(ctx context.Context, seq uint64, host string, did syntax.DID, at Position) error {
+	return s.wait(ctx, change{op: "read again " + did.String(), bytes: 256, urgent: true, apply: func(g *group) error {
+		_, w, err := g.open(seq)
+		if err != nil {
+			return err
+		}
+		o, err := w.owedAt(host, did)
+		if err != nil {
+			return err
+		}
+		if o.Position != nil {
+			at.Tally = Tally{
+				Created: o.Position.Tally.Created, Updated: o.Position.Tally.Updated, Deleted: o.Position.Tally.Deleted,
+			}
+		}
+		if err := w.forget(did); err != nil {
+			return err
+		}
+		o.Position = &at
+		return w.putOwed(o)
+	}})
+}
+
+// Settlement is the end of one repo in a job.
+type Settlement struct {
+	DID      syntax.DID
+	Reading  Reading // the last, or the whole, of what was read
+	Attempts int
+	Complete []syntax.NSID // collections that were listed from end to end
+	Floor    syntax.TID    // the probe before the first page: the floor of the complete ones
+	Account  string        // the host's word on the account; empty: not known
+	Purge    bool          // the account is gone for good: nothing of it stays
+
+	// Judge tells the class from what the repo was found to hold, and from
+	// whether the index kept something newer than the reading. It is called in
+	// the transaction: it only computes.
+	Judge func(t Tally, guarded bool) Verdict
+}
+
+// Verdict is the class that a repo ends in, and why.
+type Verdict struct {
+	Class  string // ClassDone, ClassUnavailable or ClassFailed
+	Reason string
+	Detail string // the reason in words, empty if it says everything
+}
+
+// Classes of settled repos.
+const (
+	ClassDone        = "done"
+	ClassUnavailable = "unavailable"
+	ClassFailed      = "failed"
+)
+
+// Settle puts a repo into its class for good, in one transaction with its
+// records, its counts and the job's counters. done is told the outcome after the
+// commit, and must not wait for anything: ErrStale when the repo was no longer
+// owed there, ErrRevWentBack when the index holds something newer.
+func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(error)) error {
+	return s.submit(ctx, change{op: "settle " + t.DID.String(), bytes: t.Reading.bytes(), done: done, apply: func(g *group) error {
+		j, w, err := g.open(seq)
+		if err != nil {
+			return err
+		}
+		o, err := w.owedAt(t.Reading.Host, t.DID)
+		if err != nil {
+			return err
+		}
+		return g.settle(j, w, o, t)
+	}})
+}
+
+func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
+	repo, err := g.repo(t.DID)
+	if err != nil {
+		return err
+	}
+	rev := t.Reading.Rev
+	if floor := repo.repo.floor(); rev != "" && floor > rev {
+		return refuse(fmt.Errorf("%s at %s, read before at %s: %w", t.DID, rev, floor, ErrRevWentBack))
+	}
+	var tally Tally
+	if o.Position != nil {
+		tally = o.Position.Tally
+	}
+	guarded := false
+	for _, seg := range t.Reading.Segments {
+		held, err := repo.apply(seg, t.Reading, &tally, func(k syntax.RecordKey) error {
+			gone, err := repo.remove(seg.Collection, k, rev)
+			if gone {
+				tally.Deleted++
+			}
+			guarded = guarded || !gone
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		guarded = guarded || held
+	}
+	if len(t.Complete) > 0 {
+		n, err := repo.sweep(w, t.Complete)
+		if err != nil {
+			return err
+		}
+		tally.Deleted += n
+		for _, c := range t.Complete {
+			if h := repo.repo.Collections[c]; repo.rid != 0 && h.Floor < t.Floor {
+				h.Floor = t.Floor
+				repo.repo.Collections[c] = h
+			}
+		}
+	}
+	if err := repo.account(t, &tally, g.now); err != nil {
+		return err
+	}
+	if err := repo.save(); err != nil {
+		return err
+	}
+	return g.close(j, w, o, t, tally, t.Judge(tally, guarded))
+}
+
+// close moves the repo's rows and the job's counters to the settled state.
+func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, tally Tally, v Verdict) error {
+	if err := w.owed.Delete(owedKey(o.Host, t.DID)); err != nil {
+		return err
+	}
+	if err := w.forget(t.DID); err != nil {
+		return err
+	}
+	if o.Host == "" {
+		j.Unresolved--
+	}
+	j.Processed++
+	j.Tally.add(tally)
+	switch v.Class {
+	case ClassFailed:
+		j.Failed++
+	case ClassUnavailable:
+		j.Unavailable++
+	}
+	if j.Reasons == nil {
+		j.Reasons = map[string]int64{}
+	}
+	j.Reasons[v.Reason]++
+	j.work()
+	return workRepos.put(w.repos, []byte(t.DID), WorkRepo{
+		State: RepoSettled, Host: o.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
+		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: tally,
+	})
+}
+
+// SettleHost gives up all repos that a job still owes at a host, in bounded
+// steps. It returns how many a step settled.
+func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdict) (int, error) {
+	var settled int
+	err := s.wait(ctx, change{op: "give up host " + host, urgent: true, apply: func(g *group) error {
+		settled = 0
+		j, w, err := g.open(seq)
+		if err != nil {
+			return err
+		}
+		var rows []Owed
+		c := w.owed.Cursor()
+		for k, row := c.Seek(owedKey(host, "")); k != nil && len(rows) < flushChanges; k, row = c.Next() {
+			h, did, _ := splitOwedKey(k)
+			if h != host {
+				break
+			}
+			o, err := owedRows.decode(row)
+			if err != nil {
+				return fmt.Errorf("queue row %q: %w", k, err)
+			}
+			o.Host, o.DID = h, did
+			rows = append(rows, o)
+		}
+		for _, o := range rows {
+			t := Settlement{
+				DID: o.DID, Attempts: o.Attempts, Reading: Reading{Host: host},
+				Judge: func(Tally, bool) Verdict { return v },
+			}
+			if err := g.settle(j, w, o, t); err != nil {
+				return err
+			}
+		}
+		settled = len(rows)
+		return nil
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return settled, nil
+}
+
+// apply brings the index in line with a segment: it puts what is listed, counts
+// it, and calls absent for every stored key of the stretch that is not listed.
+// It reports whether the guard kept anything that is newer than the reading.
+func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syntax.RecordKey) error) (guards bool, err error) {
+	stored, err := r.stored(seg.Collection, seg.Down, seg.Below)
+	if err != nil {
+		return false, err
+	}
+	if len(stored) > 0 {
+		present := make(map[syntax.RecordKey]struct{}, len(seg.Records)+len(seg.Rejected))
+		for _, l := range seg.Records {
+			present[l.RKey] = struct{}{}
+		}
+		for _, k := range seg.Rejected {
+			present[k] = struct{}{}
+		}
+		for _, k := range stored {
+			if _, ok := present[k]; ok {
+				continue
+			}
+			if err := absent(k); err != nil {
+				return false, err
+			}
+		}
+	}
+	// Listings come newest first, the bucket grows by the highest key.
+	for i := len(seg.Records) - 1; i >= 0; i-- {
+		result, err := r.put(seg.Collection, seg.Records[i], read.Rev, read.Source)
+		if err != nil {
+			return false, err
+		}
+		switch result {
+		case created:
+			tally.Created++
+		case updated:
+			tally.Updated++
+		case guarded:
+			guards = true
+		case unchanged:
+		}
+	}
+	tally.Records += int64(len(seg.Records))
+	tally.Rejected += int64(len(seg.Rejected))
+	return guards, nil
+}
+
+// sweep deletes what earlier steps found absent, each as of the rev that found it.
+func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID) (deleted int64, err error) {
+	type found struct {
+		c    syntax.NSID
+		rkey syntax.RecordKey
+		rev  syntax.TID
+	}
+	var list []found
+	prefix, cur := absentPrefix(r.repo.DID), w.absent.Cursor()
+	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
+		c, rkey, ok := splitAbsentKey(r.repo.DID, k)
+		if !ok {
+			return 0, fmt.Errorf("%w: absent key %q", errRow, k)
+		}
+		for _, done := range complete {
+			if c == done {
+				list = append(list, found{c, rkey, syntax.TID(v)})
+			}
+		}
+	}
+	for _, f := range list {
+		gone, err := r.remove(f.c, f.rkey, f.rev)
+		if err != nil {
+			return deleted, err
+		}
+		if gone {
+			deleted++
+		}
+	}
+	return deleted, nil
+}
+
+// account notes what is known of the account, and purges what must not stay.
+func (r *repoRow) account(t Settlement, tally *Tally, now time.Time) error {
+	if t.Account == "" || r.rid == 0 {
+		return nil
+	}
+	purge := t.Purge
+	switch {
+	case t.Account == AccountNotFound && r.repo.NotFoundAt.IsZero():
+		r.repo.NotFoundAt = now
+	case t.Account == AccountNotFound:
+		purge = purge || now.Sub(r.repo.NotFoundAt) >= notFoundTwice
+	default:
+		r.repo.NotFoundAt = time.Time{}
+	}
+	r.repo.Account = t.Account
+	if t.Reading.Host != "" {
+		r.repo.Host = t.Reading.Host
+	}
+	if !purge {
+		return nil
+	}
+	n, err := r.purge()
+	tally.Deleted += n
+	return err
+}
+
+// AccountNotFound is the status of an account that its host does not know.
+const AccountNotFound = "not_found"
+
+// forget drops the notes of a repo that was read in steps.
+func (w *workBuckets) forget(did syntax.DID) error {
+	var keys [][]byte
+	prefix, cur := absentPrefix(did), w.absent.Cursor()
+	for k, _ := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := w.absent.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+// Package storetest opens stores for tests and proves, when a test ends, that
+// the file it leaves is in order.
+package storetest
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"appview/store"
+)
+
+// Open opens a store in the test's own directory. It is checked and closed when
+// the test ends.
+func Open(t testing.TB) *store.Store {
+	t.Helper()
+	return OpenPath(t, filepath.Join(t.TempDir(), "appview.db"))
+}
+
+// OpenPath opens the store at path. It is checked and closed when the test ends.
+func OpenPath(t testing.TB, path string) *store.Store {
+	t.Helper()
+	return OpenConfig(t, store.Config{Path: path})
+}
+
+// OpenConfig opens a store, with groups that do not wait long for company. It is
+// checked and closed when the test ends.
+func OpenConfig(t testing.TB, cfg store.Config) *store.Store {
+	t.Helper()
+	if cfg.FlushEvery == 0 {
+		cfg.FlushEvery = 5 * time.Millisecond
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := store.Open(cfg)
+	if err != nil {
+		t.Fatalf("open store: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close store: %v", err)
+		}
+		Check(t, cfg.Path)
+	})
+	return s
+}
+
+// Check proves that the closed file at path is in order.
+func Check(t testing.TB, path string) {
+	t.Helper()
+	s, err := store.Open(store.Config{Path: path, ReadOnly: true})
+	if err != nil {
+		t.Errorf("open %s for its check: %v", path, err)
+		return
+	}
+	if err := s.Check(context.Background()); err != nil {
+		t.Errorf("%s is not in order: %v", path, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("close %s after its check: %v", path, err)
+	}
+}
