@@ -1,0 +1,136 @@
+package sandbox
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// hangBound is how long a fault may keep a client that does not go by itself.
+const hangBound = time.Minute
+
+// Fault is what to do to one request instead of, or on top of, answering it. The
+// zero Fault does nothing. Its parts add up: a delayed 502 with a cut body is one
+// Fault.
+type Fault struct {
+	Name     string        // what it is counted as; default: the first that applies of hang, status, cut, rewrite, delay
+	Delay    time.Duration // before the answer; ends early when the client goes, and breaks the connection past three minutes
+	Hang     bool          // no answer until the client goes, a minute at most; then the connection breaks
+	Status   int           // answer this instead, with Header and Body
+	Header   http.Header
+	Body     []byte
+	Cut      bool // break the connection after CutAfter bytes of the body
+	CutAfter int
+	Rewrite  func(Answer) Answer // changes the answer before it is sent
+}
+
+// Answer is an answer as Rewrite sees it.
+type Answer struct {
+	Status int
+	Header http.Header // Content-Type included
+	Body   []byte
+}
+
+// SetFault makes the hook decide about every request to every part; nil ends it.
+// The hook is called concurrently.
+func (w *World) SetFault(hook func(Request) Fault) {
+	if hook == nil {
+		w.watch.hook.Store(nil)
+		return
+	}
+	w.watch.hook.Store(&hook)
+}
+
+// Faults is how many faults of a name were carried out; an empty name counts
+// all.
+func (w *World) Faults(name string) int64 {
+	w.watch.mu.Lock()
+	defer w.watch.mu.Unlock()
+	if name != "" {
+		return w.watch.faults[name]
+	}
+	var n int64
+	for _, count := range w.watch.faults {
+		n += count
+	}
+	return n
+}
+
+func (w *watch) faultFor(r Request) Fault {
+	hook := w.hook.Load()
+	if hook == nil {
+		return Fault{}
+	}
+	f := (*hook)(r)
+	if f.isSet() {
+		w.mu.Lock()
+		w.faults[f.name()]++
+		w.mu.Unlock()
+	}
+	return f
+}
+
+func (f Fault) isSet() bool { return f.name() != "" }
+
+func (f Fault) name() string {
+	kind := ""
+	switch {
+	case f.Hang:
+		kind = "hang"
+	case f.Status != 0:
+		kind = "status"
+	case f.Cut:
+		kind = "cut"
+	case f.Rewrite != nil:
+		kind = "rewrite"
+	case f.Delay > 0:
+		kind = "delay"
+	}
+	if kind != "" && f.Name != "" {
+		return f.Name
+	}
+	return kind
+}
+
+// hold lets the time of a fault pass. It says whether an answer is still wanted.
+func (f Fault) hold(ctx context.Context) bool {
+	wait := f.Delay
+	if f.Hang {
+		wait = hangBound
+	}
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return !f.Hang
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (f Fault) answer() answer {
+	return answer{status: f.Status, header: f.Header, body: f.Body}
+}
+
+func (f Fault) rewrite(a answer) answer {
+	if f.Rewrite == nil || a.drop {
+		return a
+	}
+	header := a.header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	if a.contentType != "" {
+		header.Set("Content-Type", a.contentType)
+	}
+	out := f.Rewrite(Answer{Status: a.status, Header: header, Body: slices.Clone(a.body)})
+	a.status, a.header, a.body, a.contentType = out.Status, out.Header, out.Body, ""
+	return a
+}
+
+// cuts says whether the answer is longer than the fault lets through.
+func (f Fault) cuts(a answer) bool { return f.Cut && f.CutAfter < len(a.body) }
