@@ -237,8 +237,9 @@ func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
 }
 
 // CancelJob asks a running job to stop, or fails with ErrMove.
-func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (job Job, err error) {
-	err = s.do(ctx, "cancel job", func(g *group) error {
+func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
+	var job Job
+	err := s.wait(ctx, change{op: "cancel job", urgent: true, ends: true, apply: func(g *group) error {
 		seq := g.tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
 		if seq == nil {
 			return refuse(fmt.Errorf("job %s: %w", id, ErrNotFound))
@@ -252,8 +253,11 @@ func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (job Job, err error
 		}
 		job = j.clone()
 		return nil
-	})
-	return job, err
+	}})
+	if err != nil {
+		return Job{}, err
+	}
+	return job, nil
 }
 
 // FinishJob gives the job its final status: cancelled when it was asked to stop,
@@ -282,7 +286,7 @@ func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) str
 // changeJob changes one job in a transaction that commits at once.
 func (s *Store) changeJob(ctx context.Context, op string, seq uint64, do func(*group, *Job) error) (Job, error) {
 	var job Job
-	err := s.wait(ctx, change{op: op, urgent: true, apply: func(g *group) error {
+	err := s.wait(ctx, change{op: op, urgent: true, ends: true, apply: func(g *group) error {
 		j, err := g.job(seq)
 		if err != nil {
 			return err

@@ -175,6 +175,9 @@ func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, store.ErrDiskFull) {
 		t.Errorf("a user is told %v, want ErrDiskFull", err)
 	}
+	if job, err := s.CancelJob(t.Context(), b.job.ID); err != nil || job.Status != store.StatusCancelling {
+		t.Errorf("a job cannot be stopped on a full disk: %+v, %v", job, err)
+	}
 	wantRecords(t, s, 0)
 	free.Store(1 << 40)
 	if err := <-done; err != nil {

@@ -21,6 +21,10 @@ const (
 // waits: that is the back-pressure on everything that reads from the network.
 const queueLen = 256
 
+// maxHeld bounds the changes that wait for disk space outside the queue. It is
+// above the number of repos in flight, so that a change that ends work is heard.
+const maxHeld = 4096
+
 // diskRecheck is how often a writer that waits for disk space looks again.
 const diskRecheck = time.Second
 
@@ -44,7 +48,8 @@ type change struct {
 	op     string // what it does, for errors
 	apply  func(*group) error
 	urgent bool // commit at once
-	admin  bool // somebody waits for it: refuse it while the disk is full
+	admin  bool // a user waits for it: refuse it while the disk is full
+	ends   bool // it ends work: make it even then, it takes next to no room
 	bytes  int
 	done   func(error) // told the outcome after the commit; must not wait for anything
 }
@@ -148,41 +153,66 @@ func (s *Store) write() {
 	}
 }
 
-// flush commits the changes as one group, after waiting for disk space if it
-// has to. It reports whether the writer can go on.
+// flush commits the changes as one group. While the disk is full only those that
+// end work are committed; those that a user waits for are refused, and the others
+// wait for room. It reports whether the writer can go on.
 func (s *Store) flush(pending *[]change) bool {
 	for s.diskFull() {
-		// Those that somebody waits for are told; the others wait.
-		kept := (*pending)[:0]
+		held, ends := (*pending)[:0], []change(nil)
 		for _, c := range *pending {
-			if c.admin {
+			switch {
+			case c.ends:
+				ends = append(ends, c)
+			case c.admin:
 				c.answer(s.errFull(c.op))
-			} else {
-				kept = append(kept, c)
+			default:
+				held = append(held, c)
 			}
 		}
-		*pending = kept
-		if len(kept) == 0 {
+		*pending = held
+		if len(ends) > 0 && !s.commitOrFail(ends) {
+			s.refuseAll(held, s.Err())
+			return false
+		}
+		if len(held) == 0 {
 			return true
 		}
+		queue := s.queue
+		if len(held) >= maxHeld {
+			queue = nil
+		}
 		select {
-		case <-s.quit:
-			for _, c := range kept {
-				c.answer(s.errFull(c.op))
+		case c, more := <-queue:
+			if more {
+				*pending = append(*pending, c)
 			}
+		case <-s.quit:
+			s.refuseAll(held, ErrDiskFull)
+			*pending = held[:0]
 			return true
 		case <-time.After(diskRecheck):
 		}
 	}
-	if err := s.commit(*pending); err != nil {
-		s.fail(err)
-		for _, c := range *pending {
-			c.answer(fmt.Errorf("%s: %w", c.op, err))
-		}
-		s.drain()
-		return false
+	return s.commitOrFail(*pending)
+}
+
+// commitOrFail commits the changes, or stops the store for good.
+func (s *Store) commitOrFail(pending []change) bool {
+	err := s.commit(pending)
+	if err == nil {
+		return true
 	}
-	return true
+	s.fail(err)
+	s.refuseAll(pending, err)
+	s.drain()
+	return false
+}
+
+// refuseAll answers changes that are not made.
+func (s *Store) refuseAll(pending []change, err error) {
+	for _, c := range pending {
+		c.answer(fmt.Errorf("%s: %w", c.op, err))
+	}
 }
 
 // commit applies the changes in one transaction and answers them.
