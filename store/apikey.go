@@ -27,7 +27,7 @@ func (k APIKey) Usable(now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
-var apiKeys = table[APIKey]{name: "keys", version: 1, fill: fillSpread} //nolint:gochecknoglobals // a table's name and format
+var apiKeys = table[APIKey]{name: "keys", version: 1, fill: fillSpread}
 
 // PutAPIKey stores a key under the hash of its secret.
 func (s *Store) PutAPIKey(ctx context.Context, secret string, k APIKey) error {

@@ -14,7 +14,7 @@ type trackedRow struct {
 	AddedAt time.Time `json:"added_at"`
 }
 
-var collections = table[trackedRow]{name: "collections", version: 1, fill: fillSpread} //nolint:gochecknoglobals // a table's name and format
+var collections = table[trackedRow]{name: "collections", version: 1, fill: fillSpread}
 
 // Track adds a collection to the tracked ones.
 func (s *Store) Track(ctx context.Context, collection syntax.NSID) error {

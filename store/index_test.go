@@ -27,12 +27,12 @@ const (
 func rev(n int) syntax.TID { return syntax.NewTIDFromInteger(uint64(n) + 1<<40) }
 
 // body is a record value that differs for different texts.
-func body(t testing.TB, text string) record.Body {
-	t.Helper()
+func body(tb testing.TB, text string) record.Body {
+	tb.Helper()
 	data := append([]byte{0xa1, 0x61, 'x', 0x60 + byte(len(text))}, text...) // {"x": text} in DAG-CBOR
 	hash, err := multihash.Sum(data, multihash.SHA2_256, -1)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return record.Body{CID: cid.NewCidV1(cid.DagCBOR, hash), Verified: true, Data: data}
 }
@@ -44,19 +44,19 @@ type bench struct {
 	job store.Job
 }
 
-func newBench(t testing.TB, s *store.Store) *bench {
-	t.Helper()
-	return &bench{t: t, s: s, job: newJob(t, s, store.Request{}, nil)}
+func newBench(tb testing.TB, s *store.Store) *bench {
+	tb.Helper()
+	return &bench{t: tb, s: s, job: newJob(tb, s, nil)}
 }
 
-func newJob(t testing.TB, s *store.Store, req store.Request, targets []syntax.NSID) store.Job {
-	t.Helper()
-	job, err := s.CreateJob(t.Context(), uuid.New(), req, targets)
+func newJob(tb testing.TB, s *store.Store, targets []syntax.NSID) store.Job {
+	tb.Helper()
+	job, err := s.CreateJob(tb.Context(), uuid.New(), store.Request{}, targets)
 	if err == nil {
-		job, err = s.StartJob(t.Context(), job.Seq)
+		job, err = s.StartJob(tb.Context(), job.Seq)
 	}
 	if err != nil {
-		t.Fatalf("create job: %v", err)
+		tb.Fatalf("create job: %v", err)
 	}
 	return job
 }
@@ -89,15 +89,15 @@ func (b *bench) try(submit func(done func(error)) error) error {
 }
 
 // again starts a new job, as a re-run does.
-func (b *bench) again() { b.job = newJob(b.t, b.s, store.Request{}, nil) }
+func (b *bench) again() { b.job = newJob(b.t, b.s, nil) }
 
 func segment(c syntax.NSID, records ...store.Listed) store.Segment {
 	return store.Segment{Collection: c, Records: records}
 }
 
-func listed(t testing.TB, rkey, text string) store.Listed {
-	t.Helper()
-	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body(t, text)}
+func listed(tb testing.TB, rkey, text string) store.Listed {
+	tb.Helper()
+	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body(tb, text)}
 }
 
 // settlement is a complete reading of the segments' collections at a rev.
@@ -140,40 +140,40 @@ func (b *bench) row() store.Job {
 }
 
 // export is what the index serves: uri → cid, rev and seq.
-func export(t testing.TB, s *store.Store) map[string]string {
-	t.Helper()
+func export(tb testing.TB, s *store.Store) map[string]string {
+	tb.Helper()
 	got := map[string]string{}
-	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
+	err := s.Export(tb.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
 		got[r.URI().String()] = r.Body.CID.String()
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return got
 }
 
-func stats(t testing.TB, s *store.Store) store.Stats {
-	t.Helper()
-	st, err := s.Stats(t.Context())
+func stats(tb testing.TB, s *store.Store) store.Stats {
+	tb.Helper()
+	st, err := s.Stats(tb.Context())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return st
 }
 
-func wantRecords(t testing.TB, s *store.Store, n int64) {
-	t.Helper()
-	got := export(t, s)
+func wantRecords(tb testing.TB, s *store.Store, n int64) {
+	tb.Helper()
+	got := export(tb, s)
 	if int64(len(got)) != n {
-		t.Errorf("%d records served, want %d: %v", len(got), n, got)
+		tb.Errorf("%d records served, want %d: %v", len(got), n, got)
 	}
 	var counted int64
-	for _, c := range stats(t, s).Collections {
+	for _, c := range stats(tb, s).Collections {
 		counted += c.Records
 	}
 	if counted != n {
-		t.Errorf("%d records counted, want %d", counted, n)
+		tb.Errorf("%d records counted, want %d", counted, n)
 	}
 }
 

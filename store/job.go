@@ -31,7 +31,7 @@ const (
 )
 
 // statusMoves is every way that a status may change.
-var statusMoves = map[Status][]Status{ //nolint:gochecknoglobals // a table that is never changed
+var statusMoves = map[Status][]Status{
 	StatusRunning:    {StatusCompleted, StatusFailed, StatusCancelling},
 	StatusCancelling: {StatusCancelled},
 	StatusCompleted:  {},
@@ -58,7 +58,7 @@ const (
 )
 
 // stageOrder is the order in which stages follow each other.
-var stageOrder = []Stage{ //nolint:gochecknoglobals // a table that is never changed
+var stageOrder = []Stage{
 	StagePending, StageDiscovering, StageResolving, StageFetching, StageCompleted, StageFailed, StageCancelled,
 }
 
@@ -117,7 +117,7 @@ func (t *Tally) add(o Tally) {
 	t.Rejected += o.Rejected
 }
 
-var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend} //nolint:gochecknoglobals // a table's name and format
+var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend}
 
 // move changes the status. It is the only way a status changes.
 func (j *Job) move(to Status, now time.Time) error {

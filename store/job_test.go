@@ -143,7 +143,7 @@ func TestReposThatTheIndexHoldsAreDiscovered(t *testing.T) {
 		targets []syntax.NSID
 		want    int64
 	}{{nil, 2}, {[]syntax.NSID{note}, 1}, {[]syntax.NSID{"com.example.none"}, 0}} {
-		job := newJob(t, b.s, store.Request{}, c.targets)
+		job := newJob(t, b.s, c.targets)
 		for done := false; !done; {
 			var err error
 			if done, err = b.s.DiscoverHeld(t.Context(), job.Seq); err != nil {
@@ -252,7 +252,7 @@ func TestPruneForgetsOldJobsAndDeletions(t *testing.T) {
 	}
 	offset.Store(int64(31 * 24 * time.Hour))
 	var wg sync.WaitGroup
-	wg.Go(func() { newJob(t, s, store.Request{}, nil) }) // may share a group with the pruning
+	wg.Go(func() { newJob(t, s, nil) }) // may share a group with the pruning
 	for done := false; !done; {
 		var err error
 		if done, err = s.Prune(t.Context()); err != nil {

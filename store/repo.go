@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -50,7 +51,6 @@ type Count struct {
 	Repos   int64 `json:"repos"`
 }
 
-//nolint:gochecknoglobals // a table's name and format
 var (
 	repos  = table[Repo]{name: "repos", version: 1, fill: fillAppend}
 	counts = table[Count]{name: "counts", version: 1, fill: fillSpread}
@@ -120,10 +120,7 @@ func (g *group) repo(did syntax.DID) (*repoRow, error) {
 		r.repo.Collections = map[syntax.NSID]Held{}
 	}
 	r.before = r.repo
-	r.before.Collections = make(map[syntax.NSID]Held, len(r.repo.Collections))
-	for c, h := range r.repo.Collections {
-		r.before.Collections[c] = h
-	}
+	r.before.Collections = maps.Clone(r.repo.Collections)
 	return r, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -308,8 +309,8 @@ func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syn
 		}
 	}
 	// Listings come newest first, the bucket grows by the highest key.
-	for i := len(seg.Records) - 1; i >= 0; i-- {
-		result, err := r.put(seg.Collection, seg.Records[i], read.Rev, read.Source)
+	for _, l := range slices.Backward(seg.Records) {
+		result, err := r.put(seg.Collection, l, read.Rev, read.Source)
 		if err != nil {
 			return false, err
 		}

@@ -79,7 +79,6 @@ type HostWork struct {
 	Error     string    `json:"error,omitempty"`     // the last
 }
 
-//nolint:gochecknoglobals // a table's name and format
 var (
 	workRepos = table[WorkRepo]{name: workReposBucket, version: 1, fill: fillSpread}
 	owedRows  = table[Owed]{name: owedBucket, version: 1, fill: fillSpread}

@@ -14,21 +14,21 @@ import (
 
 // Open opens a store in the test's own directory. It is checked and closed when
 // the test ends.
-func Open(t testing.TB) *store.Store {
-	t.Helper()
-	return OpenPath(t, filepath.Join(t.TempDir(), "appview.db"))
+func Open(tb testing.TB) *store.Store {
+	tb.Helper()
+	return OpenPath(tb, filepath.Join(tb.TempDir(), "appview.db"))
 }
 
 // OpenPath opens the store at path. It is checked and closed when the test ends.
-func OpenPath(t testing.TB, path string) *store.Store {
-	t.Helper()
-	return OpenConfig(t, store.Config{Path: path})
+func OpenPath(tb testing.TB, path string) *store.Store {
+	tb.Helper()
+	return OpenConfig(tb, store.Config{Path: path})
 }
 
 // OpenConfig opens a store, with groups that do not wait long for company. It is
 // checked and closed when the test ends.
-func OpenConfig(t testing.TB, cfg store.Config) *store.Store {
-	t.Helper()
+func OpenConfig(tb testing.TB, cfg store.Config) *store.Store {
+	tb.Helper()
 	if cfg.FlushEvery == 0 {
 		cfg.FlushEvery = 5 * time.Millisecond
 	}
@@ -37,29 +37,29 @@ func OpenConfig(t testing.TB, cfg store.Config) *store.Store {
 	}
 	s, err := store.Open(cfg)
 	if err != nil {
-		t.Fatalf("open store: %v", err)
+		tb.Fatalf("open store: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Errorf("close store: %v", err)
+			tb.Errorf("close store: %v", err)
 		}
-		Check(t, cfg.Path)
+		Check(tb, cfg.Path)
 	})
 	return s
 }
 
 // Check proves that the closed file at path is in order.
-func Check(t testing.TB, path string) {
-	t.Helper()
+func Check(tb testing.TB, path string) {
+	tb.Helper()
 	s, err := store.Open(store.Config{Path: path, ReadOnly: true})
 	if err != nil {
-		t.Errorf("open %s for its check: %v", path, err)
+		tb.Errorf("open %s for its check: %v", path, err)
 		return
 	}
 	if err := s.Check(context.Background()); err != nil {
-		t.Errorf("%s is not in order: %v", path, err)
+		tb.Errorf("%s is not in order: %v", path, err)
 	}
 	if err := s.Close(); err != nil {
-		t.Errorf("close %s after its check: %v", path, err)
+		tb.Errorf("close %s after its check: %v", path, err)
 	}
 }
