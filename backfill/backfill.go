@@ -1,0 +1,276 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"appview/network"
+	"appview/store"
+)
+
+// Config says what to work with and how much at once. Zero values mean the
+// defaults.
+type Config struct {
+	Store   *store.Store
+	Network *network.Client
+
+	MaxJobs      int           // network jobs worked on at once: 2
+	MaxHosts     int           // hosts read from at once, over all jobs: 128
+	ReposPerHost int           // repos of a host read at once by a job: 4
+	Attempts     int           // at a repo, before it is given up: 5
+	Retry        time.Duration // before the second attempt; doubles with each: 2 s
+
+	Log *slog.Logger     // default: slog.Default
+	Now func() time.Time // default: time.Now
+}
+
+const (
+	defaultMaxJobs      = 2
+	defaultMaxHosts     = 128
+	defaultReposPerHost = 4
+	defaultAttempts     = 5
+	defaultRetry        = 2 * time.Second
+
+	// maxDIDJobs is the width of the lane for jobs that name DIDs, which do not
+	// wait behind those that cover the network.
+	maxDIDJobs = 4
+	// pruneEvery is how often what is kept no longer is deleted.
+	pruneEvery = time.Hour
+)
+
+// Backfill works through the jobs in a store.
+type Backfill struct {
+	cfg    Config
+	hosts  *semaphore.Weighted
+	claims *claims
+	wake   chan struct{} // a job was created, asked to stop, or has ended
+
+	mu      sync.Mutex
+	workers map[uuid.UUID]*worker
+}
+
+// errCancelled is why a worker's context ends when its job is to stop.
+var errCancelled = errors.New("cancelled by request")
+
+// New checks the configuration.
+func New(cfg Config) (*Backfill, error) {
+	if cfg.Store == nil || cfg.Network == nil {
+		return nil, errors.New("backfill: a store and a network are needed")
+	}
+	var err error
+	for _, n := range []struct {
+		name  string
+		value *int
+		def   int
+	}{
+		{"max jobs", &cfg.MaxJobs, defaultMaxJobs},
+		{"max hosts", &cfg.MaxHosts, defaultMaxHosts},
+		{"repos per host", &cfg.ReposPerHost, defaultReposPerHost},
+		{"attempts", &cfg.Attempts, defaultAttempts},
+	} {
+		if *n.value < 0 {
+			err = errors.Join(err, fmt.Errorf("backfill: %s is %d, but must be at least 1", n.name, *n.value))
+		}
+		if *n.value == 0 {
+			*n.value = n.def
+		}
+	}
+	if cfg.Retry == 0 {
+		cfg.Retry = defaultRetry
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Backfill{
+		cfg:     cfg,
+		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
+		claims:  newClaims(),
+		wake:    make(chan struct{}, 1),
+		workers: map[uuid.UUID]*worker{},
+	}, err
+}
+
+// Recover finishes the jobs that were asked to stop before the process ended. It
+// is to be called before the first request is answered.
+func (b *Backfill) Recover(ctx context.Context) error {
+	jobs, err := b.cfg.Store.Jobs(ctx)
+	if err != nil {
+		return fmt.Errorf("recover jobs: %w", err)
+	}
+	for _, j := range jobs {
+		if j.Status != store.StatusCancelling {
+			continue
+		}
+		if _, err := b.cfg.Store.FinishJob(ctx, j.Seq, summary); err != nil {
+			return fmt.Errorf("recover job %s: %w", j.ID, err)
+		}
+	}
+	return nil
+}
+
+// Create stores a new job and has it worked on. What it covers is fixed here.
+func (b *Backfill) Create(ctx context.Context, req store.Request) (store.Job, error) {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return store.Job{}, fmt.Errorf("create job: %w", err)
+	}
+	targets, err := b.targets(ctx, req)
+	if err != nil {
+		return store.Job{}, err
+	}
+	job, err := b.cfg.Store.CreateJob(ctx, id, req, targets)
+	if err != nil {
+		return store.Job{}, err
+	}
+	b.cfg.Log.InfoContext(ctx, "job created", "job", job.ID, "collection", req.Collection, "did", req.DID)
+	b.notify()
+	return job, nil
+}
+
+// Cancel asks a job to stop. It fails with store.ErrMove when the job is not
+// running, and with store.ErrNotFound when there is none.
+func (b *Backfill) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) {
+	job, err := b.cfg.Store.CancelJob(ctx, id)
+	if err != nil {
+		return store.Job{}, err
+	}
+	b.cfg.Log.InfoContext(ctx, "job is cancelled", "job", id)
+	b.mu.Lock()
+	if w := b.workers[id]; w != nil {
+		w.cancel(errCancelled)
+	}
+	b.mu.Unlock()
+	b.notify()
+	return job, nil
+}
+
+func (b *Backfill) notify() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run works on jobs until ctx ends or the store fails. Jobs that are not done
+// then go on in the next process. It returns when every goroutine that it has
+// started has ended.
+func (b *Backfill) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.prune(ctx) })
+	g.Go(func() error {
+		for {
+			if err := b.start(ctx, g); err != nil {
+				return stopped(ctx, err)
+			}
+			select {
+			case <-b.wake:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// stopped hides the errors that a shutdown causes: it is no failure.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// start takes up the jobs for which there is room, oldest first.
+func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
+	jobs, err := b.cfg.Store.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	slices.Reverse(jobs)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	network, dids := 0, 0
+	for _, w := range b.workers {
+		if w.named {
+			dids++
+		} else {
+			network++
+		}
+	}
+	for _, j := range jobs {
+		if j.Status.Final() || b.workers[j.ID] != nil {
+			continue
+		}
+		named := j.Request.DID != ""
+		switch {
+		case j.Status == store.StatusCancelling: // it never got its turn
+		case named && dids < maxDIDJobs:
+			dids++
+		case !named && network < b.cfg.MaxJobs:
+			network++
+		default:
+			continue
+		}
+		w := newWorker(ctx, b, j)
+		b.workers[j.ID] = w
+		g.Go(func() error { return b.work(ctx, w) })
+	}
+	return nil
+}
+
+// work runs one worker to its end and gives its job the final status.
+func (b *Backfill) work(ctx context.Context, w *worker) error {
+	defer func() {
+		w.cancel(nil)
+		b.mu.Lock()
+		delete(b.workers, w.id)
+		b.mu.Unlock()
+		b.notify()
+	}()
+	err := w.run()
+	if ctx.Err() != nil {
+		return nil // a shutdown: the rows say what is owed
+	}
+	if err != nil && !errors.Is(context.Cause(w.ctx), errCancelled) {
+		return fmt.Errorf("job %s: %w", w.id, err)
+	}
+	job, err := b.cfg.Store.FinishJob(ctx, w.seq, summary)
+	if err != nil {
+		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
+	}
+	b.cfg.Log.InfoContext(ctx, "job ended", "job", job.ID, "status", job.Status, "repos", job.TotalRepos,
+		"failed", job.Failed, "unavailable", job.Unavailable, "records", job.Tally.Records,
+		"created", job.Tally.Created, "updated", job.Tally.Updated, "deleted", job.Tally.Deleted, "err", job.Error)
+	return nil
+}
+
+// prune deletes what is kept no longer, at once and then every now and then.
+func (b *Backfill) prune(ctx context.Context) error {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		for done := false; !done; {
+			var err error
+			if done, err = b.cfg.Store.Prune(ctx); err != nil {
+				return stopped(ctx, err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

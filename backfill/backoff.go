@@ -1,0 +1,31 @@
+package backfill
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"appview/store"
+)
+
+// maxBackoff is the longest wait between two attempts at the same thing.
+const maxBackoff = 2 * time.Minute
+
+// backoff is the wait after the given number of failed attempts: base, doubled
+// with each, no longer than maxBackoff, give or take a quarter so that what
+// failed together is not tried together.
+func backoff(base time.Duration, attempts int) time.Duration {
+	d := base
+	for i := 1; i < attempts && d < maxBackoff; i++ {
+		d *= 2
+	}
+	d = min(d, maxBackoff)
+	return d - d/4 + rand.N(d/2+1)
+}
+
+// due tells whether an attempt may be made now. A time in the file that is
+// further away than any backoff was written by a clock that has been set since:
+// nothing waits for it.
+func due(o store.Owed, now time.Time) bool {
+	wait := o.NotBefore.Sub(now)
+	return wait <= 0 || wait > 2*maxBackoff
+}

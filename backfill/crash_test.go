@@ -1,0 +1,127 @@
+package backfill_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"appview/backfill"
+	"appview/network"
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+	"appview/store"
+	"appview/store/storetest"
+)
+
+var errCrash = errors.New("injected crash")
+
+// TestJobSurvivesACrashAroundEveryCommit runs a job once for every commit that it
+// makes, with the process ending before that commit, and again after it; each
+// time the next process must end with the records of the world and the counters
+// of a job that nothing disturbed.
+func TestJobSurvivesACrashAroundEveryCommit(t *testing.T) {
+	t.Parallel()
+	world := sandboxtest.Start(t, sandbox.Config{
+		Seed: 30, Repos: 12, Hosts: 2, Whales: 1,
+		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 0, MaxRecords: 3}},
+	})
+	want := crashRun(t, world, filepath.Join(t.TempDir(), "appview.db"), store.Hooks{})
+	if want.Status != store.StatusCompleted {
+		t.Fatalf("undisturbed job: %+v", want)
+	}
+	for _, when := range []string{"before", "after"} {
+		for n := int64(1); ; n++ {
+			path, seen := filepath.Join(t.TempDir(), "appview.db"), atomic.Int64{}
+			hook := func() error {
+				if seen.Add(1) == n {
+					return errCrash
+				}
+				return nil
+			}
+			hooks := store.Hooks{BeforeCommit: hook}
+			if when == "after" {
+				hooks = store.Hooks{AfterCommit: hook}
+			}
+			crashRun(t, world, path, hooks)
+			if seen.Load() < n {
+				if n < 8 {
+					t.Fatalf("only %d commits were hit: the sweep tests next to nothing", n-1)
+				}
+				break
+			}
+			got := crashRun(t, world, path, store.Hooks{})
+			if got.Status != store.StatusCompleted {
+				t.Fatalf("crash %s commit %d: job is %s: %s", when, n, got.Status, got.Error)
+			}
+			wantCounters(t, got, want)
+			r := &rig{t: t, world: world, store: storetest.OpenPath(t, path)}
+			r.wantTruth(status)
+		}
+	}
+}
+
+// crashRun opens the store at path, creates the job if there is none, and works
+// until the job is done or the store has failed.
+func crashRun(t *testing.T, world *sandbox.World, path string, hooks store.Hooks) store.Job {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	s, err := store.Open(store.Config{Path: path, FlushEvery: 5 * time.Millisecond, Hooks: hooks, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	net := newNetwork(t, world, network.Config{})
+	defer net.Close()
+	b, err := backfill.New(backfill.Config{Store: s, Network: net, Retry: 20 * time.Millisecond, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	jobs, err := s.Jobs(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(jobs) == 0 {
+		job, err := b.Create(ctx, store.Request{Collection: status})
+		if errors.Is(err, errCrash) {
+			return job
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs = append(jobs, job)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, errCrash) {
+			t.Errorf("run: %v", err)
+		}
+	}()
+	for tick := time.Tick(2 * time.Millisecond); ; {
+		job, err := s.Job(ctx, jobs[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-s.Failed():
+			return job
+		case <-ctx.Done():
+			t.Fatalf("job is not done: %+v", job)
+		case <-tick:
+		}
+		if job.Status.Final() {
+			return job
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network"
+	"appview/store"
+)
+
+const (
+	// maxPagesWithoutNew ends a listing that goes on without naming a repo that
+	// it had not named before.
+	maxPagesWithoutNew = 50
+	// didListing and allListing are the names under which the cursors of
+	// listings are kept that are not those of one collection.
+	didListing = "\x00did"
+	allListing = "\x00all"
+)
+
+// errListing says that a relay's listing cannot be followed to its end.
+var errListing = errors.New("the listing cannot be followed to its end")
+
+// discover finds the repos of the job: the one it names, or those that the relay
+// lists, and with them those that the index holds. When the relay fails, the job
+// goes on with what was found, and fails at its end.
+func (w *worker) discover(ctx context.Context) error {
+	if w.listed.Load() {
+		notify(w.found)
+		return nil
+	}
+	reason, err := w.list(ctx)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		w.log.ErrorContext(ctx, "discovery failed", "err", reason)
+	}
+	if err := w.b.cfg.Store.EndDiscovery(ctx, w.seq, reason); err != nil {
+		return err
+	}
+	w.listed.Store(true)
+	notify(w.found)
+	notify(w.queues.changed)
+	return nil
+}
+
+// list follows every listing of the job. reason says why the relay's could not
+// be followed; err is the store's.
+func (w *worker) list(ctx context.Context) (reason string, err error) {
+	if w.named {
+		_, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{
+			Listing: didListing, DIDs: []syntax.DID{w.request.DID}, Cursor: store.Cursor{Pages: 1, Done: true},
+		})
+		return "", err
+	}
+	listings := []listing{{allListing, "listRepos", w.b.cfg.Network.Repos}}
+	if len(w.targets) > 0 {
+		listings = listings[:0]
+		for _, c := range w.targets {
+			listings = append(listings, listing{string(c), "listReposByCollection", func(ctx context.Context, cursor string) (network.ReposPage, error) {
+				return w.b.cfg.Network.ReposByCollection(ctx, c, cursor)
+			}})
+		}
+	}
+	for _, l := range listings {
+		err := w.follow(ctx, l, len(listings) == 1)
+		var failed *network.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &failed):
+			return advise(l, failed), nil
+		case errors.Is(err, errListing):
+			return err.Error(), nil
+		default:
+			return "", err
+		}
+	}
+	for done := false; !done; {
+		if done, err = w.b.cfg.Store.DiscoverHeld(ctx, w.seq); err != nil {
+			return "", err
+		}
+		notify(w.found)
+	}
+	return "", nil
+}
+
+// listing is one of the relay's listings.
+type listing struct {
+	name string // in the store
+	call string // at the relay
+	page func(ctx context.Context, cursor string) (network.ReposPage, error)
+}
+
+// follow reads a listing from where it was left to its end. sole says that no
+// other listing has named repos before it.
+func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
+	at, err := w.b.cfg.Store.Listing(ctx, w.seq, l.name)
+	if err != nil || at.Done {
+		return err
+	}
+	stale := 0
+	for {
+		page, err := w.page(ctx, l, at.Cursor)
+		if err != nil {
+			return err
+		}
+		switch {
+		case page.Cursor == "":
+			at.Done = true
+		case page.Cursor == at.Cursor:
+			return fmt.Errorf("%w: %s gave the cursor %.100q twice", errListing, l.call, at.Cursor)
+		}
+		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done}
+		added, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
+		if err != nil {
+			return err
+		}
+		notify(w.found)
+		w.log.DebugContext(ctx, "listing page read", "listing", l.call, "repos", len(page.DIDs), "new", added, "invalid", page.Invalid)
+		if at.Done {
+			return nil
+		}
+		stale++
+		if added > 0 || (!sole && len(page.DIDs) > 0) {
+			stale = 0
+		}
+		if stale == maxPagesWithoutNew {
+			return fmt.Errorf("%w: %s gave %d pages in a row without a new repo", errListing, l.call, stale)
+		}
+	}
+}
+
+// page asks for one page, again when that may help, and waits as long as the
+// relay wants it.
+func (w *worker) page(ctx context.Context, l listing, cursor string) (network.ReposPage, error) {
+	for attempts := 1; ; {
+		page, err := l.page(ctx, cursor)
+		var (
+			failed *network.Error
+			parked *network.Parked
+			wait   time.Duration
+		)
+		switch {
+		case err == nil:
+			return page, nil
+		case errors.As(err, &parked) && parked.Why != network.WhyDown:
+			wait = max(parked.Until.Sub(w.b.cfg.Now()), minPause)
+		case errors.As(err, &parked):
+			// The breaker speaks for a relay that does not answer: that is an attempt.
+			failed = &network.Error{Reason: network.ReasonConnect, Op: l.call, Host: parked.Host, Err: w.b.cfg.Network.HostState(parked.Host).LastErr}
+			wait = max(parked.Until.Sub(w.b.cfg.Now()), minPause)
+		case errors.As(err, &failed) && failed.Reason.Retryable():
+			wait = backoff(w.b.cfg.Retry, attempts)
+		default:
+			return page, err
+		}
+		if failed != nil {
+			if attempts == w.b.cfg.Attempts {
+				return page, failed
+			}
+			attempts++
+			w.log.WarnContext(ctx, "relay did not answer, trying again", "host", failed.Host, "attempt", attempts, "err", failed)
+		}
+		if !sleep(ctx, wait) {
+			return page, ctx.Err()
+		}
+	}
+}
+
+// minPause keeps a wait that has just ended from becoming a busy loop.
+const minPause = 50 * time.Millisecond
+
+// advise says what happened at the relay and what can be done about it.
+func advise(l listing, err *network.Error) string {
+	help := "check that the relay is up and reachable from here, or choose another with --relay, then create the job again"
+	switch {
+	case err.Name == "MethodNotImplemented", err.Status == http.StatusNotFound, err.Status == http.StatusNotImplemented, err.Status == http.StatusMethodNotAllowed:
+		help = "this relay does not offer it: choose one that does with --relay (https://relay1.us-east.bsky.network does), then create the job again"
+	case err.Reason == network.ReasonRefusedAddress || err.Reason == network.ReasonBadEndpoint:
+		help = "the relay's address is not public: --allow-private-hosts lets appview use it"
+	}
+	return fmt.Sprintf("relay %s: %v: %s", err.Host, err, help)
+}

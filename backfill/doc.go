@@ -1,0 +1,31 @@
+// Package backfill works through backfill jobs: it finds out which repos there
+// are, where each one lives, and what each one holds, and brings the index in
+// line with it.
+//
+//	relay ──discover──▶ found ──resolve──▶ owed at a host ──fetch──▶ settled
+//
+// The three phases of a job run at the same time, each fed by what the one before
+// has committed. A repo goes through these states, all of them rows in the store:
+//
+//	found ──────▶ owed at a host ──────▶ settled: done, unavailable or failed
+//	  │  ▲           │  ▲    │
+//	  │  └─ retry ───┘  └────┘ retry, or at another host once
+//	  └─────────────────────────────────▶ settled: the DID leads nowhere
+//
+// What is durable after each commit:
+//
+//   - a page of a listing: its repos, their number, and the cursor behind it
+//   - a look-up: the repo in the queue of its host
+//   - a failed attempt: its number, its reason, and when the next may be made
+//   - a step of a large repo: its pages, and the position behind them
+//   - a settlement: the repo's records, what is deleted of it, its class, and the
+//     job's counters, all in one
+//
+// Nothing says that work is going on, so nothing has to be undone after a crash:
+// the next process does what the rows still owe.
+//
+// A repo is read by one job at a time (claims.go), and its result is in the
+// store's queue before the next job may ask for its rev. That, and the rule that
+// nothing older than a floor is written, is why two jobs over the same repo end
+// with what the repo holds.
+package backfill

@@ -1,0 +1,238 @@
+package backfill_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/backfill"
+	"appview/network"
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+	"appview/store"
+	"appview/store/storetest"
+)
+
+// patience is how long a test waits for anything before it gives up.
+const patience = 60 * time.Second
+
+// rig is a backfill over a sandbox and a store.
+type rig struct {
+	t     testing.TB
+	world *sandbox.World
+	path  string
+	store *store.Store
+	net   *network.Client
+	b     *backfill.Backfill
+	stop  func() // ends Run, and waits for it
+}
+
+// options change how a rig is made. Zero values mean fast and patient.
+type options struct {
+	store   store.Config
+	network network.Config
+	config  backfill.Config
+}
+
+func newRig(t testing.TB, world sandbox.Config) *rig {
+	t.Helper()
+	return newRigWith(t, world, options{})
+}
+
+func newRigWith(t testing.TB, world sandbox.Config, o options) *rig {
+	t.Helper()
+	r := &rig{t: t, world: sandboxtest.Start(t, world), path: filepath.Join(t.TempDir(), "appview.db")}
+	o.store.Path = r.path
+	r.store = storetest.OpenConfig(t, o.store)
+	r.run(o)
+	return r
+}
+
+// run starts a backfill over the rig's store, as a new process would.
+func (r *rig) run(o options) {
+	r.t.Helper()
+	r.net = newNetwork(r.t, r.world, o.network)
+	o.config.Store, o.config.Network = r.store, r.net
+	if o.config.Retry == 0 {
+		o.config.Retry = 20 * time.Millisecond
+	}
+	o.config.Log = slog.New(slog.DiscardHandler)
+	b, err := backfill.New(o.config)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := b.Recover(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := b.Run(ctx); err != nil {
+			r.t.Errorf("run: %v", err)
+		}
+	}()
+	r.b, r.stop = b, func() { cancel(); <-ended }
+	r.t.Cleanup(r.stop)
+}
+
+func newNetwork(t testing.TB, world *sandbox.World, cfg network.Config) *network.Client {
+	t.Helper()
+	cfg.Relay, cfg.PLC, cfg.AllowPrivate = world.RelayURL(), world.PLCURL(), true
+	for _, rps := range []*float64{&cfg.HostRPS, &cfg.RelayRPS, &cfg.PLCRPS} {
+		if *rps == 0 {
+			*rps = 100_000
+		}
+	}
+	net, err := network.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(net.Close)
+	return net
+}
+
+func (r *rig) create(req store.Request) store.Job {
+	r.t.Helper()
+	job, err := r.b.Create(r.t.Context(), req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return job
+}
+
+func (r *rig) job(job store.Job) store.Job {
+	r.t.Helper()
+	job, err := r.store.Job(context.WithoutCancel(r.t.Context()), job.ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return job
+}
+
+// await waits until the job is as wanted.
+func (r *rig) await(job store.Job, what string, is func(store.Job) bool) store.Job {
+	r.t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for {
+		if job = r.job(job); is(job) {
+			return job
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			r.t.Fatalf("job is not %s after %s: %+v", what, patience, job)
+		}
+	}
+}
+
+// finish waits for the end of a job.
+func (r *rig) finish(job store.Job) store.Job {
+	r.t.Helper()
+	return r.await(job, "final", func(j store.Job) bool { return j.Status.Final() })
+}
+
+// complete runs a job and wants it completed.
+func (r *rig) complete(req store.Request) store.Job {
+	r.t.Helper()
+	job := r.finish(r.create(req))
+	if job.Status != store.StatusCompleted {
+		r.t.Fatalf("job is %s: %s", job.Status, job.Error)
+	}
+	if job.Processed != job.TotalRepos || job.Stage != store.StageCompleted || job.CompletedAt.IsZero() {
+		r.t.Errorf("completed job: %+v", job)
+	}
+	return job
+}
+
+// served is what the index serves: uri → cid and value.
+func (r *rig) served(collection syntax.NSID) map[string]string {
+	r.t.Helper()
+	got := map[string]string{}
+	err := r.store.Export(r.t.Context(), store.Filter{Collection: collection}, func(uint64) error { return nil }, func(rec store.Record) error {
+		value, err := rec.Body.JSON()
+		if err != nil {
+			return err
+		}
+		got[rec.URI().String()] = rec.Body.CID.String() + " " + canonical(r.t, value)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return got
+}
+
+// wantTruth compares what the index serves with what the world holds.
+func (r *rig) wantTruth(collection syntax.NSID) {
+	r.t.Helper()
+	want := map[string]string{}
+	truth := r.world.Truth(collection)
+	if collection == "" {
+		truth = r.world.Truth()
+	}
+	for uri, rec := range truth {
+		want[uri] = rec.CID + " " + canonical(r.t, rec.Value)
+	}
+	differ(r.t, r.served(collection), want)
+}
+
+func differ(t testing.TB, got, want map[string]string) {
+	t.Helper()
+	if maps.Equal(got, want) {
+		return
+	}
+	shown := 0
+	for uri, w := range want {
+		if g, ok := got[uri]; g != w && shown < 5 {
+			t.Errorf("%s: got %q (there: %t), want %q", uri, g, ok, w)
+			shown++
+		}
+	}
+	for uri, g := range got {
+		if _, ok := want[uri]; !ok && shown < 10 {
+			t.Errorf("%s: got %q, want nothing", uri, g)
+			shown++
+		}
+	}
+	t.Errorf("%d records served, want %d", len(got), len(want))
+}
+
+// canonical prints JSON in one form, so that only the value counts.
+func canonical(t testing.TB, value []byte) string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(value, &v); err != nil {
+		t.Fatalf("value %s: %v", value, err)
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// counters are the parts of a job that count.
+func counters(j store.Job) any {
+	return struct {
+		Total, Processed, Failed, Unavailable int64
+		Tally                                 store.Tally
+		Reasons                               map[string]int64
+	}{j.TotalRepos, j.Processed, j.Failed, j.Unavailable, j.Tally, j.Reasons}
+}
+
+func wantCounters(t testing.TB, got, want store.Job) {
+	t.Helper()
+	if g, w := counters(got), counters(want); !reflect.DeepEqual(g, w) {
+		t.Errorf("counters are %+v, want %+v", g, w)
+	}
+}

@@ -1,0 +1,81 @@
+package backfill
+
+import (
+	"sync"
+	"time"
+
+	"appview/store"
+)
+
+// What an unfinished job waits for, in the words of the API.
+const (
+	waitingQueue   = "queue"   // for its turn
+	waitingNetwork = "network" // for our own network to come back
+	waitingDisk    = "disk"    // for room on the disk
+	waitingHosts   = "hosts"   // for hosts that are down or asked to be left alone
+)
+
+// Progress tells what a job waits for, if anything, and how fast it settles
+// repos and finds records at the moment.
+func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64) {
+	if job.Status.Final() {
+		return "", 0, 0
+	}
+	b.mu.Lock()
+	w := b.workers[job.ID]
+	b.mu.Unlock()
+	if w == nil {
+		return waitingQueue, 0, 0
+	}
+	reposPerSecond, recordsPerSecond = w.rate.now(b.cfg.Now())
+	switch {
+	case b.cfg.Store.DiskFull():
+		waiting = waitingDisk
+	case b.cfg.Network.Outage():
+		waiting = waitingNetwork
+	case w.queues.parked():
+		waiting = waitingHosts
+	}
+	return waiting, reposPerSecond, recordsPerSecond
+}
+
+// rateWindow is the time over which speed is measured.
+const rateWindow = 10 // seconds
+
+// rate counts what was settled in each of the last seconds.
+type rate struct {
+	mu      sync.Mutex
+	second  [rateWindow]int64 // since 1970, of the count beside it
+	repos   [rateWindow]int
+	records [rateWindow]int
+	first   int64
+}
+
+func (r *rate) add(now time.Time, records int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := now.Unix()
+	i := s % rateWindow
+	if r.second[i] != s {
+		r.second[i], r.repos[i], r.records[i] = s, 0, 0
+	}
+	if r.first == 0 {
+		r.first = s
+	}
+	r.repos[i]++
+	r.records[i] += records
+}
+
+func (r *rate) now(now time.Time) (repos, records float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := now.Unix()
+	for i := range rateWindow {
+		if age := s - r.second[i]; age >= 0 && age < rateWindow {
+			repos += float64(r.repos[i])
+			records += float64(r.records[i])
+		}
+	}
+	window := float64(min(max(s-r.first+1, 1), rateWindow))
+	return repos / window, records / window
+}

@@ -1,0 +1,417 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network"
+	"appview/record"
+	"appview/store"
+)
+
+const (
+	// maxPasses is how often a repo that changes while it is read is read, before
+	// what was read is taken as it is.
+	maxPasses = 3
+	// maxBuffered and maxBufferedBytes bound what is read of a repo before it is
+	// committed as a step.
+	maxBuffered      = 5 // pages
+	maxBufferedBytes = 2 << 20
+	// fullPage is a page that may have had more behind it when it was read.
+	fullPage = 100
+)
+
+// errMoved says that the repo lives at another host.
+type errMoved struct{ to network.Host }
+
+func (e errMoved) Error() string { return "the repo has moved to " + string(e.to) }
+
+// errGone says that the repo is unavailable, on the word of its current host or
+// of its DID document.
+type errGone struct {
+	reason network.Reason
+	detail string
+}
+
+func (e errGone) Error() string { return "the repo is unavailable: " + string(e.reason) }
+
+// reader reads one repo.
+type reader struct {
+	w    *worker
+	o    store.Owed
+	host network.Host
+
+	fresh bool       // its identity was looked up in this attempt
+	rev   syntax.TID // the latest probe
+	at    store.Position
+	steps bool // part of this pass is committed: at says how far
+
+	segments []store.Segment
+	pages    int // buffered
+	bytes    int
+	requests int // that each saw the repo at a moment of its own, in this pass
+	full     bool
+}
+
+// readRepo reads one repo and hands over the result.
+func (w *worker) readRepo(ctx context.Context, h hand) {
+	if !w.b.claims.take(h.DID) {
+		h.done(errLater)
+		return
+	}
+	defer w.b.claims.release(h.DID)
+	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host)}
+	exact, err := r.read(ctx)
+	var (
+		failed *network.Error
+		moved  errMoved
+		gone   errGone
+	)
+	if errors.As(err, &failed) && (h.Attempts+1 >= w.b.cfg.Attempts || !failed.Reason.Retryable()) {
+		// Before it is given up: is this still the host to ask?
+		if doubt := r.doubt(ctx); errors.As(doubt, &moved) || errors.As(doubt, &gone) {
+			err = doubt
+		}
+	}
+	switch {
+	case err == nil:
+		w.settleRead(ctx, h, r, exact)
+	case errors.As(err, &moved) && h.Moved:
+		w.missed(ctx, h, r.o, &network.Error{
+			Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: fmt.Errorf("%w for the second time", moved),
+		})
+	case errors.As(err, &moved):
+		w.log.DebugContext(ctx, "repo has moved", "did", h.DID, "host", h.Host, "to", moved.to)
+		w.rehost(ctx, h, string(moved.to))
+	case errors.As(err, &gone):
+		r.o.Detail = gone.detail
+		w.settleWithout(ctx, h, r.o, gone.reason)
+	default:
+		w.missed(ctx, h, r.o, err)
+	}
+}
+
+// read reads the whole repo, as often as it takes to see it at one rev. It
+// reports whether it did.
+func (r *reader) read(ctx context.Context) (exact bool, err error) {
+	if err := r.probe(ctx); err != nil {
+		return false, err
+	}
+	if r.o.Position != nil {
+		r.at, r.steps = *r.o.Position, true
+	} else {
+		r.at = store.Position{First: r.rev, Read: map[syntax.NSID]store.ReadUpTo{}}
+	}
+	for {
+		if err := r.pass(ctx); err != nil {
+			return false, err
+		}
+		// One short page that held everything was one moment, not before the probe.
+		if !r.steps && r.requests <= 1 && !r.full {
+			return true, nil
+		}
+		before := r.rev
+		if err := r.probe(ctx); err != nil {
+			return false, err
+		}
+		switch {
+		case r.rev == r.at.First:
+			return true, nil
+		case r.at.Pass+1 >= maxPasses:
+			r.rev = before
+			return false, nil
+		}
+		if err := r.restart(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// restart begins a new pass at the rev just probed.
+func (r *reader) restart(ctx context.Context) error {
+	r.at = store.Position{First: r.rev, Pass: r.at.Pass + 1, Read: map[syntax.NSID]store.ReadUpTo{}}
+	r.segments, r.pages, r.bytes, r.requests, r.full = nil, 0, 0, 0, false
+	if !r.steps {
+		return nil
+	}
+	return r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at)
+}
+
+// probe asks the host for the repo's rev and whether its account is active. Only
+// the current host's word counts: any other answer than active, and a rev that
+// the index is ahead of, lead to a look-up of the identity first.
+func (r *reader) probe(ctx context.Context) error {
+	status, err := r.w.b.cfg.Network.RepoStatus(ctx, r.host, r.o.DID)
+	var failed *network.Error
+	switch {
+	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+		return r.gone(ctx, failed.Reason, detail(failed))
+	case err != nil:
+		return err
+	case !status.Active:
+		return r.gone(ctx, status.Reason(), "")
+	}
+	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
+	if err != nil {
+		return err
+	}
+	if status.Rev < floor {
+		if err := r.doubt(ctx); err != nil {
+			return err
+		}
+		return &network.Error{
+			Reason: network.ReasonRevWentBack, Op: "getRepoStatus", Host: r.host,
+			Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, status.Rev, floor),
+		}
+	}
+	r.rev = status.Rev
+	return nil
+}
+
+// gone believes the host that the repo is unavailable, if it is the repo's host.
+func (r *reader) gone(ctx context.Context, reason network.Reason, text string) error {
+	if err := r.doubt(ctx); err != nil {
+		return err
+	}
+	return errGone{reason: reason, detail: text}
+}
+
+// doubt looks the identity up, once in an attempt, and fails with errMoved or
+// errGone if this host is not, or no longer, the one to ask.
+func (r *reader) doubt(ctx context.Context) error {
+	if r.fresh {
+		return nil
+	}
+	ident, err := r.w.b.cfg.Network.Lookup(ctx, r.o.DID)
+	var failed *network.Error
+	switch {
+	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+		return errGone{reason: failed.Reason, detail: detail(failed)}
+	case err != nil:
+		return err
+	}
+	r.fresh = true
+	if ident.PDS != r.host {
+		return errMoved{ident.PDS}
+	}
+	return nil
+}
+
+// collections are those to read of the repo: the job's targets, or all that the
+// repo has and all that the index holds of it.
+func (r *reader) collections(ctx context.Context) ([]syntax.NSID, error) {
+	if len(r.w.targets) > 0 {
+		return r.w.targets, nil
+	}
+	list, err := r.w.b.cfg.Network.DescribeRepo(ctx, r.host, r.o.DID)
+	if err != nil {
+		return nil, err
+	}
+	r.requests++ // a moment of its own
+	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	for _, c := range repo.RepoCollections() {
+		if !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	// What was begun is ended, even if the repo has nothing of it any more.
+	for c := range r.at.Read {
+		if !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// pass reads every collection once, from where it was left.
+func (r *reader) pass(ctx context.Context) error {
+	list, err := r.collections(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		if r.at.Read[c].Done {
+			continue
+		}
+		if err := r.list(ctx, c); err != nil {
+			return err
+		}
+		r.at.Read[c] = store.ReadUpTo{Done: true}
+	}
+	return nil
+}
+
+// list reads one collection from where it was left to its end.
+func (r *reader) list(ctx context.Context, c syntax.NSID) error {
+	from := r.at.Read[c]
+	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below}, last: from.Below}
+	for cursor, first := from.Cursor, true; ; first = false {
+		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
+		if err != nil {
+			return r.unlisted(ctx, err)
+		}
+		if first || len(page.Records) > 0 {
+			r.requests++
+		}
+		if len(page.Records) == 0 {
+			break
+		}
+		r.full = r.full || len(page.Records) >= fullPage
+		n := s.add(page.Records)
+		if page.Cursor == "" {
+			break
+		}
+		if page.Cursor == cursor {
+			return &network.Error{
+				Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host,
+				Err: fmt.Errorf("the cursor %.100q came twice", cursor),
+			}
+		}
+		cursor = page.Cursor
+		r.pages, r.bytes = r.pages+1, r.bytes+n
+		if r.pages < maxBuffered && r.bytes < maxBufferedBytes {
+			continue
+		}
+		if s.unordered {
+			return r.disorder(c)
+		}
+		if err := r.save(ctx, &s, cursor); err != nil {
+			return err
+		}
+	}
+	if s.unordered && s.seg.Below != "" {
+		return r.disorder(c)
+	}
+	s.finish()
+	r.segments = append(r.segments, s.seg)
+	return nil
+}
+
+// disorder is the failure of a listing too long to be sorted here: what it leaves
+// out cannot be told.
+func (r *reader) disorder(c syntax.NSID) error {
+	return &network.Error{
+		Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host,
+		Err: fmt.Errorf("a long listing of %s is out of key order", c),
+	}
+}
+
+// unlisted explains a listing that the host refuses: hosts answer alike for
+// accounts that are missing and for those that are inactive.
+func (r *reader) unlisted(ctx context.Context, err error) error {
+	var failed *network.Error
+	if !errors.As(err, &failed) || failed.Reason != network.ReasonNotFound {
+		return err
+	}
+	if err := r.probe(ctx); err != nil {
+		return err
+	}
+	// It is there, and active: it went and came back, or the host is confused.
+	failed.Reason = network.ReasonIncomplete
+	return failed
+}
+
+// save commits what is buffered as a step, after which a restart goes on.
+func (r *reader) save(ctx context.Context, s *stretch, cursor string) error {
+	c := s.seg.Collection
+	s.seg.Down = s.last
+	r.at.Read[c] = store.ReadUpTo{Cursor: cursor, Below: s.last}
+	segments := append(r.segments, s.seg) //nolint:gocritic // r.segments is emptied below
+	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
+		return r.refused(err)
+	}
+	r.steps, r.segments, r.pages, r.bytes = true, nil, 0, 0
+	s.seg = store.Segment{Collection: c, Below: s.last}
+	return nil
+}
+
+// refused turns the store's refusal of something older than it holds into a
+// failed attempt.
+func (r *reader) refused(err error) error {
+	if !errors.Is(err, store.ErrRevWentBack) {
+		return err
+	}
+	return &network.Error{Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: err}
+}
+
+func (r *reader) reading(segments []store.Segment) store.Reading {
+	return store.Reading{Host: r.o.Host, Rev: r.rev, Source: store.SourceListRecords, Segments: segments}
+}
+
+// complete are the collections that were read from end to end.
+func (r *reader) complete() (list []syntax.NSID) {
+	for c, at := range r.at.Read {
+		if at.Done {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// stretch gathers the records of a listing, from one commit to the next.
+type stretch struct {
+	did       syntax.DID
+	seg       store.Segment
+	last      syntax.RecordKey // the last key listed
+	unordered bool             // the keys do not come in order
+}
+
+// add checks and takes the records of a page. It returns about how many bytes
+// they hold.
+func (s *stretch) add(page []network.Listed) (bytes int) {
+	for _, l := range page {
+		bytes += len(l.Value) + 200
+		uri, err := record.ParseURI(l.URI)
+		if err != nil || uri.DID != s.did || uri.Collection != s.seg.Collection {
+			// It has no key in this collection under which to count as present.
+			s.seg.Rejected = append(s.seg.Rejected, "")
+			continue
+		}
+		if s.last != "" && uri.RKey >= s.last {
+			s.unordered = true
+		}
+		s.last = uri.RKey
+		body, err := record.FromJSON(l.Value, l.CID)
+		if err != nil {
+			s.seg.Rejected = append(s.seg.Rejected, uri.RKey)
+			continue
+		}
+		s.seg.Records = append(s.seg.Records, store.Listed{RKey: uri.RKey, Body: body})
+	}
+	return bytes
+}
+
+// finish brings a listing that was out of order into it, the first mention of a
+// key counting.
+func (s *stretch) finish() {
+	if !s.unordered {
+		return
+	}
+	slices.SortStableFunc(s.seg.Records, func(a, b store.Listed) int {
+		if a.RKey > b.RKey {
+			return -1
+		}
+		if a.RKey < b.RKey {
+			return 1
+		}
+		return 0
+	})
+	s.seg.Records = slices.CompactFunc(s.seg.Records, func(a, b store.Listed) bool { return a.RKey == b.RKey })
+}
+
+// listed is how many records the last stretch of reading found.
+func (r *reader) listed() (n int) {
+	for _, s := range r.segments {
+		n += len(s.Records)
+	}
+	return n
+}

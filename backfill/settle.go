@@ -1,0 +1,59 @@
+package backfill
+
+import (
+	"context"
+
+	"appview/network"
+	"appview/store"
+)
+
+// settleRead hands over what was read of a repo. exact says that all of it was
+// seen at one rev.
+func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
+	w.settle(ctx, h, store.Settlement{
+		DID: h.DID, Reading: r.reading(r.segments), Attempts: h.Attempts + 1,
+		Complete: r.complete(), Floor: r.at.First, Account: store.AccountActive,
+		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
+	}, r.listed())
+}
+
+// judge tells what a complete reading came to.
+func judge(t store.Tally, exact bool) store.Verdict {
+	reason := network.ReasonChangedDuringRead
+	switch {
+	case t.Rejected > 0:
+		reason = network.ReasonRejected
+	case t.Records == 0:
+		reason = network.ReasonEmpty
+	case exact:
+		reason = network.ReasonExact
+	}
+	return store.Verdict{Class: string(reason.Class()), Reason: string(reason)}
+}
+
+// settleWithout settles a repo that could not be read.
+func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason network.Reason) {
+	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
+	s := store.Settlement{
+		DID: h.DID, Reading: store.Reading{Host: h.Host}, Attempts: o.Attempts,
+		Judge: func(store.Tally, bool) store.Verdict { return verdict },
+	}
+	if reason.Class() == network.ClassUnavailable && reason != network.ReasonDenied {
+		s.Account = string(reason)
+		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned
+	}
+	w.settle(ctx, h, s, 0)
+}
+
+func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records int) {
+	w.give(h, w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
+		h.done(err)
+		if err != nil {
+			return
+		}
+		w.rate.add(w.b.cfg.Now(), records)
+		if h.Host == unknownHost {
+			notify(w.queues.changed) // it may have been the last
+		}
+	}))
+}

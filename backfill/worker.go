@@ -1,0 +1,92 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"appview/store"
+)
+
+// worker works on one job.
+type worker struct {
+	b       *Backfill
+	id      uuid.UUID
+	seq     uint64
+	named   bool // the job names its DIDs
+	targets []syntax.NSID
+	request store.Request
+	log     *slog.Logger
+
+	ctx    context.Context //nolint:containedctx // ends when the job is cancelled, from outside the worker
+	cancel context.CancelCauseFunc
+
+	found  chan struct{} // there are new repos to look up, or no more will come
+	listed atomic.Bool   // discovery is over
+	queues queues
+	rate   rate
+}
+
+func newWorker(ctx context.Context, b *Backfill, j store.Job) *worker {
+	w := &worker{
+		b: b, id: j.ID, seq: j.Seq, named: j.Request.DID != "", targets: j.Targets, request: j.Request,
+		log:   b.cfg.Log.With("job", j.ID),
+		found: make(chan struct{}, 1),
+	}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.queues.changed = make(chan struct{}, 1)
+	w.listed.Store(j.Discovered)
+	return w
+}
+
+// run works until nothing is owed any more.
+func (w *worker) run() error {
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
+	job, err := w.b.cfg.Store.StartJob(w.ctx, w.seq)
+	if err != nil || job.Status != store.StatusRunning {
+		return err
+	}
+	w.log.InfoContext(w.ctx, "job started", "stage", job.Stage, "repos", job.TotalRepos, "processed", job.Processed)
+	g, ctx := errgroup.WithContext(w.ctx)
+	g.Go(func() error { return w.discover(ctx) })
+	g.Go(func() error { return w.resolve(ctx) })
+	g.Go(func() error { return w.fetch(ctx) })
+	return g.Wait()
+}
+
+// notify wakes whoever waits on a channel of capacity one.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits, and reports whether it was left alone.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ignoreStale passes over the refusal of a change whose work is no longer owed:
+// the job was settled or stopped in the meantime.
+func ignoreStale(err error) error {
+	if errors.Is(err, store.ErrStale) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,112 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// freeBody is what every body may take without asking the budget.
+	freeBody = 256 << 10
+	// firstRead is the buffer of a body that does not say how long it is.
+	firstRead = 16 << 10
+	// minRate is the least that a body must bring on average, in bytes a second,
+	// once it is older than the idle timeout.
+	minRate = 4 << 10
+)
+
+var (
+	errTooLarge = errors.New("body past its limit")
+	errTooSlow  = errors.New("too slow")
+)
+
+// watchdog cancels a request that stands still. The idea of a total timeout is
+// left out on purpose: a large body over a slow line is no fault.
+type watchdog struct {
+	timer *time.Timer
+	now   func() time.Time
+	idle  time.Duration
+	since time.Time     // of the body
+	apart time.Duration // spent waiting for ourselves
+}
+
+func watch(d time.Duration, cancel context.CancelCauseFunc, now func() time.Time, idle time.Duration) *watchdog {
+	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle}
+}
+
+func (w *watchdog) body() {
+	w.since = w.now()
+	w.timer.Reset(w.idle)
+}
+
+// progress is told of every read, with the bytes so far.
+func (w *watchdog) progress(total int64) error {
+	w.timer.Reset(w.idle)
+	age := w.now().Sub(w.since) - w.apart
+	if age > w.idle && float64(total) < minRate*age.Seconds() {
+		return errTooSlow
+	}
+	return nil
+}
+
+// aside runs f without the clock.
+func (w *watchdog) aside(f func() error) error {
+	w.timer.Stop()
+	start := w.now()
+	err := f()
+	w.apart += w.now().Sub(start)
+	w.timer.Reset(w.idle)
+	return err
+}
+
+// readBody reads a body of at most limit bytes, decompressed. What is past
+// freeBody is held against the budget by g, which the caller releases.
+func readBody(ctx context.Context, resp *http.Response, limit int64, g *grant, w *watchdog) ([]byte, error) {
+	if resp.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	size := int64(firstRead)
+	if resp.ContentLength >= 0 {
+		// One byte more shows the end without growing.
+		size = min(resp.ContentLength, freeBody-1) + 1
+	}
+	buf := make([]byte, 0, size)
+	for {
+		if len(buf) == cap(buf) {
+			var err error
+			if buf, err = grow(ctx, buf, limit, g, w); err != nil {
+				return nil, err
+			}
+		}
+		n, err := resp.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if int64(len(buf)) > limit {
+			return nil, errTooLarge
+		}
+		if errors.Is(err, io.EOF) {
+			return buf, nil
+		}
+		if err != nil {
+			return buf, err
+		}
+		if err := w.progress(int64(len(buf))); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// grow doubles a full buffer, up to one byte past the limit.
+func grow(ctx context.Context, buf []byte, limit int64, g *grant, w *watchdog) ([]byte, error) {
+	size := min(2*int64(cap(buf)), limit+1)
+	if more := size - max(int64(cap(buf)), freeBody); more > 0 {
+		if err := w.aside(func() error { return g.grow(ctx, more) }); err != nil {
+			return nil, err
+		}
+	}
+	bigger := make([]byte, len(buf), size)
+	copy(bigger, buf)
+	return bigger, nil
+}

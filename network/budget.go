@@ -1,0 +1,61 @@
+package network
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// bodyBudget is what all bodies together may hold, each past its first freeBody.
+const bodyBudget = 256 << 20
+
+// budget bounds the bytes of all bodies together, past the first few of each.
+//
+// Bodies grow in steps and hold what they have while they ask for more, so a
+// plain semaphore could end with everybody waiting for everybody. Here a body
+// that finds the pool empty waits for the single reserve, which is as large as
+// the largest body may become: its holder can always finish, and when it has,
+// the next one can.
+type budget struct {
+	pool    *semaphore.Weighted
+	reserve *semaphore.Weighted
+}
+
+// newBudget shares total bytes; the reserve for one body of the largest size is part of them.
+func newBudget(total, largest int64) *budget {
+	return &budget{pool: semaphore.NewWeighted(max(total-largest, 0)), reserve: semaphore.NewWeighted(1)}
+}
+
+// grant is what one body holds of the budget. Its zero value but for b holds nothing.
+type grant struct {
+	b        *budget
+	held     int64
+	reserved bool
+}
+
+// grow asks for n more bytes, and waits for them under ctx.
+func (g *grant) grow(ctx context.Context, n int64) error {
+	if g.reserved {
+		return nil
+	}
+	if g.b.pool.TryAcquire(n) {
+		g.held += n
+		return nil
+	}
+	if err := g.b.reserve.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	g.reserved = true
+	return nil
+}
+
+// release gives everything back.
+func (g *grant) release() {
+	if g.held > 0 {
+		g.b.pool.Release(g.held)
+	}
+	if g.reserved {
+		g.b.reserve.Release(1)
+	}
+	g.held, g.reserved = 0, false
+}

@@ -1,0 +1,280 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+)
+
+const (
+	maxRedirects = 3
+	// maxRefusal is as much as is read of an answer that is not 200.
+	maxRefusal = 64 << 10
+)
+
+// Operations, as errors name them, besides the XRPC methods.
+const (
+	opParseHost = "parse host"
+	opLookup    = "look up did"
+)
+
+// call is one question to one host.
+type call struct {
+	op      string // names the question in errors
+	host    Host
+	target  string // path and query
+	limit   int64  // bytes of the answer
+	subject string // the repo, or whatever else tells one question from another to the breaker
+}
+
+// answer is a 200, read to its end. Its bytes count against the budget until release.
+type answer struct {
+	host Host // who gave it, after redirects
+	body []byte
+	grant
+}
+
+// fetch asks, follows redirects, and returns an answer with status 200 or an
+// error. Every hop passes the rules for hosts, the gate and the guard anew.
+func (c *Client) fetch(ctx context.Context, q call) (*answer, error) {
+	for hop := 0; ; hop++ {
+		a, next, err := c.exchange(ctx, q)
+		if err != nil || next == "" {
+			return a, err
+		}
+		if hop == maxRedirects {
+			return nil, &Error{Op: q.op, Host: q.host, Reason: ReasonBadAnswer, Err: fmt.Errorf("more than %d redirects", maxRedirects)}
+		}
+		if q, err = c.redirect(q, next); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// redirect is the question that a redirect turns q into.
+func (c *Client) redirect(q call, location string) (call, error) {
+	bad := func(reason Reason, err error) (call, error) {
+		return call{}, &Error{Op: q.op, Host: q.host, Reason: reason, Err: fmt.Errorf("redirect to %.200q: %w", location, err)}
+	}
+	base, err := url.Parse(string(q.host) + q.target)
+	if err != nil {
+		return bad(ReasonBadAnswer, err)
+	}
+	to, err := base.Parse(location)
+	if err != nil {
+		return bad(ReasonBadAnswer, err)
+	}
+	if base.Scheme == schemeHTTPS && to.Scheme != schemeHTTPS {
+		return bad(ReasonRefusedAddress, errors.New("leaves https"))
+	}
+	origin := url.URL{Scheme: to.Scheme, User: to.User, Host: to.Host}
+	host, err := c.ParseHost(origin.String())
+	if e, ok := errors.AsType[*Error](err); ok {
+		return bad(e.Reason, e.Err)
+	}
+	q.host, q.target = host, to.RequestURI()
+	return q, nil
+}
+
+// exchange is one request and its answer: the one place where anything is sent.
+// It returns the answer, or where a redirect points, or an error.
+func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) {
+	now := c.cfg.Now
+	g := c.gates.take(q.host, now())
+	defer func() { c.gates.give(g, now()) }()
+	probe, err := g.enter(ctx, now)
+	if err != nil {
+		return nil, "", c.left(ctx, q, err)
+	}
+	defer g.leave()
+	look, err := c.outage.admit(q.host, now())
+	if err != nil {
+		g.abandon(probe)
+		return nil, "", err
+	}
+	settled := false
+	defer func() {
+		if !settled { // the caller left, or we refused: nothing was learned
+			g.abandon(probe)
+			c.outage.abandon(look)
+		}
+	}()
+
+	resp, err := c.send(ctx, g, q)
+	if err != nil {
+		blame, fail := c.broken(ctx, g, q, err)
+		if !blame {
+			return nil, "", fail
+		}
+		settled = true
+		if p := c.outage.failure(ctx, q.host, look, err, now); p != nil {
+			g.abandon(probe)
+			return nil, "", p
+		}
+		g.failure(now(), q.subject, probe, fail)
+		return nil, "", fail
+	}
+	settled = true
+	c.outage.answered(ctx, q.host)
+	a, next, alive, err := c.judge(ctx, g, q, resp)
+	switch {
+	case alive:
+		g.alive()
+	case ctx.Err() != nil:
+		g.abandon(probe)
+	default:
+		g.failure(now(), q.subject, probe, err)
+	}
+	return a, next, err
+}
+
+// left is the error of a call that ended before anything was sent.
+func (c *Client) left(ctx context.Context, q call, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s at %s: %w", q.op, q.host, ctx.Err())
+	}
+	return err
+}
+
+// received is an answer's head with its body, as far as it could be read.
+type received struct {
+	status int
+	header http.Header
+	body   []byte
+	err    error // that ended the body
+	grant
+}
+
+// send sends one request and reads what comes. Its error means that no header came.
+func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t := c.cfg.Timing
+	w := watch(t.Connect+t.TLS+t.Header, cancel, c.cfg.Now, t.BodyIdle)
+	defer w.timer.Stop()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// A connection can take seconds to come about. When the host has asked for
+		// silence meanwhile, closing the connection is what keeps the request in.
+		GotConn: func(info httptrace.GotConnInfo) {
+			if g.silent(c.cfg.Now()) {
+				cancel(errSilenced)
+				_ = info.Conn.Close() // its request fails with it, as it should
+			}
+		},
+	})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, string(q.host)+q.target, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return nil, because(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // whatever it says, the body has been judged
+	limit := q.limit
+	if resp.StatusCode != http.StatusOK {
+		limit = maxRefusal
+	}
+	r := &received{status: resp.StatusCode, header: resp.Header, grant: grant{b: c.budget}}
+	w.body()
+	r.body, err = readBody(ctx, resp, limit, &r.grant, w)
+	r.err = because(ctx, err)
+	return r, nil
+}
+
+// errSilenced ends a request that was about to be sent into a pause.
+var errSilenced = errors.New("host asked for silence meanwhile")
+
+// because names what really ended a request: our watchdog and our gate act
+// through the context, and the transport reports only that.
+func because(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errTooSlow) || errors.Is(cause, errSilenced) {
+		return cause
+	}
+	return err
+}
+
+// broken turns the failure to get any answer into the call's error, and tells
+// whether the host, or the way to it, is to blame.
+func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame bool, fail error) {
+	if ctx.Err() != nil {
+		return false, fmt.Errorf("%s at %s: %w", q.op, q.host, ctx.Err())
+	}
+	if c.guard.life.Err() != nil {
+		return false, fmt.Errorf("%s at %s: %w", q.op, q.host, context.Canceled)
+	}
+	if errors.Is(err, errSilenced) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return false, &Parked{Host: q.host, Until: g.until, Why: WhyRateLimited}
+	}
+	reason := brokenReason(err)
+	return reason != ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
+}
+
+// judge decides what an answer means. It tells whether the host itself gave it:
+// a proxy that answers for a dead host is not the host.
+func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *answer, next string, alive bool, err error) {
+	now := c.cfg.Now()
+	fail := func(reason Reason, cause error) *Error {
+		return &Error{Op: q.op, Host: q.host, Reason: reason, Status: r.status, Err: cause}
+	}
+	if ctx.Err() != nil {
+		r.release()
+		return nil, "", false, fmt.Errorf("%s at %s: %w", q.op, q.host, ctx.Err())
+	}
+	if pause, asked := readPause(r.header, now); refuses(r, asked) {
+		r.release()
+		if !asked {
+			pause = 0
+		}
+		p := g.refused(now, pause, c.cfg.Timing.Pause)
+		c.cfg.Log.DebugContext(ctx, "host asks for a pause", "host", q.host, "until", p.Until)
+		return nil, "", true, p
+	}
+	g.answered(now, readQuota(r.header, now))
+	if r.status != http.StatusOK {
+		r.release()
+		if next := r.header.Get("Location"); next != "" && redirects(r.status) {
+			return nil, next, true, nil
+		}
+		e, alive := refusal(q, r)
+		return nil, "", alive, e
+	}
+	switch {
+	case errors.Is(r.err, errTooLarge):
+		r.release()
+		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes", q.limit))
+	case r.err != nil:
+		r.release()
+		return nil, "", false, fail(bodyReason(r.err), r.err)
+	case isHTML(r.header, r.body):
+		r.release()
+		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of json"))
+	}
+	return &answer{host: q.host, body: r.body, grant: r.grant}, "", true, nil
+}
+
+func redirects(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	default:
+		return false
+	}
+}
+
+// refuses tells whether an answer asks us to come back later: 429, or a 503 that
+// says when. A 503 that does not is a broken host.
+func refuses(r *received, asked bool) bool {
+	return r.status == http.StatusTooManyRequests ||
+		r.status == http.StatusServiceUnavailable && asked && r.header.Get("Retry-After") != ""
+}

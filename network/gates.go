@@ -1,0 +1,77 @@
+package network
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	gateIdle  = 5 * time.Minute // without a request, before a gate is forgotten
+	gateSweep = time.Minute     // between two looks for such gates
+	// deadGate is how long a dead host is remembered after its probe was due.
+	deadGate = time.Hour
+)
+
+// gates keeps one gate for each host that anybody talks to or that is to be left alone.
+type gates struct {
+	make func(Host) *gate
+
+	mu    sync.Mutex
+	all   map[Host]*gate
+	swept time.Time
+}
+
+// take gives the host's gate, which stays until it is given back.
+func (gs *gates) take(host Host, now time.Time) *gate {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if now.Sub(gs.swept) > gateSweep {
+		gs.swept = now
+		for h, g := range gs.all {
+			if g.users == 0 && now.Sub(g.used) > gateIdle && g.forgettable(now) {
+				delete(gs.all, h)
+			}
+		}
+	}
+	g := gs.all[host]
+	if g == nil {
+		g = gs.make(host)
+		gs.all[host] = g
+	}
+	g.users++
+	return g
+}
+
+func (gs *gates) give(g *gate, now time.Time) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g.users--
+	g.used = now
+}
+
+// look gives the host's gate if there is one. It may be forgotten meanwhile.
+func (gs *gates) look(host Host) *gate {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	return gs.all[host]
+}
+
+// acquit forgets what every breaker holds against its host: it was our own
+// network that failed, and dead hosts will show again.
+func (gs *gates) acquit() {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	for _, g := range gs.all {
+		g.alive()
+	}
+}
+
+// forgettable tells whether a new gate would treat the host no worse.
+func (g *gate) forgettable(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.until.After(now) || g.quotaEnd.After(now) {
+		return false
+	}
+	return !g.breaker.down || now.Sub(g.breaker.next) > deadGate
+}

@@ -1,0 +1,132 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	keepAlive      = 30 * time.Second
+	idleConn       = 60 * time.Second
+	maxIdleConns   = 1024     // over all hosts
+	maxHeaderBytes = 64 << 10 // of an answer
+	pingIdle       = 15 * time.Second
+	pingTimeout    = 15 * time.Second
+)
+
+// errRefused says that the guard did not let a connection leave.
+var errRefused = errors.New("address is not public")
+
+// guard opens connections, and only to addresses that may be reached. The check
+// is made on the resolved address in the moment of connecting: a name that
+// changes its mind between look-up and dial gains nothing. It knows every
+// connection it opened, so that closing it ends them all; a bound on connections
+// per remote address belongs in dial, where the address is known.
+type guard struct {
+	allowPrivate bool
+	timeout      time.Duration
+
+	life context.Context //nolint:containedctx // the transport dials detached from any call; this ends its dials
+	end  context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*guardedConn]struct{}
+}
+
+func newGuard(cfg Config) *guard {
+	life, end := context.WithCancel(context.Background())
+	return &guard{
+		allowPrivate: cfg.AllowPrivate, timeout: cfg.Timing.Connect,
+		life: life, end: end, conns: make(map[*guardedConn]struct{}),
+	}
+}
+
+// transport is the one way out. It follows no proxy variable and no redirect.
+func (g *guard) transport(cfg Config) *http.Transport {
+	return &http.Transport{
+		Proxy:                  nil,
+		DialContext:            g.dial,
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    cfg.Timing.TLS,
+		ResponseHeaderTimeout:  cfg.Timing.Header,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxIdleConns:           maxIdleConns,
+		MaxIdleConnsPerHost:    max(cfg.PerHost, directoryInFlight),
+		IdleConnTimeout:        idleConn,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingIdle, PingTimeout: pingTimeout},
+	}
+}
+
+func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(g.life, cancel) //nolint:contextcheck // the guard's life ends a dial as well as the caller's
+	defer stop()
+	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: g.check}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	gc := &guardedConn{Conn: conn, guard: g}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.life.Err() != nil {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	g.conns[gc] = struct{}{}
+	return gc, nil
+}
+
+// check runs between the creation of a socket and its connecting.
+func (g *guard) check(_ context.Context, network, address string, _ syscall.RawConn) error {
+	if g.allowPrivate {
+		return nil
+	}
+	if network != "tcp4" && network != "tcp6" {
+		return fmt.Errorf("connect over %s: %w", network, errRefused)
+	}
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("connect to %q: %w: %w", address, errRefused, err)
+	}
+	if !public(to.Addr()) || to.Port() != 443 && to.Port() != 80 {
+		return fmt.Errorf("connect to %s: %w", address, errRefused)
+	}
+	return nil
+}
+
+// close ends every connection and every dial under way.
+func (g *guard) close() {
+	g.end()
+	g.mu.Lock()
+	open := make([]*guardedConn, 0, len(g.conns))
+	for conn := range g.conns {
+		open = append(open, conn)
+	}
+	g.mu.Unlock()
+	for _, conn := range open {
+		_ = conn.Close() // nothing is left to be said on it
+	}
+}
+
+// guardedConn is a connection that its guard knows.
+type guardedConn struct {
+	net.Conn
+	guard *guard
+}
+
+// Close closes the connection and forgets it.
+func (c *guardedConn) Close() error {
+	c.guard.mu.Lock()
+	delete(c.guard.conns, c)
+	c.guard.mu.Unlock()
+	return c.Conn.Close()
+}

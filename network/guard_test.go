@@ -1,0 +1,145 @@
+package network
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+)
+
+func TestNoConnectionLeavesForAPrivateAddress(t *testing.T) {
+	t.Parallel()
+	for _, on := range []string{"127.0.0.1:0", "[::1]:0"} {
+		ln, err := listen(t, on)
+		if err != nil {
+			t.Logf("no listener on %s here: %v", on, err)
+			continue
+		}
+		var accepted atomic.Int32
+		server := &http.Server{ConnState: func(net.Conn, http.ConnState) { accepted.Add(1) }} //nolint:gosec // nothing reaches it
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = server.Serve(ln)
+		}()
+		t.Cleanup(func() {
+			_ = server.Close()
+			<-done
+		})
+		strict, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(strict.Close)
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Past ParseHost, as a name would be that changes its mind: what counts is the dial.
+		for _, host := range []Host{Host("http://" + ln.Addr().String()), Host("http://localhost:" + port), Host("https://localhost:" + port)} {
+			_, err := page(t, strict, host)
+			wantReason(t, err, ReasonRefusedAddress)
+			if st := strict.HostState(host); st.Failures != 0 {
+				t.Errorf("%s: our refusal counts as %d failures of the host", host, st.Failures)
+			}
+		}
+		if n := accepted.Load(); n != 0 {
+			t.Errorf("%s: %d connections came through", on, n)
+		}
+	}
+}
+
+func TestGuardAllowsOnlyWebPorts(t *testing.T) {
+	t.Parallel()
+	g := newGuard(Config{}.withDefaults())
+	defer g.close()
+	for address, ok := range map[string]bool{
+		"1.1.1.1:443": true, "1.1.1.1:80": true, "1.1.1.1:22": false, "1.1.1.1:8443": false, "127.0.0.1:443": false,
+		"[::1]:443": false, "[2606:4700:4700::1111]:443": true, "[fe80::1%eth0]:443": false, "nonsense": false,
+	} {
+		if err := g.check(t.Context(), "tcp4", address, nil); (err == nil) != ok || err != nil && !errors.Is(err, errRefused) {
+			t.Errorf("%s: %v, want allowed %v", address, err, ok)
+		}
+	}
+	if err := g.check(t.Context(), "udp4", "1.1.1.1:443", nil); !errors.Is(err, errRefused) {
+		t.Errorf("udp: %v", err)
+	}
+}
+
+func TestProxyVariablesAreIgnored(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	t.Setenv("ALL_PROXY", "http://127.0.0.1:1")
+	host := serve(t, says(200, "application/json", `{"records":[]}`))
+	if _, err := page(t, newClient(t, Config{}), host); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Int32
+	end := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		says(200, "application/json", `{"records":[]}`)(w, r)
+	})
+	to := func(location string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", location)
+			w.WriteHeader(http.StatusFound)
+		}
+	}
+	c := newClient(t, Config{})
+	hop := end
+	for i := range 4 {
+		_, err := page(t, c, hop)
+		if i <= 3 && err != nil {
+			t.Fatalf("%d redirects: %v", i, err)
+		}
+		hop = serve(t, to(string(hop)+"/next?a=b"))
+	}
+	if n := reached.Load(); n != 4 {
+		t.Fatalf("the end was reached %d times, want 4", n)
+	}
+	_, err := page(t, c, hop)
+	wantReason(t, err, ReasonBadAnswer)
+	_, err = page(t, c, serve(t, to("/again")))
+	wantReason(t, err, ReasonBadAnswer)
+	_, err = page(t, c, serve(t, to("http://user@127.0.0.1/")))
+	wantReason(t, err, ReasonBadEndpoint)
+	_, err = page(t, c, serve(t, to("file:///etc/passwd")))
+	wantReason(t, err, ReasonBadEndpoint)
+}
+
+func TestRedirectsObeyTheRulesForHosts(t *testing.T) {
+	t.Parallel()
+	strict, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer strict.Close()
+	from := call{op: "ask", host: "https://pds.example.com", target: "/xrpc/a?b=c"}
+	for location, want := range map[string]string{
+		"https://127.0.0.1/x":          "refused_address",
+		"https://[::1]/x":              "refused_address",
+		"https://localhost/x":          "refused_address",
+		"http://other.example.com/x":   "refused_address", // leaves https
+		"//169.254.169.254/meta":       "refused_address",
+		"https://other.example.com:22": "bad_endpoint",
+		"https://u@other.example.com":  "bad_endpoint",
+		"https://other.example.com/x":  "https://other.example.com/x",
+		"/y?d=e":                       "https://pds.example.com/y?d=e",
+		"y":                            "https://pds.example.com/xrpc/y",
+		"https://%zz":                  "bad_answer",
+	} {
+		q, err := strict.redirect(from, location)
+		got := string(q.host) + q.target
+		if err != nil {
+			got = reasonOf(err)
+		}
+		if got != want {
+			t.Errorf("redirect to %s: got %s, want %s", location, got, want)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/bluesky-social/indigo/util/ssrf"
+)
+
+// Host is where requests go: scheme, lower-case name and, unless it is the
+// scheme's own, port, as in "https://pds.example.com". One gate each.
+type Host string
+
+// maxHostname is the longest name that DNS can hold.
+const maxHostname = 253
+
+const (
+	schemeHTTP  = "http"
+	schemeHTTPS = "https"
+	portHTTP    = "80"
+	portHTTPS   = "443"
+)
+
+// ParseHost reads a service endpoint as a DID document or a flag gives it: an
+// origin, and nothing after it. It fails with ReasonNoPDS, ReasonBadEndpoint or
+// ReasonRefusedAddress, and looks nothing up: a name that resolves to a private
+// address is refused when it is dialled.
+func (c *Client) ParseHost(endpoint string) (Host, error) {
+	if endpoint == "" {
+		return "", &Error{Op: opParseHost, Reason: ReasonNoPDS, Err: errors.New("no endpoint")}
+	}
+	bad := func(reason Reason, why string) (Host, error) {
+		return "", &Error{Op: opParseHost, Reason: reason, Err: fmt.Errorf("%.200q: %s", endpoint, why)}
+	}
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil:
+		return bad(ReasonBadEndpoint, "not a url")
+	case u.Scheme != schemeHTTP && u.Scheme != schemeHTTPS:
+		return bad(ReasonBadEndpoint, "neither https nor http")
+	case u.Opaque != "" || u.Host == "":
+		return bad(ReasonBadEndpoint, "no host")
+	case u.User != nil:
+		return bad(ReasonBadEndpoint, "holds a user name")
+	case u.Path != "" && u.Path != "/":
+		return bad(ReasonBadEndpoint, "has a path")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(endpoint, "#"):
+		return bad(ReasonBadEndpoint, "has a query or fragment")
+	}
+	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if addr, err := netip.ParseAddr(name); err == nil {
+		if addr.Zone() != "" {
+			return bad(ReasonBadEndpoint, "address with a zone")
+		}
+		if !c.cfg.AllowPrivate && !public(addr) {
+			return bad(ReasonRefusedAddress, "not a public address")
+		}
+		name = addr.Unmap().String()
+	} else if !c.cfg.AllowPrivate && (name == "localhost" || strings.HasSuffix(name, ".localhost")) {
+		return bad(ReasonRefusedAddress, "not a public address")
+	} else if !hostname(name) {
+		return bad(ReasonBadEndpoint, "not a host name")
+	}
+	standard := portHTTPS
+	if u.Scheme == schemeHTTP {
+		standard = portHTTP
+	}
+	port := u.Port()
+	if port == "" {
+		port = standard
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return bad(ReasonBadEndpoint, "port out of range")
+	}
+	port = strconv.FormatUint(n, 10)
+	if !c.cfg.AllowPrivate && (u.Scheme != schemeHTTPS || port != standard) {
+		return bad(ReasonBadEndpoint, "must be https on its own port")
+	}
+	if port != standard {
+		return Host(u.Scheme + "://" + net.JoinHostPort(name, port)), nil
+	}
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
+	return Host(u.Scheme + "://" + name), nil
+}
+
+// hostname tells whether name can be looked up: labels of letters, digits,
+// hyphens and underscores, and a last one that makes it no number.
+func hostname(name string) bool {
+	if name == "" || len(name) > maxHostname {
+		return false
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	last := labels[len(labels)-1]
+	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
+}
+
+// public tells whether the guard lets a connection leave for addr.
+func public(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	for _, tunnel := range tunnels() {
+		if tunnel.Contains(addr) {
+			return false
+		}
+	}
+	return ssrf.IsPublicIPAddress(net.IP(addr.AsSlice()))
+}
+
+// tunnels are public by their prefix, but carry an IPv4 address that need not be.
+func tunnels() [3]netip.Prefix {
+	return [3]netip.Prefix{
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x02}), 16),             // 6to4
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01}), 23),             // Teredo, ORCHID and other protocol assignments
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8}), 32), // documentation
+	}
+}

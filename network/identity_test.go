@@ -1,0 +1,135 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const testKey = "zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" // secp256k1
+
+func document(did, service, verification string) string {
+	return `{"@context":["https://www.w3.org/ns/did/v1"],"id":"` + did + `","alsoKnownAs":["at://alice.test"],"verificationMethod":[` + verification + `],"service":[` + service + `]}`
+}
+
+func pdsService(id, endpoint string) string {
+	return `{"id":"` + id + `","type":"AtprotoPersonalDataServer","serviceEndpoint":"` + endpoint + `"}`
+}
+
+func TestLookup(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	did := alice.String()
+	key := `{"id":"` + did + `#atproto","type":"Multikey","controller":"` + did + `","publicKeyMultibase":"` + testKey + `"}`
+	for name, c := range map[string]struct {
+		do   http.HandlerFunc
+		want Reason
+		pds  Host
+		key  bool
+	}{
+		"short id":              {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com"), key)), "", "https://pds.example.com", true},
+		"long id":               {says(200, json, document(did, pdsService(did+"#atproto_pds", "https://pds.example.com"), key)), "", "https://pds.example.com", true},
+		"as did+ld+json":        {says(200, "application/did+ld+json", document(did, pdsService("#atproto_pds", "https://pds.example.com/"), "")), "", "https://pds.example.com", false},
+		"private while allowed": {says(200, json, document(did, pdsService("#atproto_pds", "http://10.0.0.1:2583"), key)), "", "http://10.0.0.1:2583", true},
+		"another one's service": {says(200, json, document(did, pdsService("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb#atproto_pds", "https://pds.example.com"), key)), ReasonNoPDS, "", true},
+		"another service":       {says(200, json, document(did, `{"id":"#bsky_notif","type":"X","serviceEndpoint":"https://x.example"}`, key)), ReasonNoPDS, "", true},
+		"another type":          {says(200, json, document(did, `{"id":"#atproto_pds","type":"X","serviceEndpoint":"https://x.example"}`, key)), ReasonNoPDS, "", true},
+		"empty endpoint":        {says(200, json, document(did, pdsService("#atproto_pds", ""), key)), ReasonNoPDS, "", true},
+		"endpoint with path":    {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com/xrpc"), key)), ReasonBadEndpoint, "", true},
+		"broken key":            {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com"), strings.Replace(key, testKey, "z123", 1))), "", "https://pds.example.com", false},
+		"another one's":         {says(200, json, document("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", "", "")), ReasonDIDLookup, "", false},
+		"no json":               {says(200, json, `{"id":`), ReasonDIDLookup, "", false},
+		"wrong shape":           {says(200, json, `{"id":"`+did+`","service":{}}`), ReasonDIDLookup, "", false},
+		"deep":                  {says(200, json, `{"a":`+repeat("[", 1000)+repeat("]", 1000)+`}`), ReasonDIDLookup, "", false},
+		"web page":              {says(200, "text/html", "<html>"), ReasonDIDLookup, "", false},
+		"too large":             {says(200, json, `{"id":"`+did+`","x":"`+repeat("x", maxDocument)+`"}`), ReasonTooLarge, "", false},
+		"unknown":               {says(404, json, `{"message":"DID not registered: did:plc:x"}`), ReasonNotFound, "", false},
+		"unknown web page":      {says(404, "text/html", `<h1>not found</h1>`), ReasonDIDLookup, "", false},
+		"tombstoned":            {says(410, json, `{"message":"DID not available"}`), ReasonTombstoned, "", false},
+		"malformed":             {says(400, json, `{"message":"invalid did"}`), ReasonBadDID, "", false},
+		"forbidden":             {says(403, json, `{}`), ReasonDIDLookup, "", false},
+		"broken":                {says(500, json, `{}`), ReasonDIDLookup, "", false},
+		"cut":                   {cutBody, ReasonDIDLookup, "", false},
+		"gone":                  {hangUp, ReasonDIDLookup, "", false},
+		"busy":                  {says(429, "text/html", "slow down"), "parked: rate_limited", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plc := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/"+did || r.UserAgent() == "" {
+					t.Errorf("asked %s as %s", r.URL, r.UserAgent())
+				}
+				c.do(w, r)
+			})
+			client := newClient(t, Config{PLC: string(plc)})
+			id, err := client.Lookup(t.Context(), alice)
+			if reasonOf(err) != string(c.want) || id.PDS != c.pds || (id.Key != nil) != c.key {
+				t.Fatalf("got %+v, %v, want %s, %s, key %v", id, err, c.want, c.pds, c.key)
+			}
+			if c.key {
+				if want, err := atcrypto.ParsePublicMultibase(testKey); err != nil || !want.Equal(id.Key) {
+					t.Fatalf("got key %v, want %v (%v)", id.Key, want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestLookupRefusesPrivateEndpoints(t *testing.T) {
+	t.Parallel()
+	strict, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer strict.Close()
+	plc := serve(t, says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "http://127.0.0.1:80"), "")))
+	c := newClient(t, Config{PLC: string(plc)})
+	c.cfg.AllowPrivate = false // the guard stays open, so that the directory can be asked
+	_, err = c.Lookup(t.Context(), alice)
+	wantReason(t, err, ReasonRefusedAddress)
+}
+
+func TestLookupAsksNobodyForWhatIsNoDID(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, Config{})
+	for _, did := range []string{
+		"did:key:zQ3sh", "did:web:localhost%3A3000", "did:web:example.com:path", "did:web:127.0.0.1", "did:web:pds.local", "did:web:localhost",
+	} {
+		_, err := c.Lookup(t.Context(), syntax.DID(did))
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Reason != ReasonBadDID || e.Host != "" || !strings.Contains(e.Error(), did) {
+			t.Errorf("%s: %v", did, err)
+		}
+	}
+}
+
+func TestLookupOfAWebDIDGoesThroughTheGuard(t *testing.T) {
+	t.Parallel()
+	strict, err := New(Config{Timing: Timing{Connect: 2 * time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer strict.Close()
+	_, err = strict.Lookup(t.Context(), "did:web:does-not-exist.example.com")
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Reason != ReasonDIDLookup || e.Host != "https://does-not-exist.example.com" {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestLookupEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	plc := serve(t, silent)
+	c := newClient(t, Config{PLC: string(plc)})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Lookup(ctx, alice); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+}

@@ -1,0 +1,76 @@
+package network
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+)
+
+func head(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		h.Set(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func TestReadPause(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	unix := func(d time.Duration) string { return strconv.FormatInt(now.Add(d).Unix(), 10) }
+	for _, c := range []struct {
+		header http.Header
+		want   time.Duration
+	}{
+		{head(), 0},
+		{head("Retry-After", "17"), 17 * time.Second},
+		{head("Retry-After", " 17 "), 17 * time.Second},
+		{head("Retry-After", "0"), 0},
+		{head("Retry-After", "-5"), 0},
+		{head("Retry-After", "soon"), 0},
+		{head("Retry-After", "99999999999999999999"), 0},
+		{head("Retry-After", "9999999999"), time.Hour},
+		{head("Retry-After", now.Add(20*time.Second).Format(http.TimeFormat)), 20 * time.Second},
+		{head("Retry-After", now.Add(-time.Hour).Format(http.TimeFormat)), 0},
+		{head("Retry-After", now.Add(1000*time.Hour).Format(http.TimeFormat)), time.Hour},
+		{head("RateLimit-Reset", unix(90*time.Second)), 90 * time.Second},
+		{head("RateLimit-Reset", unix(-90*time.Second)), 0},
+		{head("RateLimit-Reset", unix(90*time.Hour)), time.Hour},
+		{head("RateLimit-Reset", "45"), 45 * time.Second},
+		{head("RateLimit-Reset", "-45"), 0},
+		{head("RateLimit-Reset", "45", "RateLimit-Remaining", "0"), 45 * time.Second},
+		{head("RateLimit-Reset", "45", "RateLimit-Remaining", "7"), 0},
+		{head("RateLimit-Reset", "45", "Retry-After", "3"), 45 * time.Second},
+		{head("RateLimit-Reset", "3", "Retry-After", "45"), 45 * time.Second},
+	} {
+		got, ok := readPause(c.header, now)
+		if got != c.want || ok != (c.want > 0) {
+			t.Errorf("%v: got %s, %v, want %s", c.header, got, ok, c.want)
+		}
+	}
+}
+
+func TestReadQuota(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		header http.Header
+		want   quota
+	}{
+		{head(), quota{}},
+		{head("RateLimit-Remaining", "5"), quota{}},
+		{head("RateLimit-Reset", "5"), quota{}},
+		{head("RateLimit-Remaining", "x", "RateLimit-Reset", "5"), quota{}},
+		{head("RateLimit-Remaining", "-1", "RateLimit-Reset", "5"), quota{}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "0"), quota{}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Reset", strconv.FormatInt(now.Unix()-10, 10)), quota{}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "10"), quota{true, 5, 10 * time.Second}},
+		{head("RateLimit-Remaining", "0", "RateLimit-Reset", strconv.FormatInt(now.Unix()+10, 10)), quota{true, 0, 10 * time.Second}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "9223372036854775807"), quota{true, 5, time.Hour}},
+	} {
+		if got := readQuota(c.header, now); got != c.want {
+			t.Errorf("%v: got %+v, want %+v", c.header, got, c.want)
+		}
+	}
+}

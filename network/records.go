@@ -1,0 +1,192 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const (
+	methodListRecords  = "com.atproto.repo.listRecords"
+	methodDescribeRepo = "com.atproto.repo.describeRepo"
+
+	maxPageBody    = 32 << 20 // bytes of a page of records
+	maxListed      = 1000     // records on a page, whatever was asked
+	maxDescription = 1 << 20  // bytes of a repo's description
+	maxCollections = 1000     // collections of one repo
+)
+
+// pageLimits are the numbers of records asked for on one page: the first, and
+// then fewer each time the page turns out too large.
+func pageLimits() [4]int { return [4]int{100, 20, 4, 1} }
+
+// Listed is one entry of a page, unchecked: not even that it belongs to the
+// repo. What was missing is empty.
+type Listed struct {
+	URI   string
+	CID   string
+	Value json.RawMessage
+}
+
+// RecordsPage is one page of a repo's collection. An empty cursor ends the
+// listing. The values of a page are slices of one buffer.
+type RecordsPage struct {
+	Records []Listed
+	Cursor  string
+}
+
+// ListRecords reads one page, in the host's own order: newest record key first.
+// An account that the host does not serve is ReasonNotFound, whatever became of
+// it: RepoStatus tells.
+func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, collection syntax.NSID, cursor string) (RecordsPage, error) {
+	query := url.Values{"repo": {did.String()}, "collection": {collection.String()}}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	var tooLarge error
+	for _, limit := range pageLimits() {
+		query.Set("limit", strconv.Itoa(limit))
+		page, err := c.listRecords(ctx, call{
+			op: methodListRecords, host: host, target: xrpc(methodListRecords, query), limit: maxPageBody, subject: did.String(),
+		})
+		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != ReasonTooLarge {
+			return page, err
+		}
+		tooLarge = err
+	}
+	return RecordsPage{}, tooLarge
+}
+
+func (c *Client) listRecords(ctx context.Context, q call) (RecordsPage, error) {
+	a, err := c.fetch(ctx, q)
+	if err != nil {
+		return RecordsPage{}, err
+	}
+	defer a.release()
+	page, err := readRecords(a.body)
+	if err != nil {
+		return RecordsPage{}, badAnswer(q.op, a.host, err)
+	}
+	return page, nil
+}
+
+// readRecords reads {"records":[{"uri":…,"cid":…,"value":…},…],"cursor":…}.
+func readRecords(body []byte) (RecordsPage, error) {
+	var page RecordsPage
+	listed := false
+	err := scan(body, func(s *scanner, key string) (err error) {
+		switch key {
+		case "cursor":
+			page.Cursor, err = s.cursor()
+			return err
+		case "records":
+			if listed || s.peek() != '[' {
+				return s.bad("records is no array, or given twice")
+			}
+			listed = true
+			return s.array(func() error { return page.add(s) })
+		default:
+			_, err = s.value()
+			return err
+		}
+	})
+	if err == nil && !listed {
+		err = errors.New("no records in it")
+	}
+	return page, err
+}
+
+// add reads one entry of the page.
+func (p *RecordsPage) add(s *scanner) error {
+	if len(p.Records) == maxListed {
+		return fmt.Errorf("more than %d records", maxListed)
+	}
+	var entry Listed
+	if s.peek() != '{' {
+		p.Records = append(p.Records, entry)
+		_, err := s.value()
+		return err
+	}
+	err := s.object(func(key string) (err error) {
+		switch key {
+		case "uri":
+			entry.URI, err = s.text()
+		case "cid":
+			entry.CID, err = s.text()
+		case "value":
+			entry.Value, err = s.value()
+		default:
+			_, err = s.value()
+		}
+		return err
+	})
+	p.Records = append(p.Records, entry)
+	return err
+}
+
+// DescribeRepo lists the collections that a repo has records in. Names that are
+// no NSID are left out.
+func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) ([]syntax.NSID, error) {
+	q := call{
+		op: methodDescribeRepo, host: host, limit: maxDescription, subject: did.String(),
+		target: xrpc(methodDescribeRepo, url.Values{"repo": {did.String()}}),
+	}
+	a, err := c.fetch(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	defer a.release()
+	names, err := readDescription(a.body, did)
+	if err != nil {
+		return nil, badAnswer(q.op, a.host, err)
+	}
+	if len(names) > maxCollections {
+		return nil, &Error{Op: q.op, Host: a.host, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d collections", maxCollections)}
+	}
+	return names, nil
+}
+
+// readDescription reads {"did":…,"collections":[…],…}.
+func readDescription(body []byte, did syntax.DID) ([]syntax.NSID, error) {
+	var names []syntax.NSID
+	listed, of := false, ""
+	err := scan(body, func(s *scanner, key string) (err error) {
+		switch key {
+		case "did":
+			of, err = s.text()
+			return err
+		case "collections":
+			if listed || s.peek() != '[' {
+				return s.bad("collections is no array, or given twice")
+			}
+			listed = true
+			return s.array(func() error {
+				text, err := s.text()
+				if err != nil {
+					return err
+				}
+				if name, err := syntax.ParseNSID(text); err == nil {
+					names = append(names, name)
+				}
+				return nil
+			})
+		default:
+			_, err = s.value()
+			return err
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !listed:
+		return nil, errors.New("no collections in it")
+	case of != did.String():
+		return nil, fmt.Errorf("it describes %.100q", of)
+	}
+	return names, nil
+}

@@ -1,0 +1,125 @@
+package network
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+func TestListRecordsReadsPagesAsTheyAre(t *testing.T) {
+	t.Parallel()
+	deep := repeat("[", 10_000) + repeat("]", 10_000)
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if r.URL.Path != "/xrpc/com.atproto.repo.listRecords" || q.Get("repo") != alice.String() || q.Get("collection") != status.String() ||
+			q.Get("limit") != "100" || q.Get("cursor") != "a+/=&%" || len(q) != 4 {
+			t.Errorf("asked %s", r.URL)
+		}
+		says(200, "application/json", ` {"records":[
+			{"uri":"at://x/y/\u007a","cid":"c","value": {"a":[1.0,"\ud800<"],"a":{}} ,"more":1},
+			{"value":`+deep+`,"uri":7,"cid":null},
+			{"value":"`+"\xff"+`"}, {}, [1], null],
+			"cursor":"next","more":{"records":[]}}`)(w, r)
+	})
+	p, err := newClient(t, Config{}).ListRecords(t.Context(), host, alice, status, "a+/=&%")
+	if err != nil || p.Cursor != "next" || len(p.Records) != 6 {
+		t.Fatalf("got %d records, cursor %q, %v", len(p.Records), p.Cursor, err)
+	}
+	if r := p.Records[0]; r.URI != "at://x/y/z" || r.CID != "c" || string(r.Value) != `{"a":[1.0,"\ud800<"],"a":{}}` {
+		t.Errorf("first is %+v", r)
+	}
+	if r := p.Records[1]; r.URI != "" || r.CID != "" || string(r.Value) != deep {
+		t.Errorf("second is %.100v", r)
+	}
+	for _, r := range p.Records[3:] {
+		if r.URI != "" || r.CID != "" || r.Value != nil {
+			t.Errorf("got %+v, want nothing", r)
+		}
+	}
+}
+
+func TestListRecordsAsksForFewerWhenAPageIsTooLarge(t *testing.T) {
+	t.Parallel()
+	for fits, want := range map[int][]int{100: {100}, 20: {100, 20}, 1: {100, 20, 4, 1}, 0: {100, 20, 4, 1}} {
+		var mu sync.Mutex
+		var asked []int
+		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			asked = append(asked, limit)
+			mu.Unlock()
+			if limit > fits {
+				huge(w, r)
+				return
+			}
+			says(200, "application/json", `{"records":[]}`)(w, r)
+		})
+		_, err := page(t, newClient(t, Config{}), host)
+		if fits == 0 {
+			wantReason(t, err, ReasonTooLarge)
+		} else if err != nil {
+			t.Errorf("%d: %v", fits, err)
+		}
+		if !slices.Equal(asked, want) {
+			t.Errorf("%d fit: asked for %v, want %v", fits, asked, want)
+		}
+	}
+}
+
+func TestDescribeRepo(t *testing.T) {
+	t.Parallel()
+	names := func(n int) string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = fmt.Sprintf(`"com.example.n%d"`, i)
+		}
+		return `{"did":"` + alice.String() + `","handle":"a.test","didDoc":{"id":[[]]},"collections":[` + strings.Join(list, ",") + `]}`
+	}
+	for name, c := range map[string]struct {
+		body string
+		want int
+		err  Reason
+	}{
+		"some":            {names(3), 3, ""},
+		"none":            {names(0), 0, ""},
+		"the most":        {names(maxCollections), maxCollections, ""},
+		"too many":        {names(maxCollections + 1), 0, ReasonTooLarge},
+		"invalid":         {`{"did":"` + alice.String() + `","collections":["x","com.example.a",7,null,{}]}`, 1, ""},
+		"another's":       {`{"did":"did:plc:b","collections":[]}`, 0, ReasonBadAnswer},
+		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, ReasonBadAnswer},
+		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, ReasonBadAnswer},
+	} {
+		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/xrpc/com.atproto.repo.describeRepo" || r.URL.Query().Get("repo") != alice.String() {
+				t.Errorf("asked %s", r.URL)
+			}
+			says(200, "application/json", c.body)(w, r)
+		})
+		var got []syntax.NSID
+		got, err := newClient(t, Config{}).DescribeRepo(t.Context(), host, alice)
+		if reasonOf(err) != string(c.err) || len(got) != c.want {
+			t.Errorf("%s: got %d, %v, want %d, %s", name, len(got), err, c.want, c.err)
+		}
+	}
+}
+
+func BenchmarkReadRecords(b *testing.B) {
+	one := `{"uri":"at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/xyz.statusphere.status/3kgk4qs6aa22a","cid":"bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua","value":{"$type":"xyz.statusphere.status","text":"` + repeat("a plain sentence. ", 20) + `","createdAt":"2026-01-02T03:04:05.678Z"}}`
+	body := []byte(`{"records":[` + strings.TrimSuffix(repeat(one+",", 100), ",") + `],"cursor":"c"}`)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := readRecords(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

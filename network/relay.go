@@ -1,0 +1,123 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const (
+	methodReposByCollection = "com.atproto.sync.listReposByCollection"
+	methodRepos             = "com.atproto.sync.listRepos"
+
+	relayLimit    = 1000    // repos asked for on one page
+	maxRelayRepos = 10_000  // the most that any relay gives, whatever was asked
+	maxRelayBody  = 4 << 20 // bytes of a page
+)
+
+// ReposPage is one page of a relay's listing. An empty cursor ends the listing.
+type ReposPage struct {
+	DIDs    []syntax.DID // as listed: a DID may come twice
+	Invalid int          // entries that were no DID, left out
+	Cursor  string
+}
+
+// ReposByCollection lists repos that have, or once had, records of a collection.
+// A cursor can be continued later, at the same relay.
+func (c *Client) ReposByCollection(ctx context.Context, collection syntax.NSID, cursor string) (ReposPage, error) {
+	page, err := c.repos(ctx, methodReposByCollection, url.Values{"collection": {collection.String()}}, cursor)
+	if e, ok := errors.AsType[*Error](err); ok && e.missing() {
+		e.Err = errors.New("this relay cannot list repos by collection: use one that can, such as " + DefaultRelay)
+	}
+	return page, err
+}
+
+// Repos lists every repo that the relay knows, the inactive ones too.
+func (c *Client) Repos(ctx context.Context, cursor string) (ReposPage, error) {
+	return c.repos(ctx, methodRepos, url.Values{}, cursor)
+}
+
+func (c *Client) repos(ctx context.Context, method string, query url.Values, cursor string) (ReposPage, error) {
+	query.Set("limit", strconv.Itoa(relayLimit))
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	// Without a subject the breaker never opens: the relay's errors are its caller's to count.
+	q := call{op: method, host: c.relay, target: xrpc(method, query), limit: maxRelayBody}
+	a, err := c.fetch(ctx, q)
+	if err != nil {
+		return ReposPage{}, err
+	}
+	defer a.release()
+	page, err := readRepos(a.body)
+	if err != nil {
+		return ReposPage{}, badAnswer(q.op, a.host, err)
+	}
+	return page, nil
+}
+
+func xrpc(method string, query url.Values) string { return "/xrpc/" + method + "?" + query.Encode() }
+
+// badAnswer is the error for a 200 whose body makes no sense.
+func badAnswer(op string, host Host, err error) *Error {
+	return &Error{Op: op, Host: host, Reason: ReasonBadAnswer, Status: 200, Err: err}
+}
+
+// readRepos reads {"repos":[{"did":…},…],"cursor":…}.
+func readRepos(body []byte) (ReposPage, error) {
+	var page ReposPage
+	listed := false
+	err := scan(body, func(s *scanner, key string) (err error) {
+		switch key {
+		case "cursor":
+			page.Cursor, err = s.cursor()
+			return err
+		case "repos":
+			if listed || s.peek() != '[' {
+				return s.bad("repos is no array, or given twice")
+			}
+			listed = true
+			return s.array(func() error { return page.add(s) })
+		default:
+			_, err = s.value()
+			return err
+		}
+	})
+	if err == nil && !listed {
+		err = errors.New("no repos in it")
+	}
+	return page, err
+}
+
+// add reads one entry of the listing.
+func (p *ReposPage) add(s *scanner) error {
+	if len(p.DIDs)+p.Invalid == maxRelayRepos {
+		return fmt.Errorf("more than %d repos", maxRelayRepos)
+	}
+	text := ""
+	if s.peek() == '{' {
+		if err := s.object(func(key string) (err error) {
+			if key == "did" {
+				text, err = s.text()
+				return err
+			}
+			_, err = s.value()
+			return err
+		}); err != nil {
+			return err
+		}
+	} else if _, err := s.value(); err != nil {
+		return err
+	}
+	did, err := syntax.ParseDID(text)
+	if err != nil {
+		p.Invalid++
+		return nil //nolint:nilerr // counted, and the others are good
+	}
+	p.DIDs = append(p.DIDs, did)
+	return nil
+}

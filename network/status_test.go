@@ -1,0 +1,80 @@
+package network
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+func TestRepoStatus(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	did := alice.String()
+	future := syntax.NewTID(time.Now().Add(25*time.Hour).UnixMicro(), 0).String()
+	soon := syntax.NewTID(time.Now().Add(23*time.Hour).UnixMicro(), 0)
+	inactive := func(status string) http.HandlerFunc {
+		return says(200, json, `{"did":"`+did+`","active":false,"status":"`+status+`"}`)
+	}
+	active := func(rev string) http.HandlerFunc {
+		return says(200, json, `{"did":"`+did+`","active":true,"rev":"`+rev+`"}`)
+	}
+	none := says(501, json, `{"error":"MethodNotImplemented","message":"Method Not Implemented"}`)
+	commit := says(200, json, `{"cid":"bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua","rev":"`+testRev+`"}`)
+	for name, c := range map[string]struct {
+		status, commit http.HandlerFunc // commit nil: it must not be asked
+		want           RepoStatus
+		settled        Reason // of an inactive account
+		err            Reason
+	}{
+		"active":                    {status: active(testRev), want: RepoStatus{Active: true, Rev: testRev}},
+		"rev of tomorrow":           {status: active(soon.String()), want: RepoStatus{Active: true, Rev: soon}},
+		"deactivated":               {status: inactive("deactivated"), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
+		"taken down":                {status: inactive("takendown"), want: RepoStatus{Status: "takendown"}, settled: ReasonTakenDown},
+		"suspended":                 {status: inactive("suspended"), want: RepoStatus{Status: "suspended"}, settled: ReasonSuspended},
+		"deleted":                   {status: inactive("deleted"), want: RepoStatus{Status: "deleted"}, settled: ReasonDeleted},
+		"throttled":                 {status: inactive("throttled"), want: RepoStatus{Status: "throttled"}, settled: ReasonBadAnswer},
+		"off without a word":        {status: inactive(""), want: RepoStatus{}, settled: ReasonDeactivated},
+		"refused as taken down":     {status: says(400, json, `{"error":"RepoTakendown"}`), want: RepoStatus{Status: "takendown"}, settled: ReasonTakenDown},
+		"refused as deactivated":    {status: says(403, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
+		"unknown":                   {status: says(400, json, `{"error":"RepoNotFound","message":"Could not find repo"}`), err: ReasonNotFound},
+		"rev is no tid":             {status: active("yesterday"), err: ReasonBadRev},
+		"rev of the future":         {status: active(future), err: ReasonBadRev},
+		"another repo's":            {status: says(200, json, `{"did":"did:plc:x","active":true,"rev":"`+testRev+`"}`), err: ReasonBadAnswer},
+		"says nothing":              {status: says(200, json, `{}`), err: ReasonBadAnswer},
+		"active as text":            {status: says(200, json, `{"did":"`+did+`","active":"yes"}`), err: ReasonBadAnswer},
+		"deep":                      {status: says(200, json, `{"a":`+repeat("[", 5000)+repeat("]", 5000)+`}`), err: ReasonBadAnswer},
+		"broken":                    {status: says(500, json, `{}`), err: ReasonHTTP5xx},
+		"no method":                 {status: none, commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
+		"no route":                  {status: says(404, "text/plain", "404 page not found"), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
+		"no rev":                    {status: says(200, json, `{"did":"`+did+`","active":true}`), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
+		"no method, deactivated":    {status: none, commit: says(400, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
+		"no method, unknown":        {status: none, commit: says(400, json, `{"error":"InvalidRequest","message":"Could not find repo for DID did:plc:x"}`), err: ReasonNotFound},
+		"neither method":            {status: none, commit: none, err: ReasonNoRev},
+		"no rev anywhere":           {status: none, commit: says(200, json, `{"cid":"x"}`), err: ReasonNoRev},
+		"no method, rev is no tid":  {status: none, commit: says(200, json, `{"rev":"x"}`), err: ReasonBadRev},
+		"no method, then it breaks": {status: none, commit: says(500, json, `{}`), err: ReasonHTTP5xx},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Query().Get("did") != did:
+					t.Errorf("asked %s", r.URL)
+				case strings.HasSuffix(r.URL.Path, methodRepoStatus):
+					c.status(w, r)
+				case c.commit != nil && strings.HasSuffix(r.URL.Path, methodLatestCommit):
+					c.commit(w, r)
+				default:
+					t.Errorf("asked %s", r.URL)
+				}
+			})
+			got, err := newClient(t, Config{}).RepoStatus(t.Context(), host, alice)
+			if reasonOf(err) != string(c.err) || err == nil && (got != c.want || got.Reason() != c.settled) {
+				t.Fatalf("got %+v (%s), %v, want %+v (%s), %s", got, got.Reason(), err, c.want, c.settled, c.err)
+			}
+		})
+	}
+}
