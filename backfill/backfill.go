@@ -186,10 +186,10 @@ func (b *Backfill) Run(ctx context.Context) error {
 
 // stopped hides the errors that a shutdown causes: it is no failure.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // start takes up the jobs for which there is room, oldest first.
@@ -223,15 +223,18 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 		default:
 			continue
 		}
-		w := newWorker(ctx, b, j)
+		w := newWorker(b, j)
+		var own context.Context
+		own, w.cancel = context.WithCancelCause(ctx)
 		b.workers[j.ID] = w
-		g.Go(func() error { return b.work(ctx, w) })
+		g.Go(func() error { return b.work(ctx, own, w) })
 	}
 	return nil
 }
 
-// work runs one worker to its end and gives its job the final status.
-func (b *Backfill) work(ctx context.Context, w *worker) error {
+// work runs one worker to its end and gives its job the final status. The
+// worker's own context ends earlier than ctx when its job is cancelled.
+func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 	defer func() {
 		w.cancel(nil)
 		b.mu.Lock()
@@ -239,12 +242,9 @@ func (b *Backfill) work(ctx context.Context, w *worker) error {
 		b.mu.Unlock()
 		b.notify()
 	}()
-	err := w.run()
-	if ctx.Err() != nil {
-		return nil // a shutdown: the rows say what is owed
-	}
-	if err != nil && !errors.Is(context.Cause(w.ctx), errCancelled) {
-		return fmt.Errorf("job %s: %w", w.id, err)
+	if err := w.run(own); err != nil && !errors.Is(context.Cause(own), errCancelled) {
+		// At a shutdown the rows say what is owed.
+		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}
 	job, err := b.cfg.Store.FinishJob(ctx, w.seq, summary)
 	if err != nil {

@@ -119,11 +119,11 @@ func bareLoop(b *testing.B, world *sandbox.World) time.Duration {
 	g.SetLimit(benchWidth)
 	for _, repo := range world.Repos() {
 		g.Go(func() error {
-			var any struct{}
-			if err := get(world.PLCURL()+"/"+repo.DID.String(), &any); err != nil {
+			var ignored struct{}
+			if err := get(world.PLCURL()+"/"+repo.DID.String(), &ignored); err != nil {
 				return err
 			}
-			if err := get(repo.Host+"/xrpc/"+repoStatus+"?did="+repo.DID.String(), &any); err != nil {
+			if err := get(repo.Host+"/xrpc/"+repoStatus+"?did="+repo.DID.String(), &ignored); err != nil {
 				return err
 			}
 			for cursor := ""; ; {

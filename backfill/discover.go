@@ -74,7 +74,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		switch {
 		case err == nil:
 		case errors.As(err, &failed):
-			return advise(l, failed), nil
+			return advise(failed), nil
 		case errors.Is(err, errListing):
 			return err.Error(), nil
 		default:
@@ -110,10 +110,10 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case page.Cursor == "":
+		switch page.Cursor {
+		case "":
 			at.Done = true
-		case page.Cursor == at.Cursor:
+		case at.Cursor:
 			return fmt.Errorf("%w: %s gave the cursor %.100q twice", errListing, l.call, at.Cursor)
 		}
 		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done}
@@ -177,7 +177,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 const minPause = 50 * time.Millisecond
 
 // advise says what happened at the relay and what can be done about it.
-func advise(l listing, err *network.Error) string {
+func advise(err *network.Error) string {
 	help := "check that the relay is up and reachable from here, or choose another with --relay, then create the job again"
 	switch {
 	case err.Name == "MethodNotImplemented", err.Status == http.StatusNotFound, err.Status == http.StatusNotImplemented, err.Status == http.StatusMethodNotAllowed:

@@ -41,16 +41,16 @@ type options struct {
 	config  backfill.Config
 }
 
-func newRig(t testing.TB, world sandbox.Config) *rig {
-	t.Helper()
-	return newRigWith(t, world, options{})
+func newRig(tb testing.TB, world sandbox.Config) *rig {
+	tb.Helper()
+	return newRigWith(tb, world, options{})
 }
 
-func newRigWith(t testing.TB, world sandbox.Config, o options) *rig {
-	t.Helper()
-	r := &rig{t: t, world: sandboxtest.Start(t, world), path: filepath.Join(t.TempDir(), "appview.db")}
+func newRigWith(tb testing.TB, world sandbox.Config, o options) *rig {
+	tb.Helper()
+	r := &rig{t: tb, world: sandboxtest.Start(tb, world), path: filepath.Join(tb.TempDir(), "appview.db")}
 	o.store.Path = r.path
-	r.store = storetest.OpenConfig(t, o.store)
+	r.store = storetest.OpenConfig(tb, o.store)
 	r.run(o)
 	return r
 }
@@ -83,8 +83,8 @@ func (r *rig) run(o options) {
 	r.t.Cleanup(r.stop)
 }
 
-func newNetwork(t testing.TB, world *sandbox.World, cfg network.Config) *network.Client {
-	t.Helper()
+func newNetwork(tb testing.TB, world *sandbox.World, cfg network.Config) *network.Client {
+	tb.Helper()
 	cfg.Relay, cfg.PLC, cfg.AllowPrivate = world.RelayURL(), world.PLCURL(), true
 	for _, rps := range []*float64{&cfg.HostRPS, &cfg.RelayRPS, &cfg.PLCRPS} {
 		if *rps == 0 {
@@ -93,9 +93,9 @@ func newNetwork(t testing.TB, world *sandbox.World, cfg network.Config) *network
 	}
 	net, err := network.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(net.Close)
+	tb.Cleanup(net.Close)
 	return net
 }
 
@@ -186,37 +186,37 @@ func (r *rig) wantTruth(collection syntax.NSID) {
 	differ(r.t, r.served(collection), want)
 }
 
-func differ(t testing.TB, got, want map[string]string) {
-	t.Helper()
+func differ(tb testing.TB, got, want map[string]string) {
+	tb.Helper()
 	if maps.Equal(got, want) {
 		return
 	}
 	shown := 0
 	for uri, w := range want {
 		if g, ok := got[uri]; g != w && shown < 5 {
-			t.Errorf("%s: got %q (there: %t), want %q", uri, g, ok, w)
+			tb.Errorf("%s: got %q (there: %t), want %q", uri, g, ok, w)
 			shown++
 		}
 	}
 	for uri, g := range got {
 		if _, ok := want[uri]; !ok && shown < 10 {
-			t.Errorf("%s: got %q, want nothing", uri, g)
+			tb.Errorf("%s: got %q, want nothing", uri, g)
 			shown++
 		}
 	}
-	t.Errorf("%d records served, want %d", len(got), len(want))
+	tb.Errorf("%d records served, want %d", len(got), len(want))
 }
 
 // canonical prints JSON in one form, so that only the value counts.
-func canonical(t testing.TB, value []byte) string {
-	t.Helper()
+func canonical(tb testing.TB, value []byte) string {
+	tb.Helper()
 	var v any
 	if err := json.Unmarshal(value, &v); err != nil {
-		t.Fatalf("value %s: %v", value, err)
+		tb.Fatalf("value %s: %v", value, err)
 	}
 	out, err := json.Marshal(v)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(out)
 }
@@ -230,9 +230,9 @@ func counters(j store.Job) any {
 	}{j.TotalRepos, j.Processed, j.Failed, j.Unavailable, j.Tally, j.Reasons}
 }
 
-func wantCounters(t testing.TB, got, want store.Job) {
-	t.Helper()
+func wantCounters(tb testing.TB, got, want store.Job) {
+	tb.Helper()
 	if g, w := counters(got), counters(want); !reflect.DeepEqual(g, w) {
-		t.Errorf("counters are %+v, want %+v", g, w)
+		tb.Errorf("counters are %+v, want %+v", g, w)
 	}
 }

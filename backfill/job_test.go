@@ -425,6 +425,7 @@ func TestDeadHostIsGivenUpAndHoldsUpNobody(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // it looks at every goroutine of the process
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 15, Repos: 50})
 	job := r.create(store.Request{Collection: status})

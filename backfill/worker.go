@@ -24,8 +24,7 @@ type worker struct {
 	request store.Request
 	log     *slog.Logger
 
-	ctx    context.Context //nolint:containedctx // ends when the job is cancelled, from outside the worker
-	cancel context.CancelCauseFunc
+	cancel context.CancelCauseFunc // ends run from outside
 
 	found  chan struct{} // there are new repos to look up, or no more will come
 	listed atomic.Bool   // discovery is over
@@ -33,29 +32,25 @@ type worker struct {
 	rate   rate
 }
 
-func newWorker(ctx context.Context, b *Backfill, j store.Job) *worker {
+func newWorker(b *Backfill, j store.Job) *worker {
 	w := &worker{
 		b: b, id: j.ID, seq: j.Seq, named: j.Request.DID != "", targets: j.Targets, request: j.Request,
 		log:   b.cfg.Log.With("job", j.ID),
 		found: make(chan struct{}, 1),
 	}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.queues.changed = make(chan struct{}, 1)
 	w.listed.Store(j.Discovered)
 	return w
 }
 
 // run works until nothing is owed any more.
-func (w *worker) run() error {
-	if w.ctx.Err() != nil {
-		return w.ctx.Err()
-	}
-	job, err := w.b.cfg.Store.StartJob(w.ctx, w.seq)
+func (w *worker) run(ctx context.Context) error {
+	job, err := w.b.cfg.Store.StartJob(ctx, w.seq)
 	if err != nil || job.Status != store.StatusRunning {
 		return err
 	}
-	w.log.InfoContext(w.ctx, "job started", "stage", job.Stage, "repos", job.TotalRepos, "processed", job.Processed)
-	g, ctx := errgroup.WithContext(w.ctx)
+	w.log.InfoContext(ctx, "job started", "stage", job.Stage, "repos", job.TotalRepos, "processed", job.Processed)
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.discover(ctx) })
 	g.Go(func() error { return w.resolve(ctx) })
 	g.Go(func() error { return w.fetch(ctx) })
