@@ -1,0 +1,99 @@
+# Everything here runs on a fresh clone with Go alone; e2e also needs Node with
+# npm and a C compiler. CI (.ci/run) is made of these targets.
+
+BIN     ?= bin/appview
+REF     ?= main
+BENCH   ?= .
+FUZZ    ?= 5m
+COVER   ?= cover.out
+TARGETS ?= darwin/arm64 windows/amd64 linux/arm64
+
+# What ships is pure Go. Only the race detector needs cgo.
+export CGO_ENABLED = 0
+
+# Tools have a module file of their own, so that go.mod lists only what ships.
+TOOL = go tool -modfile=.ci/tools.mod
+LINT = $(TOOL) golangci-lint
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' Makefile | awk -F '\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## build the program as bin/appview (BIN=path to put it elsewhere)
+	go build -trimpath -ldflags='-s -w' -o '$(BIN)' .
+
+.PHONY: test
+test: ## run the quick tests, no network needed
+	go test ./...
+
+.PHONY: race
+race: ## run the tests with the race detector, in random order
+	CGO_ENABLED=1 go test -race -shuffle=on ./...
+
+.PHONY: lint
+lint: ## run golangci-lint, import rules included
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: ## format the code
+	$(LINT) fmt
+
+.PHONY: fmt-check
+fmt-check: ## fail and show the difference if the code is not formatted
+	$(LINT) fmt --diff
+
+.PHONY: vet
+vet: ## run go vet, over the e2e tests too
+	go vet ./...
+	go vet -tags=e2e ./e2e/...
+
+.PHONY: tidy-check
+tidy-check: ## fail if go.mod or go.sum is not what go mod tidy makes
+	go mod tidy -diff
+
+.PHONY: cross
+cross: ## build and vet for the other platforms (TARGETS="os/arch ...")
+	@set -eu; for t in $(TARGETS); do \
+		echo "cross $$t"; \
+		GOOS=$${t%/*} GOARCH=$${t#*/} go build -o /dev/null ./...; \
+		GOOS=$${t%/*} GOARCH=$${t#*/} go vet ./...; \
+	done
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZ=5m each
+	@bash .ci/fuzz '$(FUZZ)'
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=regexp for some of them)
+	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+
+.PHONY: bench-compare
+bench-compare: ## compare benchmarks with REF=main, ten runs a side
+	@REF='$(REF)' BENCH='$(BENCH)' bash .ci/bench-compare
+
+.PHONY: cover
+cover: ## show the test coverage by function (COVER=file for the profile)
+	go test -coverpkg=./... -coverprofile='$(COVER)' ./...
+	go tool cover -func='$(COVER)'
+
+.PHONY: check
+check: fmt-check tidy-check lint vet test ## what to run before a commit
+
+.PHONY: run
+run: ## build and serve on 127.0.0.1:3000, data in ./appview-data (ARGS="--collection ...")
+	go run . serve $(ARGS)
+
+.PHONY: demo
+demo: ## run the whole job on an invented network, nothing else needed
+	go run . demo $(ARGS)
+
+.PHONY: e2e
+e2e: ## run the built program against real PDSes, PLC, relay and collection directory
+	@bash .ci/e2e
+
+.PHONY: ci
+ci: ## everything CI runs, with the time each member took
+	@bash .ci/run
