@@ -8,6 +8,8 @@
 //	records/<nsid>         rid, rkey             format, rev, cid, indexed-at, seq, source, body
 //	log/<nsid>             seq                   rid, rkey: one entry for each record, moved when it changes
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
+//	rkeys/<nsid>           rkey, rid             the key index: records in key order across repos; it lags
+//	rkeys_at               nsid                  the last change that the key index contains
 //	repos                  rid                   DID, PDS, account status; for each collection its floor and count
 //	dids                   DID                   rid
 //	counts                 collection            records and repos that are served
@@ -20,6 +22,7 @@
 //	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
 //	keys                   sha-256 of the key    an API key: name, permissions, times
 //	collections            nsid                  a tracked collection
+//	purges                 sequence              a deletion that was asked for and is not done yet
 //
 // Integers in keys are big-endian, strings are separated by a zero byte, which no
 // identifier holds. keys.go makes every key.

@@ -159,8 +159,8 @@ func (o *owners) of(key []byte) (Repo, error) {
 
 // Filter chooses records. Empty members choose all.
 type Filter struct {
-	Collection syntax.NSID
-	DID        syntax.DID
+	Collection syntax.NSID `json:"collection,omitzero"`
+	DID        syntax.DID  `json:"did,omitzero"`
 }
 
 // Export calls f for every record of active accounts that the filter chooses, by

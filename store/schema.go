@@ -17,9 +17,12 @@ const (
 	recordsBucket   = "records"
 	logBucket       = "log"
 	deletionsBucket = "deletions"
+	keyIndexBucket  = "rkeys"
 	didsBucket      = "dids"
 	jobIDsBucket    = "job_ids"
 	workBucket      = "work"
+
+	keyIndexAtBucket = "rkeys_at"
 )
 
 // Buckets of one job's work.
@@ -50,8 +53,8 @@ var migrations = []func(*bbolt.Tx) error{createSchema}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
-		metaBucket, recordsBucket, logBucket, deletionsBucket, repos.name, didsBucket, counts.name,
-		jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name,
+		metaBucket, recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
+		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name,
 	} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)

@@ -1,0 +1,300 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+// The key index orders the records of a collection by record key, across all
+// repos. Kept in every commit it would cost the writer ten times the rest, since
+// record keys of different repos fall everywhere between each other. So it lags:
+// it is brought up to date from the change log, a sorted run at a time, from a
+// watermark that is saved when the run is in. A run that a crash cuts off is made
+// again; doing so twice changes nothing. Readers add what the index lacks yet.
+
+const (
+	// maxRun bounds the changes sorted in memory at a time, at about 80 bytes.
+	maxRun = 250_000
+	// runStep bounds the keys put in one transaction. A run is sorted, so that
+	// its steps touch each page of the index once between them.
+	runStep = 20_000
+	// maxTail bounds what a reader adds of the changes not in the index yet.
+	// Past that it reads the index as it is.
+	maxTail = 20_000
+)
+
+// indexKey is the key of a record in its collection's key index.
+func indexKey(record []byte) []byte {
+	k := make([]byte, 0, len(record)+1)
+	k = append(k, record[ridLen:]...)
+	k = append(k, 0)
+	return append(k, record[:ridLen]...)
+}
+
+// indexed gives the record's key back.
+func indexed(k []byte) ([]byte, error) {
+	n := len(k) - ridLen - 1
+	if n <= 0 || k[n] != 0 {
+		return nil, fmt.Errorf("%w: key index %x", errRow, k)
+	}
+	record := make([]byte, 0, len(k)-1)
+	record = append(record, k[n+1:]...)
+	return append(record, k[:n]...), nil
+}
+
+// watermark is the last change that a collection's key index contains.
+func watermark(tx *bbolt.Tx, collection []byte) (uint64, error) {
+	row := tx.Bucket([]byte(keyIndexAtBucket)).Get(collection)
+	switch len(row) {
+	case 0:
+		return 0, nil
+	case 8:
+		return binary.BigEndian.Uint64(row), nil
+	default:
+		return 0, fmt.Errorf("%w: watermark of %s has %d bytes", errRow, collection, len(row))
+	}
+}
+
+// changedSince lists the keys of records that were put or deleted after the
+// given change, up to limit, and the last change that the list contains. whole
+// says that there are no more.
+func changedSince(tx *bbolt.Tx, collection []byte, since uint64, limit int) (keys [][]byte, last uint64, whole bool, err error) {
+	next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	last, whole = next-1, true
+	if log := tx.Bucket([]byte(logBucket)).Bucket(collection); log != nil {
+		c := log.Cursor()
+		for k, key := c.Seek(u64Key(since + 1)); k != nil; k, key = c.Next() {
+			if len(keys) == limit {
+				last, whole = binary.BigEndian.Uint64(k)-1, false
+				break
+			}
+			keys = append(keys, indexKey(key))
+		}
+	}
+	if deletions := tx.Bucket([]byte(deletionsBucket)).Bucket(collection); deletions != nil {
+		c := deletions.Cursor()
+		for k, row := c.Seek(u64Key(since + 1)); k != nil && bytes.Compare(k, u64Key(last)) <= 0; k, row = c.Next() {
+			if len(keys) == 2*limit {
+				last, whole = binary.BigEndian.Uint64(k)-1, false
+				break
+			}
+			if len(row) <= deletionHead+ridLen {
+				return nil, 0, false, fmt.Errorf("%w: deletion %x of %s", errRow, k, collection)
+			}
+			keys = append(keys, indexKey(row[deletionHead:]))
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return slices.CompactFunc(keys, bytes.Equal), last, whole, nil
+}
+
+// IndexLag is how many changes the key index of a collection is behind at most.
+// Changes of all collections count, so that it is quick to tell.
+func (s *Store) IndexLag(ctx context.Context, collection syntax.NSID) (lag uint64, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		lag, err = indexLag(tx, []byte(collection))
+		return err
+	})
+	return lag, err
+}
+
+func indexLag(tx *bbolt.Tx, collection []byte) (uint64, error) {
+	at, err := watermark(tx, collection)
+	if err != nil {
+		return 0, err
+	}
+	var last uint64
+	for _, name := range []string{logBucket, deletionsBucket} {
+		if b := tx.Bucket([]byte(name)).Bucket(collection); b != nil {
+			if k, _ := b.Cursor().Last(); k != nil {
+				last = max(last, binary.BigEndian.Uint64(k))
+			}
+		}
+	}
+	if last <= at {
+		return 0, nil
+	}
+	return last - at, nil
+}
+
+// IndexKeys brings the key index of a collection a run nearer to its records. It
+// returns true when nothing was left to do.
+func (s *Store) IndexKeys(ctx context.Context, collection syntax.NSID) (done bool, err error) {
+	var (
+		keys [][]byte
+		last uint64
+	)
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		at, err := watermark(tx, []byte(collection))
+		if err != nil {
+			return err
+		}
+		keys, last, done, err = changedSince(tx, []byte(collection), at, maxRun)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("index keys of %s: %w", collection, err)
+	}
+	for step := range slices.Chunk(keys, runStep) {
+		if err := s.indexStep(ctx, collection, step, 0); err != nil {
+			return false, err
+		}
+	}
+	return done, s.indexStep(ctx, collection, nil, last)
+}
+
+// indexStep puts what is stored of the keys into the key index, takes out what is
+// not, and moves the watermark if the step is the last of its run.
+func (s *Store) indexStep(ctx context.Context, collection syntax.NSID, keys [][]byte, last uint64) error {
+	return s.wait(ctx, change{op: "index keys of " + collection.String(), urgent: true, apply: func(g *group) error {
+		index, err := g.tx.Bucket([]byte(keyIndexBucket)).CreateBucketIfNotExists([]byte(collection))
+		if err != nil {
+			return err
+		}
+		index.FillPercent = fillSpread
+		records := recordsOf(g.tx, collection)
+		for _, k := range keys {
+			key, err := indexed(k)
+			if err != nil {
+				return err
+			}
+			if records != nil && records.Get(key) != nil {
+				err = index.Put(k, nil)
+			} else {
+				err = index.Delete(k)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if last == 0 {
+			return nil
+		}
+		return g.tx.Bucket([]byte(keyIndexAtBucket)).Put([]byte(collection), u64Key(last))
+	}})
+}
+
+// KeyPlace is a place in the order of record keys across repos.
+type KeyPlace struct {
+	RKey syntax.RecordKey
+	Repo uint32 // tells repos with the same record key apart
+}
+
+// ByKey returns records of a collection over all active repos, the highest record
+// key first, below the given place (nil: from the top). next is where the
+// following page starts, nil at the end; a page may be short, or empty, without
+// being the last.
+func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPlace, limit int) (list []Record, next *KeyPlace, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		records := recordsOf(tx, collection)
+		if records == nil {
+			return nil
+		}
+		w, err := newKeyWalk(tx, collection, below)
+		if err != nil {
+			return err
+		}
+		owners := newOwners(tx)
+		for scanned := 0; ; scanned++ {
+			k := w.peek()
+			if k == nil {
+				return nil
+			}
+			key, err := indexed(k)
+			if err != nil {
+				return err
+			}
+			if len(list) == limit || scanned == newestScan {
+				next = w.last
+				return nil
+			}
+			w.next(key)
+			raw := records.Get(key)
+			if raw == nil {
+				continue // deleted since it was indexed
+			}
+			repo, err := owners.of(key)
+			if err != nil {
+				return err
+			}
+			if !repo.Active() {
+				continue
+			}
+			rec, err := recordAt(repo.DID, collection, key, raw)
+			if err != nil {
+				return err
+			}
+			list = append(list, rec)
+		}
+	})
+	return list, next, err
+}
+
+// keyWalk goes down the key index and the changes that it lacks, merged.
+type keyWalk struct {
+	cursor *bbolt.Cursor
+	index  []byte   // the cursor's key, nil at the end
+	tail   [][]byte // not in the index yet, ascending
+	last   *KeyPlace
+}
+
+func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, below *KeyPlace) (*keyWalk, error) {
+	at, err := watermark(tx, []byte(collection))
+	if err != nil {
+		return nil, err
+	}
+	tail, _, whole, err := changedSince(tx, []byte(collection), at, maxTail)
+	if err != nil {
+		return nil, err
+	}
+	w := &keyWalk{last: below}
+	if whole || at == 0 {
+		w.tail = tail
+	}
+	var end []byte
+	if below != nil {
+		end = indexKey(recordKey(rid(below.Repo), below.RKey))
+		n, _ := slices.BinarySearchFunc(w.tail, end, bytes.Compare)
+		w.tail = w.tail[:n]
+	}
+	if index := tx.Bucket([]byte(keyIndexBucket)).Bucket([]byte(collection)); index != nil {
+		w.cursor = index.Cursor()
+		if end == nil {
+			w.index, _ = w.cursor.Last()
+		} else {
+			w.index, _ = seekBefore(w.cursor, end)
+		}
+	}
+	return w, nil
+}
+
+// peek is the highest key not yet passed, nil at the end.
+func (w *keyWalk) peek() []byte {
+	if n := len(w.tail); n > 0 && (w.index == nil || bytes.Compare(w.tail[n-1], w.index) >= 0) {
+		return w.tail[n-1]
+	}
+	return w.index
+}
+
+// next passes the highest key, which is that of the given record.
+func (w *keyWalk) next(record []byte) {
+	k := w.peek()
+	w.last = &KeyPlace{RKey: syntax.RecordKey(record[ridLen:]), Repo: binary.BigEndian.Uint32(record)}
+	n := len(w.tail)
+	inTail := n > 0 && bytes.Equal(w.tail[n-1], k)
+	if w.index != nil && bytes.Equal(w.index, k) {
+		w.index, _ = w.cursor.Prev()
+	}
+	if inTail {
+		w.tail = w.tail[:n-1]
+	}
+}

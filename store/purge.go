@@ -1,0 +1,192 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+// ErrNoFilter says that a deletion names neither a collection nor a DID.
+var ErrNoFilter = errors.New("name a collection or a did")
+
+// purgeStep bounds the records deleted in one transaction.
+const purgeStep = 2_000
+
+// purgeRow is a deletion that was asked for and is not done yet.
+type purgeRow struct {
+	Filter     Filter      `json:"filter"`
+	Seq        uint64      `json:"seq"`                 // the last change before it was asked for: what is newer stays
+	Collection syntax.NSID `json:"collection,omitzero"` // where to go on
+	After      []byte      `json:"after,omitempty"`     // record key
+	Deleted    int64       `json:"deleted"`
+}
+
+var purges = table[purgeRow]{name: "purges", version: 1, fill: fillAppend}
+
+// DeleteRecords deletes the records that the filter chooses and that are there
+// when it is called, and returns how many there were. It works in bounded steps,
+// with what is left to do on disk: should the process end in between, Run goes on
+// with it.
+func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64, err error) {
+	if filter == (Filter{}) {
+		return 0, fmt.Errorf("delete records: %w", ErrNoFilter)
+	}
+	var id uint64
+	err = s.do(ctx, "delete records", func(g *group) error {
+		b := purges.bucket(g.tx)
+		var err error
+		if id, err = b.NextSequence(); err != nil {
+			return err
+		}
+		return purges.put(b, u64Key(id), purgeRow{Filter: filter, Seq: g.nextSeq - 1})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return s.purge(ctx, u64Key(id))
+}
+
+// purge works on one deletion until it is done.
+func (s *Store) purge(ctx context.Context, id []byte) (int64, error) {
+	for {
+		var (
+			row  purgeRow
+			done bool
+		)
+		err := s.wait(ctx, change{op: "delete records", urgent: true, apply: func(g *group) error {
+			b := purges.bucket(g.tx)
+			p, err := purges.get(b, id)
+			if errors.Is(err, ErrNotFound) {
+				done = true // somebody else has done it
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if done, err = g.purge(&p); err != nil {
+				return err
+			}
+			row = p
+			if done {
+				return b.Delete(id)
+			}
+			return purges.put(b, id, p)
+		}})
+		if err != nil {
+			return 0, err
+		}
+		if done {
+			return row.Deleted, nil
+		}
+	}
+}
+
+// resumePurges goes on with the deletions that an earlier process has left.
+func (s *Store) resumePurges(ctx context.Context) error {
+	var ids [][]byte
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		return purges.bucket(tx).ForEach(func(k, _ []byte) error {
+			ids = append(ids, bytes.Clone(k))
+			return nil
+		})
+	})
+	for _, id := range ids {
+		if err == nil {
+			_, err = s.purge(ctx, id)
+		}
+	}
+	return err
+}
+
+// purge does one step of a deletion, and reports whether it was the last.
+func (g *group) purge(p *purgeRow) (done bool, err error) {
+	names := []string{string(p.Filter.Collection)}
+	if p.Filter.Collection == "" {
+		names = collectionNames(g.tx)
+	}
+	prefix := []byte(nil)
+	if p.Filter.DID != "" {
+		n, ok, err := ridOf(g.tx, p.Filter.DID)
+		if err != nil || !ok {
+			return true, err
+		}
+		prefix = ridKey(n)
+	}
+	left := purgeStep
+	for _, name := range names {
+		c := syntax.NSID(name)
+		if c < p.Collection {
+			continue
+		}
+		if c != p.Collection {
+			p.Collection, p.After = c, nil
+		}
+		if err := g.purgeCollection(p, prefix, &left); err != nil {
+			return false, err
+		}
+		if left == 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// purgeCollection looks at up to left records of p.Collection behind p.After.
+func (g *group) purgeCollection(p *purgeRow, prefix []byte, left *int) error {
+	records := recordsOf(g.tx, p.Collection)
+	if records == nil {
+		return nil
+	}
+	var keys [][]byte
+	c := records.Cursor()
+	for k, v := c.Seek(slices.MaxFunc([][]byte{prefix, p.After}, bytes.Compare)); bytes.HasPrefix(k, prefix) && k != nil && *left > 0; k, v = c.Next() {
+		if bytes.Equal(k, p.After) {
+			continue
+		}
+		*left--
+		row, err := parseRecordRow(v)
+		if err != nil {
+			return fmt.Errorf("record %s %x: %w", p.Collection, k, err)
+		}
+		p.After = bytes.Clone(k)
+		if row.seq() <= p.Seq {
+			keys = append(keys, p.After)
+		}
+	}
+	var repo *repoRow
+	for _, k := range keys {
+		n, rkey, ok := splitRecordKey(k)
+		if !ok {
+			return fmt.Errorf("%w: record key %x of %s", errRow, k, p.Collection)
+		}
+		if repo == nil || repo.rid != n {
+			if err := repo.saveIfAny(); err != nil {
+				return err
+			}
+			owner, err := repos.get(repos.bucket(g.tx), ridKey(n))
+			if err != nil {
+				return err
+			}
+			if repo, err = g.repo(owner.DID); err != nil {
+				return err
+			}
+		}
+		if _, err := repo.remove(p.Collection, rkey, lastRev); err != nil {
+			return err
+		}
+		p.Deleted++
+	}
+	return repo.saveIfAny()
+}
+
+func (r *repoRow) saveIfAny() error {
+	if r == nil {
+		return nil
+	}
+	return r.save()
+}

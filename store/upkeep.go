@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// pruneEvery is how often what is kept no longer is deleted.
+	pruneEvery = time.Hour
+	// indexEvery is how often the key index is brought up to date while little
+	// changes, and indexShare the part of the writer's time that it may take.
+	indexEvery = 2 * time.Second
+	indexShare = 10
+)
+
+// Run keeps the file in order until ctx ends: it goes on with deletions that an
+// earlier process has left, deletes what is kept no longer, and brings the key
+// index up to date.
+func (s *Store) Run(ctx context.Context) error {
+	if err := s.resumePurges(ctx); err != nil {
+		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
+	}
+	var pruned time.Time
+	timer := time.NewTimer(indexEvery)
+	defer timer.Stop()
+	for {
+		if time.Since(pruned) >= pruneEvery {
+			for done := false; !done; {
+				var err error
+				if done, err = s.Prune(ctx); err != nil {
+					return ended(ctx, err)
+				}
+			}
+			pruned = time.Now()
+		}
+		began := time.Now()
+		if err := s.indexAll(ctx); err != nil {
+			return ended(ctx, err)
+		}
+		timer.Reset(max(indexEvery, indexShare*time.Since(began)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// ended hides the errors that a shutdown causes.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// indexAll brings the key index of every collection a run nearer to its records.
+func (s *Store) indexAll(ctx context.Context) error {
+	var behind []syntax.NSID
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		for _, name := range collectionNames(tx) {
+			lag, err := indexLag(tx, []byte(name))
+			if err != nil {
+				return err
+			}
+			if lag > 0 {
+				behind = append(behind, syntax.NSID(name))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range behind {
+		if _, err := s.IndexKeys(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
