@@ -19,25 +19,25 @@ const (
 )
 
 // sum is the CID of data as a record's block.
-func sum(t testing.TB, data []byte) cid.Cid {
-	t.Helper()
+func sum(tb testing.TB, data []byte) cid.Cid {
+	tb.Helper()
 	c, err := cid.NewPrefixV1(cid.DagCBOR, multihash.SHA2_256).Sum(data)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
 
 // reference is the block that the network's own library makes of a value.
-func reference(t testing.TB, value string) []byte {
-	t.Helper()
+func reference(tb testing.TB, value string) []byte {
+	tb.Helper()
 	obj, err := atdata.UnmarshalJSON([]byte(value))
 	if err != nil {
-		t.Fatalf("reference does not read %s: %v", value, err)
+		tb.Fatalf("reference does not read %s: %v", value, err)
 	}
 	block, err := atdata.MarshalCBOR(obj)
 	if err != nil {
-		t.Fatalf("reference does not write %s: %v", value, err)
+		tb.Fatalf("reference does not write %s: %v", value, err)
 	}
 	return block
 }

@@ -113,8 +113,8 @@ func (e *encoder) number() error {
 	if err != nil {
 		return err
 	}
-	n, err := strconv.ParseInt(string(token), 10, 64)
-	if !whole || err != nil || string(token) == "-0" {
+	n, ok := integer(token)
+	if !whole || !ok {
 		// 1.0 may have been an integer or a float, and 1e400 anything.
 		e.lost = true
 		e.out = append(e.out, simpleNull)
@@ -129,6 +129,12 @@ func (e *encoder) number() error {
 		e.out = appendHead(e.out, majorUint, uint64(n))
 	}
 	return nil
+}
+
+// integer reads digits that fit 64 bits. A negative zero is a float's.
+func integer(token []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(token), 10, 64)
+	return n, err == nil && string(token) != "-0"
 }
 
 func (e *encoder) array(depth int) error {
