@@ -12,9 +12,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// AccountActive is the status of an account whose records are served. Any other
-// is the word of its host, as in getRepoStatus.
-const AccountActive = "active"
+// Statuses of accounts. Only the records of active ones are served. Stored: never
+// rename. The reason why a repo is unavailable is the status of its account; there
+// are others than these, which mean that it cannot be found.
+const (
+	AccountActive      = "active"
+	AccountDeactivated = "deactivated"
+	AccountTakenDown   = "taken_down"
+	AccountSuspended   = "suspended"
+	AccountNotFound    = "not_found" // its host does not know it: purged when that stays so
+)
 
 // Repo is a repo of which the index has held a record.
 type Repo struct {

@@ -387,9 +387,6 @@ func (r *repoRow) account(t Settlement, tally *Tally, now time.Time) error {
 	return err
 }
 
-// AccountNotFound is the status of an account that its host does not know.
-const AccountNotFound = "not_found"
-
 // forget drops the notes of a repo that was read in steps.
 func (w *workBuckets) forget(did syntax.DID) error {
 	var keys [][]byte
