@@ -43,8 +43,6 @@ const (
 	// maxDIDJobs is the width of the lane for jobs that name DIDs, which do not
 	// wait behind those that cover the network.
 	maxDIDJobs = 4
-	// pruneEvery is how often what is kept no longer is deleted.
-	pruneEvery = time.Hour
 )
 
 // Backfill works through the jobs in a store.
@@ -168,7 +166,6 @@ func (b *Backfill) notify() {
 // started has ended.
 func (b *Backfill) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.prune(ctx) })
 	g.Go(func() error {
 		for {
 			if err := b.start(ctx, g); err != nil {
@@ -254,23 +251,4 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 		"failed", job.Failed, "unavailable", job.Unavailable, "records", job.Tally.Records,
 		"created", job.Tally.Created, "updated", job.Tally.Updated, "deleted", job.Tally.Deleted, "err", job.Error)
 	return nil
-}
-
-// prune deletes what is kept no longer, at once and then every now and then.
-func (b *Backfill) prune(ctx context.Context) error {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
-	for {
-		for done := false; !done; {
-			var err error
-			if done, err = b.cfg.Store.Prune(ctx); err != nil {
-				return stopped(ctx, err)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

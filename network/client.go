@@ -19,7 +19,7 @@ const (
 	DefaultHostRPS  = 8
 	DefaultPerHost  = 8
 	DefaultRelayRPS = 10
-	DefaultPLCRPS   = 50
+	DefaultPLCRPS   = 100
 	// DefaultUserAgent is only honest about what it is; one with a contact is better.
 	DefaultUserAgent = "appview/0 (atproto index; its operator has set no contact)"
 

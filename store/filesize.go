@@ -20,9 +20,9 @@ const (
 
 // checkSize refuses a file that is shorter than its newest meta page says.
 // bbolt maps such a file and dies of a bus error that nothing can catch.
-func checkSize(path string) (err error) {
+func checkSize(path string, readOnly bool) (err error) {
 	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) && !readOnly {
 		return nil
 	}
 	if err != nil {
@@ -33,12 +33,12 @@ func checkSize(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	if info.Size() == 0 {
+	if info.Size() == 0 && !readOnly {
 		return nil // bbolt makes a new one
 	}
 	head := make([]byte, boltMaxPage+boltHeaderLen+boltMetaLen)
 	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return err
 	}
 	head = head[:n]

@@ -45,8 +45,10 @@ func TestNewerFileIsRefused(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrNewer) {
-		t.Errorf("got %v, want ErrNewer", err)
+	for _, readOnly := range []bool{false, true} {
+		if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrNewer) {
+			t.Errorf("read-only %t: got %v, want ErrNewer", readOnly, err)
+		}
 	}
 }
 
@@ -84,8 +86,10 @@ func TestDamagedFileIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(t, path)
-			if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrDamaged) {
-				t.Errorf("got %v, want ErrDamaged", err)
+			for _, readOnly := range []bool{false, true} {
+				if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrDamaged) {
+					t.Errorf("read-only %t: got %v, want ErrDamaged", readOnly, err)
+				}
 			}
 		})
 	}
@@ -102,8 +106,24 @@ func TestForeignDatabaseIsRefused(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("got %v, want ErrDamaged", err)
+	for _, readOnly := range []bool{false, true} {
+		if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("read-only %t: got %v, want ErrDamaged", readOnly, err)
+		}
+	}
+}
+
+func TestReadingWhatIsNotThereMakesNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	if _, err := store.Open(store.Config{Path: path, ReadOnly: true}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want ErrNotExist", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(store.Config{Path: path, ReadOnly: true}); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("an empty file: got %v, want ErrDamaged", err)
 	}
 }
 

@@ -64,31 +64,51 @@ func createSchema(tx *bbolt.Tx) error {
 	return errors.Join(putMeta(meta, metaNextRID, 1), putMeta(meta, metaNextSeq, 1))
 }
 
+// ErrOlder says that the file must be opened for writing once, to be brought to
+// the current schema.
+var ErrOlder = errors.New("written by an older version of appview: start appview serve once to bring it up to date")
+
+// version is the schema version of the file, 0 if it is empty.
+func version(tx *bbolt.Tx) (uint64, error) {
+	if meta := tx.Bucket([]byte(metaBucket)); meta != nil {
+		v, err := getMeta(meta, metaSchema)
+		if err == nil && v > uint64(len(migrations)) {
+			err = fmt.Errorf("schema version %d, this program knows %d: %w", v, len(migrations), ErrNewer)
+		}
+		return v, err
+	}
+	if k, _ := tx.Cursor().First(); k != nil {
+		return 0, fmt.Errorf("%w: it holds %q, which appview does not write", ErrDamaged, k)
+	}
+	return 0, nil
+}
+
+// current refuses a file that is not of the version that this program writes.
+func current(tx *bbolt.Tx) error {
+	v, err := version(tx)
+	if err == nil && v < uint64(len(migrations)) {
+		err = fmt.Errorf("schema version %d, this program reads %d: %w", v, len(migrations), ErrOlder)
+	}
+	return err
+}
+
 // migrate brings the file to the version that this program writes, or refuses.
 func migrate(db *bbolt.DB) error {
 	for {
 		done := false
 		err := db.Update(func(tx *bbolt.Tx) error {
-			var version uint64
-			if meta := tx.Bucket([]byte(metaBucket)); meta != nil {
-				var err error
-				if version, err = getMeta(meta, metaSchema); err != nil {
-					return err
-				}
-			} else if k, _ := tx.Cursor().First(); k != nil {
-				return fmt.Errorf("%w: it holds %q, which appview does not write", ErrDamaged, k)
+			v, err := version(tx)
+			if err != nil {
+				return err
 			}
-			switch latest := uint64(len(migrations)); {
-			case version > latest:
-				return fmt.Errorf("schema version %d, this program knows %d: %w", version, latest, ErrNewer)
-			case version == latest:
+			if v == uint64(len(migrations)) {
 				done = true
 				return nil
 			}
-			if err := migrations[version](tx); err != nil {
-				return fmt.Errorf("migrate to schema %d: %w", version+1, err)
+			if err := migrations[v](tx); err != nil {
+				return fmt.Errorf("migrate to schema %d: %w", v+1, err)
 			}
-			return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, version+1)
+			return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, v+1)
 		})
 		if err != nil || done {
 			return err

@@ -123,6 +123,9 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.ReadOnly {
 		s.closed = true
 		close(s.stopped)
+		if err := db.View(current); err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())
+		}
 		return s, nil
 	}
 	if err := migrate(db); err != nil {
@@ -133,7 +136,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func openFile(cfg Config) (*bbolt.DB, error) {
-	if err := checkSize(cfg.Path); err != nil {
+	if err := checkSize(cfg.Path, cfg.ReadOnly); err != nil {
 		return nil, err
 	}
 	opts := &bbolt.Options{

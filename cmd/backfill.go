@@ -1,0 +1,230 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+func newBackfillCommand(p *program) *cobra.Command {
+	var o clientOptions
+	cmd := group(&cobra.Command{
+		Use:   "backfill",
+		Short: "Create, list, show, watch and cancel backfill jobs of a running server",
+	})
+	addClientFlags(cmd, &o)
+	cmd.AddCommand(
+		newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o), newCancelCommand(p, &o),
+	)
+	return cmd
+}
+
+func newCreateCommand(p *program, o *clientOptions) *cobra.Command {
+	var collection, did string
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Create a job and start it",
+		Long: `Create starts a job that reads every repo of the network, or the one that --did
+names, and keeps the records of the collection that --collection names. Without
+--collection these are the tracked collections, or all if none is tracked.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			request := map[string]string{}
+			// An empty value is sent as it is: the server refuses it, where leaving
+			// it out would mean everything.
+			if cmd.Flags().Changed("collection") {
+				request["collection"] = collection
+			}
+			if cmd.Flags().Changed("did") {
+				request["did"] = did
+			}
+			body, err := json.Marshal(request)
+			if err != nil {
+				return fmt.Errorf("create job: %w", err)
+			}
+			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/backfill", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			var made jobView
+			if err := decodeAnswer(answer, &made); err != nil {
+				return err
+			}
+			if !watch {
+				return o.print(cmd, answer, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "created job %s\nwatch it with: appview backfill watch %s\n", made.ID, made.ID)
+					return err
+				})
+			}
+			return watchJob(cmd, c, o, made.ID)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&collection, "collection", "", "only this collection")
+	f.StringVar(&did, "did", "", "only the repo of this DID")
+	f.BoolVar(&watch, "watch", false, "show how it goes on until it ends; exit 1 if it fails or is cancelled")
+	return cmd
+}
+
+func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
+	var status string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List jobs, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			most := ""
+			if cmd.Flags().Changed("limit") {
+				most = strconv.Itoa(limit)
+			}
+			var jobs []jobView
+			answer, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "status", status, "limit", most), &jobs)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error { return printJobs(w, jobs) })
+		},
+	}
+	cmd.Flags().StringVar(&status, "status", "", "only jobs of this status")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many")
+	return cmd
+}
+
+func printJobs(w io.Writer, jobs []jobView) error {
+	if len(jobs) == 0 {
+		_, err := fmt.Fprintln(w, "no jobs: create one with appview backfill create")
+		return err
+	}
+	rows := [][]string{{"ID", "STATUS", "STAGE", "REPOS", "RECORDS", "CREATED", "COVERS"}}
+	for _, j := range jobs {
+		rows = append(rows, []string{
+			j.ID, j.Status, j.Stage, number(j.ProcessedRepos) + "/" + number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers(),
+		})
+	}
+	return printTable(w, rows)
+}
+
+func newShowCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one job",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var j jobView
+			answer, err := c.get(cmd.Context(), "/admin/backfill/"+url.PathEscape(args[0]), &j)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error { return printJob(w, j) })
+		},
+	}
+}
+
+func printJob(w io.Writer, j jobView) error {
+	count := func(n int64) string { return number(&n) }
+	rows := [][]string{
+		{"job", j.ID},
+		{"covers", j.covers()},
+		{"status", j.Status},
+		{"stage", j.Stage},
+		{"waits for", text(j.Waiting, "-")},
+		{"error", text(j.Error, "-")},
+		{"repos", fmt.Sprintf("%s of %s: %s empty, %s unavailable, %s failed",
+			number(j.ProcessedRepos), number(j.TotalRepos), count(j.EmptyRepos), count(j.UnavailableRepos), count(j.FailedRepos))},
+		{"records", fmt.Sprintf("%s: %s created, %s updated, %s unchanged; %s deleted, %s rejected",
+			number(j.TotalRecords), count(j.CreatedRecords), count(j.UpdatedRecords), count(j.UnchangedRecords), count(j.DeletedRecords), count(j.RejectedRecords))},
+		{"speed", fmt.Sprintf("%.1f repos/s, %.1f records/s", j.ReposPerSecond, j.RecordsPerSecond)},
+		{"created", j.CreatedAt},
+		{"started", text(j.StartedAt, "-")},
+		{"completed", text(j.CompletedAt, "-")},
+	}
+	return printTable(w, rows)
+}
+
+func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch ID",
+		Short: "Show how a job goes on until it ends; exit 1 if it fails or is cancelled",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			return watchJob(cmd, c, o, args[0])
+		},
+	}
+}
+
+// watchJob shows a job to its end. Where JSON is wanted, the progress goes to the
+// error output and the job to the standard one.
+func watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error {
+	progress := cmd.OutOrStdout()
+	if o.json {
+		progress = cmd.ErrOrStderr()
+	}
+	id = url.PathEscape(id)
+	j, err := c.watch(cmd.Context(), progress, id, watchEvery)
+	if err != nil {
+		return err
+	}
+	var again jobView
+	answer, err := c.get(cmd.Context(), "/admin/backfill/"+id, &again)
+	if err != nil {
+		return err
+	}
+	if err := o.print(cmd, answer, func(w io.Writer) error { return printJob(w, again) }); err != nil {
+		return err
+	}
+	return j.outcome()
+}
+
+func newCancelCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel ID",
+		Short: "Ask a running job to stop",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/backfill/"+url.PathEscape(args[0])+"/cancel", nil)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "job %s stops: what it has read stays\n", args[0])
+				return err
+			})
+		},
+	}
+}
+
+// print prints an answer as JSON if that was asked for, else as readable text.
+func (o *clientOptions) print(cmd *cobra.Command, answer json.RawMessage, readable func(io.Writer) error) error {
+	if o.json {
+		return printJSON(cmd.OutOrStdout(), answer)
+	}
+	return readable(cmd.OutOrStdout())
+}

@@ -1,0 +1,115 @@
+package cmd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"appview/server"
+	"appview/store"
+)
+
+// Files of a data directory.
+const (
+	databaseFile = "appview.db"
+	keyFile      = "admin.key"
+	urlFile      = "server.url" // of the running server, for commands on the same machine
+)
+
+const (
+	keyBytes  = 32
+	prefixLen = 8 // of a key, shown so that it can be recognised
+)
+
+// openDataDir makes the data directory if it is not there.
+func openDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w: name one that can be written with --data-dir", err)
+	}
+	return nil
+}
+
+// bootstrapKey makes sure that some key opens the admin API: one that the store
+// holds, else the one in the data directory's key file, which is made if it is
+// not there. It returns the file's path if the store has got the file's key now.
+//
+// The file is written before the store: a crash between the two leaves a key
+// that the next start adopts.
+func bootstrapKey(ctx context.Context, st *store.Store, dir string, now time.Time) (path string, err error) {
+	keys, err := st.APIKeys(ctx)
+	if err != nil {
+		return "", fmt.Errorf("look for an admin key: %w", err)
+	}
+	if slices.ContainsFunc(keys, func(k store.APIKey) bool {
+		return k.Usable(now) && slices.Contains(k.Permissions, string(server.AllPermissions))
+	}) {
+		return "", nil
+	}
+	path = filepath.Join(dir, keyFile)
+	key, err := readKey(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key, err = makeKey(path)
+	}
+	if err != nil {
+		return "", err
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return "", fmt.Errorf("make admin key: %w", err)
+	}
+	return path, st.PutAPIKey(ctx, key, store.APIKey{
+		ID: id, Name: "admin", Prefix: key[:prefixLen], Permissions: []string{string(server.AllPermissions)},
+		CreatedAt: now.UTC().Truncate(time.Second),
+	})
+}
+
+// readKey reads a key file.
+func readKey(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read admin key: %w", err)
+	}
+	key := strings.TrimSpace(string(data))
+	if err := server.CheckKey(key); err != nil {
+		return "", fmt.Errorf("%s holds no key: %w: remove the file to have a new key made", path, err)
+	}
+	return key, nil
+}
+
+// makeKey makes a key and writes it where only the owner can read it.
+func makeKey(path string) (string, error) {
+	secret := make([]byte, keyBytes)
+	_, _ = rand.Read(secret) // never fails
+	key := server.KeyPrefix + base64.RawURLEncoding.EncodeToString(secret)
+	if err := writeFile(path, key+"\n"); err != nil {
+		return "", fmt.Errorf("write admin key: %w", err)
+	}
+	return key, nil
+}
+
+// writeFile replaces a small file as a whole, readable by the owner alone.
+func writeFile(path, text string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, errWrite := f.WriteString(text)
+	if err := errors.Join(errWrite, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,198 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	defaultURL = "http://" + defaultListen
+	// requestTimeout is for everything but an export.
+	requestTimeout = 30 * time.Second
+	// maxAnswer bounds an answer that is read as a whole.
+	maxAnswer = 64 << 20
+)
+
+// clientOptions say which server to talk to.
+type clientOptions struct {
+	url     string
+	key     string
+	dataDir string
+	json    bool // print what the server answered
+}
+
+// addClientFlags gives cmd and the commands below it the flags of a client.
+func addClientFlags(cmd *cobra.Command, o *clientOptions) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&o.url, "url", "", "server to talk to (default: the one that runs on --data-dir, else "+defaultURL+")")
+	f.StringVar(&o.key, "key", "", "key to use (default: the admin key of --data-dir)")
+	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "data directory of a server on this machine")
+	f.BoolVar(&o.json, "json", false, "print the server's JSON")
+	for _, name := range []string{"url", "key", "data-dir"} {
+		configurable(cmd, name)
+	}
+}
+
+// client asks one server.
+type client struct {
+	http *http.Client
+	base string
+	key  string
+	from string // where the key was found, for errors
+}
+
+// newClient finds the server, and its key.
+func (p *program) newClient(o clientOptions) (*client, error) {
+	c := &client{http: &http.Client{
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: requestTimeout, ForceAttemptHTTP2: true},
+		// A redirect could lead the key astray.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	named := o.url != ""
+	c.base = o.url
+	if !named {
+		c.base = defaultURL
+		if text, err := os.ReadFile(filepath.Join(o.dataDir, urlFile)); err == nil {
+			c.base = strings.TrimSpace(string(text))
+		}
+	}
+	u, err := url.Parse(c.base)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, usagef("--url %q is no URL of a server, such as %s", c.base, defaultURL)
+	}
+	c.base = strings.TrimSuffix(c.base, "/")
+	if c.key, c.from = o.key, "--key"; c.key != "" {
+		return c, nil
+	}
+	if named && !isLoopback(u.Hostname()) {
+		return nil, usagef("--url names another machine: give its key with --key or %s", envName("key"))
+	}
+	if c.key, c.from = p.env(envAdminKey), envAdminKey; c.key != "" {
+		return c, nil
+	}
+	c.from = filepath.Join(o.dataDir, keyFile)
+	c.key, err = readKey(c.from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no key: there is no %s: start a server on this --data-dir first, or give a key with --key", c.from)
+	}
+	return c, err
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// answerError is what a server said instead of what was asked for.
+type answerError struct {
+	status int
+	text   string
+}
+
+func (e answerError) Error() string { return e.text }
+
+// send makes a request and returns the response of a success.
+func (c *client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", c.base, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.key)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.base, op.Err)
+		}
+		return nil, fmt.Errorf("ask %s: %w", c.base, errors.Unwrap(err))
+	}
+	if res.StatusCode/100 == 2 {
+		return res, nil
+	}
+	defer func() { _ = res.Body.Close() }() // nothing follows it
+	return nil, c.refused(res)
+}
+
+// refused reads an error answer, of the admin API or of XRPC.
+func (c *client) refused(res *http.Response) error {
+	var body struct{ Error, Message string }
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err == nil {
+		err = json.Unmarshal(data, &body)
+	}
+	text := body.Error
+	switch {
+	case err != nil || text == "":
+		text = fmt.Sprintf("%s answered %s: is it appview?", c.base, res.Status)
+	case body.Message != "":
+		text += ": " + body.Message
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		text += " (the key came from " + c.from + ")"
+	}
+	return answerError{status: res.StatusCode, text: text}
+}
+
+// call makes a request and returns the JSON that it is answered with.
+func (c *client) call(ctx context.Context, method, path string, body io.Reader) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // it was read to its end
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
+	case len(data) > maxAnswer:
+		return nil, fmt.Errorf("the answer of %s is longer than %d MiB: ask for less with --limit", c.base, maxAnswer>>20)
+	}
+	return data, nil
+}
+
+// get asks for path and decodes the answer. It also returns it as it came.
+func (c *client) get(ctx context.Context, path string, into any) (json.RawMessage, error) {
+	data, err := c.call(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return data, decodeAnswer(data, into)
+}
+
+func decodeAnswer(data []byte, into any) error {
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("read the server's answer: %w: is it appview?", err)
+	}
+	return nil
+}
+
+// withQuery appends parameters to a path, leaving out empty ones.
+func withQuery(path string, pairs ...string) string {
+	q := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}

@@ -1,0 +1,140 @@
+package cmd
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"appview/sandbox"
+)
+
+func TestClientCommands(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir)
+	in := func(args ...string) []string { return append(args, "--data-dir", dir) }
+	status := sandbox.StatusCollection.String()
+
+	want(t, exitOK, "no jobs: create one", nil, in("backfill", "list")...)
+	watched := want(t, exitOK, "", nil, in("backfill", "create", "--collection", status, "--watch")...)
+	for _, text := range []string{"completed  ", "covers     " + status, "created, 0 updated, 0 unchanged; 0 deleted, 0 rejected"} {
+		if !strings.Contains(watched, text) {
+			t.Errorf("%q is not in:\n%s", text, watched)
+		}
+	}
+	listed := want(t, exitOK, "ID ", nil, in("backfill", "list", "--limit", "1", "--status", "completed")...)
+	id := strings.Fields(strings.Split(listed, "\n")[1])[0]
+	want(t, exitOK, "status     completed", nil, in("backfill", "show", id)...)
+	want(t, exitOK, "status     completed", nil, in("backfill", "watch", id)...)
+	want(t, exitError, "is completed: only a running job can be cancelled", nil, in("backfill", "cancel", id)...)
+	want(t, exitError, "there is no job", nil, in("backfill", "show", "7")...)
+	want(t, exitError, "collection is an empty string", nil, in("backfill", "create", "--collection", "")...)
+	want(t, exitError, "no valid NSID", nil, in("backfill", "create", "--collection", "x")...)
+
+	var shown jobView
+	if err := json.Unmarshal([]byte(want(t, exitOK, id, nil, in("backfill", "show", "--json", id)...)), &shown); err != nil || shown.ID != id {
+		t.Errorf("--json: %v %+v", err, shown)
+	}
+	want(t, exitOK, status, nil, in("stats")...)
+	want(t, exitOK, `"file_bytes"`, nil, in("stats", "--json")...)
+
+	truth := world.Truth(sandbox.StatusCollection)
+	exported := want(t, exitOK, "", nil, in("records", "export", "--collection", status)...)
+	if n := strings.Count(exported, "\n"); n != len(truth) {
+		t.Errorf("exported %d records, there are %d", n, len(truth))
+	}
+	page := want(t, exitOK, "there are more: --cursor ", nil, in("records", "list", "--collection", status, "--limit", "2")...)
+	cursor := strings.Fields(page[strings.Index(page, "--cursor"):])[1]
+	want(t, exitOK, "at://", nil, in("records", "list", "--collection", status, "--cursor", cursor)...)
+	want(t, exitError, "not offered yet", nil, in("records", "list", "--collection", status, "--order", "rkey")...)
+	for uri := range truth {
+		want(t, exitOK, truth[uri].CID, nil, in("records", "get", uri)...)
+		break
+	}
+	want(t, exitError, "RecordNotFound: Could not locate record", nil, in("records", "get", "at://did:web:nobody.example/com.example.note/self")...)
+	s.end()
+}
+
+func TestCancelledJobFailsTheWatch(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir)
+	made := want(t, exitOK, "created job ", nil, "backfill", "create", "--data-dir", dir)
+	id := strings.Fields(made)[2]
+	want(t, exitOK, "job "+id+" stops", nil, "backfill", "cancel", id, "--data-dir", dir)
+	want(t, exitError, "is cancelled: cancelled by request", nil, "backfill", "watch", id, "--data-dir", dir)
+	s.end()
+}
+
+func TestNoServerIsSaidClearly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, keyFile), testKey)
+	write(t, filepath.Join(dir, urlFile), "http://127.0.0.1:1\n") // a server that died left it
+	want(t, exitError, "no server at http://127.0.0.1:1: start one with appview serve", nil, "stats", "--data-dir", dir)
+}
+
+func TestServerThatIsSomethingElse(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/admin/stats":
+			http.Redirect(w, r, "https://example.com/", http.StatusFound)
+		case "/admin/backfill/status":
+			_, _ = w.Write([]byte("<html>"))
+		default:
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			_, _ = w.Write([]byte("{}\n{}\n"))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer other.Close()
+	args := []string{"--url", other.URL, "--key", testKey}
+	want(t, exitError, "answered 302 Found: is it appview?", nil, append([]string{"stats"}, args...)...)
+	want(t, exitError, "is it appview?", nil, append([]string{"backfill", "list"}, args...)...)
+	out := filepath.Join(t.TempDir(), "out")
+	want(t, exitError, "the export broke off after 2 records", nil, append([]string{"records", "export", "-o", out}, args...)...)
+	if left, err := filepath.Glob(out + "*"); err != nil || len(left) != 0 {
+		t.Errorf("a part was left: %v %v", left, err)
+	}
+	want(t, exitError, "the export broke off after 2 records", nil, append([]string{"records", "export"}, args...)...)
+}
+
+func TestNumbersAreReadable(t *testing.T) {
+	t.Parallel()
+	for n, text := range map[int64]string{0: "0", 7: "7", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1234: "-1,234", -123: "-123"} {
+		if got := number(&n); got != text {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+	if got := number(nil); got != "-" {
+		t.Errorf("nil: %s", got)
+	}
+	for n, text := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 5 << 40: "5.0 TiB"} {
+		if got := size(n); got != text {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
+func TestProgressShowsALineNowAndThenWhereNoTerminalIs(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	d := display{w: &out}
+	found, done := int64(3), int64(1)
+	eta := 61.0
+	job := jobView{Status: "running", Stage: "fetching_records", TotalRepos: &found, ProcessedRepos: &done, ReposPerSecond: 12.4, ETASeconds: &eta}
+	at := d.at
+	for range 20 {
+		d.show(job, at.Add(plainEvery/10))
+	}
+	d.end()
+	if want := "fetching_records   1/3 repos  - records  12 repos/s  1m1s left\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}

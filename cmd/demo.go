@@ -1,0 +1,241 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"appview/record"
+	"appview/sandbox"
+)
+
+// The demo's network is on this machine: it need not be spared.
+const (
+	demoRPS      = 100_000
+	demoPerJob   = 16
+	demoEvery    = 100 * time.Millisecond
+	defaultRepos = 300
+	defaultHosts = 8
+)
+
+type demoOptions struct {
+	listen  string
+	dataDir string
+	repos   int
+	hosts   int
+	seed    int64
+	exit    bool
+}
+
+func newDemoCommand() *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run the whole thing on an invented network: nothing else is needed",
+		Long: `Demo invents a network on this machine (a relay, a directory of identities, and
+hosts with signed repos), starts a server over it, runs a backfill, compares what
+was indexed with what there is, and stays up so that it can be tried out.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", defaultListen, "address to answer on; if it is in use, another port is taken")
+	f.StringVar(&o.dataDir, "data-dir", "", "directory to keep the data in (default: a temporary one, removed at the end)")
+	f.IntVar(&o.repos, "repos", defaultRepos, "repos to invent")
+	f.IntVar(&o.hosts, "hosts", defaultHosts, "hosts to spread them over")
+	f.Int64Var(&o.seed, "seed", 1, "another number invents another network")
+	f.BoolVar(&o.exit, "exit", false, "end when the backfill has ended; exit 1 if the index is not exact")
+	return cmd
+}
+
+func demo(cmd *cobra.Command, o demoOptions) (err error) {
+	out := cmd.OutOrStdout()
+	if o.dataDir == "" {
+		if o.dataDir, err = os.MkdirTemp("", "appview-demo-"); err != nil {
+			return fmt.Errorf("make a temporary data directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(o.dataDir)) }()
+	}
+	say(out, "inventing %d repos on %d hosts", o.repos, o.hosts)
+	world, err := sandbox.New(sandbox.Config{Seed: o.seed, Repos: o.repos, Hosts: o.hosts})
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := openDemo(cmd, o, world)
+	if err != nil {
+		return errors.Join(err, world.Close())
+	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return world.Run(gctx) })
+	g.Go(func() error { return s.run(gctx) })
+	g.Go(func() error {
+		example, err := tour(gctx, out, s, world)
+		switch {
+		case o.exit:
+			stop()
+		case err == nil:
+			err = next(out, s, example)
+		case cmd.Context().Err() != nil:
+			err = nil // Ctrl-C in the middle of it
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// openDemo opens a server over the world, on another port if it has to.
+func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service, error) {
+	log, err := newLog(cmd.ErrOrStderr(), "warn", "text")
+	if err != nil {
+		return nil, err
+	}
+	cfg := serviceConfig{
+		listen: o.listen, dataDir: o.dataDir, relay: world.RelayURL(), plc: world.PLCURL(), allowPrivate: true,
+		hostRPS: demoRPS, relayRPS: demoRPS, plcRPS: demoRPS,
+		maxJobs: defaultMaxJobs, maxHosts: defaultMaxHosts, reposPerHost: demoPerJob,
+	}
+	s, err := openService(cmd.Context(), cfg, log)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return s, err
+	}
+	host, _, errSplit := net.SplitHostPort(o.listen)
+	if errSplit != nil {
+		return nil, err
+	}
+	say(cmd.OutOrStdout(), "%s is in use: taking another port", o.listen)
+	cfg.listen = net.JoinHostPort(host, "0")
+	return openService(cmd.Context(), cfg, log)
+}
+
+// tour runs a backfill, shows how it goes and proves its result. It returns the
+// URI of a record that was indexed.
+func tour(ctx context.Context, out io.Writer, s *service, world *sandbox.World) (example string, err error) {
+	collection := sandbox.StatusCollection.String()
+	key, err := readKey(filepath.Join(s.cfg.dataDir, keyFile))
+	if err != nil {
+		return "", err
+	}
+	c := &client{http: &http.Client{Transport: &http.Transport{}}, base: s.url, key: key, from: "the demo"}
+	defer c.http.CloseIdleConnections()
+	say(out, "backfill of %s from the whole network", collection)
+	began := time.Now()
+	var made jobView
+	if err := c.post(ctx, "/admin/backfill", fmt.Sprintf(`{"collection":%q}`, collection), &made); err != nil {
+		return "", err
+	}
+	job, err := c.watch(ctx, out, made.ID, demoEvery)
+	if err == nil {
+		err = job.outcome()
+	}
+	if err != nil {
+		return "", err
+	}
+	took := time.Since(began).Round(10 * time.Millisecond)
+	index, err := c.exported(ctx, withQuery("/admin/records/export", "collection", collection))
+	if err != nil {
+		return "", err
+	}
+	truth := world.Truth(sandbox.StatusCollection)
+	if err := compare(index, truth); err != nil {
+		return "", err
+	}
+	say(out, "done in %s: all %d records are indexed, none is missing, extra or different", took, len(index))
+	if len(truth) == 0 {
+		return "", errors.New("this seed invents no records: try more --repos")
+	}
+	return slices.Min(slices.Collect(maps.Keys(truth))), nil
+}
+
+// post sends a body and decodes the answer.
+func (c *client) post(ctx context.Context, path, body string, into *jobView) error {
+	answer, err := c.call(ctx, http.MethodPost, path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return decodeAnswer(answer, into)
+}
+
+// compare tells how an index differs from the truth.
+func compare(index map[string]string, truth map[string]sandbox.Record) error {
+	missing, different := 0, 0
+	for uri, r := range truth {
+		switch cid, there := index[uri]; {
+		case !there:
+			missing++
+		case cid != r.CID:
+			different++
+		}
+	}
+	extra := len(index) - (len(truth) - missing)
+	if missing+different+extra > 0 {
+		return fmt.Errorf("the index is not exact: %d records are missing, %d extra, %d different", missing, extra, different)
+	}
+	return nil
+}
+
+// next says what to try. Every line works as it is printed.
+func next(out io.Writer, s *service, example string) error {
+	uri, err := record.ParseURI(example)
+	if err != nil {
+		return err
+	}
+	key, err := readKey(filepath.Join(s.cfg.dataDir, keyFile))
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(s.cfg.dataDir)
+	if err != nil {
+		return err
+	}
+	appview, dir := shellWord(os.Args[0]), shellWord(dir)
+	curl := "  curl -s "
+	admin := curl + "-H 'Authorization: Bearer " + key + "' "
+	for _, line := range []string{
+		"",
+		"The server runs at " + s.url + ". Try, in another terminal:",
+		"",
+		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.url, uri.DID, uri.Collection, uri.RKey),
+		fmt.Sprintf("%s'%s/api/records?collection=%s&limit=3'", curl, s.url, uri.Collection),
+		fmt.Sprintf("%s%s/admin/backfill/status", admin, s.url),
+		fmt.Sprintf(`%s-d '{"collection":"%s"}' %s/admin/backfill`, admin, sandbox.NoteCollection, s.url),
+		fmt.Sprintf("%s'%s/admin/records/export?collection=%s'", admin, s.url, uri.Collection),
+		"",
+		fmt.Sprintf("  %s stats --data-dir %s", appview, dir),
+		fmt.Sprintf("  %s backfill create --collection %s --watch --data-dir %s", appview, sandbox.UnknownCollection, dir),
+		fmt.Sprintf("  %s records list --collection %s --data-dir %s", appview, uri.Collection, dir),
+		"",
+		"Ctrl-C ends it.",
+	} {
+		say(out, "%s", line)
+	}
+	return nil
+}
+
+// shellWord quotes what a shell would take apart.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:=@%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// say prints a line of the demo.
+func say(out io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }

@@ -1,0 +1,182 @@
+package cmd
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+)
+
+// reexec makes the test binary be the program. Its name is no APPVIEW_ variable,
+// which would be refused.
+const reexec = "TEST_RUNS_APPVIEW"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(reexec) != "" {
+		os.Exit(Execute()) //nolint:forbidigo // here the test binary stands in for main
+	}
+	m.Run()
+}
+
+const (
+	testKey  = "hv_the-key-of-these-tests-0123"
+	patience = 20 * time.Second // for anything that should happen soon
+)
+
+// output is what a command prints, readable while it prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+	hit chan struct{} // something was printed
+}
+
+func newOutput() *output { return &output{hit: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.hit <- struct{}{}:
+	default:
+	}
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// wait waits until the output holds the text.
+func (o *output) wait(t *testing.T, text string) {
+	t.Helper()
+	late := time.After(patience)
+	for !strings.Contains(o.String(), text) {
+		select {
+		case <-o.hit:
+		case <-late:
+			t.Fatalf("%q was never printed, but:\n%s", text, o)
+		}
+	}
+}
+
+// runs runs a command line in this process.
+func runs(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	out, errs := newOutput(), newOutput()
+	code = run(t.Context(), args, environ, out, errs)
+	return code, out.String(), errs.String()
+}
+
+// want fails unless the command line ends with the code and prints the text.
+func want(t *testing.T, code int, text string, environ []string, args ...string) string {
+	t.Helper()
+	got, stdout, stderr := runs(t, environ, args...)
+	if got != code || !strings.Contains(stdout+stderr, text) {
+		t.Errorf("%s\nended with %d, want %d and %q, printed:\n%s%s", strings.Join(args, " "), got, code, text, stdout, stderr)
+	}
+	if code != exitOK && strings.Count(stderr, "\n") != 1 && !strings.Contains(stderr, "level=") {
+		t.Errorf("%s\nis not one clear line:\n%s", strings.Join(args, " "), stderr)
+	}
+	return stdout
+}
+
+// serving is a server that runs in this process.
+type serving struct {
+	t    *testing.T
+	dir  string
+	url  string
+	stop context.CancelFunc
+	log  *output
+	code chan int
+}
+
+// serveIn starts a server over a world on a data directory.
+func serveIn(t *testing.T, world *sandbox.World, dir string, args ...string) *serving {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	s := &serving{t: t, dir: dir, stop: stop, log: newOutput(), code: make(chan int, 1)}
+	args = append([]string{
+		"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", world.RelayURL(), "--plc", world.PLCURL(),
+		"--allow-private-hosts", "--host-rps", "10000", "--plc-rps", "10000",
+	}, args...)
+	go func() { s.code <- run(ctx, args, nil, s.log, s.log) }()
+	t.Cleanup(stop)
+	s.log.wait(t, "msg=serving")
+	s.url = strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))
+	return s
+}
+
+// end stops the server and returns its exit code.
+func (s *serving) end() int {
+	s.t.Helper()
+	s.stop()
+	select {
+	case code := <-s.code:
+		return code
+	case <-time.After(patience):
+		s.t.Fatalf("the server does not end:\n%s", s.log)
+		return -1
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newWorld(t *testing.T) *sandbox.World {
+	t.Helper()
+	return sandboxtest.Start(t, sandbox.Config{Seed: 7, Repos: 30, Hosts: 3})
+}
+
+// child is the program in a process of its own.
+type child struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	log *output
+}
+
+func startChild(t *testing.T, environ []string, args ...string) *child {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	c := &child{t: t, cmd: exec.CommandContext(ctx, exe, args...), log: newOutput()}
+	c.cmd.Env = append([]string{reexec + "=1", "PATH=" + os.Getenv("PATH")}, environ...)
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// wait returns the exit code.
+func (c *child) wait() int {
+	c.t.Helper()
+	_ = c.cmd.Wait() // tells no more than the state
+	return c.cmd.ProcessState.ExitCode()
+}

@@ -1,0 +1,79 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+)
+
+// printJSON prints what the server answered, indented.
+func printJSON(w io.Writer, data json.RawMessage) error {
+	var out bytes.Buffer
+	if err := json.Indent(&out, bytes.TrimSpace(data), "", "  "); err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	_, err := fmt.Fprintln(w, out.String())
+	return err
+}
+
+// printTable prints rows of cells in columns. The first row is the head.
+func printTable(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// number prints n with separators, and a dash for what is not known.
+func number(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	digits := fmt.Sprint(*n)
+	var out strings.Builder
+	for i, d := range digits {
+		if i > 0 && digits[i-1] != '-' && (len(digits)-i)%3 == 0 {
+			out.WriteByte(',')
+		}
+		out.WriteRune(d)
+	}
+	return out.String()
+}
+
+// text prints what may be unknown.
+func text(s *string, unknown string) string {
+	if s == nil {
+		return unknown
+	}
+	return *s
+}
+
+// size prints a number of bytes.
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, names := float64(n)/unit, "KMGTPE"
+	for f >= unit && len(names) > 1 {
+		f, names = f/unit, names[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", f, names[0])
+}
+
+// isTerminal tells whether somebody watches w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,144 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"appview/store"
+)
+
+// Exit codes. They are part of the interface: never renumber.
+const (
+	exitOK      = 0
+	exitError   = 1
+	exitUsage   = 2
+	exitLocked  = 3
+	exitDamaged = 4
+	exitSignal  = 130
+)
+
+const rootHelp = `appview keeps an exact index of atproto records: it finds every repo that has
+records of a collection, reads them from the hosts where they live, and serves
+them from one file.
+
+  appview demo                                   see it work, without any network
+  appview serve --collection xyz.statusphere.status
+                                                 index that collection and serve it
+Exit codes:
+  0    clean
+  1    error
+  2    usage: a flag, an argument or an APPVIEW_ variable is wrong
+  3    another process has the database open
+  4    the database cannot be read, or is newer than this program
+  130  a second signal: ended at once`
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// program is one run of the command line.
+type program struct {
+	environ []string // as os.Environ gives it
+	started bool     // a command has been found, with its flags and arguments
+}
+
+// Execute runs the command line of this process and returns its exit code. The
+// first signal asks the command to end; a second one does not wait for it.
+func Execute() int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr) }()
+	for asked := false; ; asked = true {
+		select {
+		case code := <-done:
+			return code
+		case <-signals:
+			if asked {
+				return exitSignal
+			}
+			cancel()
+		}
+	}
+}
+
+// run runs one command line.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	p := &program{environ: environ}
+	root := p.newRoot() //nolint:contextcheck // the commands get it from ExecuteContext
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if !p.started {
+		err = usageError{err}
+	}
+	_, _ = fmt.Fprintln(stderr, "appview:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return exitCode(err)
+}
+
+// exitCode is the one map from errors to exit codes.
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, store.ErrLocked):
+		return exitLocked
+	case errors.Is(err, store.ErrNewer), errors.Is(err, store.ErrDamaged):
+		return exitDamaged
+	default:
+		return exitError
+	}
+}
+
+func (p *program) newRoot() *cobra.Command {
+	root := group(&cobra.Command{
+		Use:           "appview",
+		Short:         "Keeps an exact index of atproto records",
+		Long:          rootHelp,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			p.started = true
+			return p.applyEnv(cmd)
+		},
+	})
+	root.AddCommand(
+		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newStatsCommand(p),
+		newCheckCommand(), newDemoCommand(), newVersionCommand(),
+	)
+	return root
+}
+
+// group makes cmd a command that does nothing but hold others.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("unknown command %q: see %s --help", args[0], cmd.CommandPath())
+		}
+		return cmd.Help()
+	}
+	return cmd
+}

@@ -1,0 +1,133 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/spf13/cobra"
+
+	"appview/network"
+	"appview/server"
+)
+
+// Defaults of a server.
+const (
+	defaultListen       = "127.0.0.1:3000"
+	defaultDataDir      = "./appview-data"
+	defaultMaxJobs      = 2
+	defaultMaxHosts     = 128
+	defaultReposPerHost = 4
+)
+
+type serveOptions struct {
+	service     serviceConfig
+	collections []string
+	logLevel    string
+	logFormat   string
+}
+
+func newServeCommand(p *program) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Index the network and serve what was indexed",
+		Long: `Serve opens the database, goes on with unfinished jobs, and answers requests.
+
+With --collection it tracks a collection, and starts a job that reads it from the
+whole network, unless one is unfinished or was completed before.
+
+Every flag has an environment variable, shown in brackets; a flag beats it.
+` + envAdminKey + `, if set, is a key that has every permission. Otherwise a first start
+makes one, and writes it to admin.key in the data directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.service.adminKey = p.env(envAdminKey)
+			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.service.listen, "listen", defaultListen, "address to answer on")
+	f.StringVar(&o.service.dataDir, "data-dir", defaultDataDir, "directory of the database and the admin key")
+	f.StringVar(&o.service.relay, "relay", network.DefaultRelay, "relay that lists repos; it must offer listReposByCollection")
+	f.StringVar(&o.service.plc, "plc", network.DefaultPLC, "directory of did:plc identities")
+	f.StringSliceVar(&o.collections, "collection", nil, "collection to track; may be repeated, or separated by commas")
+	f.BoolVar(&o.service.allowPrivate, "allow-private-hosts", false, "let relay, directory and PDS hosts have private or loopback addresses, any port and plain http")
+	f.IntVar(&o.service.maxJobs, "max-jobs", defaultMaxJobs, "jobs over the network worked on at once; the others wait")
+	f.IntVar(&o.service.maxHosts, "max-hosts", defaultMaxHosts, "hosts read from at once, over all jobs")
+	f.IntVar(&o.service.reposPerHost, "repos-per-host", defaultReposPerHost, "repos read at once from one host, by a job")
+	f.Float64Var(&o.service.hostRPS, "host-rps", network.DefaultHostRPS, "requests a second to one host, over all jobs")
+	f.Float64Var(&o.service.plcRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
+	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
+	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
+		"repos-per-host", "host-rps", "plc-rps", "contact", "no-public-reads", "log-level", "log-format")
+	return cmd
+}
+
+// check finds every mistake in the options.
+func (o *serveOptions) check() error {
+	var errs []error
+	if o.service.adminKey != "" {
+		if err := server.CheckKey(o.service.adminKey); err != nil {
+			errs = append(errs, usagef("%s: %w", envAdminKey, err))
+		}
+	}
+	for _, text := range o.collections {
+		c, err := syntax.ParseNSID(text)
+		if err != nil {
+			errs = append(errs, usagef("collection %q is no valid NSID", text))
+		}
+		o.service.collections = append(o.service.collections, c)
+	}
+	for name, n := range map[string]int{
+		"--max-jobs": o.service.maxJobs, "--max-hosts": o.service.maxHosts, "--repos-per-host": o.service.reposPerHost,
+	} {
+		if n < 1 {
+			errs = append(errs, usagef("%s is %d, it must be at least 1", name, n))
+		}
+	}
+	for name, rps := range map[string]float64{"--host-rps": o.service.hostRPS, "--plc-rps": o.service.plcRPS} {
+		if !(rps > 0) {
+			errs = append(errs, usagef("%s is %g, it must be above 0", name, rps))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func serve(ctx context.Context, stderr io.Writer, o serveOptions) error {
+	log, err := newLog(stderr, o.logLevel, o.logFormat)
+	if err = errors.Join(err, o.check()); err != nil {
+		return err
+	}
+	if o.service.allowPrivate {
+		log.WarnContext(ctx, "private and loopback hosts are allowed: whoever can publish a DID document can make this machine ask any address it can reach")
+	}
+	s, err := openService(ctx, o.service, log)
+	if errors.Is(err, context.Canceled) {
+		return nil // asked to end before it had begun
+	}
+	if err != nil {
+		return err
+	}
+	s.announce(ctx)
+	// A start must not be refused because a job could not be created: what is
+	// served is there, and the next start tries again.
+	if err := s.track(ctx); err != nil {
+		log.ErrorContext(ctx, "tracked collections are not all covered", "err", err)
+	}
+	return s.run(ctx)
+}
+
+// announce tells the operator where everything is.
+func (s *service) announce(ctx context.Context) {
+	if s.keyFile != "" {
+		s.log.InfoContext(ctx, "admin key", "file", s.keyFile)
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("url", s.url), slog.String("listen", s.listener.Addr().String()),
+		slog.String("data_dir", s.cfg.dataDir), slog.String("relay", s.cfg.relay), slog.String("version", version()))
+}

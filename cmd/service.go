@@ -1,0 +1,233 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"golang.org/x/sync/errgroup"
+
+	"appview/backfill"
+	"appview/network"
+	"appview/server"
+	"appview/store"
+)
+
+// shutdownTimeout is how long everything may take to end after the first signal,
+// a little less than the five seconds that are promised.
+const shutdownTimeout = 4500 * time.Millisecond
+
+// serviceConfig is everything that can be set about a running server.
+type serviceConfig struct {
+	listen        string
+	dataDir       string
+	adminKey      string // beside those in the store; none if empty
+	relay, plc    string
+	contact       string // shown to hosts
+	allowPrivate  bool
+	hostRPS       float64
+	relayRPS      float64 // 0: the default
+	plcRPS        float64 // 0: the default
+	maxJobs       int
+	maxHosts      int
+	reposPerHost  int
+	collections   []syntax.NSID // tracked, with a job for each that never had one
+	noPublicReads bool
+}
+
+// service is a whole server: database, network, backfill and HTTP.
+type service struct {
+	cfg      serviceConfig
+	log      *slog.Logger
+	store    *store.Store
+	network  *network.Client
+	backfill *backfill.Backfill
+	server   *server.Server
+	listener net.Listener
+	url      string // where commands on this machine find it
+	keyFile  string // where they find its key, if it was put there now
+}
+
+// openService gets everything ready to run. What had to be done before the first
+// request is answered is done when it returns; nothing runs yet but the database.
+func openService(ctx context.Context, cfg serviceConfig, log *slog.Logger) (*service, error) {
+	s := &service{cfg: cfg, log: log}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *service) open(ctx context.Context) (err error) {
+	cfg, log := s.cfg, s.log
+	if err := openDataDir(cfg.dataDir); err != nil {
+		return err
+	}
+	if s.store, err = store.Open(store.Config{Path: filepath.Join(cfg.dataDir, databaseFile), Log: log}); err != nil {
+		return explainOpen(err)
+	}
+	if cfg.adminKey == "" {
+		if s.keyFile, err = bootstrapKey(ctx, s.store, cfg.dataDir, time.Now()); err != nil {
+			return err
+		}
+	}
+	s.network, err = network.New(network.Config{
+		Relay: cfg.relay, PLC: cfg.plc, AllowPrivate: cfg.allowPrivate, UserAgent: userAgent(cfg.contact),
+		HostRPS: cfg.hostRPS, RelayRPS: cfg.relayRPS, PLCRPS: cfg.plcRPS, Log: log,
+		// Whoever asks for more repos at once asks for more requests at once.
+		PerHost: max(network.DefaultPerHost, cfg.reposPerHost),
+	})
+	if err != nil {
+		return usageError{err}
+	}
+	s.backfill, err = backfill.New(backfill.Config{
+		Store: s.store, Network: s.network, Log: log,
+		MaxJobs: cfg.maxJobs, MaxHosts: cfg.maxHosts, ReposPerHost: cfg.reposPerHost,
+	})
+	if err != nil {
+		return usageError{err}
+	}
+	s.server, err = server.New(server.Config{
+		Store: s.store, Jobs: s.backfill, AdminKey: cfg.adminKey, Version: version(),
+		NoPublicReads: cfg.noPublicReads, Log: log,
+	})
+	if err != nil {
+		return usageError{err}
+	}
+	// Before the first request: a job that was asked to stop is shown as stopped.
+	if err := s.backfill.Recover(ctx); err != nil {
+		return err
+	}
+	return s.listen(ctx)
+}
+
+// listen opens the port and notes where it is.
+func (s *service) listen(ctx context.Context) (err error) {
+	s.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.listen)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen on %s: the port is in use: stop what uses it, or choose another with --listen: %w", s.cfg.listen, err)
+	case err != nil:
+		return fmt.Errorf("listen on %s: %w", s.cfg.listen, err)
+	}
+	s.url = localURL(s.listener.Addr())
+	return writeFile(filepath.Join(s.cfg.dataDir, urlFile), s.url+"\n")
+}
+
+// localURL is how a program on this machine reaches a listener.
+func localURL(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// track notes the configured collections, and creates a job for each of which
+// none is unfinished or was ever completed.
+func (s *service) track(ctx context.Context) error {
+	if len(s.cfg.collections) == 0 {
+		return nil
+	}
+	jobs, err := s.store.Jobs(ctx)
+	if err != nil {
+		return fmt.Errorf("look for jobs: %w", err)
+	}
+	for _, c := range s.cfg.collections {
+		if err := s.store.Track(ctx, c); err != nil {
+			return err
+		}
+		covered := false
+		for _, j := range jobs {
+			whole := j.Request == store.Request{Collection: c}
+			covered = covered || whole && (!j.Status.Final() || j.Status == store.StatusCompleted)
+		}
+		if covered {
+			continue
+		}
+		if _, err := s.backfill.Create(ctx, store.Request{Collection: c}); err != nil {
+			return fmt.Errorf("create job for %s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+// run serves and works until ctx ends or something fails, then ends everything
+// in the opposite order of its start. It leaves the database open when that
+// takes longer than shutdownTimeout: the file is whole at every moment.
+func (s *service) run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.server.Run(gctx, s.listener) })
+	g.Go(func() error { return s.backfill.Run(gctx) })
+	g.Go(func() error { return s.store.Run(gctx) })
+	g.Go(func() error {
+		select {
+		case <-s.store.Failed():
+			return fmt.Errorf("the database has failed, nothing more is written: %w", s.store.Err())
+		case <-gctx.Done():
+			return nil
+		}
+	})
+	done := make(chan error, 1)
+	go func() { done <- errors.Join(g.Wait(), s.close()) }()
+	<-gctx.Done()
+	s.log.InfoContext(ctx, "stopping")
+	late := time.NewTimer(shutdownTimeout)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return fmt.Errorf("not everything stopped within %s: ended with the database open", shutdownTimeout)
+	}
+}
+
+// close gives back what openService took.
+func (s *service) close() error {
+	var errs []error
+	if s.listener != nil {
+		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+		if err := os.Remove(filepath.Join(s.cfg.dataDir, urlFile)); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if s.network != nil {
+		s.network.Close()
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// explainOpen says what to do about a database that does not open.
+func explainOpen(err error) error {
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("%w: stop it, or choose another --data-dir", err)
+	case errors.Is(err, store.ErrNewer):
+		return fmt.Errorf("%w: run that version, or restore a backup from before it", err)
+	default:
+		return err
+	}
+}
+
+// userAgent is how the program shows itself to hosts.
+func userAgent(contact string) string {
+	if contact == "" {
+		contact = "its operator has set no contact"
+	}
+	return fmt.Sprintf("appview/%s (atproto index; %s)", version(), contact)
+}

@@ -1,0 +1,107 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"appview/store"
+)
+
+func TestMistakesInTheCallExitWithTwo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text    string
+		environ []string
+		args    string
+	}{
+		{`unknown command "srve"`, nil, "srve"},
+		{`unknown command "crate": see appview backfill --help`, nil, "backfill crate"},
+		{`unknown flag: --colection`, nil, "serve --colection a.b.c"},
+		{`unknown command "now" for "appview serve"`, nil, "serve now"},
+		{`accepts 1 arg(s), received 0`, nil, "backfill show"},
+		{`invalid argument "x" for "--max-jobs"`, nil, "serve --max-jobs x"},
+		{`--max-jobs is 0`, nil, "serve --max-jobs 0"},
+		{`--host-rps is 0`, nil, "serve --host-rps 0"},
+		{`collection "statusphere" is no valid NSID`, nil, "serve --collection statusphere"},
+		{`log level "loud" is none of`, nil, "serve --log-level loud"},
+		{`log format "xml" is neither`, nil, "serve --log-format xml"},
+		{`relay:`, nil, "serve --relay http://127.0.0.1:1"},
+		{`--url "nowhere" is no URL`, nil, "stats --url nowhere"},
+		{`names another machine: give its key`, nil, "stats --url https://appview.example.com"},
+		{`is not did/collection/rkey`, nil, "records get at://did:web:a.example"},
+		{`repos is -1`, nil, "demo --exit --repos -1"},
+		{`unknown variable APPVIEW_LISTN`, []string{"APPVIEW_LISTN=127.0.0.1:1"}, "version"},
+		{`unknown variable APPVIEW_EXIT`, []string{"APPVIEW_EXIT=1"}, "version"},
+		{`APPVIEW_MAX_JOBS is "many"`, []string{"APPVIEW_MAX_JOBS=many"}, "serve"},
+		{`APPVIEW_ADMIN_KEY: the admin key must begin with hv_`, []string{"APPVIEW_ADMIN_KEY=secret-secret-secret-secret"}, "serve"},
+		{`APPVIEW_ADMIN_KEY: the admin key has 8 characters`, []string{"APPVIEW_ADMIN_KEY=hv_short"}, "serve"},
+	} {
+		t.Run(c.text, func(t *testing.T) {
+			t.Parallel()
+			args := strings.Fields(c.args)
+			if args[0] == "serve" {
+				args = append(args, "--data-dir="+t.TempDir(), "--listen=127.0.0.1:0")
+			}
+			want(t, exitUsage, c.text, c.environ, args...)
+		})
+	}
+}
+
+func TestVariablesOfPlatformsAndOfOthersAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	environ := []string{
+		"APPVIEW_PORT=tcp://10.0.0.1:3000", "APPVIEW_PORT_3000_TCP_ADDR=10.0.0.1", "APPVIEW_SERVICE_HOST=10.0.0.1", "OTHER=1",
+		"APPVIEW_LISTEN=127.0.0.1:1", "APPVIEW_RELAY=", "APPVIEW_URL=http://127.0.0.1:1", "APPVIEW_KEY=x", "APPVIEW_ADMIN_KEY=x",
+	}
+	want(t, exitOK, "appview ", environ, "version")
+}
+
+func TestFlagBeatsVariable(t *testing.T) {
+	t.Parallel()
+	environ := []string{"APPVIEW_DATA_DIR=/nowhere/from-variable"}
+	want(t, exitError, "/nowhere/from-variable/appview.db", environ, "check")
+	want(t, exitError, "/nowhere/from-flag/appview.db", environ, "check", "--data-dir", "/nowhere/from-flag")
+}
+
+func TestEverySettingOfServeHasItsVariable(t *testing.T) {
+	t.Parallel()
+	_, help, _ := runs(t, nil, "serve", "--help")
+	for _, flag := range []string{
+		"listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts", "repos-per-host", "host-rps",
+		"log-level", "log-format",
+	} {
+		if !strings.Contains(help, "--"+flag+" ") || !strings.Contains(help, "["+envName(flag)+"]") {
+			t.Errorf("--%s and %s are not in:\n%s", flag, envName(flag), help)
+		}
+	}
+}
+
+func TestErrorsHaveTheirExitCode(t *testing.T) {
+	t.Parallel()
+	for err, code := range map[error]int{
+		nil:                                   exitOK,
+		errors.New("x"):                       exitError,
+		usagef("x"):                           exitUsage,
+		fmt.Errorf("x: %w", store.ErrLocked):  exitLocked,
+		fmt.Errorf("x: %w", store.ErrNewer):   exitDamaged,
+		fmt.Errorf("x: %w", store.ErrDamaged): exitDamaged,
+	} {
+		if got := exitCode(err); got != code {
+			t.Errorf("%v: %d, want %d", err, got, code)
+		}
+		if !strings.Contains(rootHelp, fmt.Sprintf("\n  %-3d  ", code)) {
+			t.Errorf("--help does not explain %d", code)
+		}
+	}
+}
+
+func TestHelpIsNoError(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"", "--help", "help serve", "backfill", "records --help", "--version"} {
+		if code, stdout, _ := runs(t, nil, strings.Fields(args)...); code != exitOK || stdout == "" {
+			t.Errorf("%q: %d %q", args, code, stdout)
+		}
+	}
+}

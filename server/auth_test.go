@@ -1,0 +1,166 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// concrete is a path of the route with its wildcards filled in.
+func (rt route) concrete() string {
+	return strings.ReplaceAll(rt.path, "{id}", "00000000-0000-4000-8000-000000000000")
+}
+
+// key stores a key with permissions.
+func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Permission) string {
+	r.t.Helper()
+	k := store.APIKey{ID: uuid.New(), Name: "test", Prefix: secret[:6], CreatedAt: time.Now()}
+	for _, p := range permissions {
+		k.Permissions = append(k.Permissions, string(p))
+	}
+	if change != nil {
+		change(&k)
+	}
+	r.check(r.store.PutAPIKey(r.t.Context(), secret, k))
+	return secret
+}
+
+func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	all := []Permission{BackfillCreate, BackfillRead, RecordsRead, StatsRead}
+	for _, rt := range r.server.routes() {
+		if !strings.HasPrefix(rt.path, adminSpace) {
+			if rt.permission != "" {
+				t.Errorf("%s wants a permission outside the admin API", rt.path)
+			}
+			if a := r.do(rt.method, rt.concrete(), "", "Authorization", ""); a.status == 401 || a.status == 403 {
+				t.Errorf("%s without a key: %d", rt.path, a.status)
+			}
+			continue
+		}
+		if rt.permission == "" {
+			t.Errorf("%s %s is open to all", rt.method, rt.path)
+			continue
+		}
+		a := r.do(rt.method, rt.concrete(), "{", "Authorization", "")
+		a.want(t, 401, "no key was sent")
+		if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
+			t.Errorf("%s: WWW-Authenticate %q", rt.path, got)
+		}
+		var others []Permission
+		for _, p := range all {
+			if p != rt.permission {
+				others = append(others, p)
+			}
+		}
+		bearer := "Bearer " + r.key("hv_all-but-"+string(rt.permission), nil, others...)
+		r.do(rt.method, rt.concrete(), "{", "Authorization", bearer).want(t, 403, "lacks the permission "+string(rt.permission))
+		bearer = "Bearer " + r.key("hv_only-"+string(rt.permission), nil, rt.permission)
+		if a := r.do(rt.method, rt.concrete(), "", "Authorization", bearer); a.status == 401 || a.status == 403 {
+			t.Errorf("%s %s with its permission: %d", rt.method, rt.path, a.status)
+		}
+	}
+}
+
+func TestKeysThatOpenNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.key("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, AllPermissions)
+	r.key("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, AllPermissions)
+	for header, text := range map[string]string{
+		"":                                      "no key was sent",
+		testKey:                                 "not of the Bearer scheme",
+		"Basic " + testKey:                      "not of the Bearer scheme",
+		"Bearer":                                "a key begins with hv_",
+		"Bearer ":                               "a key begins with hv_",
+		"Bearer xx_unknown":                     "a key begins with hv_",
+		"Bearer HV_unknown":                     "a key begins with hv_",
+		"Bearer hv_unknown":                     "not known here",
+		"Bearer " + testKey[:20]:                "not known here",
+		"Bearer " + testKey + "x":               "not known here",
+		"Bearer " + testKey + " x":              "holds a space",
+		"Bearer  " + testKey:                    "a key begins with hv_",
+		"Bearer hv_the key":                     "holds a space",
+		"Bearer hv_\u00e9":                      "holds a space or another character",
+		"Bearer hv_" + strings.Repeat("x", 600): "holds a space or another character",
+		"Bearer hv_revoked":                     "was revoked",
+		"Bearer hv_expired":                     "has expired",
+	} {
+		a := r.do(http.MethodPost, "/admin/backfill", "", "Authorization", header)
+		a.want(t, 401, text)
+		if !strings.Contains(a.body, "send the header `Authorization: Bearer hv_…`") || a.header.Get("WWW-Authenticate") != "Bearer" {
+			t.Errorf("%q: %s %v", header, a.body, a.header)
+		}
+	}
+	if n := r.jobsStored(); n != 0 {
+		t.Errorf("%d jobs were created", n)
+	}
+}
+
+func TestTwoAuthorizationHeadersAreRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.http.URL+"/admin/stats", nil)
+	r.check(err)
+	req.Header["Authorization"] = []string{"Bearer " + testKey, "Bearer " + testKey}
+	res, err := r.http.Client().Do(req)
+	r.check(err)
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("got %d", res.StatusCode)
+	}
+}
+
+func TestSchemeInAnyLetterCase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, scheme := range []string{"Bearer", "bearer", "BEARER", "bEaReR"} {
+		if a := r.do(http.MethodGet, "/admin/stats", "", "Authorization", scheme+" "+testKey); a.status != 200 {
+			t.Errorf("%s: %d %s", scheme, a.status, a.body)
+		}
+	}
+}
+
+func TestWithoutConfiguredKeyOnlyStoredKeysCount(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.AdminKey = "" })
+	r.get("/admin/stats").want(t, 401, "not known here")
+	r.key("hv_stored", nil, AllPermissions)
+	if a := r.do(http.MethodGet, "/admin/stats", "", "Authorization", "Bearer hv_stored"); a.status != 200 {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
+func TestKeyIsCheckedBeforeTheBodyIsRead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	tooLarge := strings.Repeat("x", 70<<10)
+	r.do(http.MethodPost, "/admin/backfill", tooLarge, "Authorization", "").want(t, 401, "no key was sent")
+	bearer := "Bearer " + r.key("hv_reader", nil, BackfillRead)
+	r.do(http.MethodPost, "/admin/backfill", tooLarge, "Authorization", bearer).want(t, 403, "backfill:create")
+}
+
+func TestConfiguredKeyMustBeGood(t *testing.T) {
+	t.Parallel()
+	st := newRig(t).store
+	for key, text := range map[string]string{
+		"secret-secret-secret-secret":   "must begin with hv_",
+		"hv_short":                      "has 8 characters, it needs at least 24",
+		"hv_with a space in the middle": "without spaces",
+	} {
+		_, err := New(Config{Store: st, Jobs: &idleJobs{}, AdminKey: key})
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%q: %v, want %q", key, err, text)
+		}
+	}
+	if _, err := New(Config{}); err == nil || !strings.Contains(fmt.Sprint(err), "no store\nno jobs") {
+		t.Errorf("empty config: %v", err)
+	}
+}

@@ -1,0 +1,204 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxBody is the longest request body.
+const maxBody = 64 << 10
+
+// jsonSpace is what may stand around a JSON value.
+const jsonSpace = " \t\r\n"
+
+// member is one name that a body may have, and where its value goes.
+type member struct {
+	name string
+	into *string
+}
+
+// decodeBody reads a JSON object whose members are strings. It is stricter than
+// encoding/json: names are exact, none comes twice, and nothing follows the
+// object. A mistyped name must not turn a small request into one for everything.
+func decodeBody(r io.Reader, members ...member) error {
+	data, err := io.ReadAll(r)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return err
+	case err != nil:
+		return badRequest("the body could not be read to its end")
+	}
+	return decodeObject(data, members)
+}
+
+func decodeObject(data []byte, members []member) error {
+	data = bytes.Trim(data, jsonSpace)
+	switch {
+	case len(data) == 0:
+		return nil // no body is {}
+	case !utf8.Valid(data):
+		return badRequest("the body is not UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	var first json.RawMessage
+	if err := dec.Decode(&first); err != nil {
+		return badRequest("the body is not valid JSON: %s", syntaxOf(err))
+	}
+	if first[0] != '{' {
+		return badRequest("the body must be a JSON object, it is %s", kindOf(first[0]))
+	}
+	if rest := bytes.Trim(data[dec.InputOffset():], jsonSpace); len(rest) > 0 {
+		return badRequest("the body must be one JSON object, but something follows it")
+	}
+	return decodeMembers(first, members)
+}
+
+func decodeMembers(object []byte, members []member) error {
+	dec := json.NewDecoder(bytes.NewReader(object))
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("read checked object: %w", err)
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("read checked object: %w", err)
+		}
+		name, _ := token.(string)
+		i := slices.IndexFunc(members, func(m member) bool { return m.name == name })
+		switch {
+		case i < 0:
+			return unknownMember(name, members)
+		case seen[name]:
+			return badRequest("%s is given twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return fmt.Errorf("read checked object: %w", err)
+		}
+		if err := decodeString(name, value, members[i].into); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeString(name string, value json.RawMessage, into *string) error {
+	switch value[0] {
+	case 'n':
+		return nil // null is left out
+	case '"':
+	default:
+		return badRequest("%s must be a string, it is %s", name, kindOf(value[0]))
+	}
+	if err := json.Unmarshal(value, into); err != nil {
+		return fmt.Errorf("read checked string: %w", err)
+	}
+	if *into == "" {
+		return badRequest("%s is an empty string: leave it out to ask for all", name)
+	}
+	return nil
+}
+
+func unknownMember(name string, members []member) error {
+	if len(members) == 0 {
+		return badRequest("unknown member %s: nothing is needed in this body", quoted(name))
+	}
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = m.name
+		if strings.EqualFold(m.name, name) {
+			return badRequest("unknown member %s: write %s", quoted(name), m.name)
+		}
+	}
+	return badRequest("unknown member %s: the body may have %s", quoted(name), strings.Join(names, ", "))
+}
+
+// syntaxOf says what is wrong with a JSON text.
+func syntaxOf(err error) string {
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("%s, at byte %d", syntax, syntax.Offset)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends too early"
+	default:
+		return err.Error()
+	}
+}
+
+// kindOf names the kind of a JSON value by its first byte.
+func kindOf(first byte) string {
+	switch first {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	default:
+		return "a number"
+	}
+}
+
+// maxQuoted bounds what an error repeats of what the client sent.
+const maxQuoted = 100
+
+// quoted shows what a client sent, cut to a readable length.
+func quoted(s string) string {
+	if len(s) > maxQuoted {
+		return strconv.Quote(s[:maxQuoted]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// query reads the parameters of a request. Only those named are known, each may
+// come once, and none may be empty.
+func query(r *http.Request, known ...string) (map[string]string, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("the query cannot be read: %s", err)
+	}
+	params := make(map[string]string, len(values))
+	for name, list := range values {
+		switch {
+		case len(known) == 0:
+			return nil, badRequest("unknown parameter %s: this route takes none", quoted(name))
+		case !slices.Contains(known, name):
+			return nil, badRequest("unknown parameter %s: this route takes %s", quoted(name), strings.Join(known, ", "))
+		case len(list) > 1:
+			return nil, badRequest("%s is given twice", name)
+		case list[0] == "":
+			return nil, badRequest("%s is empty: leave it out instead", name)
+		}
+		params[name] = list[0]
+	}
+	return params, nil
+}
+
+// limitOf reads a limit parameter.
+func limitOf(text string, standard, most int) (int, error) {
+	if text == "" {
+		return standard, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return 0, badRequest("limit must be a number from 1 to %d, it is %s", most, quoted(text))
+	}
+	return n, nil
+}

@@ -1,0 +1,168 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"strconv"
+)
+
+// reply is what an endpoint answers with.
+type reply struct {
+	status   int
+	location string // header, if not empty
+	body     any
+}
+
+func ok(body any) reply { return reply{status: http.StatusOK, body: body} }
+
+// endpoint computes a reply. It never sees the ResponseWriter.
+type endpoint func(r *http.Request) (reply, error)
+
+// answer writes what an endpoint replies.
+func (s *Server) answer(e endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		rep, err := e(r)
+		if err == nil {
+			if rep.location != "" {
+				w.Header().Set("Location", rep.location)
+			}
+			err = writeJSON(w, rep.status, rep.body)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+// stream is for answers too long to be computed first. An error that comes after
+// the first byte breaks the connection: a client must never take a part for the whole.
+func (s *Server) stream(f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := f(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+// fail writes an error in the shape of the path's audience.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f := toFailure(err)
+	id := w.Header().Get(requestIDHeader)
+	if f.status == http.StatusInternalServerError {
+		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "request_id", id, "err", err)
+	} else {
+		id = ""
+	}
+	if begun(w) {
+		panic(http.ErrAbortHandler) // net/http's way to break the connection
+	}
+	maps.Copy(w.Header(), f.headers)
+	var body any = adminError{Error: f.text, RequestID: id}
+	if isXRPC(r) {
+		name := f.name
+		if name == "" {
+			name = xrpcName(f.status)
+		}
+		body = xrpcError{Error: name, Message: f.text}
+	}
+	if err := writeJSON(w, f.status, body); err != nil {
+		s.log.ErrorContext(r.Context(), "write error answer", "path", r.URL.Path, "err", err)
+	}
+}
+
+// writeJSON encodes first and writes then, so that what cannot be encoded can
+// still be answered with an error.
+func writeJSON(w http.ResponseWriter, status int, body any) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // records come out as their authors wrote them
+	if err := enc.Encode(body); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
+	w.WriteHeader(status)
+	_, _ = w.Write(buf.Bytes()) // fails only if the client has gone
+	return nil
+}
+
+// requestIDHeader carries the name of the request in the log.
+const requestIDHeader = "X-Request-Id"
+
+// Handler answers all requests.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
+	s.serving.RLock()
+	defer s.serving.RUnlock()
+	if s.closed {
+		panic(http.ErrAbortHandler) // a connection that came too late
+	}
+	w := &writer{ResponseWriter: rw}
+	w.Header().Set(requestIDHeader, rand.Text())
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	defer s.recovered(w, r)
+	if !isClean(r.URL.Path) { // the mux would answer with a redirect, as HTML
+		s.dispatch(nil).ServeHTTP(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// isClean tells whether a path is written the way the mux writes it.
+func isClean(p string) bool {
+	clean := path.Clean(p)
+	return clean == p || (clean != "/" && clean+"/" == p)
+}
+
+// recovered answers a request whose handler panicked. The cause goes to the log only.
+func (s *Server) recovered(w *writer, r *http.Request) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if err, isErr := cause.(error); isErr && errors.Is(err, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	s.fail(w, r, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+}
+
+// writer knows whether an answer has begun.
+type writer struct {
+	http.ResponseWriter
+
+	begun bool
+}
+
+// WriteHeader begins the answer.
+func (w *writer) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write begins the answer if nothing has.
+func (w *writer) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func begun(w http.ResponseWriter) bool {
+	own, isOwn := w.(*writer)
+	return isOwn && own.begun
+}
+
+// detached is the context of a write: a client that goes away must not leave it
+// in doubt whether the write was made.
+func detached(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }

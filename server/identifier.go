@@ -1,0 +1,59 @@
+package server
+
+import (
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// Lengths of identifiers, as the specification has them.
+const (
+	maxNSID = 317
+	maxDID  = 2048
+)
+
+// parseCollection reads a collection that a client has named. Empty is none.
+func parseCollection(text string) (syntax.NSID, error) {
+	if text == "" {
+		return "", nil
+	}
+	nsid, err := syntax.ParseNSID(text)
+	if err == nil {
+		return nsid, nil
+	}
+	why := "it must be letters, digits and hyphens in segments separated by dots, the last one letters and digits only"
+	switch {
+	case len(text) > maxNSID:
+		return "", badRequest("collection is no valid NSID: it has %d characters, at most %d are allowed", len(text), maxNSID)
+	case strings.HasPrefix(text, "."), strings.HasSuffix(text, "."), strings.Contains(text, ".."):
+		why = "a segment is empty"
+	case strings.Count(text, ".") < 2:
+		why = "it needs at least three segments, as in com.example.thing"
+	}
+	return "", badRequest("collection %s is no valid NSID: %s", quoted(text), why)
+}
+
+// parseDID reads a DID that a client has named. Empty is none.
+func parseDID(text string) (syntax.DID, error) {
+	if text == "" {
+		return "", nil
+	}
+	did, err := syntax.ParseDID(text)
+	if err == nil {
+		return did, nil
+	}
+	why := "it must be did:, a method, a colon and letters, digits or any of . _ : % -"
+	rest, isDID := strings.CutPrefix(text, "did:")
+	method, id, hasID := strings.Cut(rest, ":")
+	switch {
+	case len(text) > maxDID:
+		return "", badRequest("did is no valid DID: it has %d characters, at most %d are allowed", len(text), maxDID)
+	case !isDID:
+		why = "it must begin with did: (a handle is not a DID)"
+	case method != strings.ToLower(method):
+		why = "its method must be in lower case"
+	case !hasID || id == "":
+		why = "nothing follows its method"
+	}
+	return "", badRequest("did %s is no valid DID: %s", quoted(text), why)
+}

@@ -1,0 +1,286 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atdata"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"appview/record"
+	"appview/store"
+)
+
+const (
+	testKey = "hv_the-key-of-these-tests-0123"
+	status  = syntax.NSID("xyz.statusphere.status")
+	note    = syntax.NSID("com.example.note")
+	alice   = syntax.DID("did:plc:alice7777777777777777777")
+	bob     = syntax.DID("did:plc:bob777777777777777777777")
+	carol   = syntax.DID("did:web:carol.example.com")
+)
+
+// rig is a server over a real store, with jobs that nobody works on.
+type rig struct {
+	t      *testing.T
+	store  *store.Store
+	jobs   *idleJobs
+	server *Server
+	http   *httptest.Server
+	logs   *logBuffer
+	rev    syntax.TID
+}
+
+// idleJobs keeps jobs in the store and starts nothing.
+type idleJobs struct {
+	store *store.Store
+
+	mu      sync.Mutex
+	fail    error
+	panics  bool
+	created []store.Request
+	waiting string
+	repos   float64
+	records float64
+}
+
+func (j *idleJobs) Create(ctx context.Context, req store.Request) (store.Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.panics {
+		panic("a secret cause")
+	}
+	if j.fail != nil {
+		return store.Job{}, j.fail
+	}
+	if err := ctx.Err(); err != nil {
+		return store.Job{}, err
+	}
+	j.created = append(j.created, req)
+	return j.store.CreateJob(ctx, uuid.New(), req, nil)
+}
+
+func (j *idleJobs) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) {
+	return j.store.CancelJob(ctx, id)
+}
+
+func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.waiting, j.repos, j.records
+}
+
+// logBuffer is a log that tests read.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func newRig(t *testing.T, change ...func(*Config)) *rig {
+	t.Helper()
+	st, err := store.Open(store.Config{
+		Path: filepath.Join(t.TempDir(), "appview.db"), FlushEvery: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &rig{t: t, store: st, jobs: &idleJobs{store: st}, logs: &logBuffer{}, rev: syntax.NewTID(1_700_000_000_000_000, 0)}
+	cfg := Config{
+		Store: st, Jobs: r.jobs, AdminKey: testKey, Version: "v-test",
+		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	if r.server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	r.http = httptest.NewServer(r.server.Handler())
+	t.Cleanup(r.http.Close)
+	return r
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r *rig) do(method, path, body string, header ...string) answer {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.http.URL+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+testKey)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Del(header[i])
+		if header[i+1] != "" {
+			req.Header.Set(header[i], header[i+1])
+		}
+	}
+	res, err := r.http.Client().Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer{res.StatusCode, res.Header, string(data)}
+}
+
+func (r *rig) get(path string) answer { r.t.Helper(); return r.do(http.MethodGet, path, "") }
+
+// want fails unless the answer has the status and its error holds the text.
+func (a answer) want(t *testing.T, status int, text string) {
+	t.Helper()
+	var e struct{ Error, Message string }
+	_ = json.Unmarshal([]byte(a.body), &e)
+	if a.status != status || !strings.Contains(e.Error+" "+e.Message, text) {
+		t.Errorf("got %d %s, want %d with %q", a.status, a.body, status, text)
+	}
+}
+
+func (a answer) decode(t *testing.T, into any) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(a.body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		t.Fatalf("answer %d %s: %v", a.status, a.body, err)
+	}
+}
+
+// create makes a job and returns its id.
+func (r *rig) create(body string) uuid.UUID {
+	r.t.Helper()
+	a := r.do(http.MethodPost, "/admin/backfill", body)
+	if a.status != http.StatusCreated {
+		r.t.Fatalf("create: %d %s", a.status, a.body)
+	}
+	var ref jobRef
+	a.decode(r.t, &ref)
+	return ref.ID
+}
+
+// verified is a record that can be proved.
+func verified(t *testing.T, rkey, value string) store.Listed {
+	t.Helper()
+	data, err := atdata.UnmarshalJSON([]byte(value))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := atdata.MarshalCBOR(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := cid.V1Builder{Codec: cid.DagCBOR, MhType: multihash.SHA2_256}.Sum(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := record.FromJSON([]byte(value), id.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body}
+}
+
+// text is a record with a text.
+func text(t *testing.T, rkey, text string) store.Listed {
+	t.Helper()
+	return verified(t, rkey, fmt.Sprintf(`{"$type":"com.example.note","text":%q}`, text))
+}
+
+// settle runs a whole job over one repo: it reads the records given, in one page.
+func (r *rig) settle(did syntax.DID, account string, records map[syntax.NSID][]store.Listed) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	job, err := r.store.CreateJob(ctx, uuid.New(), store.Request{DID: did}, nil)
+	r.check(err)
+	_, err = r.store.StartJob(ctx, job.Seq)
+	r.check(err)
+	r.settleIn(job, did, account, records, store.Verdict{Class: store.ClassDone, Reason: "exact"})
+	r.check(r.store.EndDiscovery(ctx, job.Seq, ""))
+	_, err = r.store.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
+	r.check(err)
+}
+
+// settleIn finds a repo in a job and settles it.
+func (r *rig) settleIn(job store.Job, did syntax.DID, account string, records map[syntax.NSID][]store.Listed, v store.Verdict) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	_, err := r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}})
+	r.check(err)
+	r.wait(func(done func(error)) error { return r.store.Rehost(ctx, job.Seq, did, "", "https://pds.test", done) })
+	r.rev = syntax.NewTID(r.rev.Time().UnixMicro()+1, 0)
+	set := store.Settlement{
+		DID: did, Account: account,
+		Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords},
+		Judge:   func(store.Tally, bool) store.Verdict { return v },
+	}
+	for c, list := range records {
+		set.Reading.Segments = append(set.Reading.Segments, store.Segment{Collection: c, Records: list})
+		set.Complete = append(set.Complete, c)
+	}
+	r.wait(func(done func(error)) error { return r.store.Settle(ctx, job.Seq, set, done) })
+}
+
+func (r *rig) wait(f func(done func(error)) error) {
+	r.t.Helper()
+	done := make(chan error, 1)
+	r.check(f(func(err error) { done <- err }))
+	select {
+	case err := <-done:
+		r.check(err)
+	case <-time.After(10 * time.Second):
+		r.t.Fatal("the store did not answer")
+	}
+}
+
+func (r *rig) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// jobsStored is how many jobs there are.
+func (r *rig) jobsStored() int {
+	r.t.Helper()
+	jobs, err := r.store.Jobs(r.t.Context())
+	r.check(err)
+	return len(jobs)
+}

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+)
+
+// route is one thing that can be asked for.
+type route struct {
+	method     string // GET also answers HEAD
+	path       string // a pattern of http.ServeMux
+	permission Permission
+	handler    http.Handler
+}
+
+// Paths are grouped by audience, which decides about keys and the shape of errors.
+const (
+	adminSpace = "/admin/"
+	apiSpace   = "/api/"
+	xrpcSpace  = "/xrpc/"
+)
+
+// routes is everything that is served. An empty permission is open to all.
+func (s *Server) routes() []route {
+	list := []route{
+		{http.MethodPost, "/admin/backfill", BackfillCreate, s.answer(s.createBackfill)},
+		{http.MethodGet, "/admin/backfill/status", BackfillRead, s.answer(s.listBackfills)},
+		{http.MethodGet, "/admin/backfill/{id}", BackfillRead, s.answer(s.showBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, s.answer(s.cancelBackfill)},
+
+		{http.MethodGet, "/admin/records", RecordsRead, s.answer(s.listRecords(maxAdminPage))},
+		{http.MethodGet, "/admin/records/export", RecordsRead, s.stream(s.exportRecords)},
+		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
+
+		{http.MethodGet, "/health", "", s.answer(s.health)},
+		{http.MethodGet, "/ready", "", s.answer(s.ready)},
+	}
+	if s.cfg.NoPublicReads {
+		return list
+	}
+	return append(list,
+		route{http.MethodGet, "/api/records", "", s.answer(s.listRecords(maxPublicPage))},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.answer(s.xrpcGetRecord)},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.answer(s.xrpcListRecords)},
+	)
+}
+
+// newMux gives each path one handler for all its methods. Patterns with methods
+// would let the mux answer wrong methods itself, in plain text and before the
+// key is looked at.
+func (s *Server) newMux() *http.ServeMux {
+	byPath := map[string][]route{}
+	for _, rt := range s.routes() {
+		byPath[rt.path] = append(byPath[rt.path], rt)
+	}
+	mux := http.NewServeMux()
+	for path, routes := range byPath {
+		mux.Handle(path, s.dispatch(routes))
+	}
+	mux.Handle("/", s.dispatch(nil))
+	return mux
+}
+
+// dispatch chooses among the routes of one path: first the key, then the method,
+// then the permission, and only then anything else of the request.
+func (s *Server) dispatch(routes []route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var held grant
+		if isAdmin(r) {
+			w.Header().Set("Cache-Control", "no-store")
+			var err error
+			if held, err = s.authenticate(r); err != nil {
+				s.fail(w, r, err)
+				return
+			}
+		} else if isOpen(r) {
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+			if r.Method == http.MethodOptions && len(routes) > 0 {
+				preflight(w, routes)
+				return
+			}
+		}
+		rt, ok := choose(routes, r.Method)
+		switch {
+		case len(routes) == 0:
+			s.fail(w, r, unknownRoute(r))
+		case !ok:
+			s.fail(w, r, wrongMethod(r, routes))
+		case rt.permission != "" && !held.allows(rt.permission):
+			s.fail(w, r, forbidden(rt.permission))
+		default:
+			rt.handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+func choose(routes []route, method string) (route, bool) {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	for _, rt := range routes {
+		if rt.method == method {
+			return rt, true
+		}
+	}
+	return route{}, false
+}
+
+// allowed is the value of the Allow header for a path.
+func allowed(routes []route) string {
+	var list []string
+	for _, rt := range routes {
+		list = append(list, rt.method)
+		if rt.method == http.MethodGet {
+			list = append(list, http.MethodHead)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// preflight tells browsers that any page may read here.
+func preflight(w http.ResponseWriter, routes []route) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Methods", allowed(routes))
+	h.Set("Access-Control-Allow-Headers", "*")
+	h.Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func isAdmin(r *http.Request) bool {
+	return r.URL.Path+"/" == adminSpace || strings.HasPrefix(r.URL.Path, adminSpace)
+}
+
+func isXRPC(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, xrpcSpace) }
+
+// isOpen tells whether pages of other origins may read the path.
+func isOpen(r *http.Request) bool { return isXRPC(r) || strings.HasPrefix(r.URL.Path, apiSpace) }

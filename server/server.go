@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// Timeouts and sizes of one connection. An export sets its own write deadlines.
+const (
+	headerTimeout  = 10 * time.Second
+	readTimeout    = 30 * time.Second // header and body, of which there is at most maxBody
+	writeTimeout   = 60 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+)
+
+// drainTimeout is how long requests under way may take to end at a shutdown.
+const drainTimeout = 2 * time.Second
+
+// Jobs commands backfill jobs.
+type Jobs interface {
+	// Create stores a job and lets its worker start. It does not wait for the network.
+	Create(ctx context.Context, req store.Request) (store.Job, error)
+	// Cancel asks a job to stop. It fails with store.ErrMove when that cannot be asked of it now.
+	Cancel(ctx context.Context, id uuid.UUID) (store.Job, error)
+	// Progress tells what a job waits for, if it waits, and how fast it is now.
+	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
+}
+
+// Config says what the server answers from. Store and Jobs are needed.
+type Config struct {
+	Store         *store.Store
+	Jobs          Jobs
+	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
+	Version       string           // of the program, shown by stats and health
+	NoPublicReads bool             // do not answer reads without a key
+	Ready         func() error     // why the rest of the process is not ready; nil if it always is
+	Log           *slog.Logger     // default: nowhere
+	Now           func() time.Time // default: time.Now
+}
+
+// Server answers requests. It is made by New.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	mux     *http.ServeMux
+	exports chan struct{} // holds one token for each running export
+	pace    pace          // of export clients
+
+	serving sync.RWMutex // held for reading by every request
+	closed  bool         // guarded by serving
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Server, error) {
+	var errs []error
+	if cfg.Store == nil {
+		errs = append(errs, errors.New("no store"))
+	}
+	if cfg.Jobs == nil {
+		errs = append(errs, errors.New("no jobs"))
+	}
+	if cfg.AdminKey != "" {
+		errs = append(errs, CheckKey(cfg.AdminKey))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("configure server: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Log,
+		exports: make(chan struct{}, maxExports),
+		pace:    pace{write: exportWriteTimeout, window: exportWindow, rate: exportMinRate},
+	}
+	s.mux = s.newMux()
+	return s, nil
+}
+
+// Run answers requests that come to l until ctx ends, lets those under way end,
+// and returns when no handler runs any more. It closes l.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	// Requests outlive ctx: they are drained, not dropped.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	hs := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients' broken connections
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	served := make(chan error, 1)
+	go func() { served <- hs.Serve(l) }()
+	var err error
+	select {
+	case err = <-served:
+		err = fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+		drain, stop := context.WithTimeout(base, drainTimeout)
+		if hs.Shutdown(drain) != nil {
+			s.log.WarnContext(base, "requests did not end in time and are cut")
+		}
+		stop()
+		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+			err = fmt.Errorf("serve on %s: %w", l.Addr(), e)
+		}
+	}
+	cancel()
+	errClose := hs.Close()
+	s.close()
+	return errors.Join(err, errClose)
+}
+
+// close waits for the handlers, which Shutdown and Close of net/http do not.
+func (s *Server) close() {
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	s.closed = true
+}

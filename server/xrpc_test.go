@@ -1,0 +1,161 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+const (
+	getRecord   = "/xrpc/com.atproto.repo.getRecord"
+	listRecords = "/xrpc/com.atproto.repo.listRecords"
+)
+
+// wantXRPC fails unless the answer is an XRPC error of that name.
+func (a answer) wantXRPC(t *testing.T, status int, name, text string) {
+	t.Helper()
+	var e map[string]string
+	if err := json.Unmarshal([]byte(a.body), &e); err != nil || a.status != status || e["error"] != name || !strings.Contains(e["message"], text) || len(e) != 2 {
+		t.Errorf("got %d %s, want %d %s with %q", a.status, a.body, status, name, text)
+	}
+}
+
+func TestGetRecordAnswersAsTheLexiconSays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	rec := text(t, "self", "hello")
+	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	query := "?repo=" + string(alice) + "&collection=com.example.note&rkey=self"
+	want := fmt.Sprintf(`{"uri":"at://%s/com.example.note/self","cid":"%s","value":{"text":"hello","$type":"com.example.note"}}`, alice, rec.Body.CID) + "\n"
+	for _, q := range []string{query, query + "&cid=" + rec.Body.CID.String(), query + "&unknown=x"} {
+		if a := r.do(http.MethodGet, getRecord+q, "", "Authorization", ""); a.status != 200 || a.body != want {
+			t.Errorf("%s: %d %s, want %s", q, a.status, a.body, want)
+		}
+	}
+	other := text(t, "self", "other").Body.CID.String()
+	for q, text := range map[string]string{
+		query + "&cid=" + other:                     "Could not locate record: at://" + string(alice) + "/com.example.note/self",
+		strings.Replace(query, "self", "other", 1):  "Could not locate record: at://" + string(alice) + "/com.example.note/other",
+		strings.Replace(query, "note", "other", 1):  "Could not locate record",
+		strings.Replace(query, "alice", "nobod", 1): "Could not locate record",
+	} {
+		r.get(getRecord+q).wantXRPC(t, 400, "RecordNotFound", text)
+	}
+}
+
+func TestListRecordsPagesBothWays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 130), status: texts(t, 2)})
+	r.settle(carol, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	var want []string
+	for _, l := range texts(t, 130) {
+		want = append(want, "at://"+string(alice)+"/com.example.note/"+l.RKey.String())
+	}
+	base := listRecords + "?repo=" + string(alice) + "&collection=com.example.note"
+	for limit, pages := range map[int]int{0: 3, 1: 130, 49: 3, 50: 3, 51: 3, 65: 2, 99: 2, 100: 2} {
+		for _, reverse := range []bool{false, true} {
+			query := fmt.Sprintf("%s&reverse=%t", base, reverse)
+			if limit > 0 {
+				query += fmt.Sprintf("&limit=%d", limit)
+			}
+			got := r.pages(query)
+			flat := slices.Concat(got...)
+			if reverse {
+				slices.Reverse(flat)
+			}
+			if !slices.Equal(flat, want) || len(got) != pages {
+				t.Errorf("limit %d, reverse %t: %d pages, want %d: %v", limit, reverse, len(got), pages, got)
+			}
+		}
+	}
+	var first xrpcPage
+	r.get(base+"&limit=2&cursor=").decode(t, &first)
+	if first.Cursor != "key0128" {
+		t.Errorf("cursor %q is not the last record key", first.Cursor)
+	}
+	if a := r.get(strings.Replace(base, "note", "other", 1)); a.body != `{"records":[]}`+"\n" {
+		t.Errorf("a collection without records: %s", a.body)
+	}
+}
+
+func TestXRPCRequestsThatAreNotValid(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+	repo := "?repo=" + string(alice)
+	for path, text := range map[string]string{
+		getRecord:        `must have the property "repo"`,
+		getRecord + repo: `must have the property "collection"`,
+		getRecord + repo + "&collection=com.example.note":                        `must have the property "rkey"`,
+		getRecord + repo + "&collection=note&rkey=a":                             "no valid NSID",
+		getRecord + repo + "&collection=com.example.note&rkey=a%20b":             "no valid record key",
+		getRecord + repo + "&collection=com.example.note&rkey=a&rkey=b":          "rkey is given twice",
+		getRecord + repo + "&collection=com.example.note&rkey=key0001&cid=x":     "no valid CID",
+		getRecord + "?repo=alice.example.com&collection=com.example.note&rkey=a": "repo must be a DID, not a handle",
+		getRecord + "?repo=DID:x&collection=com.example.note&rkey=a":             "no valid DID",
+		listRecords:        `must have the property "repo"`,
+		listRecords + repo: `must have the property "collection"`,
+		listRecords + "?repo=alice.example.com&collection=com.example.note":       "repo must be a DID, not a handle",
+		listRecords + repo + "&collection=com.example.note&limit=0":               "limit must be a number from 1 to 100",
+		listRecords + repo + "&collection=com.example.note&limit=101":             "limit must be a number from 1 to 100",
+		listRecords + repo + "&collection=com.example.note&limit=ten":             "limit must be a number from 1 to 100",
+		listRecords + repo + "&collection=com.example.note&reverse=maybe":         "reverse must be true or false",
+		listRecords + repo + "&collection=com.example.note&cursor=a/b":            "no record key",
+		listRecords + repo + "&collection=com.example.note&a=%zz":                 "the query cannot be read",
+		listRecords + "?repo=did:web:unknown.example&collection=com.example.note": "Could not find repo: did:web:unknown.example",
+	} {
+		r.get(path).wantXRPC(t, 400, "InvalidRequest", text)
+	}
+}
+
+func TestInactiveReposAreNamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for account, name := range map[string]string{
+		"deactivated": "RepoDeactivated", store.AccountTakenDown: "RepoTakendown", "suspended": "RepoSuspended",
+		store.AccountNotFound: "RepoNotFound", "deleted": "RepoNotFound", "desynchronized": "RepoNotFound",
+	} {
+		r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+		r.settle(alice, account, nil)
+		query := "?repo=" + string(alice) + "&collection=com.example.note"
+		r.get(listRecords+query).wantXRPC(t, 400, name, string(alice))
+		r.get(getRecord+query+"&rkey=key0001").wantXRPC(t, 400, name, string(alice))
+		r.settle(alice, store.AccountActive, nil)
+		if a := r.get(getRecord + query + "&rkey=key0001"); a.status != 200 {
+			t.Errorf("%s, then active again: %d %s", account, a.status, a.body)
+		}
+	}
+}
+
+func TestUnknownXRPCMethods(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, path := range []string{"/xrpc/com.atproto.repo.describeRepo", "/xrpc/", "/xrpc/a/b"} {
+		a := r.get(path)
+		a.wantXRPC(t, 501, "MethodNotImplemented", "Method Not Implemented")
+		if a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s cannot be read by other origins", path)
+		}
+	}
+	r.do(http.MethodPost, getRecord, "").wantXRPC(t, 405, "InvalidRequest", "use GET, HEAD")
+}
+
+func TestPublicReadsCanBeTurnedOff(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.NoPublicReads = true })
+	r.get(getRecord).wantXRPC(t, 501, "MethodNotImplemented", "")
+	r.get(listRecords).wantXRPC(t, 501, "MethodNotImplemented", "")
+	r.get("/api/records?collection=com.example.note").want(t, 404, "there is no route")
+	if a := r.get("/admin/records?collection=com.example.note"); a.status != 200 {
+		t.Errorf("admin: %d", a.status)
+	}
+}
