@@ -104,7 +104,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, store.ErrLocked):
 		return exitLocked
-	case errors.Is(err, store.ErrNewer), errors.Is(err, store.ErrDamaged):
+	case errors.Is(err, store.ErrNewer), errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDamaged):
 		return exitDamaged
 	default:
 		return exitError
