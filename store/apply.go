@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -111,38 +112,59 @@ func (r recordRow) same(b record.Body) bool {
 	return r.verified() || (!b.Verified && bytes.Equal(r.data(), b.Data))
 }
 
-// remove deletes a stored record and notes the deletion. It reports whether
-// there was one that rev may delete.
-func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (bool, error) {
+// maxRemovals bounds the records of a repo that are deleted in one transaction.
+// What is more goes in the next ones.
+const maxRemovals = 5_000
+
+// errAgain says that a change is done in part: what it has done is to be
+// committed, and the rest applied in the next transaction.
+var errAgain = errors.New("done in part")
+
+// removal is what became of a record that is to be deleted.
+type removal int
+
+const (
+	wasAbsent removal = iota
+	removed
+	kept // it is known at a later rev
+)
+
+// remove deletes a stored record as of rev, and notes the deletion. It fails with
+// errAgain, before it has done anything, when the transaction has deleted enough.
+func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (removal, error) {
 	b, err := r.g.collection(c, false)
 	if err != nil || b == nil || r.rid == 0 {
-		return false, err
+		return wasAbsent, err
 	}
 	key := recordKey(r.rid, rkey)
 	old := b.records.Get(key)
 	if old == nil {
-		return false, nil
+		return wasAbsent, nil
 	}
 	row, err := parseRecordRow(old)
 	if err != nil {
-		return false, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, rkey, err)
+		return wasAbsent, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, rkey, err)
 	}
 	if row.rev() > rev.Integer() {
-		return false, nil
+		return kept, nil
 	}
+	if r.removals == maxRemovals {
+		return kept, errAgain
+	}
+	r.removals++
 	if err := b.log.Delete(u64Key(row.seq())); err != nil {
-		return false, err
+		return wasAbsent, err
 	}
 	if err := b.records.Delete(key); err != nil {
-		return false, err
+		return wasAbsent, err
 	}
 	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.now, rev, key)); err != nil {
-		return false, err
+		return wasAbsent, err
 	}
 	h := r.repo.Collections[c]
 	h.Count--
 	r.repo.Collections[c] = h
-	return true, nil
+	return removed, nil
 }
 
 // appendDeletion encodes a row of the deletions bucket.
@@ -178,20 +200,20 @@ func (r *repoRow) stored(c syntax.NSID, down, below syntax.RecordKey) ([]syntax.
 }
 
 // purge deletes everything that is held of the repo.
-func (r *repoRow) purge() (deleted int64, err error) {
+func (r *repoRow) purge(tally *Tally) error {
 	for c := range r.repo.Collections {
 		keys, err := r.stored(c, "", "")
 		if err != nil {
-			return deleted, err
+			return err
 		}
 		for _, k := range keys {
 			if _, err := r.remove(c, k, lastRev); err != nil {
-				return deleted, err
+				return err
 			}
-			deleted++
+			tally.Deleted++
 		}
 	}
-	return deleted, nil
+	return nil
 }
 
 // lastRev is above every rev that a repo can have.

@@ -3,6 +3,8 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -385,4 +387,89 @@ func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	if len(seen) != 50 {
 		t.Errorf("newest gave %d records, want 50", len(seen))
 	}
+}
+
+func TestNoteOfAnAbsentRecordIsVoidOnceTheCollectionWasReadSince(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	b.again()
+	whale := b.job
+	b.owe(alice)
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "a"}}}
+	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Down: "a"}}}
+	if err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	// Another job sees the record, unchanged, at a later rev.
+	b.again()
+	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	last := settlement(alice, rev(4), store.Segment{Collection: note, Below: "a"})
+	last.Floor = rev(2)
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
+	wantRecords(t, b.s, 2)
+}
+
+func TestStepThatTheGuardRefusedIsNeverExact(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	first := b.job
+	b.owe(alice)
+	at := store.Position{First: rev(5), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "b"}}}
+	step := func(at syntax.TID, text string) store.Reading {
+		return store.Reading{Host: host, Rev: at, Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", text)}, Down: "b"}}}
+	}
+	if err := b.s.Save(t.Context(), first.Seq, alice, step(rev(5), "new"), at); err != nil {
+		t.Fatal(err)
+	}
+	b.again()
+	b.owe(alice)
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, step(rev(3), "old"), at); err != nil {
+		t.Fatal(err)
+	}
+	last := settlement(alice, rev(3), store.Segment{Collection: note, Below: "b"})
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
+	if got := b.row().Reasons; got["guarded true"] != 1 {
+		t.Errorf("settled with %v, although the guard refused a step", got)
+	}
+}
+
+func TestStepWithoutALowerEndIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "x"}}}
+	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{segment(note)}}
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err == nil {
+		t.Error("a step that stands for the whole collection is saved")
+	}
+}
+
+func TestLargeRepoIsDeletedInSteps(t *testing.T) {
+	t.Parallel()
+	var commits atomic.Int64
+	s := storetest.OpenConfig(t, store.Config{
+		Path:  filepath.Join(t.TempDir(), "appview.db"),
+		Hooks: store.Hooks{BeforeCommit: func() error { commits.Add(1); return nil }},
+	})
+	b := newBench(t, s)
+	const n = 12_000
+	var list []store.Listed
+	for i := n; i > 0; i-- {
+		list = append(list, listed(t, fmt.Sprintf("%06d", i), fmt.Sprint(i)))
+	}
+	b.mustRead(alice, rev(1), segment(note, list...))
+	b.again()
+	b.owe(alice)
+	before := commits.Load()
+	b.must(func(done func(error)) error {
+		return s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(2), segment(note, list[0])), done)
+	})
+	if got := commits.Load() - before; got < 3 {
+		t.Errorf("%d records were deleted in %d transactions", n-1, got)
+	}
+	if got, want := b.row().Tally, (store.Tally{Records: 1, Deleted: n - 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	wantRecords(t, s, 1)
 }

@@ -109,6 +109,13 @@ type Tally struct {
 // Unchanged is how many records the index held already.
 func (t Tally) Unchanged() int64 { return max(t.Records-t.Created-t.Updated, 0) }
 
+// note counts a record that was to be deleted.
+func (t *Tally) note(what removal) {
+	if what == removed {
+		t.Deleted++
+	}
+}
+
 func (t *Tally) add(o Tally) {
 	t.Records += o.Records
 	t.Created += o.Created

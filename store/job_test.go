@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -267,4 +268,45 @@ func TestPruneForgetsOldJobsAndDeletions(t *testing.T) {
 		t.Errorf("the job itself is %+v", got)
 	}
 	wantRecords(t, s, 1)
+}
+
+// TestHeldReposAreAllDiscovered has more repos than one step looks at, past the
+// numbers whose keys are no text.
+func TestHeldReposAreAllDiscovered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	const n = 42_000
+	dids := make([]syntax.DID, n)
+	for i := range dids {
+		dids[i] = syntax.DID(fmt.Sprintf("did:plc:%024d", i))
+	}
+	if _, err := b.s.Discover(t.Context(), b.job.Seq, store.Discovery{Listing: "l", DIDs: dids}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	rec := listed(t, "a", "1")
+	for _, did := range dids {
+		s := settlement(did, rev(1), segment(note, rec))
+		s.Reading.Host = ""
+		wg.Add(1)
+		if err := b.s.Settle(t.Context(), b.job.Seq, s, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			wg.Done()
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	b.again()
+	for done := false; !done; {
+		var err error
+		if done, err = b.s.DiscoverHeld(t.Context(), b.job.Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.row().TotalRepos; got != n {
+		t.Errorf("found %d of %d repos", got, n)
+	}
 }

@@ -86,21 +86,25 @@ func (s *Store) purge(ctx context.Context, id []byte) (int64, error) {
 	}
 }
 
-// resumePurges goes on with the deletions that an earlier process has left.
-func (s *Store) resumePurges(ctx context.Context) error {
-	var ids [][]byte
-	err := s.view(ctx, func(tx *bbolt.Tx) error {
+// openPurges lists the deletions that an earlier process has left.
+func openPurges(db *bbolt.DB) (ids [][]byte, err error) {
+	err = db.View(func(tx *bbolt.Tx) error {
 		return purges.bucket(tx).ForEach(func(k, _ []byte) error {
 			ids = append(ids, bytes.Clone(k))
 			return nil
 		})
 	})
-	for _, id := range ids {
-		if err == nil {
-			_, err = s.purge(ctx, id)
+	return ids, err
+}
+
+// resumePurges goes on with the deletions that an earlier process has left.
+func (s *Store) resumePurges(ctx context.Context) error {
+	for _, id := range s.purges {
+		if _, err := s.purge(ctx, id); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // purge does one step of a deletion, and reports whether it was the last.

@@ -29,6 +29,7 @@ type Repo struct {
 	Host        string               `json:"host,omitempty"` // its PDS when it was last read
 	Account     string               `json:"account"`        // AccountActive, or why it is not served
 	NotFoundAt  time.Time            `json:"not_found_at,omitzero"`
+	Floor       syntax.TID           `json:"floor,omitzero"` // the highest rev at which any collection was read completely
 	Collections map[syntax.NSID]Held `json:"collections"`
 }
 
@@ -40,16 +41,6 @@ type Held struct {
 
 // Active tells whether the repo's records are served.
 func (r Repo) Active() bool { return r.Account == AccountActive }
-
-// floor is the highest rev at which any collection was read completely. What is
-// older than it says nothing about the repo.
-func (r Repo) floor() syntax.TID {
-	var top syntax.TID
-	for _, h := range r.Collections {
-		top = max(top, h.Floor) // TIDs sort as strings
-	}
-	return top
-}
 
 // Count is the number of records that are served of a collection, and of the
 // repos that have them.
@@ -99,7 +90,7 @@ func (s *Store) Floor(ctx context.Context, did syntax.DID) (syntax.TID, error) {
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
 	}
-	return repo.floor(), err
+	return repo.Floor, err
 }
 
 // repoRow is a repo that a change works on. Its number is given when its first
@@ -109,6 +100,8 @@ type repoRow struct {
 	rid    rid // 0 while it has none
 	repo   Repo
 	before Repo // as stored: maps not shared with repo
+
+	removals int // records deleted in this change
 }
 
 func (g *group) repo(did syntax.DID) (*repoRow, error) {
@@ -170,7 +163,7 @@ func (r *repoRow) save() error {
 }
 
 func (r Repo) equal(o Repo) bool {
-	if r.Host != o.Host || r.Account != o.Account || !r.NotFoundAt.Equal(o.NotFoundAt) || len(r.Collections) != len(o.Collections) {
+	if r.Host != o.Host || r.Floor != o.Floor || r.Account != o.Account || !r.NotFoundAt.Equal(o.NotFoundAt) || len(r.Collections) != len(o.Collections) {
 		return false
 	}
 	for c, h := range r.Collections {

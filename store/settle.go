@@ -27,6 +27,7 @@ type Segment struct {
 	Rejected   []syntax.RecordKey // listed, but not what they claim to be: they count as present
 	Down       syntax.RecordKey   // empty: to the end
 	Below      syntax.RecordKey   // empty: from the beginning
+	Partial    bool               // something in it cannot be told: what it does not list is not absent
 }
 
 // Reading is what was read of one repo since the last commit about it.
@@ -65,25 +66,31 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if err != nil {
 			return err
 		}
-		if repo.repo.floor() > r.Rev {
-			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.floor(), ErrRevWentBack))
+		if repo.repo.Floor > r.Rev {
+			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.Floor, ErrRevWentBack))
 		}
-		var tally Tally
+		at := at
+		at.Tally, at.Guarded = Tally{}, false
 		if o.Position != nil {
-			tally = o.Position.Tally
+			at.Tally, at.Guarded = o.Position.Tally, o.Position.Guarded
 		}
 		for _, seg := range r.Segments {
-			if _, err := repo.apply(seg, r, &tally, func(k syntax.RecordKey) error {
+			if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
+				return refuse(fmt.Errorf("save pages of %s: %s has no lower end", did, seg.Collection))
+			}
+			guarded, err := repo.apply(seg, r, &at.Tally, func(k syntax.RecordKey) error {
 				return w.absent.Put(absentKey(did, seg.Collection, k), []byte(r.Rev))
-			}); err != nil {
+			})
+			if err != nil {
 				return err
 			}
+			at.Guarded = at.Guarded || guarded
 		}
 		if err := repo.save(); err != nil {
 			return err
 		}
-		at.Tally = tally
-		o.Position = &at
+		// The repo gets on: what went wrong before does not count any more.
+		o = Owed{DID: did, Host: o.Host, Moved: o.Moved, Position: &at}
 		return w.putOwed(o)
 	}})
 }
@@ -167,48 +174,73 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 		return err
 	}
 	rev := t.Reading.Rev
-	if floor := repo.repo.floor(); rev != "" && floor > rev {
-		return refuse(fmt.Errorf("%s at %s, read before at %s: %w", t.DID, rev, floor, ErrRevWentBack))
+	if rev != "" && repo.repo.Floor > rev {
+		return refuse(fmt.Errorf("%s at %s, read before at %s: %w", t.DID, rev, repo.repo.Floor, ErrRevWentBack))
 	}
-	var tally Tally
+	tally, guarded := o.Carry, false
 	if o.Position != nil {
-		tally = o.Position.Tally
+		tally.add(o.Position.Tally)
+		guarded = o.Position.Guarded
 	}
-	guarded := false
-	for _, seg := range t.Reading.Segments {
-		held, err := repo.apply(seg, t.Reading, &tally, func(k syntax.RecordKey) error {
-			gone, err := repo.remove(seg.Collection, k, rev)
-			if gone {
-				tally.Deleted++
-			}
-			guarded = guarded || !gone
-			return err
+	before := tally
+	held, err := g.bring(w, repo, t, &tally)
+	if errors.Is(err, errAgain) {
+		o.Carry.add(Tally{
+			Created: tally.Created - before.Created, Updated: tally.Updated - before.Updated, Deleted: tally.Deleted - before.Deleted,
 		})
-		if err != nil {
+		if err := errors.Join(repo.save(), w.putOwed(o)); err != nil {
 			return err
 		}
-		guarded = guarded || held
+		return errAgain
 	}
-	if len(t.Complete) > 0 {
-		n, err := repo.sweep(w, t.Complete)
-		if err != nil {
-			return err
-		}
-		tally.Deleted += n
-		for _, c := range t.Complete {
-			if h := repo.repo.Collections[c]; repo.rid != 0 && h.Floor < t.Floor {
-				h.Floor = t.Floor
-				repo.repo.Collections[c] = h
-			}
-		}
-	}
-	if err := repo.account(t, &tally, g.now); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.close(j, w, o, t, tally, t.Judge(tally, guarded))
+	return g.close(j, w, o, t, tally, t.Judge(tally, guarded || held))
+}
+
+// bring brings the index in line with a settlement. It reports whether the index
+// kept something newer.
+func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally) (guarded bool, err error) {
+	for _, seg := range t.Reading.Segments {
+		held, err := repo.apply(seg, t.Reading, tally, func(k syntax.RecordKey) error {
+			what, err := repo.remove(seg.Collection, k, t.Reading.Rev)
+			tally.note(what)
+			guarded = guarded || what == kept
+			return err
+		})
+		if err != nil {
+			return guarded, err
+		}
+		guarded = guarded || held
+	}
+	if len(t.Complete) > 0 {
+		held, err := repo.sweep(w, t.Complete, tally)
+		if err != nil {
+			return guarded, err
+		}
+		guarded = guarded || held
+		repo.raise(t.Complete, t.Floor)
+	}
+	return guarded, repo.account(t, tally, g.now)
+}
+
+// raise moves the floors of collections that were read completely. Nothing is
+// kept of a collection of which the index never held anything.
+func (r *repoRow) raise(complete []syntax.NSID, floor syntax.TID) {
+	if r.rid == 0 {
+		return
+	}
+	r.repo.Floor = max(r.repo.Floor, floor)
+	for _, c := range complete {
+		if h, ok := r.repo.Collections[c]; ok && h.Floor < floor {
+			h.Floor = floor
+			r.repo.Collections[c] = h
+		}
+	}
 }
 
 // close moves the repo's rows and the job's counters to the settled state.
@@ -287,9 +319,11 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 // it, and calls absent for every stored key of the stretch that is not listed.
 // It reports whether the guard kept anything that is newer than the reading.
 func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syntax.RecordKey) error) (guards bool, err error) {
-	stored, err := r.stored(seg.Collection, seg.Down, seg.Below)
-	if err != nil {
-		return false, err
+	var stored []syntax.RecordKey
+	if !seg.Partial {
+		if stored, err = r.stored(seg.Collection, seg.Down, seg.Below); err != nil {
+			return false, err
+		}
 	}
 	if len(stored) > 0 {
 		present := make(map[syntax.RecordKey]struct{}, len(seg.Records)+len(seg.Rejected))
@@ -329,36 +363,46 @@ func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syn
 	return guards, nil
 }
 
-// sweep deletes what earlier steps found absent, each as of the rev that found it.
-func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID) (deleted int64, err error) {
-	type found struct {
+// sweep deletes what earlier steps found absent, each as of the rev that found
+// it, unless the collection was read completely since. It reports whether the
+// index kept something newer.
+func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (guarded bool, err error) {
+	type note struct {
+		key  []byte
 		c    syntax.NSID
 		rkey syntax.RecordKey
 		rev  syntax.TID
 	}
-	var list []found
+	var notes []note
 	prefix, cur := absentPrefix(r.repo.DID), w.absent.Cursor()
-	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
+	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix) && len(notes) <= maxRemovals; k, v = cur.Next() {
 		c, rkey, ok := splitAbsentKey(r.repo.DID, k)
 		if !ok {
-			return 0, fmt.Errorf("%w: absent key %q", errRow, k)
+			return false, fmt.Errorf("%w: absent key %q", errRow, k)
 		}
-		for _, done := range complete {
-			if c == done {
-				list = append(list, found{c, rkey, syntax.TID(v)})
+		if slices.Contains(complete, c) {
+			notes = append(notes, note{bytes.Clone(k), c, rkey, syntax.TID(v)})
+		}
+	}
+	for _, n := range notes {
+		if n.rev < r.repo.Collections[n.c].Floor {
+			guarded = true // another job has read the collection since, and left it
+		} else {
+			what, err := r.remove(n.c, n.rkey, n.rev)
+			if err != nil {
+				return guarded, err
 			}
+			tally.note(what)
+			guarded = guarded || what == kept
+		}
+		if err := w.absent.Delete(n.key); err != nil {
+			return guarded, err
 		}
 	}
-	for _, f := range list {
-		gone, err := r.remove(f.c, f.rkey, f.rev)
-		if err != nil {
-			return deleted, err
-		}
-		if gone {
-			deleted++
-		}
+	if len(notes) > maxRemovals {
+		return guarded, errAgain
 	}
-	return deleted, nil
+	return guarded, nil
 }
 
 // account notes what is known of the account, and purges what must not stay.
@@ -382,9 +426,7 @@ func (r *repoRow) account(t Settlement, tally *Tally, now time.Time) error {
 	if !purge {
 		return nil
 	}
-	n, err := r.purge()
-	tally.Deleted += n
-	return err
+	return r.purge(tally)
 }
 
 // forget drops the notes of a repo that was read in steps.

@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sync/semaphore"
 )
 
 var (
@@ -74,13 +75,16 @@ type Store struct {
 	db  *bbolt.DB
 
 	queue   chan change
-	closing sync.RWMutex // held for reading while a change is queued
+	ends    chan change         // that end work, while the disk is full
+	queued  *semaphore.Weighted // bytes of changes that are not committed yet
+	closing sync.RWMutex        // held for reading while a change is queued
 	closed  bool
 	quit    chan struct{} // closed when Close begins
 	stopped chan struct{} // closed when the writer has ended
 	drained sync.WaitGroup
 
 	quitting sync.Once
+	purges   [][]byte // deletions that an earlier process has left
 
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed with failure
@@ -116,6 +120,8 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, db: db,
 		queue:   make(chan change, queueLen),
+		ends:    make(chan change, endsLen),
+		queued:  semaphore.NewWeighted(maxQueuedBytes),
 		quit:    make(chan struct{}),
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
@@ -128,7 +134,10 @@ func Open(cfg Config) (*Store, error) {
 		}
 		return s, nil
 	}
-	if err := migrate(db); err != nil {
+	if err = migrate(db); err == nil {
+		s.purges, err = openPurges(db)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())
 	}
 	go s.write()

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -18,27 +20,34 @@ var ErrStale = errors.New("no longer owed")
 type Owed struct {
 	DID       syntax.DID `json:"-"`
 	Host      string     `json:"-"`                   // empty: to be looked up
-	Attempts  int        `json:"attempts,omitempty"`  // that failed
+	Attempts  int        `json:"attempts,omitempty"`  // that failed since it last got on
 	NotBefore time.Time  `json:"not_before,omitzero"` // of the next attempt
+	LimitedAt time.Time  `json:"limited_at,omitzero"` // since when somebody on its way has answered nothing but "slow down"
 	Reason    string     `json:"reason,omitempty"`    // of the last failure
 	Detail    string     `json:"detail,omitempty"`    // the same in words
 	Moved     bool       `json:"moved,omitempty"`     // it was found at another host once
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
+	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
 }
 
 // Position is how far a repo that is too large to be read at once has been read.
+// The store keeps Tally and Guarded; the rest is the reader's.
 type Position struct {
-	First syntax.TID               `json:"first"`          // rev when this pass began
-	Pass  int                      `json:"pass,omitempty"` // passes begun before this one
-	Read  map[syntax.NSID]ReadUpTo `json:"read"`           // by collection
-	Tally Tally                    `json:"tally,omitzero"` // of this pass so far
+	First   syntax.TID               `json:"first,omitzero"` // rev when this pass began
+	Pass    int                      `json:"pass,omitempty"` // passes begun before this one
+	Pages   int                      `json:"pages,omitempty"`
+	Bytes   int64                    `json:"bytes,omitempty"`
+	Read    map[syntax.NSID]ReadUpTo `json:"read"`              // by collection
+	Tally   Tally                    `json:"tally,omitzero"`    // of this pass so far
+	Guarded bool                     `json:"guarded,omitempty"` // the index kept something newer
 }
 
 // ReadUpTo is how far one collection has been listed.
 type ReadUpTo struct {
-	Cursor string           `json:"cursor,omitempty"`
-	Below  syntax.RecordKey `json:"below,omitempty"` // the last key listed: the rest sorts below it
-	Done   bool             `json:"done,omitempty"`
+	Cursor  string           `json:"cursor,omitempty"`
+	Below   syntax.RecordKey `json:"below,omitempty"`   // the last key listed: the rest sorts below it
+	Done    bool             `json:"done,omitempty"`    // to its end
+	Partial bool             `json:"partial,omitempty"` // with entries that may stand for any record: nothing is absent
 }
 
 // RepoState is where a repo stands in a job.
@@ -193,7 +202,8 @@ func (g *group) discover(j *Job, w *workBuckets, dids []syntax.DID) (added int, 
 // heldStep bounds the repos looked at in one transaction of DiscoverHeld.
 const heldStep = 10_000
 
-// heldListing is the name of the cursor over the repos that the index holds.
+// heldListing is the name of the cursor over the repos that the index holds: the
+// number of the next repo, in decimal.
 const heldListing = "\x00held"
 
 // DiscoverHeld adds the repos of which the index holds records of the job's
@@ -220,7 +230,11 @@ func (s *Store) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 		}
 		var dids []syntax.DID
 		cur, steps := repos.bucket(g.tx).Cursor(), 0
-		k, row := cur.Seek([]byte(at.Cursor))
+		from, err := strconv.ParseUint("0"+at.Cursor, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%w: cursor over held repos: %w", errRow, err)
+		}
+		k, row := cur.Seek(ridKey(rid(from)))
 		for ; k != nil && steps < heldStep; k, row = cur.Next() {
 			repo, err := repos.decode(row)
 			if err != nil {
@@ -231,7 +245,10 @@ func (s *Store) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 			}
 			steps++
 		}
-		at = Cursor{Cursor: string(k), Pages: at.Pages + 1, Done: k == nil}
+		at = Cursor{Pages: at.Pages + 1, Done: k == nil}
+		if k != nil {
+			at.Cursor = strconv.FormatUint(uint64(binary.BigEndian.Uint32(k)), 10)
+		}
 		if _, err := g.discover(j, w, dids); err != nil {
 			return err
 		}
@@ -327,7 +344,7 @@ func (s *Store) Postpone(ctx context.Context, seq uint64, o Owed, done func(erro
 			return err
 		}
 		// How far it was read is Save's to say.
-		o.Moved, o.Position = stored.Moved, stored.Position
+		o.Moved, o.Position, o.Carry = stored.Moved, stored.Position, stored.Carry
 		return w.putOwed(o)
 	}})
 }

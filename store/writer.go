@@ -8,6 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
 )
 
 // Bounds of a group of changes. One is committed when any is reached.
@@ -17,13 +18,13 @@ const (
 	flushChanges      = 500
 )
 
-// queueLen bounds the changes that wait for the writer. Whoever brings more
-// waits: that is the back-pressure on everything that reads from the network.
-const queueLen = 256
-
-// maxHeld bounds the changes that wait for disk space outside the queue. It is
-// above the number of repos in flight, so that a change that ends work is heard.
-const maxHeld = 4096
+// Bounds of what waits for the writer. Whoever brings more waits: that is the
+// back-pressure on everything that reads from the network.
+const (
+	queueLen       = 256
+	maxQueuedBytes = 64 << 20
+	endsLen        = 16
+)
 
 // diskRecheck is how often a writer that waits for disk space looks again.
 const diskRecheck = time.Second
@@ -52,6 +53,7 @@ type change struct {
 	ends   bool // it ends work: make it even then, it takes next to no room
 	bytes  int
 	done   func(error) // told the outcome after the commit; must not wait for anything
+	queued *semaphore.Weighted
 }
 
 // do applies a change, commits it at once and returns when that is done. It does
@@ -88,19 +90,31 @@ func (s *Store) wait(ctx context.Context, c change) error {
 }
 
 // submit queues a change, waiting for room. Changes are applied in the order in
-// which submit returned.
+// which submit returned, except that those that end work overtake the others
+// while these wait for disk space.
 func (s *Store) submit(ctx context.Context, c change) error {
 	s.closing.RLock()
 	defer s.closing.RUnlock()
 	if s.closed {
 		return fmt.Errorf("%s: %w", c.op, ErrClosed)
 	}
+	queue := s.queue
+	if c.ends && s.full.Load() {
+		queue = s.ends
+	}
+	c.bytes = min(c.bytes, maxQueuedBytes)
+	if err := s.queued.Acquire(ctx, int64(c.bytes)); err != nil {
+		return fmt.Errorf("%s: %w", c.op, err)
+	}
+	c.queued = s.queued
 	select {
-	case s.queue <- c:
+	case queue <- c:
 		return nil
 	case <-ctx.Done():
+		s.queued.Release(int64(c.bytes))
 		return fmt.Errorf("%s: %w", c.op, ctx.Err())
 	case <-s.stopped:
+		s.queued.Release(int64(c.bytes))
 		return fmt.Errorf("%s: %w", c.op, s.Err())
 	}
 }
@@ -110,56 +124,85 @@ func (s *Store) submit(ctx context.Context, c change) error {
 func (s *Store) write() {
 	defer close(s.stopped)
 	var (
-		pending []change
-		bytes   int
-		urgent  bool
-		last    time.Time // of the last commit
-		timer   = time.NewTimer(0)
+		again []change  // done in part, to go on with first
+		last  time.Time // of the last commit
+		timer = time.NewTimer(0)
 	)
 	defer timer.Stop()
 	<-timer.C
 	for {
-		c, more := <-s.queue
-		if !more {
-			return
-		}
-		pending, bytes, urgent = append(pending[:0], c), c.bytes, c.urgent
-		// The first change after a quiet time is committed soon, a steady stream
-		// of them every flushEvery.
-		timer.Reset(max(s.cfg.FlushEvery-time.Since(last), s.cfg.FlushEvery/16))
-	gather:
-		for !urgent && len(pending) < flushChanges && bytes < flushBytes {
-			select {
-			case c, more = <-s.queue:
-				if !more {
-					break gather
-				}
-				pending, bytes, urgent = append(pending, c), bytes+c.bytes, urgent || c.urgent
-			case <-timer.C:
-				break gather
+		pending, more := s.gather(again, last, timer)
+		if len(pending) > 0 {
+			var ok bool
+			if again, ok = s.flush(pending); !ok {
+				return
 			}
+			last = time.Now()
 		}
-		timer.Stop()
-		// What is already there joins the group.
-		for more && len(pending) < flushChanges && bytes < flushBytes && len(s.queue) > 0 {
-			c = <-s.queue
-			pending, bytes = append(pending, c), bytes+c.bytes
-		}
-		if !s.flush(&pending) {
+		if !more && len(again) == 0 {
 			return
 		}
-		last = time.Now()
-		clear(pending)
 	}
 }
 
-// flush commits the changes as one group. While the disk is full only those that
-// end work are committed; those that a user waits for are refused, and the others
-// wait for room. It reports whether the writer can go on.
-func (s *Store) flush(pending *[]change) bool {
+// gather waits for changes and returns those of the next group. It reports
+// whether more may come.
+func (s *Store) gather(again []change, last time.Time, timer *time.Timer) (pending []change, more bool) {
+	bytes, urgent := 0, len(again) > 0
+	take := func(c change, ok bool) bool {
+		if ok {
+			pending, bytes, urgent = append(pending, c), bytes+c.bytes, urgent || c.urgent
+		}
+		return ok
+	}
+	if pending = again; len(pending) == 0 {
+		select {
+		case c, ok := <-s.queue:
+			if !take(c, ok) {
+				return nil, false
+			}
+		case c := <-s.ends:
+			take(c, true)
+		}
+	}
+	// The first change after a quiet time is committed soon, a steady stream of
+	// them every FlushEvery.
+	timer.Reset(max(s.cfg.FlushEvery-time.Since(last), s.cfg.FlushEvery/16))
+	defer timer.Stop()
+	for !urgent && len(pending) < flushChanges && bytes < flushBytes {
+		select {
+		case c, ok := <-s.queue:
+			if !take(c, ok) {
+				return pending, false
+			}
+		case c := <-s.ends:
+			take(c, true)
+		case <-timer.C:
+			urgent = true
+		}
+	}
+	// What is already there joins the group.
+	for len(pending) < flushChanges && bytes < flushBytes {
+		select {
+		case c, ok := <-s.queue:
+			if !take(c, ok) {
+				return pending, false
+			}
+		default:
+			return pending, true
+		}
+	}
+	return pending, true
+}
+
+// flush commits the changes as one group, and returns those that were done in
+// part. While the disk is full only changes that end work are committed; those
+// that a user waits for are refused, and the others wait for room. It reports
+// whether the writer can go on.
+func (s *Store) flush(pending []change) (again []change, ok bool) {
 	for s.diskFull() {
-		held, ends := (*pending)[:0], []change(nil)
-		for _, c := range *pending {
+		var held, ends []change
+		for _, c := range pending {
 			switch {
 			case c.ends:
 				ends = append(ends, c)
@@ -169,43 +212,38 @@ func (s *Store) flush(pending *[]change) bool {
 				held = append(held, c)
 			}
 		}
-		*pending = held
-		if len(ends) > 0 && !s.commitOrFail(ends) {
-			s.refuseAll(held, s.Err())
-			return false
+		pending = held
+		if len(ends) > 0 {
+			if _, ok := s.commitOrFail(ends); !ok {
+				s.refuseAll(held, s.Err())
+				return nil, false
+			}
 		}
 		if len(held) == 0 {
-			return true
-		}
-		queue := s.queue
-		if len(held) >= maxHeld {
-			queue = nil
+			return nil, true
 		}
 		select {
-		case c, more := <-queue:
-			if more {
-				*pending = append(*pending, c)
-			}
+		case c := <-s.ends:
+			pending = append(pending, c)
 		case <-s.quit:
 			s.refuseAll(held, ErrDiskFull)
-			*pending = held[:0]
-			return true
+			return nil, true
 		case <-time.After(diskRecheck):
 		}
 	}
-	return s.commitOrFail(*pending)
+	return s.commitOrFail(pending)
 }
 
 // commitOrFail commits the changes, or stops the store for good.
-func (s *Store) commitOrFail(pending []change) bool {
-	err := s.commit(pending)
+func (s *Store) commitOrFail(pending []change) (again []change, ok bool) {
+	again, err := s.commit(pending)
 	if err == nil {
-		return true
+		return again, true
 	}
 	s.fail(err)
 	s.refuseAll(pending, err)
 	s.drain()
-	return false
+	return nil, false
 }
 
 // refuseAll answers changes that are not made.
@@ -215,19 +253,23 @@ func (s *Store) refuseAll(pending []change, err error) {
 	}
 }
 
-// commit applies the changes in one transaction and answers them.
-func (s *Store) commit(pending []change) error {
-	refusals := make([]error, len(pending))
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+// commit applies the changes in one transaction and answers them. It returns
+// those that were done in part, which are not answered yet.
+func (s *Store) commit(pending []change) (again []change, err error) {
+	results := make([]error, len(pending))
+	err = s.db.Update(func(tx *bbolt.Tx) error {
 		g, err := newGroup(tx, s.cfg.Now())
 		if err != nil {
 			return err
 		}
 		for i, c := range pending {
 			var r refusal
-			if err := c.apply(g); errors.As(err, &r) {
-				refusals[i] = r.error
-			} else if err != nil {
+			switch err := c.apply(g); {
+			case errors.As(err, &r):
+				results[i] = r.error
+			case errors.Is(err, errAgain):
+				results[i] = errAgain
+			case err != nil:
 				return fmt.Errorf("%s: %w", c.op, err)
 			}
 		}
@@ -240,24 +282,37 @@ func (s *Store) commit(pending []change) error {
 		err = s.cfg.Hooks.afterCommit()
 	}
 	if err != nil {
-		return fmt.Errorf("commit to %s: %w", s.cfg.Path, err)
+		return nil, fmt.Errorf("commit to %s: %w", s.cfg.Path, err)
 	}
 	for i, c := range pending {
-		c.answer(refusals[i])
+		if errors.Is(results[i], errAgain) {
+			again = append(again, c)
+		} else {
+			c.answer(results[i])
+		}
 	}
-	return nil
+	return again, nil
 }
 
 // drain answers the changes that will not be made, until the queue is closed.
 func (s *Store) drain() {
 	s.drained.Go(func() {
-		for c := range s.queue {
-			c.answer(fmt.Errorf("%s: %w", c.op, s.Err()))
+		for {
+			select {
+			case c, ok := <-s.queue:
+				if !ok {
+					return
+				}
+				c.answer(fmt.Errorf("%s: %w", c.op, s.Err()))
+			case c := <-s.ends:
+				c.answer(fmt.Errorf("%s: %w", c.op, s.Err()))
+			}
 		}
 	})
 }
 
 func (c change) answer(err error) {
+	c.queued.Release(int64(c.bytes))
 	if c.done != nil {
 		c.done(err)
 	}

@@ -1,0 +1,158 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"appview/record"
+	"appview/store"
+)
+
+// Size of the benchmark's file: BENCH_RECORDS records, ten a repo, of about
+// benchBody bytes each.
+const (
+	defaultBenchRecords = 500_000
+	benchPerRepo        = 10
+	benchBody           = 440
+	benchMillion        = 1_000_000
+)
+
+func benchRecords(b *testing.B) int {
+	b.Helper()
+	text := os.Getenv("BENCH_RECORDS")
+	if text == "" {
+		return defaultBenchRecords
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < benchPerRepo {
+		b.Fatalf("BENCH_RECORDS is %q, want a number of records", text)
+	}
+	return n
+}
+
+// benchBodyOf makes a body whose CID is as random as a real one's.
+func benchBodyOf(b *testing.B, n int) record.Body {
+	b.Helper()
+	data := make([]byte, benchBody)
+	data[0] = 0xa1
+	binary.BigEndian.PutUint64(data[8:], uint64(n))
+	hash, err := multihash.Sum(data, multihash.SHA2_256, -1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return record.Body{CID: cid.NewCidV1(cid.DagCBOR, hash), Verified: true, Data: data}
+}
+
+// fill settles repos until the store holds the records from first up to end. Record
+// keys fall anywhere between those of other repos, as TIDs do.
+func fill(b *testing.B, s *store.Store, job store.Job, first, end int) {
+	b.Helper()
+	failed := make(chan error, 1)
+	done := func(err error) {
+		if err != nil {
+			select {
+			case failed <- err:
+			default:
+			}
+		}
+	}
+	var dids []syntax.DID
+	for n := first; n < end; n += benchPerRepo {
+		dids = append(dids, syntax.DID(fmt.Sprintf("did:plc:%024x", uint64(n)*0x9E3779B97F4A7C15)))
+	}
+	for page := 0; page < len(dids); page += 1000 {
+		if _, err := s.Discover(b.Context(), job.Seq, store.Discovery{Listing: "bench", DIDs: dids[page:min(page+1000, len(dids))]}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i, did := range dids {
+		if err := s.Rehost(b.Context(), job.Seq, did, "", host, done); err != nil {
+			b.Fatal(err)
+		}
+		var list []store.Listed
+		for k := range benchPerRepo {
+			n := first + i*benchPerRepo + k
+			key := syntax.NewTIDFromInteger((uint64(n)*0x9E3779B97F4A7C15)>>1&^1023 | uint64(benchPerRepo-k))
+			list = append(list, store.Listed{RKey: syntax.RecordKey(key), Body: benchBodyOf(b, n)})
+		}
+		if err := s.Settle(b.Context(), job.Seq, settlement(did, rev(1), segment(note, list...)), done); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.EndDiscovery(b.Context(), job.Seq, ""); err != nil { // commits what is queued
+		b.Fatal(err)
+	}
+	select {
+	case err := <-failed:
+		b.Fatal(err)
+	default:
+	}
+}
+
+// BenchmarkGrowth fills one file and reports, for each million of records, how
+// fast it took them beside the first, with discovery and work rows as in a job;
+// then the file's bytes a record, how long its opening takes, and what the key
+// index costs beside the writing.
+func BenchmarkGrowth(b *testing.B) {
+	total := benchRecords(b)
+	step := min(total, benchMillion)
+	for b.Loop() {
+		path := filepath.Join(b.TempDir(), "appview.db")
+		s, err := store.Open(store.Config{Path: path})
+		if err != nil {
+			b.Fatal(err)
+		}
+		job, err := s.CreateJob(b.Context(), uuid.New(), store.Request{Collection: note}, []syntax.NSID{note})
+		if err != nil {
+			b.Fatal(err)
+		}
+		var first float64
+		var writing time.Duration
+		for at := 0; at < total; at += step {
+			start := time.Now()
+			fill(b, s, job, at, min(at+step, total))
+			took := time.Since(start)
+			writing += took
+			speed := float64(step) / took.Seconds()
+			if first == 0 {
+				first = speed
+				b.ReportMetric(speed, "first-records/s")
+			}
+			b.ReportMetric(speed/first, fmt.Sprintf("part%d/first", at/step+1))
+		}
+		start := time.Now()
+		for done := false; !done; {
+			if done, err = s.IndexKeys(b.Context(), note); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(time.Since(start).Seconds()/writing.Seconds(), "keyindex/writing")
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(info.Size())/float64(total), "bytes/record")
+		start = time.Now()
+		if s, err = store.Open(store.Config{Path: path}); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(start).Milliseconds()), "open-ms")
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+}
