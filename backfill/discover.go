@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -17,6 +18,8 @@ const (
 	// maxPagesWithoutNew ends a listing that goes on without naming a repo that
 	// it had not named before.
 	maxPagesWithoutNew = 50
+	// maxListingPages is far more than any listing has.
+	maxListingPages = 500_000
 	// didListing and allListing are the names under which the cursors of
 	// listings are kept that are not those of one collection.
 	didListing = "\x00did"
@@ -104,17 +107,21 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 	if err != nil || at.Done {
 		return err
 	}
-	stale := 0
+	stale, round := 0, circle{}
 	for {
 		page, err := w.page(ctx, l, at.Cursor)
 		if err != nil {
 			return err
 		}
-		switch page.Cursor {
-		case "":
+		switch {
+		case page.Cursor == "":
 			at.Done = true
-		case at.Cursor:
-			return fmt.Errorf("%w: %s gave the cursor %.100q twice", errListing, l.call, at.Cursor)
+		case !utf8.ValidString(page.Cursor):
+			return fmt.Errorf("%w: %s gave a cursor that is no text: %.100q", errListing, l.call, page.Cursor)
+		case page.Cursor == at.Cursor, round.closed(page.Cursor):
+			return fmt.Errorf("%w: %s gave the cursor %.100q twice", errListing, l.call, page.Cursor)
+		case at.Pages >= maxListingPages:
+			return fmt.Errorf("%w: %s has more than %d pages", errListing, l.call, maxListingPages)
 		}
 		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done}
 		added, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
@@ -136,9 +143,30 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 	}
 }
 
+// circle finds out that a sequence of cursors runs in a circle: each is compared
+// with one that is left behind at ever longer intervals.
+type circle struct {
+	mark  string
+	steps int
+	next  int
+}
+
+// closed reports whether the cursor was seen before, some time after it was.
+func (c *circle) closed(cursor string) bool {
+	if c.steps > 0 && cursor == c.mark {
+		return true
+	}
+	if c.steps == c.next {
+		c.mark, c.next = cursor, 2*c.next+1
+	}
+	c.steps++
+	return false
+}
+
 // page asks for one page, again when that may help, and waits as long as the
 // relay wants it.
 func (w *worker) page(ctx context.Context, l listing, cursor string) (network.ReposPage, error) {
+	limited := w.b.cfg.Now()
 	for attempts := 1; ; {
 		page, err := l.page(ctx, cursor)
 		var (
@@ -159,6 +187,9 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 			wait = backoff(w.b.cfg.Retry, attempts)
 		default:
 			return page, err
+		}
+		if failed == nil && w.b.cfg.Now().Sub(limited) > maxLimited && !w.b.cfg.Network.Outage() {
+			return page, &network.Error{Reason: network.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
 		}
 		if failed != nil {
 			if attempts == w.b.cfg.Attempts {

@@ -436,7 +436,7 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 	for {
 		buf := make([]byte, 1<<20)
 		stacks := string(buf[:runtime.Stack(buf, true)])
-		if !strings.Contains(stacks, "appview/backfill.") && !strings.Contains(stacks, "appview/network.") {
+		if !strings.Contains(stacks, "appview/backfill.(*") && !strings.Contains(stacks, "appview/network.(*") {
 			return
 		}
 		select {

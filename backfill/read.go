@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -23,6 +25,13 @@ const (
 	maxBufferedBytes = 2 << 20
 	// fullPage is a page that may have had more behind it when it was read.
 	fullPage = 100
+	// maxEmptyPages is how many pages without a record may follow each other in
+	// a listing that still gives new cursors.
+	maxEmptyPages = 3
+	// maxPages and maxBytes bound a pass over one repo. No repo known comes near;
+	// a host that makes records up never ends.
+	maxPages = 50_000
+	maxBytes = 4 << 30
 )
 
 // errMoved says that the repo lives at another host.
@@ -49,6 +58,7 @@ type reader struct {
 	rev   syntax.TID // the latest probe
 	at    store.Position
 	steps bool // part of this pass is committed: at says how far
+	saved bool // some of that in this attempt
 
 	segments []store.Segment
 	pages    int // buffered
@@ -66,12 +76,15 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	defer w.b.claims.release(h.DID)
 	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host)}
 	exact, err := r.read(ctx)
+	if r.saved {
+		h.gotOn()
+	}
 	var (
 		failed *network.Error
 		moved  errMoved
 		gone   errGone
 	)
-	if errors.As(err, &failed) && (h.Attempts+1 >= w.b.cfg.Attempts || !failed.Reason.Retryable()) {
+	if errors.As(err, &failed) && (r.o.Attempts+1 >= w.b.cfg.Attempts || !failed.Reason.Retryable()) {
 		// Before it is given up: is this still the host to ask?
 		if doubt := r.doubt(ctx); errors.As(doubt, &moved) || errors.As(doubt, &gone) {
 			err = doubt
@@ -90,9 +103,27 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	case errors.As(err, &gone):
 		r.o.Detail = gone.detail
 		w.settleWithout(ctx, h, r.o, gone.reason)
+	case errors.As(err, &failed) && r.lost(failed.Reason):
+		w.missed(ctx, h, r.o, r.anew(ctx, failed))
 	default:
 		w.missed(ctx, h, r.o, err)
 	}
+}
+
+// lost tells whether a repo read in steps cannot be gone on with: the host does
+// not take its own cursor any more, or the listing has lost its order.
+func (r *reader) lost(reason network.Reason) bool {
+	return r.steps && !r.saved && (reason == network.ReasonHTTP4xx || reason == network.ReasonIncomplete)
+}
+
+// anew forgets how far the repo was read, so that the next attempt begins at its
+// beginning.
+func (r *reader) anew(ctx context.Context, failed *network.Error) error {
+	if err := r.restart(ctx); err != nil {
+		return err
+	}
+	failed.Reason = network.ReasonIncomplete
+	return failed
 }
 
 // read reads the whole repo, as often as it takes to see it at one rev. It
@@ -104,7 +135,10 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	if r.o.Position != nil {
 		r.at, r.steps = *r.o.Position, true
 	} else {
-		r.at = store.Position{First: r.rev, Read: map[syntax.NSID]store.ReadUpTo{}}
+		r.at = store.Position{First: r.rev}
+	}
+	if r.at.Read == nil {
+		r.at.Read = map[syntax.NSID]store.ReadUpTo{}
 	}
 	for {
 		if err := r.pass(ctx); err != nil {
@@ -152,6 +186,11 @@ func (r *reader) probe(ctx context.Context) error {
 		return r.gone(ctx, failed.Reason, detail(failed))
 	case err != nil:
 		return err
+	case !status.Active && status.Reason().Class() != network.ClassUnavailable:
+		// Out of step, throttled, or a word that we do not know: it may pass.
+		return &network.Error{
+			Reason: status.Reason(), Op: "getRepoStatus", Host: r.host, Err: fmt.Errorf("the account is %q", status.Status),
+		}
 	case !status.Active:
 		return r.gone(ctx, status.Reason(), "")
 	}
@@ -244,15 +283,23 @@ func (r *reader) pass(ctx context.Context) error {
 		if err := r.list(ctx, c); err != nil {
 			return err
 		}
-		r.at.Read[c] = store.ReadUpTo{Done: true}
+		if r.buffered() {
+			if err := r.save(ctx, nil); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
+// buffered tells whether enough was read to be committed as a step.
+func (r *reader) buffered() bool { return r.pages >= maxBuffered || r.bytes >= maxBufferedBytes }
+
 // list reads one collection from where it was left to its end.
 func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	from := r.at.Read[c]
-	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below}, last: from.Below}
+	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
+	empty := 0
 	for cursor, first := from.Cursor, true; ; first = false {
 		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
 		if err != nil {
@@ -261,47 +308,65 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		if first || len(page.Records) > 0 {
 			r.requests++
 		}
-		if len(page.Records) == 0 {
-			break
+		if err := r.count(s.add(page.Records)); err != nil {
+			return err
 		}
 		r.full = r.full || len(page.Records) >= fullPage
-		n := s.add(page.Records)
-		if page.Cursor == "" {
-			break
+		if empty++; len(page.Records) > 0 {
+			empty = 0
 		}
-		if page.Cursor == cursor {
-			return &network.Error{
-				Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host,
-				Err: fmt.Errorf("the cursor %.100q came twice", cursor),
-			}
+		switch {
+		case page.Cursor == "", page.Cursor == cursor && empty > 0:
+			return r.end(&s)
+		case page.Cursor == cursor:
+			return r.broken("the cursor %.100q came twice", cursor)
+		case !utf8.ValidString(page.Cursor):
+			return r.broken("the cursor %.100q is no text", page.Cursor)
+		case empty == maxEmptyPages:
+			return r.broken("%d pages of %s in a row are empty, and there is always another cursor", empty, c)
 		}
 		cursor = page.Cursor
-		r.pages, r.bytes = r.pages+1, r.bytes+n
-		if r.pages < maxBuffered && r.bytes < maxBufferedBytes {
+		if !r.buffered() {
 			continue
 		}
 		if s.unordered {
-			return r.disorder(c)
+			return r.broken("a long listing of %s is out of key order", c)
 		}
-		if err := r.save(ctx, &s, cursor); err != nil {
+		s.cursor = cursor
+		if err := r.save(ctx, &s); err != nil {
 			return err
 		}
 	}
+}
+
+// end takes a collection that was listed to its end.
+func (r *reader) end(s *stretch) error {
 	if s.unordered && s.seg.Below != "" {
-		return r.disorder(c)
+		return r.broken("a long listing of %s is out of key order", s.seg.Collection)
 	}
 	s.finish()
 	r.segments = append(r.segments, s.seg)
+	r.at.Read[s.seg.Collection] = store.ReadUpTo{Done: true, Partial: s.seg.Partial}
 	return nil
 }
 
-// disorder is the failure of a listing too long to be sorted here: what it leaves
-// out cannot be told.
-func (r *reader) disorder(c syntax.NSID) error {
-	return &network.Error{
-		Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host,
-		Err: fmt.Errorf("a long listing of %s is out of key order", c),
+// count notes what a page brought, and refuses a repo that does not end.
+func (r *reader) count(bytes int) error {
+	r.pages, r.bytes = r.pages+1, r.bytes+bytes
+	r.at.Pages, r.at.Bytes = r.at.Pages+1, r.at.Bytes+int64(bytes)
+	if r.at.Pages > maxPages || r.at.Bytes > maxBytes {
+		return &network.Error{
+			Reason: network.ReasonTooLarge, Op: "listRecords", Host: r.host,
+			Err: fmt.Errorf("%d pages with %d bytes, and no end", r.at.Pages, r.at.Bytes),
+		}
 	}
+	return nil
+}
+
+// broken is the failure of a listing that cannot be followed to its end: what it
+// leaves out cannot be told.
+func (r *reader) broken(format string, args ...any) error {
+	return &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: fmt.Errorf(format, args...)}
 }
 
 // unlisted explains a listing that the host refuses: hosts answer alike for
@@ -319,17 +384,25 @@ func (r *reader) unlisted(ctx context.Context, err error) error {
 	return failed
 }
 
-// save commits what is buffered as a step, after which a restart goes on.
-func (r *reader) save(ctx context.Context, s *stretch, cursor string) error {
-	c := s.seg.Collection
-	s.seg.Down = s.last
-	r.at.Read[c] = store.ReadUpTo{Cursor: cursor, Below: s.last}
-	segments := append(r.segments, s.seg) //nolint:gocritic // r.segments is emptied below
+// save commits what is buffered as a step, after which a restart goes on. s, if
+// not nil, is the collection that is being listed.
+func (r *reader) save(ctx context.Context, s *stretch) error {
+	segments := r.segments
+	if s != nil {
+		c := s.seg.Collection
+		if s.last == s.seg.Below {
+			s.seg.Partial = true // no key was listed by which to tell what is absent
+		}
+		s.seg.Down = s.last
+		segments = append(segments, s.seg)
+		r.at.Read[c] = store.ReadUpTo{Cursor: s.cursor, Below: s.last, Partial: s.seg.Partial}
+		s.seg = store.Segment{Collection: c, Below: s.last, Partial: s.seg.Partial}
+	}
 	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
 		return r.refused(err)
 	}
-	r.steps, r.segments, r.pages, r.bytes = true, nil, 0, 0
-	s.seg = store.Segment{Collection: c, Below: s.last}
+	r.steps, r.saved, r.segments, r.pages, r.bytes = true, true, nil, 0, 0
+	r.o.Attempts = 0 // it gets on
 	return nil
 }
 
@@ -346,10 +419,11 @@ func (r *reader) reading(segments []store.Segment) store.Reading {
 	return store.Reading{Host: r.o.Host, Rev: r.rev, Source: store.SourceListRecords, Segments: segments}
 }
 
-// complete are the collections that were read from end to end.
+// complete are the collections that were read from end to end, with nothing in
+// them that cannot be told.
 func (r *reader) complete() (list []syntax.NSID) {
 	for c, at := range r.at.Read {
-		if at.Done {
+		if at.Done && !at.Partial {
 			list = append(list, c)
 		}
 	}
@@ -361,6 +435,7 @@ func (r *reader) complete() (list []syntax.NSID) {
 type stretch struct {
 	did       syntax.DID
 	seg       store.Segment
+	cursor    string
 	last      syntax.RecordKey // the last key listed
 	unordered bool             // the keys do not come in order
 }
@@ -368,27 +443,37 @@ type stretch struct {
 // add checks and takes the records of a page. It returns about how many bytes
 // they hold.
 func (s *stretch) add(page []network.Listed) (bytes int) {
+	prefix := record.URI{DID: s.did, Collection: s.seg.Collection}.String()
 	for _, l := range page {
-		bytes += len(l.Value) + 200
-		uri, err := record.ParseURI(l.URI)
-		if err != nil || uri.DID != s.did || uri.Collection != s.seg.Collection {
-			// It has no key in this collection under which to count as present.
+		bytes += len(l.Value) + len(l.URI) + recordBytes
+		key, ok := strings.CutPrefix(l.URI, prefix)
+		if !ok {
+			// It may stand for any record of the collection.
+			s.seg.Partial = true
 			s.seg.Rejected = append(s.seg.Rejected, "")
 			continue
 		}
-		if s.last != "" && uri.RKey >= s.last {
-			s.unordered = true
-		}
-		s.last = uri.RKey
-		body, err := record.FromJSON(l.Value, l.CID)
+		rkey, err := syntax.ParseRecordKey(key)
 		if err != nil {
-			s.seg.Rejected = append(s.seg.Rejected, uri.RKey)
+			s.seg.Rejected = append(s.seg.Rejected, "") // the index cannot hold it
 			continue
 		}
-		s.seg.Records = append(s.seg.Records, store.Listed{RKey: uri.RKey, Body: body})
+		if s.last != "" && rkey >= s.last {
+			s.unordered = true
+		}
+		s.last = rkey
+		body, err := record.FromJSON(l.Value, l.CID)
+		if err != nil {
+			s.seg.Rejected = append(s.seg.Rejected, rkey)
+			continue
+		}
+		s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
 	}
 	return bytes
 }
+
+// recordBytes is about what a record takes in memory beside its value.
+const recordBytes = 200
 
 // finish brings a listing that was out of order into it, the first mention of a
 // key counting.

@@ -21,17 +21,16 @@ func (w *worker) resolve(ctx context.Context) error {
 	for {
 		// Asked before the walk: what is found during it is walked next time.
 		listed := w.listed.Load()
-		next, _, err := w.walk(ctx, unknownHost, resolveWidth, w.lookUp)
+		end, err := w.walk(ctx, unknownHost, resolveWidth, w.lookUp)
 		if err != nil {
 			return err
 		}
 		var timer <-chan time.Time
-		if next.IsZero() {
-			if listed {
-				return nil
-			}
-		} else {
-			timer = time.After(max(next.Sub(w.b.cfg.Now()), minPause))
+		switch {
+		case !end.next.IsZero():
+			timer = time.After(max(end.next.Sub(w.b.cfg.Now()), minPause))
+		case listed:
+			return nil
 		}
 		select {
 		case <-timer:
@@ -72,19 +71,62 @@ func (w *worker) give(h hand, err error) {
 // missed ends an attempt that failed: the repo is tried again later, or settled
 // with the reason.
 func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
-	var failed *network.Error
-	if !errors.As(err, &failed) {
-		h.done(err) // parked, or the end of ctx: not an attempt
+	var (
+		failed *network.Error
+		parked *network.Parked
+	)
+	switch {
+	case errors.As(err, &parked) && !w.parks(h.Host, parked):
+		w.sentOn(ctx, h, o, parked)
+		return
+	case !errors.As(err, &failed):
+		h.done(err) // the queue is parked, or ctx has ended: not an attempt
 		return
 	}
 	o.Attempts++
+	o.LimitedAt = time.Time{}
 	o.Reason, o.Detail = string(failed.Reason), detail(failed)
 	if failed.Reason.Class() == network.ClassFailed && failed.Reason.Retryable() && o.Attempts < w.b.cfg.Attempts {
-		o.NotBefore = w.b.cfg.Now().Add(backoff(w.b.cfg.Retry, o.Attempts))
-		w.give(h, w.b.cfg.Store.Postpone(ctx, w.seq, o, h.done))
+		w.postpone(ctx, h, o, w.b.cfg.Now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
 		return
 	}
 	w.settleWithout(ctx, h, o, failed.Reason)
+}
+
+func (w *worker) postpone(ctx context.Context, h hand, o store.Owed, until time.Time) {
+	o.NotBefore = until.UTC()
+	w.give(h, w.b.cfg.Store.Postpone(ctx, w.seq, o, h.done))
+}
+
+// parks tells whether a whole queue has to wait: for its own host, for the
+// directory when hosts are looked up, or for our own network.
+func (w *worker) parks(host string, p *network.Parked) bool {
+	own := network.Host(host)
+	if host == unknownHost {
+		own = w.b.cfg.Network.PLC()
+	}
+	return p.Host == own || p.Why == network.WhyNetwork
+}
+
+// sentOn postpones one repo whose reading led to some other host than that of its
+// queue, by a redirect or a look-up, and which has to be left alone. A host that
+// is down costs an attempt; one that asks us to slow down costs none, but not for
+// ever.
+func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Parked) {
+	now := w.b.cfg.Now()
+	if p.Why == network.WhyDown {
+		w.missed(ctx, h, o, &network.Error{Reason: network.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
+		return
+	}
+	if o.LimitedAt.IsZero() || o.LimitedAt.Before(w.began) {
+		o.LimitedAt = now.UTC()
+	}
+	o.Reason, o.Detail = string(network.ReasonRateLimited), detail(p)
+	if now.Sub(o.LimitedAt) > maxLimited {
+		w.settleWithout(ctx, h, o, network.ReasonRateLimited)
+		return
+	}
+	w.postpone(ctx, h, o, now.Add(min(max(p.Until.Sub(now), minPause), maxBackoff)))
 }
 
 // maxDetail bounds what a row says about a failure.

@@ -11,7 +11,7 @@ import (
 // seen at one rev.
 func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
 	w.settle(ctx, h, store.Settlement{
-		DID: h.DID, Reading: r.reading(r.segments), Attempts: h.Attempts + 1,
+		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
 		Complete: r.complete(), Floor: r.at.First, Account: store.AccountActive,
 		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
 	}, r.listed())

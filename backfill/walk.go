@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -18,6 +19,8 @@ const (
 	walkPage = 64
 	// claimedPause is when to come back to a repo that another job is reading.
 	claimedPause = 100 * time.Millisecond
+	// maxWalk is how long a queue is walked before others get their turn.
+	maxWalk = 10 * time.Second
 )
 
 // hand is a repo that a walk has taken out of a queue.
@@ -26,45 +29,62 @@ type hand struct {
 	// done gives the repo back after the commit of what became of it, or with
 	// the reason why nothing became of it.
 	done func(error)
+	// gotOn notes that some of the repo is committed, though not all.
+	gotOn func()
 }
 
 // errLater says that a repo is to stay in its queue as it is for now.
 var errLater = errors.New("not now")
 
+// walked is how a walk over a queue ended.
+type walked struct {
+	next   time.Time // when there may be more to do; zero: when something is put into the queue
+	parked bool      // next is when the host may be asked again, whatever is put into the queue
+	gotOn  bool      // something became of a repo
+}
+
 // walk takes the repos of one queue that are due, in order, and has do work on up
-// to width of them at once, until a pass over the queue finds none, or the host
-// has to be left alone. do calls the hand's done exactly once.
-//
-// It returns when there may be more to do: the zero time if the queue is empty.
-// Everything it has handed out is committed by then; moved is how many of the
-// repos something became of.
-func (w *worker) walk(ctx context.Context, host string, width int, do func(context.Context, hand)) (next time.Time, moved int, err error) {
-	for {
-		p := pass{w: w, host: host}
+// to width of them at once, until a pass over the queue finds none, the host has
+// to be left alone, or others are to have their turn. do calls the hand's done
+// exactly once. Everything that was handed out is committed when walk returns,
+// unless ctx has ended.
+func (w *worker) walk(ctx context.Context, host string, width int, do func(context.Context, hand)) (walked, error) {
+	var end walked
+	for until := w.b.cfg.Now().Add(maxWalk); ; {
+		p := pass{w: w, host: host, until: until, free: make(chan struct{}, 1)}
 		err := p.run(ctx, width, do)
-		moved += p.moved
+		end.gotOn = end.gotOn || p.gotOn.Load()
 		switch {
 		case err != nil:
-			return time.Time{}, moved, err
+			return end, err
 		case !p.parked.IsZero():
-			return p.parked, moved, nil
+			end.next, end.parked = p.parked, true
+			return end, nil
+		case p.late:
+			end.next = w.b.cfg.Now()
+			return end, nil
 		case p.moved == 0:
-			return p.next, moved, nil
+			end.next = p.next
+			return end, nil
 		}
 	}
 }
 
 // pass is one pass over a queue.
 type pass struct {
-	w    *worker
-	host string
-	next time.Time // the earliest time at which a row that was passed over is due
+	w     *worker
+	host  string
+	until time.Time
+	late  bool // until is over
+	gotOn atomic.Bool
 
 	mu     sync.Mutex
+	next   time.Time // the earliest time at which a row that stays in the queue is due
 	parked time.Time // the host asks to be left alone until then
 	failed error
-	moved  int            // hands of which something became
-	open   sync.WaitGroup // hands not given back yet
+	moved  int // hands of which something became
+	open   int // hands not given back yet
+	free   chan struct{}
 }
 
 func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand)) error {
@@ -82,32 +102,59 @@ func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand
 			if !p.goOn(ctx) {
 				break
 			}
-			now := p.w.b.cfg.Now()
-			if !due(row, now) {
-				p.mu.Lock()
-				p.later(row.NotBefore)
-				p.mu.Unlock()
-				continue
+			if p.take(row) {
+				h := hand{Owed: row, done: p.back, gotOn: func() { p.gotOn.Store(true) }}
+				g.Go(func() error { do(ctx, h); return nil })
 			}
-			p.open.Add(1)
-			h := hand{Owed: row, done: p.back}
-			g.Go(func() error { do(ctx, h); return nil })
 		}
 	}
 	_ = g.Wait() // its functions return nil
-	p.open.Wait()
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	return p.failed
+}
+
+// take reports whether a row is due, and counts it as handed out if it is.
+func (p *pass) take(row store.Owed) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := p.w.b.cfg.Now(); !due(row, now) {
+		// By the running clock from here on, not by that of the file.
+		p.later(now.Add(row.NotBefore.Sub(now)))
+		return false
+	}
+	p.open++
+	return true
+}
+
+// settle waits until all hands are given back. What is given back after the end
+// of ctx changes nothing but the pass.
+func (p *pass) settle(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		open := p.open
+		p.mu.Unlock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-p.free:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (p *pass) goOn(ctx context.Context) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return ctx.Err() == nil && p.failed == nil && p.parked.IsZero()
+	p.late = p.w.b.cfg.Now().After(p.until)
+	return ctx.Err() == nil && p.failed == nil && p.parked.IsZero() && !p.late
 }
 
 // later notes when a row that stays in the queue is due.
@@ -118,9 +165,6 @@ func (p *pass) later(t time.Time) {
 }
 
 func (p *pass) fail(err error) {
-	if err == nil {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.failed == nil {
@@ -131,13 +175,16 @@ func (p *pass) fail(err error) {
 // back takes a repo back. It is called by the store's writer among others, so it
 // waits for nothing.
 func (p *pass) back(err error) {
-	defer p.open.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.open--; p.open == 0 {
+		notify(p.free)
+	}
 	var parked *network.Parked
 	switch {
 	case err == nil, errors.Is(err, store.ErrStale):
 		p.moved++
+		p.gotOn.Store(true)
 	case errors.As(err, &parked):
 		p.parked = parked.Until
 	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack):

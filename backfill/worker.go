@@ -23,6 +23,7 @@ type worker struct {
 	targets []syntax.NSID
 	request store.Request
 	log     *slog.Logger
+	began   time.Time // in this process
 
 	cancel context.CancelCauseFunc // ends run from outside
 
@@ -36,6 +37,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 	w := &worker{
 		b: b, id: j.ID, seq: j.Seq, named: j.Request.DID != "", targets: j.Targets, request: j.Request,
 		log:   b.cfg.Log.With("job", j.ID),
+		began: b.cfg.Now(),
 		found: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)

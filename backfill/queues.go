@@ -1,0 +1,135 @@
+package backfill
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// queues are the hosts that a job may owe something at.
+type queues struct {
+	mu      sync.Mutex
+	hosts   map[string]*queue
+	line    []string      // hosts to be swept, first come first served
+	timers  timers        // hosts to come back to
+	active  int           // sweeps under way
+	changed chan struct{} // something was added to the line, or a sweep ended
+}
+
+// queue is one host's queue, as far as it is known without reading it.
+type queue struct {
+	inLine, active bool
+	again          bool      // something was put into the queue during the sweep
+	parked         bool      // the host is to be left alone until due
+	due            time.Time // when to come back; zero: when something is put in
+}
+
+// timer is when to come back to a host. It is out of date when the queue's due
+// is another time.
+type timer struct {
+	due  time.Time
+	host string
+}
+
+// timers is a heap of timers, the earliest first.
+type timers []timer
+
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].due.Before(t[j].due) }
+func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+
+// Push is for the heap alone.
+func (t *timers) Push(x any) {
+	if x, ok := x.(timer); ok {
+		*t = append(*t, x)
+	}
+}
+
+// Pop is for the heap alone.
+func (t *timers) Pop() any {
+	last := (*t)[len(*t)-1]
+	*t = (*t)[:len(*t)-1]
+	return last
+}
+
+// ready puts a host into the line: there is something in its queue.
+func (q *queues) ready(host string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.hosts == nil {
+		q.hosts = map[string]*queue{}
+	}
+	h := q.hosts[host]
+	if h == nil {
+		h = &queue{}
+		q.hosts[host] = h
+	}
+	switch {
+	case h.active:
+		h.again = true
+	case !h.inLine && !h.parked:
+		q.enqueue(host, h)
+		notify(q.changed)
+	}
+}
+
+func (q *queues) enqueue(host string, h *queue) {
+	h.due, h.parked, h.inLine = time.Time{}, false, true
+	q.line = append(q.line, host)
+}
+
+// take returns the next host to sweep, after putting those that are due into the
+// line, or else the time to look again. idle says that no sweep is under way and
+// none is to come.
+func (q *queues) take(now time.Time, limit int) (host string, next time.Time, idle bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.timers) > 0 {
+		first := q.timers[0]
+		h := q.hosts[first.host]
+		current := h != nil && h.due.Equal(first.due)
+		if current && first.due.After(now) {
+			next = first.due
+			break
+		}
+		heap.Pop(&q.timers)
+		if current {
+			q.enqueue(first.host, h)
+		}
+	}
+	if len(q.line) > 0 && q.active < limit {
+		host, q.line = q.line[0], q.line[1:]
+		h := q.hosts[host]
+		h.inLine, h.active = false, true
+		q.active++
+		return host, next, false
+	}
+	return "", next, q.active == 0 && len(q.line) == 0 && next.IsZero()
+}
+
+// end notes how a sweep has ended.
+func (q *queues) end(host string, w walked) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := q.hosts[host]
+	h.active = false
+	q.active--
+	switch {
+	case h.again && !w.parked:
+		q.enqueue(host, h)
+	case !w.next.IsZero():
+		h.due, h.parked = w.next, w.parked
+		heap.Push(&q.timers, timer{due: w.next, host: host})
+	default:
+		delete(q.hosts, host)
+	}
+	h.again = false
+	notify(q.changed)
+}
+
+// parked tells whether every host that is owed something is to be left alone.
+func (q *queues) parked() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.hosts) > 0 && q.active == 0 && len(q.line) == 0
+}
