@@ -130,6 +130,9 @@ func BenchmarkGrowth(b *testing.B) {
 			}
 			b.ReportMetric(speed/first, fmt.Sprintf("part%d/first", at/step+1))
 		}
+		before := stats(b, s)
+		b.ReportMetric(float64(before.FileBytes)/float64(total), "bytes/record")
+		b.ReportMetric(float64(before.FreeBytes)/float64(total), "free-bytes/record")
 		start := time.Now()
 		for done := false; !done; {
 			if done, err = s.IndexKeys(b.Context(), note); err != nil {
@@ -144,7 +147,7 @@ func BenchmarkGrowth(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(info.Size())/float64(total), "bytes/record")
+		b.ReportMetric(float64(info.Size())/float64(total), "indexed-bytes/record")
 		start = time.Now()
 		if s, err = store.Open(store.Config{Path: path}); err != nil {
 			b.Fatal(err)

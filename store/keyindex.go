@@ -160,7 +160,7 @@ func (s *Store) indexStep(ctx context.Context, collection syntax.NSID, keys [][]
 		if err != nil {
 			return err
 		}
-		index.FillPercent = fillSpread
+		index.FillPercent = fillSorted
 		records := recordsOf(g.tx, collection)
 		for _, k := range keys {
 			key, err := indexed(k)

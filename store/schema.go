@@ -41,9 +41,11 @@ const (
 	metaNextSeq = "next_seq"
 )
 
-// Fill of pages: append keys never need room in the middle, DIDs do.
+// Fill of pages: append keys never need room in the middle, DIDs do. The key
+// index is made of sorted runs, most of them newer than all before.
 const (
-	fillAppend = 0.95
+	fillAppend = 0.98
+	fillSorted = 0.9
 	fillSpread = 0.7
 )
 
