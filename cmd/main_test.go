@@ -3,6 +3,7 @@ package cmd
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,13 @@ const reexec = "TEST_RUNS_APPVIEW"
 func TestMain(m *testing.M) {
 	if os.Getenv(reexec) != "" {
 		os.Exit(Execute()) //nolint:forbidigo // here the test binary stands in for main
+	}
+	if file := os.Getenv(rebare); file != "" {
+		if err := runBareLoop(context.Background(), file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(exitError) //nolint:forbidigo // it is a process of its own
+		}
+		return
 	}
 	m.Run()
 }

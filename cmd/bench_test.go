@@ -1,0 +1,263 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"appview/record"
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+)
+
+const (
+	// rebare makes the test binary be the bare loop; its value is a file that
+	// says what to read.
+	rebare = "TEST_RUNS_BARE_LOOP"
+	// benchWidth is how many repos are read at once, on both sides.
+	benchWidth = 64
+	// BENCH_REPOS is the number of repos of the world.
+	defaultBenchRepos = 8000
+)
+
+// bareWork is what the bare loop is to read.
+type bareWork struct {
+	PLC   string
+	Repos []bareRepo
+	Width int
+}
+
+type bareRepo struct{ DID, Host string }
+
+// BenchmarkBackfill compares a whole job of the program, store and bookkeeping
+// included, with a bare loop: another process that makes the same requests
+// (look-up, status, page, empty page for each repo) and does no more than decode
+// the pages and check the CIDs. Both are processes of their own, run in turn
+// beside the sandbox that answers them. It reports the ratios of speed and of
+// processor time, the program's peak of anonymous memory, and its requests to
+// hosts for each repo.
+func BenchmarkBackfill(b *testing.B) { benchBackfill(b, 0, benchWidth/4) }
+
+// BenchmarkBackfillOverASlowNetwork answers every request after 50 ms, with up to
+// 512 repos read at once: the ratio is that to the ideal, in which nothing is
+// ever waited for but the answers.
+func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
+	benchBackfill(b, 50*time.Millisecond, 128)
+}
+
+func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
+	b.Helper()
+	repos := defaultBenchRepos
+	if text := os.Getenv("BENCH_REPOS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			b.Fatalf("BENCH_REPOS: %v", err)
+		}
+		repos = n
+	}
+	world := sandboxtest.Start(b, sandbox.Config{
+		Seed: 99, Repos: repos, Hosts: hosts, LogSize: 1,
+		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 10, MaxRecords: 10, RecordBytes: 500}},
+	})
+	world.SetFault(func(sandbox.Request) sandbox.Fault { return sandbox.Fault{Delay: latency} })
+	var bare, whole spent
+	var peak, requests int64
+	for b.Loop() {
+		bare.add(bareLoop(b, world, 4*hosts))
+		before := world.Count(sandbox.PartPDS, "")
+		took, anonymous := wholeJob(b, world, hosts)
+		whole.add(took)
+		peak = max(peak, anonymous)
+		requests += world.Count(sandbox.PartPDS, "") - before
+	}
+	n := float64(b.N * repos)
+	b.ReportMetric(n/bare.wall.Seconds(), "bare-repos/s")
+	b.ReportMetric(n/whole.wall.Seconds(), "job-repos/s")
+	b.ReportMetric(bare.wall.Seconds()/whole.wall.Seconds(), "speed-ratio")
+	b.ReportMetric(whole.cpu.Seconds()/bare.cpu.Seconds(), "cpu-ratio")
+	b.ReportMetric(float64(peak)/1024, "anonymous-MiB")
+	b.ReportMetric(float64(requests)/n, "requests/repo")
+	if latency > 0 {
+		ideal := n * 4 * latency.Seconds() / float64(4*hosts)
+		b.ReportMetric(ideal/whole.wall.Seconds(), "of-ideal")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// spent is the time that a process took.
+type spent struct{ wall, cpu time.Duration }
+
+func (s *spent) add(o spent) { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
+
+// wholeJob runs the program on an empty directory until its job has ended, and
+// returns its peak of anonymous memory in KiB.
+func wholeJob(b *testing.B, world *sandbox.World, hosts int) (spent, int64) {
+	b.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	log := newOutput()
+	cmd := exec.CommandContext(b.Context(), exe, "serve", "--data-dir", b.TempDir(), "--listen", "127.0.0.1:0",
+		"--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts", "--host-rps", "100000", "--plc-rps", "100000",
+		"--max-hosts", strconv.Itoa(hosts), "--repos-per-host", "4", "--collection", sandbox.NoteCollection.String())
+	cmd.Env = []string{reexec + "=1"}
+	cmd.Stdout, cmd.Stderr = log, log
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	var peak int64
+	for tick := time.Tick(10 * time.Millisecond); !strings.Contains(log.String(), `msg="job ended"`); <-tick {
+		peak = max(peak, anonymousKiB(b, cmd.Process.Pid))
+		if time.Since(start) > 5*time.Minute {
+			b.Fatalf("the job does not end:\n%s", log)
+		}
+	}
+	wall := time.Since(start)
+	if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
+		b.Fatalf("%v\n%s", err, log)
+	}
+	if want := fmt.Sprintf("records=%d", 10*len(world.Repos())); !strings.Contains(log.String(), want+" ") {
+		b.Fatalf("the job has not found %s:\n%s", want, log)
+	}
+	return spent{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, peak
+}
+
+// anonymousKiB is the memory of a process that no file backs; 0 where the system
+// does not tell.
+func anonymousKiB(b *testing.B, pid int) int64 {
+	b.Helper()
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	_, after, _ := strings.Cut(string(status), "RssAnon:")
+	fields := strings.Fields(after)
+	if len(fields) == 0 {
+		return 0
+	}
+	n, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// bareLoop runs the bare loop in a process of its own.
+func bareLoop(b *testing.B, world *sandbox.World, width int) spent {
+	b.Helper()
+	work := bareWork{PLC: world.PLCURL(), Width: width}
+	for _, repo := range world.Repos() {
+		work.Repos = append(work.Repos, bareRepo{repo.DID.String(), repo.Host})
+	}
+	data, err := json.Marshal(work)
+	if err != nil {
+		b.Fatal(err)
+	}
+	file := filepath.Join(b.TempDir(), "work.json")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.CommandContext(b.Context(), exe)
+	cmd.Env = []string{rebare + "=" + file}
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("bare loop: %v\n%s", err, out)
+	}
+	return spent{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+}
+
+// runBareLoop is the bare loop: it reads what the file names.
+func runBareLoop(ctx context.Context, file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var work bareWork
+	if err := json.Unmarshal(data, &work); err != nil {
+		return err
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: work.Width}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	get := func(url string, into any) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: HTTP %d", url, resp.StatusCode)
+		}
+		return json.Unmarshal(body, into)
+	}
+	var g errgroup.Group
+	g.SetLimit(work.Width)
+	for _, repo := range work.Repos {
+		g.Go(func() error { return readBare(get, work.PLC, repo) })
+	}
+	return g.Wait()
+}
+
+func readBare(get func(string, any) error, plc string, repo bareRepo) error {
+	var ignored struct{}
+	if err := get(plc+"/"+repo.DID, &ignored); err != nil {
+		return err
+	}
+	if err := get(repo.Host+"/xrpc/com.atproto.sync.getRepoStatus?did="+repo.DID, &ignored); err != nil {
+		return err
+	}
+	for cursor := ""; ; {
+		var page struct {
+			Cursor  string
+			Records []struct {
+				URI, CID string
+				Value    json.RawMessage
+			}
+		}
+		at := fmt.Sprintf("%s/xrpc/%s?repo=%s&collection=%s&limit=100", repo.Host, listRecords, repo.DID, sandbox.NoteCollection)
+		if cursor != "" {
+			at += "&cursor=" + url.QueryEscape(cursor)
+		}
+		if err := get(at, &page); err != nil {
+			return err
+		}
+		for _, rec := range page.Records {
+			if body, err := record.FromJSON(rec.Value, rec.CID); err != nil || !body.Verified {
+				return fmt.Errorf("%s: verified %t, %w", rec.URI, body.Verified, err)
+			}
+		}
+		if cursor = page.Cursor; cursor == "" || len(page.Records) == 0 {
+			return nil
+		}
+	}
+}
