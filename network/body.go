@@ -16,6 +16,9 @@ const (
 	// minRate is the least that a body must bring on average, in bytes a second,
 	// once it is older than the idle timeout.
 	minRate = 4 << 10
+	// reserveRate is what a body must bring from the moment on when it holds the
+	// memory that all other large ones wait for.
+	reserveRate = 64 << 10
 )
 
 var (
@@ -31,10 +34,12 @@ type watchdog struct {
 	idle  time.Duration
 	since time.Time     // of the body
 	apart time.Duration // spent waiting for ourselves
+	base  int64         // bytes before since
+	rate  float64       // bytes a second, at least
 }
 
 func watch(d time.Duration, cancel context.CancelCauseFunc, now func() time.Time, idle time.Duration) *watchdog {
-	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle}
+	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle, rate: minRate}
 }
 
 func (w *watchdog) body() {
@@ -46,10 +51,18 @@ func (w *watchdog) body() {
 func (w *watchdog) progress(total int64) error {
 	w.timer.Reset(w.idle)
 	age := w.now().Sub(w.since) - w.apart
-	if age > w.idle && float64(total) < minRate*age.Seconds() {
+	if age > w.idle && float64(total-w.base) < w.rate*age.Seconds() {
 		return errTooSlow
 	}
 	return nil
+}
+
+// hurry asks for more than before, from now on.
+func (w *watchdog) hurry(total int64) {
+	if w.rate == reserveRate {
+		return
+	}
+	w.since, w.apart, w.base, w.rate = w.now(), 0, total, reserveRate
 }
 
 // aside runs f without the clock.
@@ -104,6 +117,9 @@ func grow(ctx context.Context, buf []byte, limit int64, g *grant, w *watchdog) (
 	if more := size - max(int64(cap(buf)), freeBody); more > 0 {
 		if err := w.aside(func() error { return g.grow(ctx, more) }); err != nil {
 			return nil, err
+		}
+		if g.reserved {
+			w.hurry(int64(len(buf)))
 		}
 	}
 	bigger := make([]byte, len(buf), size)

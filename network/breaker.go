@@ -105,8 +105,7 @@ func (g *gate) failure(now time.Time, subject string, probe bool, err error) {
 	was := g.breaker.down
 	g.breaker.failure(now, subject, probe, err)
 	if !was && g.breaker.down {
-		close(g.wake) // whoever queues for a slot need not
-		g.wake = make(chan struct{})
+		g.moved() // whoever queues for a slot need not
 	}
 }
 

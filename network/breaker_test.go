@@ -50,7 +50,7 @@ func TestBreakerLetsOneProbePassAndWaitsLongerEachTime(t *testing.T) {
 				t.Fatalf("probe %d: got %v, want parked for %s", i, p, wait)
 			}
 			<-time.After(wait)
-			probe, err := g.enter(t.Context(), time.Now)
+			probe, err := g.enter(t.Context(), laneOrdinary, time.Now)
 			if err != nil || !probe {
 				t.Fatalf("probe %d: %v, %v", i, probe, err)
 			}
@@ -67,7 +67,7 @@ func TestBreakerLetsOneProbePassAndWaitsLongerEachTime(t *testing.T) {
 		if err := pass(t, g); err != nil { // a probe whose caller went away
 			t.Fatal(err)
 		}
-		if probe, err := g.enter(t.Context(), time.Now); err != nil || !probe {
+		if probe, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil || !probe {
 			t.Fatalf("the next probe: %v, %v", probe, err)
 		}
 		g.alive()

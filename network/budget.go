@@ -6,8 +6,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// bodyBudget is what all bodies together may hold, each past its first freeBody.
-const bodyBudget = 256 << 20
+const (
+	// bodyBudget is what all bodies together may hold, each past its first freeBody.
+	bodyBudget = 128 << 20
+	// carBudget is the same for repos. It is apart because a repo is held until
+	// its records are stored, and no page should wait for that.
+	carBudget = 256 << 20
+)
 
 // budget bounds the bytes of all bodies together, past the first few of each.
 //

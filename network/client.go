@@ -20,6 +20,8 @@ const (
 	DefaultPerHost  = 8
 	DefaultRelayRPS = 10
 	DefaultPLCRPS   = 100
+	// DefaultPerAddress bounds what one machine sees of us, whatever its names.
+	DefaultPerAddress = 32
 	// DefaultUserAgent is only honest about what it is; one with a contact is better.
 	DefaultUserAgent = "appview/0 (atproto index; its operator has set no contact)"
 
@@ -43,6 +45,7 @@ type Config struct {
 	AllowPrivate bool             // private and loopback addresses, any port, plain http
 	HostRPS      float64          // requests a second to one PDS host; DefaultHostRPS
 	PerHost      int              // requests in flight to one PDS host; DefaultPerHost
+	PerAddress   int              // connections to one remote address, over all names; DefaultPerAddress
 	RelayRPS     float64          // requests a second to the relay; DefaultRelayRPS
 	PLCRPS       float64          // requests a second to the PLC directory; DefaultPLCRPS
 	UserAgent    string           // DefaultUserAgent; an operator should name themselves
@@ -71,8 +74,10 @@ type Client struct {
 	guard      *guard
 	transport  *http.Transport
 	gates      gates
-	budget     *budget
+	budget     *budget // of bodies in one piece
+	cars       *budget // of repos
 	outage     *outage
+	jumps      *jumps
 }
 
 // New checks the configuration. It sends nothing.
@@ -83,8 +88,11 @@ func New(cfg Config) (*Client, error) {
 	if cfg.PerHost < 0 {
 		errs = append(errs, fmt.Errorf("PerHost %d is negative", cfg.PerHost))
 	}
+	if cfg.PerAddress < 0 {
+		errs = append(errs, fmt.Errorf("PerAddress %d is negative", cfg.PerAddress))
+	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, guard: newGuard(cfg), budget: newBudget(bodyBudget, maxPageBody)}
+	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), budget: newBudget(bodyBudget, maxPageBody), cars: newBudget(carBudget, maxCARHeld)}
 	c.transport = c.guard.transport(cfg)
 	c.gates = gates{make: c.newGate, all: make(map[Host]*gate), swept: cfg.Now()}
 	var err error
@@ -123,6 +131,7 @@ func (cfg Config) withDefaults() Config {
 	orDefault(&cfg.PLC, DefaultPLC)
 	orDefault(&cfg.HostRPS, DefaultHostRPS)
 	orDefault(&cfg.PerHost, DefaultPerHost)
+	orDefault(&cfg.PerAddress, DefaultPerAddress)
 	orDefault(&cfg.RelayRPS, DefaultRelayRPS)
 	orDefault(&cfg.PLCRPS, DefaultPLCRPS)
 	orDefault(&cfg.UserAgent, DefaultUserAgent)
@@ -157,8 +166,15 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// ParkedUntil tells whether the host is to be left alone, and until when.
-func (c *Client) ParkedUntil(host Host) (time.Time, bool) {
+// ParkedUntil tells whether the host is to be left alone, and until when. It
+// speaks of everything but Repo.
+func (c *Client) ParkedUntil(host Host) (time.Time, bool) { return c.parkedUntil(host, laneOrdinary) }
+
+// RepoParkedUntil is ParkedUntil for Repo, which has a quota of its own: it may
+// go on where everything else is spent, and the other way round.
+func (c *Client) RepoParkedUntil(host Host) (time.Time, bool) { return c.parkedUntil(host, laneRepo) }
+
+func (c *Client) parkedUntil(host Host, l lane) (time.Time, bool) {
 	now := c.cfg.Now()
 	if until, down := c.outage.state(); down {
 		return until, true
@@ -169,7 +185,7 @@ func (c *Client) ParkedUntil(host Host) (time.Time, bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.parked(now); p != nil {
+	if p := g.parked(l, now); p != nil {
 		return p.Until, true
 	}
 	return time.Time{}, false
@@ -228,6 +244,9 @@ func (c *Client) reach(ctx context.Context, host Host) bool {
 		}
 	}
 	conn, err := c.guard.dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if errors.Is(err, errCrowded) {
+		return true // many are through
+	}
 	if err != nil {
 		return false
 	}

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"time"
 )
 
 const (
 	maxRedirects = 3
 	// maxRefusal is as much as is read of an answer that is not 200.
 	maxRefusal = 64 << 10
+	// crowdedWait is the least that a host waits whose address has no room for it.
+	crowdedWait = 2 * time.Second
 )
 
 // Operations, as errors name them, besides the XRPC methods.
@@ -28,6 +32,16 @@ type call struct {
 	target  string // path and query
 	limit   int64  // bytes of the answer
 	subject string // the repo, or whatever else tells one question from another to the breaker
+	lane    lane   // the quota that it counts to
+	car     *car   // takes a CAR instead of a body in one piece; nil: there is none
+}
+
+// accept is the kind of answer that is wanted.
+func (q call) accept() string {
+	if q.car != nil {
+		return "application/vnd.ipld.car"
+	}
+	return "application/json"
 }
 
 // answer is a 200, read to its end. Its bytes count against the budget until release.
@@ -85,7 +99,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 	now := c.cfg.Now
 	g := c.gates.take(q.host, now())
 	defer func() { c.gates.give(g, now()) }()
-	probe, err := g.enter(ctx, now)
+	probe, err := g.enter(ctx, q.lane, now)
 	if err != nil {
 		return nil, "", c.left(ctx, q, err)
 	}
@@ -95,6 +109,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 		g.abandon(probe)
 		return nil, "", err
 	}
+	era, _ := c.jumps.look()
 	settled := false
 	defer func() {
 		if !settled { // the caller left, or we refused: nothing was learned
@@ -110,7 +125,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 			return nil, "", fail
 		}
 		settled = true
-		if p := c.outage.failure(ctx, q.host, look, err, now); p != nil {
+		if p := c.outage.failure(ctx, q.host, look, c.jumps.since(era), err, now); p != nil {
 			g.abandon(probe)
 			return nil, "", p
 		}
@@ -125,10 +140,19 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 		g.alive()
 	case ctx.Err() != nil:
 		g.abandon(probe)
+	case transient(err) && c.jumps.since(era):
+		g.abandon(probe)
+		err = asleep(q.host, now())
 	default:
 		g.failure(now(), q.subject, probe, err)
 	}
 	return a, next, err
+}
+
+// transient tells whether an answer began well and did not come to its end.
+func transient(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Reason == ReasonCutBody || e.Reason == ReasonTimeout)
 }
 
 // left is the error of a call that ended before anything was sent.
@@ -143,8 +167,8 @@ func (c *Client) left(ctx context.Context, q call, err error) error {
 type received struct {
 	status int
 	header http.Header
-	body   []byte
-	err    error // that ended the body
+	body   []byte // of a CAR only how it begins
+	err    error  // that ended the body
 	grant
 }
 
@@ -155,11 +179,14 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	t := c.cfg.Timing
 	w := watch(t.Connect+t.TLS+t.Header, cancel, c.cfg.Now, t.BodyIdle)
 	defer w.timer.Stop()
+	using := use{guard: c.guard}
+	defer using.end()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// A connection can take seconds to come about. When the host has asked for
 		// silence meanwhile, closing the connection is what keeps the request in.
 		GotConn: func(info httptrace.GotConnInfo) {
-			if g.silent(c.cfg.Now()) {
+			using.begin(info.Conn)
+			if g.silent(q.lane, c.cfg.Now()) {
 				cancel(errSilenced)
 				_ = info.Conn.Close() // its request fails with it, as it should
 			}
@@ -170,7 +197,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", q.accept())
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return nil, because(ctx, err)
@@ -181,8 +208,15 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		limit = maxRefusal
 	}
 	r := &received{status: resp.StatusCode, header: resp.Header, grant: grant{b: c.budget}}
+	if q.car != nil {
+		r.b = c.cars
+	}
 	w.body()
-	r.body, err = readBody(ctx, resp, limit, &r.grant, w)
+	if q.car != nil && resp.StatusCode == http.StatusOK {
+		r.body, err = readCAR(ctx, q.car, resp.Body, limit, &r.grant, w)
+	} else {
+		r.body, err = readBody(ctx, resp, limit, &r.grant, w)
+	}
 	r.err = because(ctx, err)
 	return r, nil
 }
@@ -214,7 +248,11 @@ func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame 
 	if errors.Is(err, errSilenced) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return false, &Parked{Host: q.host, Until: g.until, Why: WhyRateLimited}
+		return false, &Parked{Host: q.host, Until: g.pause(q.lane), Why: WhyRateLimited}
+	}
+	if errors.Is(err, errCrowded) {
+		wait := crowdedWait + rand.N(crowdedWait)
+		return false, &Parked{Host: q.host, Until: c.cfg.Now().Add(wait), Why: WhyPaced}
 	}
 	reason := brokenReason(err)
 	return reason != ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
@@ -240,7 +278,7 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 		c.cfg.Log.DebugContext(ctx, "host asks for a pause", "host", q.host, "until", p.Until)
 		return nil, "", true, p
 	}
-	g.answered(now, readQuota(r.header, now))
+	g.answered(q.lane, now, readQuota(r.header, now))
 	if r.status != http.StatusOK {
 		r.release()
 		if next := r.header.Get("Location"); next != "" && redirects(r.status) {
@@ -253,12 +291,17 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 	case errors.Is(r.err, errTooLarge):
 		r.release()
 		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes", q.limit))
-	case r.err != nil:
+	case isHTML(r.header, r.body) && (r.err == nil || q.car != nil):
+		r.release()
+		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of "+q.accept()))
+	}
+	if bad, ok := errors.AsType[*badCAR](r.err); ok {
+		r.release()
+		return nil, "", true, fail(bad.reason, bad.err)
+	}
+	if r.err != nil {
 		r.release()
 		return nil, "", false, fail(bodyReason(r.err), r.err)
-	case isHTML(r.header, r.body):
-		r.release()
-		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of json"))
 	}
 	return &answer{host: q.host, body: r.body, grant: r.grant}, "", true, nil
 }

@@ -24,21 +24,21 @@ const (
 )
 
 // gate is what every request to one host passes: it holds the in-flight cap,
-// the token bucket, the pause that the host asked for, and the breaker.
+// the token bucket, the pause that the host asked for, what is left of its
+// quotas, and the breaker.
 type gate struct {
 	host  Host
 	base  float64 // requests a second when nothing slows us
 	slots chan struct{}
 
-	mu       sync.Mutex
-	tokens   *rate.Limiter
-	backoff  float64 // requests a second that the host's refusals have left us
-	eased    time.Time
-	quota    float64 // requests a second that the host's quota allows…
-	quotaEnd time.Time
-	until    time.Time     // nothing is sent before
-	wake     chan struct{} // closed when until moves
-	breaker  breaker
+	mu      sync.Mutex
+	tokens  *rate.Limiter
+	backoff float64 // requests a second that the host's refusals have left us
+	eased   time.Time
+	until   time.Time     // nothing is sent before
+	wake    chan struct{} // closed when a pause or a spent quota moves
+	quotas  [lanes]paced
+	breaker breaker
 
 	// Kept by gates, under its lock.
 	users int
@@ -46,18 +46,25 @@ type gate struct {
 }
 
 func newGate(host Host, rps float64, inFlight int, b breaker) *gate {
-	return &gate{
+	g := &gate{
 		host: host, base: rps, slots: make(chan struct{}, inFlight), backoff: rps, wake: make(chan struct{}),
-		tokens:  rate.NewLimiter(rate.Limit(rps), max(1, int(rps*burstPerRPS))),
-		breaker: b,
+		tokens: bucket(rps), breaker: b,
 	}
+	for l := range g.quotas {
+		g.quotas[l].tokens = bucket(rps)
+	}
+	return g
+}
+
+func bucket(rps float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(rps), max(1, int(rps*burstPerRPS)))
 }
 
 // enter waits until a request may be sent, for as long as that is soon, and
 // takes one of the slots. It tells whether the request is the breaker's probe.
-func (g *gate) enter(ctx context.Context, now func() time.Time) (probe bool, err error) {
+func (g *gate) enter(ctx context.Context, l lane, now func() time.Time) (probe bool, err error) {
 	for {
-		wake, err := g.blocked(now())
+		wake, err := g.blocked(l, now())
 		if err != nil {
 			return false, err
 		}
@@ -68,7 +75,7 @@ func (g *gate) enter(ctx context.Context, now func() time.Time) (probe bool, err
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
-		probe, err := g.turn(ctx, now)
+		probe, err := g.turn(ctx, l, now)
 		if err != nil {
 			<-g.slots
 		}
@@ -77,19 +84,19 @@ func (g *gate) enter(ctx context.Context, now func() time.Time) (probe bool, err
 }
 
 // blocked tells whether there is any point in queueing.
-func (g *gate) blocked(now time.Time) (wake <-chan struct{}, err error) {
+func (g *gate) blocked(l lane, now time.Time) (wake <-chan struct{}, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.parked(now); p != nil {
+	if p := g.parked(l, now); p != nil {
 		return nil, p
 	}
 	return g.wake, nil
 }
 
 // parked is nil when a request may be sent within a short wait, tokens aside.
-func (g *gate) parked(now time.Time) *Parked {
-	if g.until.Sub(now) > shortWait {
-		return &Parked{Host: g.host, Until: g.until, Why: WhyRateLimited}
+func (g *gate) parked(l lane, now time.Time) *Parked {
+	if until := g.pause(l); until.Sub(now) > shortWait {
+		return &Parked{Host: g.host, Until: until, Why: WhyRateLimited}
 	}
 	if next, closed := g.breaker.closed(now); closed {
 		return &Parked{Host: g.host, Until: next, Why: WhyDown}
@@ -97,29 +104,36 @@ func (g *gate) parked(now time.Time) *Parked {
 	return nil
 }
 
+// pause is the moment before which nothing is sent on a lane.
+func (g *gate) pause(l lane) time.Time {
+	if spent := g.quotas[l].spent; spent.After(g.until) {
+		return spent
+	}
+	return g.until
+}
+
 // turn waits for a token and the end of a short pause, with a slot in hand.
-func (g *gate) turn(ctx context.Context, now func() time.Time) (probe bool, err error) {
-	var paid *rate.Reservation
-	var ready time.Time // when the token is ours
+func (g *gate) turn(ctx context.Context, l lane, now func() time.Time) (probe bool, err error) {
+	var paid payment
+	var ready time.Time // when the tokens are ours
 	for {
 		at := now()
 		g.mu.Lock()
-		if p := g.parked(at); p != nil {
-			g.refund(paid, at)
+		if p := g.parked(l, at); p != nil {
+			paid.refund(at)
 			g.mu.Unlock()
 			return false, p
 		}
 		if paid == nil {
-			g.pace(at)
-			paid = g.tokens.ReserveN(at, 1)
-			ready = at.Add(paid.DelayFrom(at))
+			paid = g.pay(l, at)
+			ready = at.Add(paid.delay(at))
 			if ready.Sub(at) > g.patience() {
-				g.refund(paid, at)
+				paid.refund(at)
 				g.mu.Unlock()
 				return false, &Parked{Host: g.host, Until: ready, Why: WhyPaced}
 			}
 		}
-		wait := max(ready.Sub(at), g.until.Sub(at))
+		wait := max(ready.Sub(at), g.pause(l).Sub(at))
 		if wait <= 0 {
 			probe = g.breaker.begin()
 			g.mu.Unlock()
@@ -134,17 +148,11 @@ func (g *gate) turn(ctx context.Context, now func() time.Time) (probe bool, err 
 		case <-ctx.Done():
 			timer.Stop()
 			g.mu.Lock()
-			g.refund(paid, now())
+			paid.refund(now())
 			g.mu.Unlock()
 			return false, ctx.Err()
 		}
 		timer.Stop()
-	}
-}
-
-func (g *gate) refund(paid *rate.Reservation, now time.Time) {
-	if paid != nil {
-		paid.CancelAt(now)
 	}
 }
 
@@ -154,22 +162,29 @@ func (g *gate) patience() time.Duration {
 	return max(shortWait, time.Duration(2*float64(time.Second)/g.base))
 }
 
-// pace sets the bucket's rate to the least that anything allows.
-func (g *gate) pace(now time.Time) {
-	limit := min(g.base, g.backoff)
-	if now.Before(g.quotaEnd) {
-		limit = min(limit, g.quota)
+// pay takes a token of the host's and one of the lane's, at the rates that hold now.
+func (g *gate) pay(l lane, now time.Time) payment {
+	q := &g.quotas[l]
+	setRate(g.tokens, min(g.base, g.backoff), now)
+	limit := g.base
+	if now.Before(q.end) {
+		limit = min(limit, q.rate)
 	}
-	if rate.Limit(limit) != g.tokens.Limit() {
-		g.tokens.SetLimitAt(now, rate.Limit(limit))
+	setRate(q.tokens, limit, now)
+	return payment{g.tokens.ReserveN(now, 1), q.tokens.ReserveN(now, 1)}
+}
+
+func setRate(tokens *rate.Limiter, rps float64, now time.Time) {
+	if rate.Limit(rps) != tokens.Limit() {
+		tokens.SetLimitAt(now, rate.Limit(rps))
 	}
 }
 
 // silent tells whether nothing may be sent at this moment.
-func (g *gate) silent(now time.Time) bool {
+func (g *gate) silent(l lane, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.until.After(now)
+	return g.pause(l).After(now)
 }
 
 // refused is called when the host asks to be left alone: for d, or, when it does
@@ -189,7 +204,7 @@ func (g *gate) refused(now time.Time, d, usual time.Duration) *Parked {
 }
 
 // answered is called with what the host says of its quota, if anything.
-func (g *gate) answered(now time.Time, q quota) {
+func (g *gate) answered(l lane, now time.Time, q quota) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.backoff < g.base && now.Sub(g.eased) >= recovery {
@@ -199,20 +214,28 @@ func (g *gate) answered(now time.Time, q quota) {
 	if !q.known {
 		return
 	}
-	g.quotaEnd = now.Add(q.reset)
-	if q.remaining == 0 {
-		g.quota = g.base
-		g.pauseUntil(g.quotaEnd)
+	left := &g.quotas[l]
+	left.end = now.Add(q.reset)
+	if q.remaining > 0 {
+		left.rate = float64(q.remaining) / q.reset.Seconds()
 		return
 	}
-	g.quota = float64(q.remaining) / q.reset.Seconds()
+	left.rate = g.base
+	if left.end.After(left.spent) {
+		left.spent = left.end
+		g.moved()
+	}
 }
 
 func (g *gate) pauseUntil(t time.Time) {
-	if !t.After(g.until) {
-		return
+	if t.After(g.until) {
+		g.until = t
+		g.moved()
 	}
-	g.until = t
+}
+
+// moved wakes whoever waits for a moment that is no longer the right one.
+func (g *gate) moved() {
 	close(g.wake)
 	g.wake = make(chan struct{})
 }

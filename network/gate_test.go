@@ -20,7 +20,7 @@ func testGate(rps float64, inFlight int) *gate {
 // pass goes through the gate and leaves at once.
 func pass(t *testing.T, g *gate) error {
 	t.Helper()
-	probe, err := g.enter(t.Context(), time.Now)
+	probe, err := g.enter(t.Context(), laneOrdinary, time.Now)
 	if err == nil {
 		g.abandon(probe)
 		g.leave()
@@ -57,7 +57,7 @@ func TestGateHoldsTheInFlightCap(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 30 {
 			wg.Go(func() {
-				if _, err := g.enter(t.Context(), time.Now); err != nil {
+				if _, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil {
 					t.Error(err)
 					return
 				}
@@ -84,7 +84,7 @@ func TestGatePausesAndParks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := testGate(8, 2)
 		for range 2 { // both slots taken, and a third call queues
-			if _, err := g.enter(t.Context(), time.Now); err != nil {
+			if _, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -108,7 +108,7 @@ func TestGatePausesAndParks(t *testing.T) {
 		// A shorter wish does not shorten a pause.
 		_ = g.refused(now, time.Second, time.Hour)
 		<-time.After(39500 * time.Millisecond)
-		if !g.silent(time.Now()) {
+		if !g.silent(laneOrdinary, time.Now()) {
 			t.Fatal("the pause ended early")
 		}
 		if err := pass(t, g); err != nil { // the rest is a short wait
@@ -140,7 +140,7 @@ func TestGateSlowsDownToAQuotaAndRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := testGate(8, 8)
-		g.answered(time.Now(), quota{known: true, remaining: 20, reset: 10 * time.Second})
+		g.answered(laneOrdinary, time.Now(), quota{known: true, remaining: 20, reset: 10 * time.Second})
 		start := time.Now()
 		for range 12 {
 			if err := pass(t, g); err != nil {
@@ -151,7 +151,7 @@ func TestGateSlowsDownToAQuotaAndRecovers(t *testing.T) {
 			t.Fatalf("12 requests at 2 a second took %s", took)
 		}
 		// Where the next turn is far away, callers are sent away.
-		g.answered(time.Now(), quota{known: true, remaining: 1, reset: time.Minute})
+		g.answered(laneOrdinary, time.Now(), quota{known: true, remaining: 1, reset: time.Minute})
 		err := pass(t, g)
 		for err == nil { // the burst
 			err = pass(t, g)
@@ -171,7 +171,7 @@ func TestGateSlowsDownToAQuotaAndRecovers(t *testing.T) {
 		}
 		// An empty quota is a pause.
 		now := time.Now()
-		g.answered(now, quota{known: true, remaining: 0, reset: 7 * time.Second})
+		g.answered(laneOrdinary, now, quota{known: true, remaining: 0, reset: 7 * time.Second})
 		if p, ok := errors.AsType[*Parked](pass(t, g)); !ok || !p.Until.Equal(now.Add(7*time.Second)) {
 			t.Fatalf("got %v, want parked for 7s", p)
 		}
@@ -190,7 +190,7 @@ func TestGateBacksOffOnceForEachRefusalAndRecovers(t *testing.T) {
 		}
 		for range 20 {
 			<-time.After(6 * time.Second)
-			g.answered(time.Now(), quota{})
+			g.answered(laneOrdinary, time.Now(), quota{})
 		}
 		if g.backoff != 8 {
 			t.Fatalf("%v requests a second after two quiet minutes, want 8", g.backoff)

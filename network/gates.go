@@ -70,8 +70,13 @@ func (gs *gates) acquit() {
 func (g *gate) forgettable(now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.until.After(now) || g.quotaEnd.After(now) {
+	if g.until.After(now) {
 		return false
+	}
+	for _, q := range g.quotas {
+		if q.end.After(now) {
+			return false
+		}
 	}
 	return !g.breaker.down || now.Sub(g.breaker.next) > deadGate
 }

@@ -26,25 +26,28 @@ var errRefused = errors.New("address is not public")
 
 // guard opens connections, and only to addresses that may be reached. The check
 // is made on the resolved address in the moment of connecting: a name that
-// changes its mind between look-up and dial gains nothing. It knows every
-// connection it opened, so that closing it ends them all; a bound on connections
-// per remote address belongs in dial, where the address is known.
+// changes its mind between look-up and dial gains nothing. The connections to
+// one address are bounded in the same place (crowd.go), because only there the
+// address is known. It knows every connection it opened, so that closing it ends
+// them all.
 type guard struct {
 	allowPrivate bool
 	timeout      time.Duration
+	perAddress   int
 
 	life context.Context //nolint:containedctx // the transport dials detached from any call; this ends its dials
 	end  context.CancelFunc
 
-	mu    sync.Mutex
-	conns map[*guardedConn]struct{}
+	mu     sync.Mutex
+	conns  map[*guardedConn]struct{}
+	crowds map[netip.Addr]*crowd
 }
 
 func newGuard(cfg Config) *guard {
 	life, end := context.WithCancel(context.Background())
 	return &guard{
-		allowPrivate: cfg.AllowPrivate, timeout: cfg.Timing.Connect,
-		life: life, end: end, conns: make(map[*guardedConn]struct{}),
+		allowPrivate: cfg.AllowPrivate, timeout: cfg.Timing.Connect, perAddress: cfg.PerAddress,
+		life: life, end: end, conns: make(map[*guardedConn]struct{}), crowds: make(map[netip.Addr]*crowd),
 	}
 }
 
@@ -69,23 +72,27 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	defer cancel()
 	stop := context.AfterFunc(g.life, cancel) //nolint:contextcheck // the guard's life ends a dial as well as the caller's
 	defer stop()
-	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: g.check}
+	d := &dialling{guard: g}
+	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: d.control}
 	conn, err := dialer.DialContext(ctx, network, address)
+	at := d.end(conn)
 	if err != nil {
 		return nil, err
 	}
-	gc := &guardedConn{Conn: conn, guard: g}
+	gc := &guardedConn{Conn: conn, guard: g, at: at, opened: time.Now()}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.life.Err() != nil {
 		_ = conn.Close()
+		g.yield(at)
 		return nil, net.ErrClosed
 	}
 	g.conns[gc] = struct{}{}
+	g.crowds[at].conns = append(g.crowds[at].conns, gc)
 	return gc, nil
 }
 
-// check runs between the creation of a socket and its connecting.
+// check tells whether a connection may leave for an address.
 func (g *guard) check(_ context.Context, network, address string, _ syscall.RawConn) error {
 	if g.allowPrivate {
 		return nil
@@ -115,18 +122,4 @@ func (g *guard) close() {
 	for _, conn := range open {
 		_ = conn.Close() // nothing is left to be said on it
 	}
-}
-
-// guardedConn is a connection that its guard knows.
-type guardedConn struct {
-	net.Conn
-	guard *guard
-}
-
-// Close closes the connection and forgets it.
-func (c *guardedConn) Close() error {
-	c.guard.mu.Lock()
-	delete(c.guard.conns, c)
-	c.guard.mu.Unlock()
-	return c.Conn.Close()
 }

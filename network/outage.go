@@ -96,15 +96,28 @@ func (o *outage) over(ctx context.Context) {
 	clear(o.unreachable)
 }
 
+// asleep is the error of an attempt that our own sleep may have spoiled.
+func asleep(host Host, now time.Time) *Parked {
+	return &Parked{Host: host, Until: now.Add(shortWait), Why: WhyNetwork}
+}
+
 // failure is called when an attempt had no answer. It returns a *Parked when
-// that was our own network's fault, or nil.
-func (o *outage) failure(ctx context.Context, host Host, look bool, cause error, now func() time.Time) *Parked {
+// that was our own network's fault, or nil. When our clock has jumped around it,
+// one failure is enough to look for our network, and none counts.
+func (o *outage) failure(ctx context.Context, host Host, look, jumped bool, cause error, now func() time.Time) *Parked {
+	if p := o.blame(ctx, host, look, jumped, cause, now); p != nil || !jumped {
+		return p
+	}
+	return asleep(host, now())
+}
+
+func (o *outage) blame(ctx context.Context, host Host, look, jumped bool, cause error, now func() time.Time) *Parked {
 	o.mu.Lock()
 	switch {
 	case o.down && !look:
 		defer o.mu.Unlock()
 		return o.parked(host)
-	case !o.down && !o.suspect(host, cause):
+	case !o.down && !o.suspect(host, cause) && !jumped:
 		o.mu.Unlock()
 		return nil
 	case o.checking != nil:

@@ -1,0 +1,222 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/repo"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+)
+
+const (
+	methodGetRepo = "com.atproto.sync.getRepo"
+
+	// maxCommit is far more than any commit takes.
+	maxCommit = 16 << 10
+)
+
+// Repo is a whole repo as its host sent it, with everything verified: the DID,
+// the signature, the revision, the order, shape and completeness of the tree, and
+// the hash of every block. It holds memory of the shared budget until Close.
+type Repo struct {
+	Rev syntax.TID
+
+	// Records of the tree that can be addressed by nobody, because their path is
+	// not a collection and a record key: how many, and the first few of them, each
+	// cut to a line's length. They are neither in Collections nor in Records.
+	Rejected      int
+	RejectedPaths []string
+
+	collections []syntax.NSID
+	tree        []byte // CID of its root
+	car         *car
+	grant       grant
+}
+
+// Block is one record of a Repo.
+type Block struct {
+	CID cid.Cid
+	// Data is DAG-CBOR whose hash is CID's: the repo's own memory, to be left as it
+	// is and not to be used after Close. It is nil for a record that is there but
+	// that no reader takes: one of more than 1 MiB, or one whose CID is not that of
+	// DAG-CBOR under SHA-256.
+	Data []byte
+}
+
+// Repo fetches a whole repo and verifies it. Besides the reasons of every
+// request it fails with ReasonBadSignature (another key signed it, or ident has
+// none: worth a fresh look-up of the DID), ReasonBadRev, ReasonIncomplete
+// (blocks are missing, as when the repo changes while it is sent),
+// ReasonTooLarge (past maxCAR, and then listRecords may do) and ReasonBadAnswer
+// (it is no repo, or another one's).
+//
+// While the memory of all repos and bodies is taken, the call waits. So whoever
+// holds a Repo must not wait for another answer before it is closed.
+func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, error) {
+	if ident.Key == nil {
+		return nil, &Error{Op: methodGetRepo, Host: host, Reason: ReasonBadSignature, Err: errors.New("the did document has no key to check it with")}
+	}
+	q := call{
+		op: methodGetRepo, host: host, limit: maxCAR, subject: ident.DID.String(), lane: laneRepo,
+		target: xrpc(methodGetRepo, url.Values{"did": {ident.DID.String()}}), car: new(car),
+	}
+	a, err := c.fetch(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	r := &Repo{car: q.car, grant: a.grant}
+	if err := c.verify(ctx, r, a.host, ident); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// verify checks commit and tree. The hashes of the blocks were checked as they came.
+func (c *Client) verify(ctx context.Context, r *Repo, host Host, ident Identity) error {
+	fail := func(err error) error {
+		if bad, ok := errors.AsType[*badCAR](err); ok {
+			return &Error{Op: methodGetRepo, Host: host, Reason: bad.reason, Err: bad.err}
+		}
+		return fmt.Errorf("%s at %s: %w", methodGetRepo, host, err)
+	}
+	commit, err := r.car.commit(ident)
+	if err != nil {
+		return fail(err)
+	}
+	if r.Rev, err = c.rev(methodGetRepo, host, commit.Rev); err != nil {
+		return err
+	}
+	r.tree = commit.Data.Bytes()
+	v := verifier{car: r.car}
+	if _, err := v.node(ctx, r.tree, 0); err != nil {
+		return fail(err)
+	}
+	r.collections, r.Rejected, r.RejectedPaths = v.collections, v.rejects, v.rejected
+	return nil
+}
+
+// commit reads the commit and checks whose it is.
+func (c *car) commit(ident Identity) (*repo.Commit, error) {
+	data, kept, there := c.find(c.root)
+	switch {
+	case !there:
+		return nil, spoiled(ReasonIncomplete, "the commit is missing")
+	case !kept || len(data) > maxCommit:
+		return nil, spoiled(ReasonBadAnswer, "a commit of more than %d bytes", maxCommit)
+	}
+	commit, err := readCommit(data)
+	if err != nil {
+		return nil, spoiled(ReasonBadAnswer, "commit: %w", err)
+	}
+	switch {
+	case commit.DID != ident.DID.String():
+		return nil, spoiled(ReasonBadAnswer, "the repo is that of %.100q", commit.DID)
+	case commit.Version != repo.ATPROTO_REPO_VERSION:
+		return nil, spoiled(ReasonBadAnswer, "repo of version %d", commit.Version)
+	}
+	if err := signed(commit, ident.Key); err != nil {
+		return nil, spoiled(ReasonBadSignature, "commit %s: %w", cut(commit.Rev), err)
+	}
+	return commit, nil
+}
+
+// readCommit decodes with a library, and lets no panic of it out: what it is
+// given comes from a host.
+func readCommit(data []byte) (commit *repo.Commit, err error) {
+	defer recovered(&err)
+	in := bytes.NewReader(data)
+	commit = new(repo.Commit)
+	if err := commit.UnmarshalCBOR(in); err != nil {
+		return nil, err
+	}
+	if in.Len() > 0 {
+		return nil, errors.New("something after the end")
+	}
+	return commit, nil
+}
+
+func signed(commit *repo.Commit, key atcrypto.PublicKey) (err error) {
+	defer recovered(&err)
+	return commit.VerifySignature(key)
+}
+
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("reading it panicked: %v", p)
+	}
+}
+
+// Collections are the collections that have records, in the order of their keys
+// in the tree.
+func (r *Repo) Collections() []syntax.NSID { return slices.Clone(r.collections) }
+
+// Records walks the records of one collection, in ascending order of record keys.
+// After Close there are none.
+func (r *Repo) Records(collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block] {
+	return func(yield func(syntax.RecordKey, Block) bool) {
+		if r.car != nil && slices.Contains(r.collections, collection) {
+			r.walk(r.tree, collection.String()+"/", yield)
+		}
+	}
+}
+
+// walk visits the keys under a verified node that begin with prefix, and no node
+// that can hold none. It tells whether greater keys are still of interest.
+func (r *Repo) walk(id []byte, prefix string, yield func(syntax.RecordKey, Block) bool) bool {
+	name, _ := linked(id)
+	data, _, _ := r.car.find(name)
+	n, err := openNode(data)
+	if err != nil {
+		return false // not after verification
+	}
+	below := n.left // the node before the next key
+	for e, ok := n.next(); ok; e, ok = n.next() {
+		key := string(n.key)
+		if below != nil && key > prefix && !r.walk(below, prefix, yield) {
+			return false
+		}
+		below = e.right
+		rkey, ours := strings.CutPrefix(key, prefix)
+		if !ours {
+			if key > prefix {
+				return false
+			}
+			continue
+		}
+		if _, err := syntax.ParseRecordKey(rkey); err != nil {
+			continue // counted as rejected
+		}
+		if !yield(syntax.RecordKey(rkey), r.block(e.value)) {
+			return false
+		}
+	}
+	return below == nil || r.walk(below, prefix, yield)
+}
+
+// block is the record under a CID.
+func (r *Repo) block(id []byte) Block {
+	c, err := cid.Cast(id)
+	if err != nil {
+		return Block{} // not after verification
+	}
+	var data []byte
+	if name, ok := linked(id); ok {
+		data, _, _ = r.car.find(name)
+	}
+	return Block{CID: c, Data: data}
+}
+
+// Close gives the repo's memory back to the budget. It may be called twice.
+func (r *Repo) Close() {
+	r.car = nil
+	r.grant.release()
+}
