@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -97,6 +98,23 @@ func newNetwork(tb testing.TB, world *sandbox.World, cfg network.Config) *networ
 	}
 	tb.Cleanup(net.Close)
 	return net
+}
+
+// listOnly has hosts refuse getRepo, so that every repo is read by listing it.
+// Everything else is as hook says.
+func listOnly(world *sandbox.World, hook func(sandbox.Request) sandbox.Fault) {
+	world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Method == getRepo {
+			return sandbox.Fault{
+				Name: "no getRepo", Status: http.StatusNotImplemented, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: []byte(`{"error":"MethodNotImplemented","message":"Method Not Implemented"}`),
+			}
+		}
+		if hook == nil {
+			return sandbox.Fault{}
+		}
+		return hook(q)
+	})
 }
 
 func (r *rig) create(req store.Request) store.Job {

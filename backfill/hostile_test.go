@@ -62,9 +62,10 @@ func TestPageOfAnotherRepoDeletesNothing(t *testing.T) {
 func TestPagesWithoutKeysDeleteNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 41, Repos: 1, Hosts: 1, Collections: statuses(50, 50)})
+	listOnly(r.world, nil)
 	r.complete(store.Request{Collection: status})
 	var n atomic.Int64
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method == listRecords && (q.Cursor == "" || strings.HasPrefix(q.Cursor, "zz")) {
 			if i := n.Add(1); i <= 7 {
 				return says("no key", fmt.Sprintf(`{"records":[{}],"cursor":"zzzzzzzzzzzz%d"}`, i))
@@ -196,7 +197,7 @@ func TestLargeRepoThatGetsOnIsNotGivenUp(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 47, Repos: 1, Hosts: 1, Collections: statuses(6000, 6000)})
 	var n atomic.Int64
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method == listRecords && n.Add(1)%8 == 0 {
 			return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
 		}
@@ -317,7 +318,7 @@ func TestRepoOfManyCollectionsIsReadInSteps(t *testing.T) {
 	r := newRig(t, world)
 	did := r.world.Repos()[0].DID
 	last := syntax.NSID("com.example.c9") // in the order in which they are read
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == listRecords && q.Collection == last}
 	})
 	job := r.create(store.Request{DID: did})
@@ -326,7 +327,7 @@ func TestRepoOfManyCollectionsIsReadInSteps(t *testing.T) {
 		t.Errorf("%d records of 87 read are committed", n)
 	}
 	r.stop()
-	r.world.SetFault(nil)
+	listOnly(r.world, nil)
 	r.run(options{})
 	if job = r.finish(job); job.Tally != (store.Tally{Records: 90, Created: 90}) || job.Reasons["exact"] != 1 {
 		t.Errorf("job: %+v", job)

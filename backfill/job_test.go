@@ -23,6 +23,7 @@ const (
 	status = sandbox.StatusCollection
 	notes  = sandbox.NoteCollection
 
+	getRepo      = "com.atproto.sync.getRepo"
 	listRecords  = "com.atproto.repo.listRecords"
 	repoStatus   = "com.atproto.sync.getRepoStatus"
 	byCollection = "com.atproto.sync.listReposByCollection"

@@ -54,16 +54,19 @@ type reader struct {
 	o    store.Owed
 	host network.Host
 
-	fresh bool       // its identity was looked up in this attempt
-	rev   syntax.TID // the latest probe
-	at    store.Position
-	steps bool // part of this pass is committed: at says how far
-	saved bool // some of that in this attempt
+	fresh  bool // its identity was looked up in this attempt
+	ident  network.Identity
+	rev    syntax.TID // the latest probe
+	source store.Source
+	at     store.Position
+	steps  bool // part of this pass is committed: at says how far
+	saved  bool // some of that in this attempt
 
 	segments []store.Segment
 	pages    int // buffered
 	bytes    int
-	requests int // that each saw the repo at a moment of its own, in this pass
+	listing  bool // getRepo will not do
+	requests int  // that each saw the repo at a moment of its own, in this pass
 	full     bool
 }
 
@@ -74,7 +77,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 		return
 	}
 	defer w.b.claims.release(h.DID)
-	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host)}
+	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords}
 	exact, err := r.read(ctx)
 	if r.saved {
 		h.gotOn()
@@ -126,22 +129,28 @@ func (r *reader) anew(ctx context.Context, failed *network.Error) error {
 	return failed
 }
 
-// read reads the whole repo, as often as it takes to see it at one rev. It
-// reports whether it did.
+// read reads the repo, in one piece or by listing it, as often as it takes to see
+// it at one rev. It reports whether it did.
 func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	if err := r.probe(ctx); err != nil {
 		return false, err
 	}
-	if r.o.Position != nil {
-		r.at, r.steps = *r.o.Position, true
-	} else {
-		r.at = store.Position{First: r.rev}
+	if err := r.resume(ctx); err != nil {
+		return false, err
 	}
-	if r.at.Read == nil {
-		r.at.Read = map[syntax.NSID]store.ReadUpTo{}
+	many := len(r.w.targets) == 0 || len(r.w.targets) > maxListed
+	begun := r.o.Position != nil && r.o.Position.Whole
+	if !r.steps && (many || begun) {
+		if done, err := r.whole(ctx); done || err != nil {
+			return done, err
+		}
 	}
 	for {
-		if err := r.pass(ctx); err != nil {
+		err := r.pass(ctx)
+		if errors.Is(err, errWhole) {
+			return true, nil
+		}
+		if err != nil {
 			return false, err
 		}
 		// One short page that held everything was one moment, not before the probe.
@@ -165,10 +174,32 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	}
 }
 
+// resume takes up a repo where it was left. One that was being read in one piece
+// is read anew: what of it is in the index already does not change.
+func (r *reader) resume(ctx context.Context) error {
+	r.begin(store.Position{First: r.rev})
+	if r.o.Position == nil {
+		return nil
+	}
+	r.steps = true
+	if r.o.Position.Whole {
+		r.at.Pass = r.o.Position.Pass
+		if err := r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at); err != nil {
+			return err
+		}
+		r.steps = false
+		return nil
+	}
+	read := r.at.Read
+	if r.at = *r.o.Position; r.at.Read == nil {
+		r.at.Read = read
+	}
+	return nil
+}
+
 // restart begins a new pass at the rev just probed.
 func (r *reader) restart(ctx context.Context) error {
-	r.at = store.Position{First: r.rev, Pass: r.at.Pass + 1, Read: map[syntax.NSID]store.ReadUpTo{}}
-	r.segments, r.pages, r.bytes, r.requests, r.full = nil, 0, 0, 0, false
+	r.begin(store.Position{First: r.rev, Pass: r.at.Pass + 1})
 	if !r.steps {
 		return nil
 	}
@@ -233,41 +264,43 @@ func (r *reader) doubt(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	r.fresh = true
+	r.fresh, r.ident = true, ident
 	if ident.PDS != r.host {
 		return errMoved{ident.PDS}
 	}
 	return nil
 }
 
-// collections are those to read of the repo: the job's targets, or all that the
-// repo has and all that the index holds of it.
+// collections are those to list of the repo.
 func (r *reader) collections(ctx context.Context) ([]syntax.NSID, error) {
 	if len(r.w.targets) > 0 {
 		return r.w.targets, nil
 	}
-	list, err := r.w.b.cfg.Network.DescribeRepo(ctx, r.host, r.o.DID)
+	has, err := r.w.b.cfg.Network.DescribeRepo(ctx, r.host, r.o.DID)
 	if err != nil {
 		return nil, err
 	}
 	r.requests++ // a moment of its own
+	return r.wanted(ctx, has)
+}
+
+// wanted are the job's targets, or all that the repo has and all that the index
+// holds of it.
+func (r *reader) wanted(ctx context.Context, has []syntax.NSID) ([]syntax.NSID, error) {
+	if len(r.w.targets) > 0 {
+		return r.w.targets, nil
+	}
 	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	for _, c := range repo.RepoCollections() {
-		if !slices.Contains(list, c) {
-			list = append(list, c)
-		}
-	}
+	list := slices.Concat(has, repo.RepoCollections())
 	// What was begun is ended, even if the repo has nothing of it any more.
 	for c := range r.at.Read {
-		if !slices.Contains(list, c) {
-			list = append(list, c)
-		}
+		list = append(list, c)
 	}
 	slices.Sort(list)
-	return list, nil
+	return slices.Compact(list), nil
 }
 
 // pass reads every collection once, from where it was left.
@@ -328,6 +361,14 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		cursor = page.Cursor
 		if !r.buffered() {
 			continue
+		}
+		if !r.steps {
+			// Long enough to be worth another try: what is buffered is not lost.
+			if done, err := r.whole(ctx); err != nil {
+				return err
+			} else if done {
+				return errWhole
+			}
 		}
 		if s.unordered {
 			return r.broken("a long listing of %s is out of key order", c)
@@ -416,7 +457,7 @@ func (r *reader) refused(err error) error {
 }
 
 func (r *reader) reading(segments []store.Segment) store.Reading {
-	return store.Reading{Host: r.o.Host, Rev: r.rev, Source: store.SourceListRecords, Segments: segments}
+	return store.Reading{Host: r.o.Host, Rev: r.rev, Source: r.source, Segments: segments}
 }
 
 // complete are the collections that were read from end to end, with nothing in

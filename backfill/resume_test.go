@@ -71,6 +71,7 @@ func TestLargeRepoGoesOnInTheMiddle(t *testing.T) {
 		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 3000, MaxRecords: 3000}},
 	}
 	r := newRig(t, world)
+	listOnly(r.world, nil)
 	job := r.create(store.Request{Collection: status})
 	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(status)) >= 1000 })
 	r.stop()

@@ -33,8 +33,9 @@ type Owed struct {
 // Position is how far a repo that is too large to be read at once has been read.
 // The store keeps Tally and Guarded; the rest is the reader's.
 type Position struct {
-	First   syntax.TID               `json:"first,omitzero"` // rev when this pass began
-	Pass    int                      `json:"pass,omitempty"` // passes begun before this one
+	First   syntax.TID               `json:"first,omitzero"`  // rev when this pass began
+	Pass    int                      `json:"pass,omitempty"`  // passes begun before this one
+	Whole   bool                     `json:"whole,omitempty"` // it is being read in one piece: Read says nothing
 	Pages   int                      `json:"pages,omitempty"`
 	Bytes   int64                    `json:"bytes,omitempty"`
 	Read    map[syntax.NSID]ReadUpTo `json:"read"`              // by collection

@@ -1,0 +1,113 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network"
+	"appview/record"
+	"appview/store"
+)
+
+// maxListed is how many collections of a repo are listed one by one. For more of
+// them one request for the whole repo costs the host less.
+const maxListed = 3
+
+// errWhole ends a listing because the repo was read in one piece meanwhile.
+var errWhole = errors.New("read in one piece")
+
+// whole reads the repo in one piece: signed, so that it is exact at the rev of its
+// commit. It reports false, with nothing read, where the host cannot give it, or
+// not well enough, and listing may do.
+func (r *reader) whole(ctx context.Context) (bool, error) {
+	if r.listing {
+		return false, nil
+	}
+	r.listing = true // if this fails
+	r.fresh = false
+	if err := r.doubt(ctx); err != nil { // for the key
+		return false, err
+	}
+	repo, err := r.w.b.cfg.Network.Repo(ctx, r.host, r.ident)
+	var failed *network.Error
+	switch {
+	case err == nil:
+	case !errors.As(err, &failed):
+		return false, err
+	case failed.Reason.Class() == network.ClassUnavailable:
+		return false, r.gone(ctx, failed.Reason, detail(failed))
+	case listable(failed.Reason):
+		r.w.log.DebugContext(ctx, "repo is listed instead", "did", r.o.DID, "host", r.host, "err", failed)
+		return false, nil
+	default:
+		return false, err
+	}
+	defer repo.Close()
+	if repo.Rev < r.rev {
+		return false, nil // an old copy
+	}
+	r.rev, r.source = repo.Rev, store.SourceRepo
+	r.begin(store.Position{First: repo.Rev, Pass: r.at.Pass, Whole: true})
+	list, err := r.wanted(ctx, repo.Collections())
+	if err != nil {
+		return false, err
+	}
+	for _, c := range list {
+		if err := r.take(ctx, c, repo); err != nil {
+			return false, err
+		}
+	}
+	if n := len(r.segments); n > 0 && len(r.w.targets) == 0 {
+		last := &r.segments[n-1]
+		last.Rejected = append(last.Rejected, make([]syntax.RecordKey, repo.Rejected)...)
+	}
+	return true, nil
+}
+
+// listable tells whether listRecords may do where getRepo has failed. A repo with
+// a wrong signature is not to be had in another way.
+func listable(reason network.Reason) bool {
+	return slices.Contains([]network.Reason{
+		network.ReasonTooLarge, network.ReasonHTTP4xx, network.ReasonHTTP5xx, network.ReasonBadAnswer,
+		network.ReasonIncomplete, network.ReasonCutBody, network.ReasonTimeout,
+	}, reason)
+}
+
+// begin starts a reading of the repo with nothing read of it.
+func (r *reader) begin(at store.Position) {
+	at.Read = map[syntax.NSID]store.ReadUpTo{}
+	r.at = at
+	r.segments, r.pages, r.bytes, r.requests, r.full = nil, 0, 0, 0, false
+}
+
+// take takes one collection of a whole repo, the highest record key first as in a
+// listing, and commits a step of it whenever enough is buffered.
+func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) error {
+	type entry struct {
+		rkey  syntax.RecordKey
+		block network.Block
+	}
+	var entries []entry
+	for rkey, block := range repo.Records(c) {
+		entries = append(entries, entry{rkey, block})
+	}
+	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c}}
+	for _, e := range slices.Backward(entries) {
+		s.last = e.rkey
+		body, err := record.FromCBOR(e.block.Data, e.block.CID)
+		if err != nil {
+			s.seg.Rejected = append(s.seg.Rejected, e.rkey)
+		} else {
+			s.seg.Records = append(s.seg.Records, store.Listed{RKey: e.rkey, Body: body})
+		}
+		if r.bytes += len(e.block.Data) + recordBytes; r.buffered() {
+			if err := r.save(ctx, &s); err != nil {
+				return err
+			}
+		}
+	}
+	return r.end(&s)
+}
