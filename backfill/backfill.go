@@ -137,6 +137,23 @@ func (b *Backfill) Create(ctx context.Context, req store.Request) (store.Job, er
 	return job, nil
 }
 
+// Retry stores a new job that carries a final one on, and has it worked on. It
+// fails with store.ErrMove when the job is not final, with store.ErrNothingLeft
+// when it has left nothing undone, and with store.ErrNotFound when there is none.
+func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (store.Job, error) {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return store.Job{}, fmt.Errorf("retry job: %w", err)
+	}
+	job, err := b.cfg.Store.RetryJob(ctx, old, id)
+	if err != nil {
+		return store.Job{}, err
+	}
+	b.cfg.Log.InfoContext(ctx, "job created", "job", job.ID, "retry_of", old)
+	b.notify()
+	return job, nil
+}
+
 // Cancel asks a job to stop. It fails with store.ErrMove when the job is not
 // running, and with store.ErrNotFound when there is none.
 func (b *Backfill) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) {
@@ -210,7 +227,7 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 		if j.Status.Final() || b.workers[j.ID] != nil {
 			continue
 		}
-		named := j.Request.DID != ""
+		named := !j.Request.Network()
 		switch {
 		case j.Status == store.StatusCancelling: // it never got its turn
 		case named && dids < maxDIDJobs:

@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-
 	"appview/network"
 	"appview/store"
 )
@@ -56,9 +54,23 @@ func (w *worker) discover(ctx context.Context) error {
 // list follows every listing of the job. reason says why the relay's could not
 // be followed; err is the store's.
 func (w *worker) list(ctx context.Context) (reason string, err error) {
+	for done := !w.retry; !done; {
+		done, err = w.b.cfg.Store.DiscoverRetry(ctx, w.seq)
+		if errors.Is(err, store.ErrNothingLeft) {
+			return err.Error(), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		notify(w.found)
+	}
 	if w.named {
-		_, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{
-			Listing: didListing, DIDs: []syntax.DID{w.request.DID}, Cursor: store.Cursor{Pages: 1, Done: true},
+		at, err := w.b.cfg.Store.Listing(ctx, w.seq, didListing)
+		if err != nil || at.Done {
+			return "", err
+		}
+		_, err = w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{
+			Listing: didListing, DIDs: w.request.Named(), Cursor: store.Cursor{Pages: 1, Done: true},
 		})
 		return "", err
 	}

@@ -93,11 +93,11 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given 
 	}
 	state := w.b.cfg.Network.HostState(network.Host(host))
 	until, parked := w.b.cfg.Network.ParkedUntil(network.Host(host))
-	note := store.HostWork{}
+	note := store.Behaviour{}
 	var verdict *store.Verdict
 	switch {
 	case w.b.cfg.Network.Outage():
-		note = known // our own network is gone: that says nothing about the host
+		note = known.Behaviour // our own network is gone: that says nothing about the host
 	case state.Down:
 		note.Probes, note.NextProbe = known.Probes, state.NextProbe.UTC()
 		if !note.NextProbe.Equal(known.NextProbe) {

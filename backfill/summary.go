@@ -20,7 +20,7 @@ func summary(j store.Job) string {
 		parts = append(parts, fmt.Sprintf("%d of %d repos could not be read: %s",
 			j.Failed, j.TotalRepos, reasons(j, network.ClassFailed)))
 	}
-	if j.Unavailable > 0 && j.Request.DID != "" {
+	if j.Unavailable > 0 && !j.Request.Network() {
 		parts = append(parts, fmt.Sprintf("%d of %d repos are unavailable: %s",
 			j.Unavailable, j.TotalRepos, reasons(j, network.ClassUnavailable)))
 	}

@@ -22,6 +22,7 @@ type worker struct {
 	named   bool // the job names its DIDs
 	targets []syntax.NSID
 	request store.Request
+	retry   bool // it carries another job on
 	log     *slog.Logger
 	began   time.Time // in this process
 
@@ -35,7 +36,7 @@ type worker struct {
 
 func newWorker(b *Backfill, j store.Job) *worker {
 	w := &worker{
-		b: b, id: j.ID, seq: j.Seq, named: j.Request.DID != "", targets: j.Targets, request: j.Request,
+		b: b, id: j.ID, seq: j.Seq, named: !j.Request.Network(), targets: j.Targets, request: j.Request, retry: j.RetryOf != 0,
 		log:   b.cfg.Log.With("job", j.ID),
 		began: b.cfg.Now(),
 		found: make(chan struct{}, 1),

@@ -149,7 +149,7 @@ func (s *service) track(ctx context.Context) error {
 		}
 		covered := false
 		for _, j := range jobs {
-			whole := j.Request == store.Request{Collection: c}
+			whole := j.Request.Network() && j.Request.Collection == c
 			covered = covered || whole && (!j.Status.Final() || j.Status == store.StatusCompleted)
 		}
 		if covered {

@@ -245,6 +245,20 @@ func (c *checker) jobs(ctx context.Context) error {
 	return err
 }
 
+// count adds a repo to what its host is counted to have.
+func (h *HostWork) count(r WorkRepo) {
+	h.Total++
+	switch {
+	case r.State != RepoSettled:
+	case r.Class == ClassFailed:
+		h.Failed++
+		h.Records += r.Tally.Records
+	default:
+		h.Completed++
+		h.Records += r.Tally.Records
+	}
+}
+
 // job checks a job's counters against its work rows, and these against its queue.
 func (c *checker) job(j Job) {
 	w, err := workOf(c.tx, j.Seq)
@@ -258,12 +272,18 @@ func (c *checker) job(j Job) {
 	var sum Job
 	sum.Reasons = map[string]int64{}
 	owed := int64(0)
+	hosts := map[string]HostWork{}
 	err = w.repos.ForEach(func(did, row []byte) error {
 		r, err := workRepos.decode(row)
 		if err != nil {
 			return fmt.Errorf("repo %s: %w", did, err)
 		}
 		sum.TotalRepos++
+		if r.Host != "" {
+			h := hosts[r.Host]
+			h.count(r)
+			hosts[r.Host] = h
+		}
 		if r.State != RepoSettled {
 			owed++
 			if r.Host == "" {
@@ -285,6 +305,25 @@ func (c *checker) job(j Job) {
 		}
 		return nil
 	})
+	if err != nil {
+		c.found("job %s: %w", j.ID, err)
+		return
+	}
+	err = w.hosts.ForEach(func(k, row []byte) error {
+		h, err := hostRows.decode(row)
+		if err != nil {
+			return fmt.Errorf("host %s: %w", k, err)
+		}
+		h.Behaviour = Behaviour{}
+		if want := hosts[string(k)]; h != want {
+			c.found("job %s: host %s: %+v, its repos add up to %+v", j.ID, k, h, want)
+		}
+		delete(hosts, string(k))
+		return nil
+	})
+	for host := range hosts {
+		c.found("job %s: host %s has repos and no row", j.ID, host)
+	}
 	if err != nil {
 		c.found("job %s: %w", j.ID, err)
 		return

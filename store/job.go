@@ -66,14 +66,29 @@ var stageOrder = []Stage{
 type Request struct {
 	Collection syntax.NSID `json:"collection,omitzero"` // empty: all
 	DID        syntax.DID  `json:"did,omitzero"`        // empty: every repo that the relay lists
+
+	DIDs []syntax.DID `json:"dids,omitempty"` // the same for several repos
 }
+
+// Named are the repos that the request names; none: the network's.
+func (r Request) Named() []syntax.DID {
+	if r.DID != "" {
+		return append([]syntax.DID{r.DID}, r.DIDs...)
+	}
+	return r.DIDs
+}
+
+// Network tells whether the request is for one collection, or all, of the whole
+// network.
+func (r Request) Network() bool { return r.DID == "" && len(r.DIDs) == 0 }
 
 // Job is a backfill job. Counters are those of settled repos.
 type Job struct {
 	Seq     uint64        `json:"seq"` // order of creation
 	ID      uuid.UUID     `json:"id"`
 	Request Request       `json:"request"`
-	Targets []syntax.NSID `json:"targets,omitempty"` // collections, fixed at creation; none: all that a repo has
+	Targets []syntax.NSID `json:"targets,omitempty"`  // collections, fixed at creation; none: all that a repo has
+	RetryOf uint64        `json:"retry_of,omitempty"` // the job that this one carries on
 
 	Status Status `json:"status"`
 	Stage  Stage  `json:"stage"`
@@ -166,38 +181,42 @@ func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos }
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
 	var job Job
 	err := s.do(ctx, "create job", func(g *group) error {
-		ids := g.tx.Bucket([]byte(jobIDsBucket))
-		if ids.Get(id[:]) != nil {
-			return refuse(fmt.Errorf("create job %s: the id is taken", id))
-		}
-		seq, err := jobs.bucket(g.tx).NextSequence()
-		if err != nil {
-			return err
-		}
-		job = Job{
-			Seq: seq, ID: id, Request: req, Targets: targets,
-			Status: StatusRunning, Stage: StagePending, CreatedAt: g.now,
-		}
-		if err := ids.Put(id[:], u64Key(seq)); err != nil {
-			return err
-		}
-		work, err := g.tx.Bucket([]byte(workBucket)).CreateBucket(u64Key(seq))
-		if err != nil {
-			return err
-		}
-		for _, name := range []string{cursorBucket, workReposBucket, owedBucket, hostsBucket, absentBucket} {
-			if _, err := work.CreateBucket([]byte(name)); err != nil {
-				return err
-			}
-		}
-		stored := job
-		g.jobs[seq] = &stored
-		return nil
+		job = Job{ID: id, Request: req, Targets: targets}
+		_, err := g.create(&job)
+		return err
 	})
 	if err != nil {
 		return Job{}, err
 	}
 	return job, nil
+}
+
+// create fills a new job in and stores it with its empty work.
+func (g *group) create(job *Job) (*workBuckets, error) {
+	ids := g.tx.Bucket([]byte(jobIDsBucket))
+	if ids.Get(job.ID[:]) != nil {
+		return nil, refuse(fmt.Errorf("create job %s: the id is taken", job.ID))
+	}
+	seq, err := jobs.bucket(g.tx).NextSequence()
+	if err != nil {
+		return nil, err
+	}
+	job.Seq, job.Status, job.Stage, job.CreatedAt = seq, StatusRunning, StagePending, g.now
+	if err := ids.Put(job.ID[:], u64Key(seq)); err != nil {
+		return nil, err
+	}
+	work, err := g.tx.Bucket([]byte(workBucket)).CreateBucket(u64Key(seq))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{cursorBucket, workReposBucket, owedBucket, hostsBucket, absentBucket} {
+		if _, err := work.CreateBucket([]byte(name)); err != nil {
+			return nil, err
+		}
+	}
+	stored := *job
+	g.jobs[seq] = &stored
+	return workOf(g.tx, seq)
 }
 
 // Job returns the job with the given id, or ErrNotFound.

@@ -253,6 +253,17 @@ func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, tally Tally,
 	}
 	if o.Host == "" {
 		j.Unresolved--
+	} else {
+		h, err := g.host(j.Seq, o.Host)
+		if err != nil {
+			return err
+		}
+		h.Records += tally.Records
+		if v.Class == ClassFailed {
+			h.Failed++
+		} else {
+			h.Completed++
+		}
 	}
 	j.Processed++
 	j.Tally.add(tally)

@@ -81,8 +81,19 @@ type Cursor struct {
 	Done   bool   `json:"done,omitempty"`
 }
 
-// HostWork is what a job remembers of a host.
+// HostWork is what a job knows of a host: what it has found there, which the store
+// counts, and how the host behaves, which PutHost notes.
 type HostWork struct {
+	Total     int64 `json:"total,omitempty"`     // repos that live there
+	Completed int64 `json:"completed,omitempty"` // of these, settled as done or unavailable
+	Failed    int64 `json:"failed,omitempty"`    // of these, given up
+	Records   int64 `json:"records,omitempty"`   // of the settled ones
+
+	Behaviour
+}
+
+// Behaviour is how a host has behaved towards a job.
+type Behaviour struct {
 	Probes    int       `json:"probes,omitempty"` // in a row that found it down
 	NextProbe time.Time `json:"next_probe,omitzero"`
 	LimitedAt time.Time `json:"limited_at,omitzero"` // since when it has answered nothing but "slow down"
@@ -99,6 +110,8 @@ var (
 // workBuckets are the buckets of one job's work.
 type workBuckets struct {
 	repos, owed, cursors, hosts, absent *bbolt.Bucket
+
+	changed map[string]*HostWork // rows of hosts, until the group ends
 }
 
 func workOf(tx *bbolt.Tx, seq uint64) (*workBuckets, error) {
@@ -325,7 +338,18 @@ func (g *group) rehost(seq uint64, did syntax.DID, from, to string) error {
 	if from == "" {
 		j.Unresolved--
 		j.work()
+	} else {
+		h, err := g.host(seq, from)
+		if err != nil {
+			return err
+		}
+		h.Total--
 	}
+	h, err := g.host(seq, to)
+	if err != nil {
+		return err
+	}
+	h.Total++
 	if err := w.putOwed(Owed{DID: did, Host: to, Moved: from != "" || o.Moved}); err != nil {
 		return err
 	}
@@ -350,18 +374,36 @@ func (s *Store) Postpone(ctx context.Context, seq uint64, o Owed, done func(erro
 	}})
 }
 
-// PutHost notes what the job knows of a host.
-func (s *Store) PutHost(ctx context.Context, seq uint64, host string, h HostWork) error {
+// PutHost notes how a host behaves towards a job.
+func (s *Store) PutHost(ctx context.Context, seq uint64, host string, b Behaviour) error {
 	return s.wait(ctx, change{op: "note host " + host, bytes: rowBytes, apply: func(g *group) error {
-		_, w, err := g.open(seq)
-		if err != nil {
+		if _, _, err := g.open(seq); err != nil {
 			return err
 		}
-		if h == (HostWork{}) {
-			return w.hosts.Delete([]byte(host))
+		h, err := g.host(seq, host)
+		if err == nil {
+			h.Behaviour = b
 		}
-		return hostRows.put(w.hosts, []byte(host), h)
+		return err
 	}})
+}
+
+// host returns a job's row of a host for change; it is written when the group
+// ends.
+func (g *group) host(seq uint64, host string) (*HostWork, error) {
+	w := g.work[seq]
+	if h := w.changed[host]; h != nil {
+		return h, nil
+	}
+	h, err := hostRows.get(w.hosts, []byte(host))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if w.changed == nil {
+		w.changed = map[string]*HostWork{}
+	}
+	w.changed[host] = &h
+	return &h, nil
 }
 
 // Host returns what the job knows of a host.

@@ -373,6 +373,11 @@ func (g *group) save() error {
 	for seq, j := range g.jobs {
 		err = errors.Join(err, jobs.put(jobs.bucket(g.tx), u64Key(seq), *j))
 	}
+	for _, w := range g.work {
+		for host, h := range w.changed {
+			err = errors.Join(err, hostRows.put(w.hosts, []byte(host), *h))
+		}
+	}
 	for collection, n := range g.counts {
 		err = errors.Join(err, counts.put(counts.bucket(g.tx), []byte(collection), *n))
 	}

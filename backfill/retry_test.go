@@ -1,0 +1,189 @@
+package backfill_test
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/backfill"
+	"appview/sandbox"
+	"appview/store"
+)
+
+// retry carries a job on, and wants the new one completed.
+func (r *rig) retry(old store.Job) store.Job {
+	r.t.Helper()
+	job, err := r.b.Retry(r.t.Context(), old.ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if job = r.finish(job); job.Status != store.StatusCompleted {
+		r.t.Fatalf("job is %s: %s", job.Status, job.Error)
+	}
+	return job
+}
+
+func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, sandbox.Config{Seed: 70, Repos: 60, Hosts: 3, Collections: statuses(1, 3)}, options{config: backfill.Config{Attempts: 2}})
+	sick := r.world.HostURLs()[1]
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Host == sick && q.Method == listRecords {
+			return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
+		}
+		return sandbox.Fault{}
+	})
+	first := r.complete(store.Request{Collection: status})
+	if first.Failed != 20 || r.world.Faults("sick") == 0 {
+		t.Fatalf("job: %+v", first)
+	}
+	before, states := r.rows(), r.states(first)
+	if states["failed http_5xx"] != 20 || states["done exact"] != 40 {
+		t.Errorf("repos: %v", states)
+	}
+	r.world.SetFault(nil)
+	pages := r.world.Count(sandbox.PartPDS, listRecords)
+	second := r.retry(first)
+	r.wantTruth(status)
+	if second.TotalRepos != 20 || second.Failed != 0 || second.RetryOf != first.Seq {
+		t.Errorf("retry: %+v", second)
+	}
+	if got := r.world.Count(sandbox.PartPDS, listRecords) - pages; got > 40 {
+		t.Errorf("%d pages were read for 20 repos", got)
+	}
+	after := map[string]bool{}
+	for _, row := range r.rows() {
+		after[row] = true
+	}
+	for _, row := range before {
+		if !after[row] {
+			t.Errorf("changed: %s", row)
+		}
+	}
+	if _, err := r.b.Retry(t.Context(), second.ID); !errors.Is(err, store.ErrNothingLeft) {
+		t.Errorf("retry of a job that left nothing: %v", err)
+	}
+	if _, err := r.b.Retry(t.Context(), uuid.New()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("retry of no job: %v", err)
+	}
+	r.wantHosts(first)
+}
+
+// states counts the repos of a job by state and reason.
+func (r *rig) states(job store.Job) map[string]int {
+	r.t.Helper()
+	states := map[string]int{}
+	for after := syntax.DID(""); ; {
+		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 7, nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, repo := range list {
+			if repo.State != store.RepoSettled {
+				states[string(repo.State)]++
+				continue
+			}
+			states[repo.Class+" "+repo.Reason]++
+		}
+		if next == "" {
+			return states
+		}
+		after = next
+	}
+}
+
+// wantHosts compares a job's hosts with where the world's repos live.
+func (r *rig) wantHosts(job store.Job) {
+	r.t.Helper()
+	want, got := map[string]int64{}, map[string]int64{}
+	for _, repo := range r.world.Repos() {
+		want[repo.Host]++
+	}
+	hosts, err := r.store.JobHosts(r.t.Context(), job.Seq)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, h := range hosts {
+		got[h.Host] = h.Total
+		if h.Completed+h.Failed != h.Total {
+			r.t.Errorf("host %+v does not add up", h)
+		}
+	}
+	if !maps.Equal(got, want) {
+		r.t.Errorf("hosts %v, want %v", got, want)
+	}
+}
+
+func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Config{Seed: 71, Repos: 1500, Hosts: 2, Collections: statuses(1, 1)})
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Part == sandbox.PartRelay && q.Cursor != "" {
+			return sandbox.Fault{Status: http.StatusBadGateway}
+		}
+		return sandbox.Fault{}
+	})
+	job := r.finish(r.create(store.Request{Collection: status}))
+	if job.Status != store.StatusFailed || job.TotalRepos != 1000 {
+		t.Fatalf("job: %+v", job)
+	}
+	r.world.SetFault(nil)
+	second := r.retry(job)
+	r.wantTruth(status)
+	// The repos that the index holds are in it again: they were not looked for before.
+	if second.Tally.Created != 500 {
+		t.Errorf("retry: %+v", second)
+	}
+}
+
+func TestCancelledJobIsCarriedOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Config{Seed: 72, Repos: 40, Hosts: 2, Collections: statuses(1, 2)})
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		return sandbox.Fault{Hang: q.Method == listRecords && q.Host == r.world.HostURLs()[0]}
+	})
+	job := r.create(store.Request{Collection: status})
+	r.await(job, "half done", func(j store.Job) bool { return j.Processed >= 20 })
+	if _, err := r.b.Retry(t.Context(), job.ID); !errors.Is(err, store.ErrMove) {
+		t.Errorf("retry of a running job: %v", err)
+	}
+	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+		t.Fatal(err)
+	}
+	job = r.finish(job)
+	r.world.SetFault(nil)
+	if second := r.retry(job); second.TotalRepos != job.TotalRepos-job.Processed {
+		t.Errorf("cancelled with %d of %d repos, carried on with %d", job.Processed, job.TotalRepos, second.TotalRepos)
+	}
+	r.wantTruth(status)
+}
+
+func TestJobThatNamesManyRepos(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Config{Seed: 73, Repos: 30})
+	repos := r.world.Repos()
+	if err := r.world.Deactivate(repos[4].DID); err != nil {
+		t.Fatal(err)
+	}
+	var dids []syntax.DID
+	for _, repo := range repos[:5] {
+		dids = append(dids, repo.DID)
+	}
+	began := time.Now()
+	job := r.complete(store.Request{DIDs: dids})
+	if job.TotalRepos != 5 || job.Unavailable != 1 || job.Error != "1 of 5 repos are unavailable: 1 deactivated" {
+		t.Errorf("after %s: %+v", time.Since(began), job)
+	}
+	want := 0
+	for _, did := range dids[:4] {
+		want += len(r.world.TruthOf(did))
+	}
+	if got := len(r.served("")); got != want {
+		t.Errorf("%d records, want %d", got, want)
+	}
+}
