@@ -72,6 +72,10 @@ type reader struct {
 
 // readRepo reads one repo and hands over the result.
 func (w *worker) readRepo(ctx context.Context, h hand) {
+	if w.b.cfg.Store.Denied(h.DID, h.Host) {
+		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied)
+		return
+	}
 	if !w.b.claims.take(h.DID) {
 		h.done(errLater)
 		return
@@ -450,6 +454,9 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 // refused turns the store's refusal of something older than it holds into a
 // failed attempt.
 func (r *reader) refused(err error) error {
+	if errors.Is(err, store.ErrDenied) {
+		return errGone{reason: network.ReasonDenied}
+	}
 	if !errors.Is(err, store.ErrRevWentBack) {
 		return err
 	}

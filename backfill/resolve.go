@@ -43,6 +43,10 @@ func (w *worker) resolve(ctx context.Context) error {
 
 // lookUp finds out where one repo lives.
 func (w *worker) lookUp(ctx context.Context, h hand) {
+	if w.b.cfg.Store.Denied(h.DID, "") {
+		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied)
+		return
+	}
 	ident, err := w.b.cfg.Network.Lookup(ctx, h.DID)
 	if err != nil {
 		w.missed(ctx, h, h.Owed, err)

@@ -38,9 +38,9 @@ func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason
 		DID: h.DID, Reading: store.Reading{Host: h.Host}, Attempts: o.Attempts,
 		Judge: func(store.Tally, bool) store.Verdict { return verdict },
 	}
-	if reason.Class() == network.ClassUnavailable && reason != network.ReasonDenied {
+	if reason.Class() == network.ClassUnavailable {
 		s.Account = string(reason)
-		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned
+		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned || reason == network.ReasonDenied
 	}
 	w.settle(ctx, h, s, 0)
 }

@@ -22,6 +22,7 @@
 //	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
 //	keys                   sha-256 of the key    an API key: name, permissions, times
 //	collections            nsid                  a tracked collection
+//	denylist               DID or host           never read, stored or served
 //	purges                 sequence              a deletion that was asked for and is not done yet
 //
 // Integers in keys are big-endian, strings are separated by a zero byte, which no

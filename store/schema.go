@@ -56,7 +56,7 @@ var migrations = []func(*bbolt.Tx) error{createSchema}
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
 		metaBucket, recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
-		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name,
+		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name, denials.name,
 	} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)

@@ -66,6 +66,9 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if err != nil {
 			return err
 		}
+		if s.Denied(did, r.Host) {
+			return refuse(fmt.Errorf("save pages of %s: %w", did, ErrDenied))
+		}
 		if repo.repo.Floor > r.Rev {
 			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.Floor, ErrRevWentBack))
 		}
@@ -164,8 +167,20 @@ func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(
 		if err != nil {
 			return err
 		}
+		if s.Denied(t.DID, o.Host) {
+			t = t.denied()
+		}
 		return g.settle(j, w, o, t)
 	}})
+}
+
+// denied is the settlement in place of t of a repo that was denied while it was
+// read.
+func (t Settlement) denied() Settlement {
+	return Settlement{
+		DID: t.DID, Attempts: t.Attempts, Reading: Reading{Host: t.Reading.Host}, Account: AccountDenied, Purge: true,
+		Judge: func(Tally, bool) Verdict { return Verdict{Class: ClassUnavailable, Reason: AccountDenied} },
+	}
 }
 
 func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {

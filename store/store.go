@@ -86,6 +86,9 @@ type Store struct {
 	quitting sync.Once
 	purges   [][]byte // deletions that an earlier process has left
 
+	denied  atomic.Pointer[denied]
+	denying sync.Mutex // held while denied is changed
+
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed with failure
 	full    atomic.Bool
@@ -136,6 +139,11 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if err = migrate(db); err == nil {
 		s.purges, err = openPurges(db)
+	}
+	if err == nil {
+		var d denied
+		d, err = loadDenied(db)
+		s.denied.Store(&d)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())

@@ -19,11 +19,14 @@ const (
 )
 
 // Run keeps the file in order until ctx ends: it goes on with deletions that an
-// earlier process has left, deletes what is kept no longer, and brings the key
+// earlier process has left, enforces the deny list, deletes what is kept no longer, and brings the key
 // index up to date.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.resumePurges(ctx); err != nil {
 		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
+	}
+	if err := s.enforce(ctx); err != nil {
+		return ended(ctx, err)
 	}
 	var pruned time.Time
 	timer := time.NewTimer(indexEvery)

@@ -1,0 +1,109 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/record"
+	"appview/store"
+	"appview/store/storetest"
+)
+
+func TestServedReadsKnowTheAccount(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	b := newBench(t, s)
+	// Neither the host nor a collection can look like the status of an account.
+	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")), segment("com.example.account", listed(t, "active", "x")))
+	uri := record.URI{DID: alice, Collection: note, RKey: "a"}
+	page := store.RepoPage{DID: alice, Collection: note, Limit: 10}
+	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountActive || rec.URI() != uri {
+		t.Errorf("record: %v %q %v", rec.URI(), account, err)
+	}
+	if list, account, more, err := s.ServedPage(t.Context(), page, 1<<20); err != nil || account != store.AccountActive || more || len(list) != 2 {
+		t.Errorf("page: %v %q %t %v", list, account, more, err)
+	}
+	for _, missing := range []record.URI{{DID: alice, Collection: note, RKey: "c"}, {DID: alice, Collection: other, RKey: "a"}} {
+		if _, account, err := s.ServedRecord(t.Context(), missing); !errors.Is(err, store.ErrNotFound) || account != store.AccountActive {
+			t.Errorf("%s: %q %v", missing, account, err)
+		}
+	}
+	if _, account, err := s.ServedRecord(t.Context(), record.URI{DID: bob, Collection: note, RKey: "a"}); err != nil || account != "" {
+		t.Errorf("unknown repo: %q %v", account, err)
+	}
+
+	b.again()
+	set := settlement(alice, rev(2))
+	set.Account = store.AccountSuspended
+	b.owe(alice)
+	b.must(func(done func(error)) error { return s.Settle(t.Context(), b.job.Seq, set, done) })
+	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountSuspended || rec.RKey != "" {
+		t.Errorf("record of a suspended account: %v %q %v", rec.URI(), account, err)
+	}
+	if list, account, _, err := s.ServedPage(t.Context(), page, 1<<20); err != nil || account != store.AccountSuspended || len(list) != 0 {
+		t.Errorf("page of a suspended account: %v %q %v", list, account, err)
+	}
+}
+
+func TestServedPagesAreThoseOfRepoRecords(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	b := newBench(t, s)
+	for _, did := range []syntax.DID{alice, bob} {
+		var list []store.Listed
+		for i := range 20 {
+			list = append(list, listed(t, fmt.Sprintf("k%02d", 19-i), "text"))
+		}
+		b.mustRead(did, rev(1), segment(note, list...))
+	}
+	for _, ascending := range []bool{false, true} {
+		for _, after := range []syntax.RecordKey{"", "k00", "k07", "k19", "a", "z", "k07!"} {
+			for _, limit := range []int{1, 7, 12, 13, 20, 30} {
+				p := store.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit + 1}
+				want, err := s.RepoRecords(t.Context(), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				follows := len(want) > limit
+				want, p.Limit = want[:min(limit, len(want))], limit
+				got, _, more, err := s.ServedPage(t.Context(), p, 1<<20)
+				if err != nil || more != follows || len(got) != len(want) {
+					t.Fatalf("%+v: %d records, more %t, %v", p, len(got), more, err)
+				}
+				for i := range got {
+					if got[i].URI() != want[i].URI() {
+						t.Errorf("%+v: %s at %d, want %s", p, got[i].URI(), i, want[i].URI())
+					}
+				}
+			}
+		}
+	}
+	if list, _, more, err := s.ServedPage(t.Context(), store.RepoPage{DID: alice, Collection: note, Limit: 20}, 1); err != nil || len(list) != 1 || !more {
+		t.Errorf("past its bytes: %d records, %t, %v", len(list), more, err)
+	}
+}
+
+func TestVersionChangesWithEveryCommitOnly(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	version := func() uint64 {
+		v, err := s.Version(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	before := version()
+	if again := version(); again != before {
+		t.Errorf("reading makes %d of %d", again, before)
+	}
+	if err := s.Track(t.Context(), note); err != nil {
+		t.Fatal(err)
+	}
+	if after := version(); after <= before {
+		t.Errorf("a commit makes %d of %d", after, before)
+	}
+}
