@@ -47,16 +47,19 @@ func addClientFlags(cmd *cobra.Command, o *clientOptions) {
 
 // client asks one server.
 type client struct {
-	http *http.Client
-	base string
-	key  string
-	from string // where the key was found, for errors
+	http      *http.Client
+	transport *http.Transport // of http
+	timeout   time.Duration   // of a call, 0: none
+	base      string
+	key       string
+	from      string // where the key was found, for errors
 }
 
 // newClient finds the server, and its key.
 func (p *program) newClient(o clientOptions) (*client, error) {
-	c := &client{http: &http.Client{
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: requestTimeout, ForceAttemptHTTP2: true},
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: requestTimeout, ForceAttemptHTTP2: true}
+	c := &client{timeout: requestTimeout, transport: transport, http: &http.Client{
+		Transport: transport,
 		// A redirect could lead the key astray.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -73,6 +76,8 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 		return nil, usagef("--url %q is no URL of a server, such as %s", c.base, defaultURL)
 	}
 	c.base = strings.TrimSuffix(c.base, "/")
+	// To compress takes longer than to send within one machine.
+	transport.DisableCompression = isLoopback(u.Hostname())
 	if c.key, c.from = o.key, "--key"; c.key != "" {
 		return c, nil
 	}
@@ -88,6 +93,17 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 		return nil, fmt.Errorf("no key: there is no %s: start a server on this --data-dir first, or give a key with --key", c.from)
 	}
 	return c, err
+}
+
+// patient is the client without its timeouts, for what takes as long as there is
+// much to do.
+func (c *client) patient() *client {
+	p, hc := *c, *c.http
+	p.timeout, p.transport = 0, c.transport.Clone()
+	p.transport.ResponseHeaderTimeout = 0
+	hc.Transport = p.transport
+	p.http = &hc
+	return &p
 }
 
 func isLoopback(host string) bool {
@@ -150,8 +166,11 @@ func (c *client) refused(res *http.Response) error {
 
 // call makes a request and returns the JSON that it is answered with.
 func (c *client) call(ctx context.Context, method, path string, body io.Reader) (json.RawMessage, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	if c.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
 	res, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -49,10 +50,15 @@ func TestClientCommands(t *testing.T) {
 	page := want(t, exitOK, "there are more: --cursor ", nil, in("records", "list", "--collection", status, "--limit", "2")...)
 	cursor := strings.Fields(page[strings.Index(page, "--cursor"):])[1]
 	want(t, exitOK, "at://", nil, in("records", "list", "--collection", status, "--cursor", cursor)...)
-	want(t, exitError, "not offered yet", nil, in("records", "list", "--collection", status, "--order", "rkey")...)
+	want(t, exitOK, "at://", nil, in("records", "list", "--collection", status, "--order", "rkey")...)
 	for uri := range truth {
 		want(t, exitOK, truth[uri].CID, nil, in("records", "get", uri)...)
 		break
+	}
+	want(t, exitOK, "deleted 0 records", nil, in("records", "delete", "--yes", "--did", "did:web:nobody.example")...)
+	want(t, exitOK, fmt.Sprintf(`"deleted": %d`, len(truth)), nil, in("records", "delete", "--yes", "--json", "--collection", status)...)
+	if left := want(t, exitOK, "", nil, in("records", "export", "--collection", status)...); left != "" {
+		t.Errorf("left after the deletion: %s", left)
 	}
 	want(t, exitError, "RecordNotFound: Could not locate record", nil, in("records", "get", "at://did:web:nobody.example/com.example.note/self")...)
 	s.end()

@@ -68,9 +68,10 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, names[0])
 }
 
-// isTerminal tells whether somebody watches w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal tells whether somebody watches what is written to stream, or types
+// what is read from it.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}

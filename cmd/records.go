@@ -28,10 +28,10 @@ func newRecordsCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "records",
-		Short: "Get, list and export the records of a running server",
+		Short: "Get, list, export and delete the records of a running server",
 	})
 	addClientFlags(cmd, &o)
-	cmd.AddCommand(newGetCommand(p, &o), newListRecordsCommand(p, &o), newExportCommand(p, &o))
+	cmd.AddCommand(newGetCommand(p, &o), newListRecordsCommand(p, &o), newExportCommand(p, &o), newDeleteCommand(p, &o))
 	return cmd
 }
 
@@ -96,7 +96,7 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&collection, "collection", "", "only this collection")
 	f.StringVar(&did, "did", "", "only the repo of this DID: by collection, then newest record key first")
-	f.StringVar(&order, "order", "", "indexed (the default, newest indexed first) or rkey")
+	f.StringVar(&order, "order", "", "indexed (the default: newest indexed first) or rkey (newest record key first)")
 	f.StringVar(&cursor, "cursor", "", "go on where another page ended")
 	f.IntVar(&limit, "limit", 20, "at most so many")
 	return cmd

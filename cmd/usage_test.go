@@ -31,6 +31,7 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`--url "nowhere" is no URL`, nil, "stats --url nowhere"},
 		{`names another machine: give its key`, nil, "stats --url https://appview.example.com"},
 		{`is not did/collection/rkey`, nil, "records get at://did:web:a.example"},
+		{`name what to delete: --collection, --did, or both`, nil, "records delete --yes"},
 		{`repos is -1`, nil, "demo --exit --repos -1"},
 		{`unknown variable APPVIEW_LISTN`, []string{"APPVIEW_LISTN=127.0.0.1:1"}, "version"},
 		{`unknown variable APPVIEW_EXIT`, []string{"APPVIEW_EXIT=1"}, "version"},

@@ -21,6 +21,7 @@ const (
 	BackfillCreate Permission = "backfill:create"
 	BackfillRead   Permission = "backfill:read"
 	RecordsRead    Permission = "records:read"
+	RecordsDelete  Permission = "records:delete"
 	StatsRead      Permission = "stats:read"
 )
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -56,7 +57,7 @@ func TestCreateHandsOnWhatWasAsked(t *testing.T) {
 	r := newRig(t)
 	r.create(`{"collection":"xyz.statusphere.status","did":"did:plc:alice7777777777777777777"}`)
 	want := []store.Request{{Collection: status, DID: alice}}
-	if !slices.Equal(r.jobs.created, want) {
+	if !reflect.DeepEqual(r.jobs.created, want) {
 		t.Errorf("created %v, want %v", r.jobs.created, want)
 	}
 }

@@ -2,8 +2,10 @@ package server
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -30,7 +32,11 @@ var errSlowClient = errors.New("the client takes the export too slowly")
 
 // exportRecords streams one consistent snapshot as lines of JSON.
 func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
-	filter, err := parseExportFilter(r)
+	params, err := query(r, "collection", "did")
+	if err != nil {
+		return err
+	}
+	filter, err := parseFilter(params)
 	if err != nil {
 		return err
 	}
@@ -51,10 +57,25 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 		f.header("Retry-After", strconv.Itoa(exportRetryAfter))
 		return f
 	}
-	out := bufio.NewWriterSize(newPacer(w, s.pace), exportBuffer)
+	p := newPacer(w, s.pace)
+	if acceptsGzip(r) {
+		z, err := s.zipper()
+		if err != nil {
+			return err
+		}
+		defer func() { z.Reset(io.Discard); s.zips.Put(z) }()
+		z.Reset(w)
+		p.zip = z
+	}
+	out := bufio.NewWriterSize(p, exportBuffer)
 	begin := func(seq uint64) error {
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		w.Header().Set(seqHeader, strconv.FormatUint(seq, 10))
+		h := w.Header()
+		h.Add("Vary", "Accept-Encoding")
+		if p.zip != nil {
+			h.Set("Content-Encoding", "gzip")
+		}
+		h.Set("Content-Type", "application/x-ndjson")
+		h.Set(seqHeader, strconv.FormatUint(seq, 10))
 		w.WriteHeader(http.StatusOK)
 		if r.Method == http.MethodHead {
 			return errHead
@@ -64,7 +85,7 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 	var line []byte
 	err = s.cfg.Store.Export(r.Context(), filter, begin, func(rec store.Record) error {
 		var err error
-		if line, err = appendRecord(line[:0], rec, false); err != nil {
+		if line, err = appendRecord(line[:0], &rec, false); err != nil {
 			return err
 		}
 		_, err = out.Write(append(line, '\n'))
@@ -76,6 +97,9 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		err = out.Flush()
 	}
+	if err == nil {
+		err = p.end()
+	}
 	if err != nil && begun(w) {
 		s.log.WarnContext(r.Context(), "export cut off", "err", err)
 		panic(http.ErrAbortHandler) // a clean end would say that this was all
@@ -86,18 +110,6 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 // errHead ends an export of which only the header was asked for.
 var errHead = errors.New("only the header was asked for")
 
-func parseExportFilter(r *http.Request) (filter store.Filter, err error) {
-	params, err := query(r, "collection", "did")
-	if err != nil {
-		return filter, err
-	}
-	if filter.Collection, err = parseCollection(params["collection"]); err != nil {
-		return filter, err
-	}
-	filter.DID, err = parseDID(params["did"])
-	return filter, err
-}
-
 // pace is how fast a client must take what is written to it.
 type pace struct {
 	write  time.Duration // for one write
@@ -105,10 +117,12 @@ type pace struct {
 	rate   float64       // bytes a second, over a window
 }
 
-// pacer writes to a client and fails when it does not keep up. Only the time in
-// which the client is waited for counts.
+// pacer writes to a client and fails when it does not keep up. What counts is how
+// soon the export ends: the bytes before they are compressed, and only the time in
+// which the client is waited for.
 type pacer struct {
 	w      http.ResponseWriter
+	zip    *gzip.Writer // writes to w; nil if nothing is compressed
 	rc     *http.ResponseController
 	pace   pace
 	waited time.Duration
@@ -121,11 +135,28 @@ func newPacer(w http.ResponseWriter, p pace) *pacer {
 
 // Write writes p, or fails with errSlowClient.
 func (p *pacer) Write(b []byte) (int, error) {
+	if p.zip != nil {
+		return p.timed(func() (int, error) { return p.zip.Write(b) })
+	}
+	return p.timed(func() (int, error) { return p.w.Write(b) })
+}
+
+// end writes what marks a whole export, beside what net/http sends. Where it is
+// not called the client sees that something is missing.
+func (p *pacer) end() error {
+	if p.zip == nil {
+		return nil
+	}
+	_, err := p.timed(func() (int, error) { return 0, p.zip.Close() })
+	return err
+}
+
+func (p *pacer) timed(write func() (int, error)) (int, error) {
 	start := time.Now()
 	if err := p.rc.SetWriteDeadline(start.Add(p.pace.write)); err != nil {
 		return 0, fmt.Errorf("bound a write: %w", err)
 	}
-	n, err := p.w.Write(b)
+	n, err := write()
 	p.waited += time.Since(start)
 	p.sent += n
 	switch {

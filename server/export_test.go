@@ -2,19 +2,26 @@ package server
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"golang.org/x/sync/errgroup"
 
 	"appview/record"
 	"appview/store"
@@ -98,20 +105,22 @@ func TestExportLineHasExactlyItsMembers(t *testing.T) {
 func (r *rig) bulk() {
 	r.t.Helper()
 	var list []store.Listed
+	random, noise := rand.NewChaCha8([32]byte{}), make([]byte, 384<<10)
 	for i := range 40 {
-		list = append(list, text(r.t, fmt.Sprintf("k%02d", 39-i), strings.Repeat("x", 512<<10)))
+		_, _ = random.Read(noise) // does not compress
+		list = append(list, text(r.t, fmt.Sprintf("k%02d", 39-i), base64.StdEncoding.EncodeToString(noise)))
 	}
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list})
 }
 
-// open starts an export and reads no more than its header.
-func (r *rig) open() (net.Conn, *http.Response) {
+// open starts an export and reads no more than its header. Headers are whole lines.
+func (r *rig) open(headers ...string) (net.Conn, *http.Response) {
 	r.t.Helper()
 	conn, err := new(net.Dialer).DialContext(r.t.Context(), "tcp", r.http.Listener.Addr().String())
 	r.check(err)
 	r.t.Cleanup(func() { _ = conn.Close() })
 	r.check(conn.(*net.TCPConn).SetReadBuffer(16 << 10)) //nolint:errcheck,forcetypeassert // it was dialled as tcp
-	_, err = fmt.Fprintf(conn, "GET /admin/records/export HTTP/1.1\r\nHost: appview\r\nAuthorization: Bearer %s\r\n\r\n", testKey)
+	_, err = fmt.Fprintf(conn, "GET /admin/records/export HTTP/1.1\r\nHost: appview\r\nAuthorization: Bearer %s\r\n%s\r\n", testKey, strings.Join(headers, ""))
 	r.check(err)
 	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 1<<10), nil)
 	r.check(err)
@@ -120,18 +129,145 @@ func (r *rig) open() (net.Conn, *http.Response) {
 
 func TestClientThatStallsIsCutOff(t *testing.T) {
 	t.Parallel()
+	for _, header := range []string{"", "Accept-Encoding: gzip\r\n"} {
+		t.Run(header, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
+			r.bulk()
+			conn, res := r.open(header)
+			defer func() { _ = res.Body.Close() }()
+			r.idle() // the handler has given up while nothing was read
+			r.check(conn.SetReadDeadline(time.Now().Add(10 * time.Second)))
+			r.check(conn.(*net.TCPConn).SetReadBuffer(4 << 20)) //nolint:errcheck,forcetypeassert // it was dialled as tcp
+			data, err := io.ReadAll(res.Body)
+			if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) || len(data) == 0 {
+				t.Errorf("after %d bytes the export ended with %v", len(data), err)
+			}
+			if header != "" { // nor does what has come look whole
+				z, err := gzip.NewReader(bytes.NewReader(data))
+				r.check(err)
+				if _, err := io.Copy(io.Discard, z); !errors.Is(err, io.ErrUnexpectedEOF) { //nolint:gosec // it is a test's own answer
+					t.Errorf("decompressed, it ended with %v", err)
+				}
+			}
+			if log := r.logs.String(); !strings.Contains(log, "the client takes the export too slowly") {
+				t.Errorf("log: %s", log)
+			}
+		})
+	}
+}
+
+func TestFileDoesNotGrowForAClientThatStalls(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
 	r.bulk()
-	conn, res := r.open()
-	defer func() { _ = res.Body.Close() }()
-	r.idle() // the handler has given up while nothing was read
-	r.check(conn.SetReadDeadline(time.Now().Add(10 * time.Second)))
-	if _, err := io.Copy(io.Discard, res.Body); err == nil || errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("the export ended cleanly: %v", err)
+	round := 0
+	rewrite := func() int64 {
+		round++
+		list := make([]store.Listed, 50)
+		for i := range list {
+			list[i] = text(t, fmt.Sprintf("k%02d", 49-i), fmt.Sprint(strings.Repeat("x", 16<<10), round))
+		}
+		r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{status: list})
+		st, err := r.store.Stats(t.Context())
+		r.check(err)
+		return st.FileBytes
 	}
-	if log := r.logs.String(); !strings.Contains(log, "the client takes the export too slowly") {
-		t.Errorf("log: %s", log)
+	for range 8 {
+		rewrite()
+	}
+	_, res := r.open()
+	defer func() { _ = res.Body.Close() }()
+	for range 8 { // their pages cannot be used again while the export reads
+		rewrite()
+	}
+	r.idle()
+	cut := rewrite()
+	for range 40 {
+		if size := rewrite(); size > cut {
+			t.Fatalf("the file grew from %d to %d bytes after the client was cut", cut, size)
+		}
+	}
+}
+
+func TestExportOutlastsTheTimeoutsOfOtherRequests(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.bulk()
+	r.http.Close()
+	r.http = httptest.NewUnstartedServer(r.server.Handler())
+	r.http.Config.ReadTimeout, r.http.Config.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+	r.http.Start()
+	t.Cleanup(r.http.Close)
+	_, res := r.open()
+	defer func() { _ = res.Body.Close() }()
+	<-time.After(300 * time.Millisecond) // nothing tells that a deadline has passed
+	data, err := io.ReadAll(res.Body)
+	if lines := strings.Count(string(data), "\n"); err != nil || lines != 40 {
+		t.Errorf("%d records, %v", lines, err)
+	}
+}
+
+func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	moments := map[string]string{"0": ""} // by Appview-Seq
+	change := func(round int) {
+		list := make([]store.Listed, 200)
+		for i := range list {
+			list[i] = text(t, fmt.Sprintf("k%03d", 199-i), fmt.Sprint(strings.Repeat("x", 1<<10), i%7*round))
+		}
+		dids := []syntax.DID{alice, bob, carol}
+		r.settle(dids[round%3], store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:100+round]})
+		a := r.get("/admin/records/export?collection=com.example.note")
+		moments[a.header.Get(seqHeader)] = a.body
+	}
+	change(0)
+	stop := make(chan struct{})
+	type export struct{ seq, body string }
+	seen := make([][]export, maxExports-1) // one is for this goroutine
+	var clients errgroup.Group
+	for i := range seen {
+		clients.Go(func() error {
+			for {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.http.URL+"/admin/records/export?collection=com.example.note", nil)
+				if err != nil {
+					return err
+				}
+				req.Header.Set("Authorization", "Bearer "+testKey)
+				res, err := r.http.Client().Do(req)
+				if err != nil {
+					return err
+				}
+				data, err := io.ReadAll(res.Body)
+				if err = errors.Join(err, res.Body.Close()); err != nil || res.StatusCode != http.StatusOK {
+					return fmt.Errorf("export: %d %w", res.StatusCode, err)
+				}
+				seen[i] = append(seen[i], export{res.Header.Get(seqHeader), string(data)})
+			}
+		})
+	}
+	for round := range 40 {
+		change(round + 1)
+	}
+	close(stop)
+	r.check(clients.Wait())
+	for _, list := range seen {
+		if len(list) == 0 {
+			t.Error("no export ran meanwhile")
+		}
+		for _, e := range list {
+			if want, ok := moments[e.seq]; !ok || e.body != want {
+				t.Errorf("the export of %s is not what was there then (known: %t)", e.seq, ok)
+			}
+		}
 	}
 }
 

@@ -1,27 +1,16 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"path"
 	"runtime/debug"
-	"strconv"
+	"time"
 )
-
-// reply is what an endpoint answers with.
-type reply struct {
-	status   int
-	location string // header, if not empty
-	body     any
-}
-
-func ok(body any) reply { return reply{status: http.StatusOK, body: body} }
 
 // endpoint computes a reply. It never sees the ResponseWriter.
 type endpoint func(r *http.Request) (reply, error)
@@ -32,14 +21,23 @@ func (s *Server) answer(e endpoint) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		rep, err := e(r)
 		if err == nil {
-			if rep.location != "" {
-				w.Header().Set("Location", rep.location)
-			}
-			err = writeJSON(w, rep.status, rep.body)
+			err = s.send(w, r, rep)
 		}
 		if err != nil {
 			s.fail(w, r, err)
 		}
+	})
+}
+
+// unhurried is for answers that may take longer to compute than a connection may
+// otherwise be silent. net/http ends the context of a request whose connection
+// has passed its read deadline, although all of the request was read.
+func unhurried(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Time{}) // without deadlines there is nothing to lift
+		_ = rc.SetWriteDeadline(time.Time{})
+		h.ServeHTTP(w, r)
 	})
 }
 
@@ -74,25 +72,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		body = xrpcError{Error: name, Message: f.text}
 	}
-	if err := writeJSON(w, f.status, body); err != nil {
+	if err := s.send(w, r, reply{status: f.status, body: body}); err != nil {
 		s.log.ErrorContext(r.Context(), "write error answer", "path", r.URL.Path, "err", err)
 	}
-}
-
-// writeJSON encodes first and writes then, so that what cannot be encoded can
-// still be answered with an error.
-func writeJSON(w http.ResponseWriter, status int, body any) error {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // records come out as their authors wrote them
-	if err := enc.Encode(body); err != nil {
-		return fmt.Errorf("encode answer: %w", err)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
-	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // fails only if the client has gone
-	return nil
 }
 
 // requestIDHeader carries the name of the request in the log.
@@ -166,3 +148,19 @@ func begun(w http.ResponseWriter) bool {
 // detached is the context of a write: a client that goes away must not leave it
 // in doubt whether the write was made.
 func detached(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
+
+// stopping is the key under which the context of a request holds the one that
+// ends when the server begins to stop. Requests outlive that one for a while.
+type stopping struct{}
+
+// untilStop is the context of a write in many steps: the client may go away, but
+// a server that stops does not wait for all of them.
+func untilStop(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(detached(r))
+	stop, isRun := r.Context().Value(stopping{}).(context.Context)
+	if !isRun {
+		return ctx, cancel
+	}
+	unhook := context.AfterFunc(stop, cancel)
+	return ctx, func() { unhook(); cancel() }
+}

@@ -1,11 +1,8 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -22,7 +19,7 @@ const (
 	// readStep is how many records are read from the store at once. Each may be
 	// as large as a record can be.
 	readStep = 50
-	// pageBytes ends a page early. Its cursor goes on behind it.
+	// pageBytes, as they are stored, end a page early. Its cursor goes on behind it.
 	pageBytes = 8 << 20
 	// maxSteps ends a page early that finds next to nothing to show, such as a
 	// long row of records of inactive accounts.
@@ -31,106 +28,142 @@ const (
 
 // recordPage is a page of records.
 type recordPage struct {
-	Records []json.RawMessage `json:"records"`
-	Cursor  string            `json:"cursor,omitempty"`
+	records []store.Record
+	size    int    // bytes of their bodies
+	cursor  string // empty: nothing follows
+}
+
+func (p *recordPage) add(list ...store.Record) {
+	for _, rec := range list {
+		p.size += len(rec.Body.Data)
+	}
+	if p.records == nil {
+		p.records = list
+		return
+	}
+	p.records = append(p.records, list...)
 }
 
 // full tells whether the page shall not get any longer.
-func (p recordPage) full(size, limit int) bool { return len(p.Records) >= limit || size >= pageBytes }
+func (p *recordPage) full(limit int) bool { return len(p.records) >= limit || p.size >= pageBytes }
 
-// listRecords answers with a collection across all repos, newest indexed first,
-// or with the records of one repo.
+// step is how many records to read next.
+func (p *recordPage) step(limit int) int { return min(readStep, limit-len(p.records)) }
+
+// listRecords answers with a collection across all repos, or with the records of
+// one repo.
 func (s *Server) listRecords(most int) endpoint {
 	return func(r *http.Request) (reply, error) {
 		params, err := query(r, "collection", "did", "order", "cursor", "limit")
 		if err != nil {
 			return reply{}, err
 		}
-		collection, err := parseCollection(params["collection"])
+		filter, err := parseFilter(params)
 		if err != nil {
 			return reply{}, err
 		}
-		did, err := parseDID(params["did"])
+		by, err := parseOrder(params["order"], filter)
 		if err != nil {
-			return reply{}, err
-		}
-		if err := checkOrder(params["order"], collection, did); err != nil {
 			return reply{}, err
 		}
 		limit, err := limitOf(params["limit"], standardPage, most)
 		if err != nil {
 			return reply{}, err
 		}
-		at, err := parseCursor(params["cursor"], collection, did)
+		at, err := parseCursor(params["cursor"], by, filter.Collection, filter.DID)
 		if err != nil {
 			return reply{}, err
 		}
-		read := s.newestRecords
-		if did != "" {
-			read = s.repoRecords
-		}
+		read := map[order]func(context.Context, cursor, int) (recordPage, error){
+			byIndexed: s.newestRecords, byKey: s.recordsByKey, byRepo: s.repoRecords,
+		}[by]
 		page, err := read(r.Context(), at, limit)
 		if err != nil {
 			return reply{}, err
 		}
-		return ok(page), nil
+		tag := ""
+		if isOpen(r) {
+			tag = s.listTag(page.records, page.cursor)
+		}
+		return s.tagged(r, tag, page.append)
 	}
 }
 
-// checkOrder refuses orders that a query cannot be answered in.
-func checkOrder(order string, collection syntax.NSID, did syntax.DID) error {
-	switch {
-	case order != "" && order != "indexed" && order != "rkey":
-		return badRequest("order %s is neither indexed nor rkey", quoted(order))
-	case did != "" && order == "indexed":
-		return badRequest("with did, records come by collection and record key: leave order out")
-	case did != "":
-		return nil
-	case order == "rkey":
-		return badRequest("order=rkey across repos is not offered yet: name a did, or use order=indexed")
-	case collection == "":
-		return badRequest("name a collection, a did, or both")
+// parseFilter reads the parameters collection and did.
+func parseFilter(params map[string]string) (filter store.Filter, err error) {
+	if filter.Collection, err = parseCollection(params["collection"]); err != nil {
+		return filter, err
 	}
-	return nil
+	filter.DID, err = parseDID(params["did"])
+	return filter, err
 }
 
-func (s *Server) newestRecords(ctx context.Context, at cursor, limit int) (recordPage, error) {
-	page, size := recordPage{Records: []json.RawMessage{}}, 0
+// parseOrder refuses orders that a query cannot be answered in.
+func parseOrder(text string, filter store.Filter) (order, error) {
+	switch by := order(text); {
+	case by != "" && by != byIndexed && by != byKey:
+		return "", badRequest("order %s is neither indexed nor rkey", quoted(text))
+	case filter.DID != "" && by == byIndexed:
+		return "", badRequest("with did, records come by collection and record key: leave order out")
+	case filter.DID != "":
+		return byRepo, nil
+	case filter.Collection == "":
+		return "", badRequest("name a collection, a did, or both")
+	case by == byKey:
+		return byKey, nil
+	default:
+		return byIndexed, nil
+	}
+}
+
+// newestRecords lists a collection, the latest indexed records first.
+func (s *Server) newestRecords(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
 	for range maxSteps {
-		list, next, err := s.cfg.Store.Newest(ctx, at.collection, at.below, min(readStep, limit-len(page.Records)))
+		list, next, err := s.cfg.Store.Newest(ctx, at.collection, at.number, page.step(limit))
 		if err != nil {
 			return page, err
 		}
-		for _, rec := range list {
-			if size, err = page.add(rec, size); err != nil {
-				return page, err
-			}
-		}
-		at.below, page.Cursor = next, ""
+		page.add(list...)
 		if next == 0 {
+			page.cursor = ""
 			return page, nil
 		}
-		page.Cursor = at.String()
-		if page.full(size, limit) {
+		at.number = next
+		page.cursor = at.String()
+		if page.full(limit) {
 			return page, nil
 		}
 	}
 	return page, nil
 }
 
-// add appends a record to the page, and its length to size.
-func (p *recordPage) add(rec store.Record, size int) (int, error) {
-	line, err := appendRecord(nil, rec, true)
-	if err != nil {
-		return size, err
+// recordsByKey lists a collection, the highest record keys first.
+func (s *Server) recordsByKey(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
+	var below *store.KeyPlace
+	if at.after != "" {
+		below = &store.KeyPlace{RKey: at.after, Repo: uint32(at.number)}
 	}
-	p.Records = append(p.Records, line)
-	return size + len(line), nil
+	for range maxSteps {
+		list, next, err := s.cfg.Store.ByKey(ctx, at.collection, below, page.step(limit))
+		if err != nil {
+			return page, err
+		}
+		page.add(list...)
+		if next == nil {
+			page.cursor = ""
+			return page, nil
+		}
+		below, at.after, at.number = next, next.RKey, uint64(next.Repo)
+		page.cursor = at.String()
+		if page.full(limit) {
+			return page, nil
+		}
+	}
+	return page, nil
 }
 
 // repoRecords lists one repo by collection, each by descending record key.
-func (s *Server) repoRecords(ctx context.Context, at cursor, limit int) (recordPage, error) {
-	page, size := recordPage{Records: []json.RawMessage{}}, 0
+func (s *Server) repoRecords(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
 	repo, err := s.cfg.Store.Repo(ctx, at.did)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -152,30 +185,27 @@ func (s *Server) repoRecords(ctx context.Context, at cursor, limit int) (recordP
 			at.at, at.after = c, ""
 		}
 		for {
-			if page.full(size, limit) {
-				return s.cutRepoPage(ctx, page, at, collections)
+			if page.full(limit) {
+				page.cursor, err = s.repoCursor(ctx, at, collections)
+				return page, err
 			}
-			step := min(readStep, limit-len(page.Records))
+			step := page.step(limit)
 			list, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: step})
 			if err != nil {
 				return page, err
 			}
-			for _, rec := range list {
-				if size, err = page.add(rec, size); err != nil {
-					return page, err
-				}
-				at.after = rec.RKey
-			}
+			page.add(list...)
 			if len(list) < step {
 				break
 			}
+			at.after = list[len(list)-1].RKey
 		}
 	}
 	return page, nil
 }
 
-// cutRepoPage gives a full page its cursor, unless nothing follows it.
-func (s *Server) cutRepoPage(ctx context.Context, page recordPage, at cursor, collections []syntax.NSID) (recordPage, error) {
+// repoCursor is the cursor of a full page, empty if nothing follows it.
+func (s *Server) repoCursor(ctx context.Context, at cursor, collections []syntax.NSID) (string, error) {
 	after := at.after
 	for _, c := range collections {
 		if c < at.at {
@@ -186,51 +216,11 @@ func (s *Server) cutRepoPage(ctx context.Context, page recordPage, at cursor, co
 		}
 		rest, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1})
 		if err != nil {
-			return page, err
+			return "", err
 		}
 		if len(rest) > 0 {
-			page.Cursor = at.String()
-			return page, nil
+			return at.String(), nil
 		}
 	}
-	return page, nil
-}
-
-// appendRecord appends a record as JSON. The order of its members is fixed, and
-// no identifier holds anything that JSON would escape.
-func appendRecord(dst []byte, rec store.Record, provenance bool) ([]byte, error) {
-	member := func(before, value string) {
-		dst = append(dst, before...)
-		dst = append(dst, value...)
-	}
-	member(`{"uri":"`, rec.URI().String())
-	member(`","cid":"`, rec.Body.CID.String())
-	member(`","did":"`, rec.DID.String())
-	member(`","collection":"`, rec.Collection.String())
-	member(`","rkey":"`, rec.RKey.String())
-	member(`","rev":"`, rec.Rev.String())
-	member(`","indexed_at":"`, stamp(rec.IndexedAt))
-	if provenance {
-		member(`","provenance":"`, rec.Source.String())
-	}
-	dst = append(dst, `","value":`...)
-	dst, err := appendValue(dst, rec)
-	return append(dst, '}'), err
-}
-
-// appendValue appends a record's value on one line.
-func appendValue(dst []byte, rec store.Record) ([]byte, error) {
-	value, err := rec.Body.JSON()
-	if err != nil {
-		return dst, fmt.Errorf("record %s: %w", rec.URI(), err)
-	}
-	if rec.Body.Verified {
-		return append(dst, value...), nil
-	}
-	// As received, which may be over many lines.
-	var line bytes.Buffer
-	if err := json.Compact(&line, value); err != nil {
-		return dst, fmt.Errorf("record %s: %w", rec.URI(), err)
-	}
-	return append(dst, line.Bytes()...), nil
+	return "", nil
 }

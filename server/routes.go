@@ -29,7 +29,8 @@ func (s *Server) routes() []route {
 		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, s.answer(s.cancelBackfill)},
 
 		{http.MethodGet, "/admin/records", RecordsRead, s.answer(s.listRecords(maxAdminPage))},
-		{http.MethodGet, "/admin/records/export", RecordsRead, s.stream(s.exportRecords)},
+		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
+		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.stream(s.exportRecords))},
 		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
 
 		{http.MethodGet, "/health", "", s.answer(s.health)},
@@ -39,9 +40,9 @@ func (s *Server) routes() []route {
 		return list
 	}
 	return append(list,
-		route{http.MethodGet, "/api/records", "", s.answer(s.listRecords(maxPublicPage))},
+		route{http.MethodGet, "/api/records", "", s.answerKept(s.listRecords(maxPublicPage))},
 		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.answer(s.xrpcGetRecord)},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.answer(s.xrpcListRecords)},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.answerKept(s.xrpcListRecords)},
 	)
 }
 
@@ -74,9 +75,9 @@ func (s *Server) dispatch(routes []route) http.Handler {
 				return
 			}
 		} else if isOpen(r) {
-			w.Header().Set("Access-Control-Allow-Origin", "*")
-			if r.Method == http.MethodOptions && len(routes) > 0 {
-				preflight(w, routes)
+			openTo(w.Header())
+			if r.Method == http.MethodOptions {
+				preflight(w)
 				return
 			}
 		}
@@ -118,11 +119,21 @@ func allowed(routes []route) string {
 	return strings.Join(list, ", ")
 }
 
-// preflight tells browsers that any page may read here.
-func preflight(w http.ResponseWriter, routes []route) {
+// openTo lets pages of any origin read an answer, and has caches ask whether what
+// they keep is still so: an account may be gone the next moment.
+func openTo(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Expose-Headers", "ETag, "+requestIDHeader)
+	h.Set("Cache-Control", "no-cache")
+}
+
+// preflight tells browsers that any page may read here, with whatever headers.
+// The asterisk does not cover Authorization, which clients that are logged in
+// elsewhere may send. What does not exist is said to whoever then asks for it.
+func preflight(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Access-Control-Allow-Methods", allowed(routes))
-	h.Set("Access-Control-Allow-Headers", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+	h.Set("Access-Control-Allow-Headers", "*, Authorization")
 	h.Set("Access-Control-Max-Age", "86400")
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -36,9 +36,13 @@ func TestWrongMethodsAreToldTheRightOnes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	methods := []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	answered := map[string]bool{}
+	for _, rt := range r.server.routes() {
+		answered[rt.method+rt.path] = true
+	}
 	for _, rt := range r.server.routes() {
 		for _, m := range methods {
-			if m == rt.method {
+			if answered[m+rt.path] {
 				continue
 			}
 			a := r.do(m, rt.concrete(), "")
@@ -80,8 +84,22 @@ func TestOtherOriginsMayReadWhatIsPublic(t *testing.T) {
 			continue
 		}
 		a = r.do(http.MethodOptions, rt.concrete(), "", "Origin", "https://app.example", "Authorization", "", "Access-Control-Request-Method", "GET")
-		if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Methods") != "GET, HEAD" || a.header.Get("Access-Control-Allow-Headers") == "" {
+		if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Methods") != "GET, HEAD" || a.header.Get("Access-Control-Allow-Headers") != "*, Authorization" {
 			t.Errorf("%s: preflight %d %v", rt.path, a.status, a.header)
+		}
+	}
+}
+
+func TestBrowsersHearOfWhatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, path := range []string{"/xrpc/com.atproto.repo.describeRepo", "/api/nothing"} {
+		a := r.do(http.MethodOptions, path, "", "Authorization", "", "Access-Control-Request-Method", "GET")
+		if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: preflight %d %v", path, a.status, a.header)
+		}
+		if a = r.get(path); a.status/100 == 2 || a.header.Get("Access-Control-Allow-Origin") != "*" || a.header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}
 }

@@ -56,6 +56,9 @@ type Server struct {
 	mux     *http.ServeMux
 	exports chan struct{} // holds one token for each running export
 	pace    pace          // of export clients
+	cache   cache
+	buffers sync.Pool // of *[]byte, for answers
+	zips    sync.Pool // of *gzip.Writer
 
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
@@ -85,6 +88,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
 		exports: make(chan struct{}, maxExports),
+		cache:   cache{limit: cacheBytes},
 		pace:    pace{write: exportWriteTimeout, window: exportWindow, rate: exportMinRate},
 	}
 	s.mux = s.newMux()
@@ -95,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 // and returns when no handler runs any more. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	// Requests outlive ctx: they are drained, not dropped.
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx))
 	defer cancel()
 	hs := &http.Server{
 		Handler:           s.Handler(),

@@ -1,13 +1,9 @@
 package server
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -21,183 +17,97 @@ const (
 	maxXRPCPage      = 100
 )
 
-// xrpcRecord is a record as the lexicons of getRecord and listRecords have it.
-type xrpcRecord struct {
-	URI   string          `json:"uri"`
-	CID   string          `json:"cid"`
-	Value json.RawMessage `json:"value"`
-}
-
-type xrpcPage struct {
-	Cursor  string       `json:"cursor,omitempty"`
-	Records []xrpcRecord `json:"records"`
-}
-
-func newXRPCRecord(rec store.Record) (xrpcRecord, error) {
-	value, err := appendValue(nil, rec)
-	return xrpcRecord{URI: rec.URI().String(), CID: rec.Body.CID.String(), Value: value}, err
-}
-
 // xrpcGetRecord answers com.atproto.repo.getRecord from the index.
 func (s *Server) xrpcGetRecord(r *http.Request) (reply, error) {
-	params, err := xrpcParams(r, "repo", "collection", "rkey")
+	params, err := parseXRPC(r, "com.atproto.repo.getRecord", "repo", "collection", "rkey", "cid")
 	if err != nil {
 		return reply{}, err
 	}
 	uri := record.URI{}
-	if uri.DID, err = xrpcRepo(params); err != nil {
+	if uri.DID, err = params.repo(); err != nil {
 		return reply{}, err
 	}
-	if uri.Collection, err = parseCollection(params.Get("collection")); err != nil {
+	if uri.Collection, err = params.collection(); err != nil {
 		return reply{}, err
 	}
-	if uri.RKey, err = syntax.ParseRecordKey(params.Get("rkey")); err != nil {
-		return reply{}, badRequest("rkey %s is no valid record key", quoted(params.Get("rkey")))
+	if uri.RKey, err = params.rkey(); err != nil {
+		return reply{}, err
 	}
-	wanted := params.Get("cid")
-	if _, err := syntax.ParseCID(wanted); err != nil && params.Has("cid") {
-		return reply{}, badRequest("cid %s is no valid CID", quoted(wanted))
-	}
-	err = s.servedRepo(r.Context(), uri.DID)
-	if errors.Is(err, store.ErrNotFound) {
-		return reply{}, noRecord(uri)
-	}
+	wanted, err := params.cid()
 	if err != nil {
 		return reply{}, err
 	}
-	rec, err := s.cfg.Store.Record(r.Context(), uri)
+	rec, account, err := s.cfg.Store.ServedRecord(r.Context(), uri)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case account == "" && err == nil, errors.Is(err, store.ErrNotFound):
 		return reply{}, noRecord(uri)
 	case err != nil:
 		return reply{}, err
-	case wanted != "" && wanted != rec.Body.CID.String():
+	case account != store.AccountActive:
+		return reply{}, notServed(uri.DID, account)
+	case wanted.Defined() && !wanted.Equals(rec.Body.CID):
 		return reply{}, noRecord(uri)
 	}
-	body, err := newXRPCRecord(rec)
-	return ok(body), err
+	return s.tagged(r, s.recordTag(&rec), func(dst []byte) ([]byte, error) {
+		dst, err := appendXRPC(dst, &rec)
+		return append(dst, '\n'), err
+	})
 }
 
 // xrpcListRecords answers com.atproto.repo.listRecords from the index.
 func (s *Server) xrpcListRecords(r *http.Request) (reply, error) {
-	params, err := xrpcParams(r, "repo", "collection")
+	params, err := parseXRPC(r, "com.atproto.repo.listRecords", "repo", "collection", "limit", "cursor", "reverse")
 	if err != nil {
 		return reply{}, err
 	}
-	page := store.RepoPage{}
-	if page.DID, err = xrpcRepo(params); err != nil {
+	at := store.RepoPage{}
+	if at.DID, err = params.repo(); err != nil {
 		return reply{}, err
 	}
-	if page.Collection, err = parseCollection(params.Get("collection")); err != nil {
+	if at.Collection, err = params.collection(); err != nil {
 		return reply{}, err
 	}
-	limit, err := limitOf(params.Get("limit"), standardXRPCPage, maxXRPCPage)
+	limit, err := params.limit(standardXRPCPage, maxXRPCPage)
 	if err != nil {
 		return reply{}, err
 	}
-	if cursor := params.Get("cursor"); cursor != "" {
-		if page.After, err = syntax.ParseRecordKey(cursor); err != nil {
-			return reply{}, badRequest("cursor %s is no record key", quoted(cursor))
-		}
-	}
-	switch reverse := params.Get("reverse"); reverse {
-	case "", "false":
-	case "true":
-		page.Ascending = true
-	default:
-		return reply{}, badRequest("reverse must be true or false, it is %s", quoted(reverse))
-	}
-	err = s.servedRepo(r.Context(), page.DID)
-	if errors.Is(err, store.ErrNotFound) {
-		return reply{}, badRequest("Could not find repo: %s", page.DID)
-	}
-	if err != nil {
+	if at.Ascending, err = params.boolean("reverse"); err != nil {
 		return reply{}, err
 	}
-	body, err := s.xrpcPage(r.Context(), page, limit)
-	return ok(body), err
+	// Any text is a place in the order of record keys.
+	at.After = syntax.RecordKey(params.get("cursor"))
+	at.Limit = limit
+	list, account, more, err := s.cfg.Store.ServedPage(r.Context(), at, pageBytes)
+	switch {
+	case err != nil:
+		return reply{}, err
+	case account == "":
+		return reply{}, badRequest("Could not find repo: %s", at.DID)
+	case account != store.AccountActive:
+		return reply{}, notServed(at.DID, account)
+	}
+	page := recordPage{records: list}
+	if more { // a cursor would cost the client another request
+		page.cursor = list[len(list)-1].RKey.String()
+	}
+	return s.tagged(r, s.listTag(page.records, page.cursor), page.appendXRPC)
 }
 
-// xrpcPage reads a page. It has a cursor only if something follows.
-func (s *Server) xrpcPage(ctx context.Context, page store.RepoPage, limit int) (xrpcPage, error) {
-	body, size := xrpcPage{Records: []xrpcRecord{}}, 0
-	for {
-		left := limit - len(body.Records)
-		page.Limit = min(readStep, left) + 1 // one more tells whether something follows
-		list, err := s.cfg.Store.RepoRecords(ctx, page)
-		if err != nil {
-			return body, err
-		}
-		more := len(list) == page.Limit
-		for _, rec := range list[:min(len(list), page.Limit-1)] {
-			one, err := newXRPCRecord(rec)
-			if err != nil {
-				return body, err
-			}
-			body.Records = append(body.Records, one)
-			size += len(one.Value)
-			page.After = rec.RKey
-		}
-		switch {
-		case !more:
-			return body, nil
-		case len(body.Records) == limit || size >= pageBytes:
-			body.Cursor = page.After.String()
-			return body, nil
-		}
-	}
-}
-
-// xrpcParams reads the parameters of a query. Unknown ones are ignored, as other
-// XRPC servers do.
-func xrpcParams(r *http.Request, required ...string) (url.Values, error) {
-	params, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, badRequest("the query cannot be read: %s", err)
-	}
-	for _, name := range required {
-		if params.Get(name) == "" {
-			return nil, badRequest("Params must have the property %q", name)
-		}
-	}
-	for name, values := range params {
-		if len(values) > 1 && slices.Contains([]string{"repo", "collection", "rkey", "cid", "limit", "cursor", "reverse"}, name) {
-			return nil, badRequest("%s is given twice", name)
-		}
-	}
-	return params, nil
-}
-
-// xrpcRepo is the repo that a query names.
-func xrpcRepo(params url.Values) (syntax.DID, error) {
-	text := params.Get("repo")
-	if _, err := syntax.ParseHandle(text); err == nil {
-		return "", badRequest("repo must be a DID, not a handle: this index does not look handles up")
-	}
-	did, err := syntax.ParseDID(text)
-	if err != nil {
-		return "", badRequest("repo %s is no valid DID", quoted(text))
-	}
-	return did, nil
-}
-
-// servedRepo tells why a repo's records are not served: store.ErrNotFound when the
-// index never held any, an answer when the account is not active.
-func (s *Server) servedRepo(ctx context.Context, did syntax.DID) error {
-	repo, err := s.cfg.Store.Repo(ctx, did)
-	if err != nil || repo.Active() {
-		return err
-	}
-	switch repo.Account {
+// notServed tells why a repo's records are not served.
+func notServed(did syntax.DID, account string) error {
+	f := failure{status: http.StatusBadRequest}
+	switch account {
 	case store.AccountDeactivated:
-		return failure{status: http.StatusBadRequest, name: "RepoDeactivated", text: fmt.Sprintf("Repo has been deactivated: %s", did)}
+		f.name, f.text = "RepoDeactivated", "Repo has been deactivated: "
 	case store.AccountTakenDown:
-		return failure{status: http.StatusBadRequest, name: "RepoTakendown", text: fmt.Sprintf("Repo has been taken down: %s", did)}
+		f.name, f.text = "RepoTakendown", "Repo has been taken down: "
 	case store.AccountSuspended:
-		return failure{status: http.StatusBadRequest, name: "RepoSuspended", text: fmt.Sprintf("Repo has been suspended: %s", did)}
+		f.name, f.text = "RepoSuspended", "Repo has been suspended: "
 	default:
-		return failure{status: http.StatusBadRequest, name: "RepoNotFound", text: fmt.Sprintf("Could not find repo: %s", did)}
+		f.name, f.text = "RepoNotFound", "Could not find repo: "
 	}
+	f.text += did.String()
+	return f
 }
 
 // noRecord is the error of the lexicon of getRecord.

@@ -77,7 +77,7 @@ func TestListRecordsPagesBothWays(t *testing.T) {
 			}
 		}
 	}
-	var first xrpcPage
+	var first page
 	r.get(base+"&limit=2&cursor=").decode(t, &first)
 	if first.Cursor != "key0128" {
 		t.Errorf("cursor %q is not the last record key", first.Cursor)
@@ -92,26 +92,37 @@ func TestXRPCRequestsThatAreNotValid(t *testing.T) {
 	r := newRig(t)
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
 	repo := "?repo=" + string(alice)
+	get, list := "Invalid com.atproto.repo.getRecord params: ", "Invalid com.atproto.repo.listRecords params: "
+	in := repo + "&collection=com.example.note"
 	for path, text := range map[string]string{
-		getRecord:        `must have the property "repo"`,
-		getRecord + repo: `must have the property "collection"`,
-		getRecord + repo + "&collection=com.example.note":                        `must have the property "rkey"`,
-		getRecord + repo + "&collection=note&rkey=a":                             "no valid NSID",
-		getRecord + repo + "&collection=com.example.note&rkey=a%20b":             "no valid record key",
-		getRecord + repo + "&collection=com.example.note&rkey=a&rkey=b":          "rkey is given twice",
-		getRecord + repo + "&collection=com.example.note&rkey=key0001&cid=x":     "no valid CID",
+		getRecord:                 get + `Missing required key "repo"`,
+		getRecord + repo:          get + `Missing required key "collection"`,
+		getRecord + in:            get + `Missing required key "rkey"`,
+		getRecord + in + "&rkey=": get + `Missing required key "rkey"`,
+		getRecord + repo + "&collection=note&rkey=a":                             get + `Invalid NSID (got "note")`,
+		getRecord + in + "&rkey=a%20b":                                           get + `Invalid record key (got "a b")`,
+		getRecord + in + "&rkey=..":                                              get + `Invalid record key (got "..")`,
+		getRecord + in + "&rkey=a&rkey=b":                                        get + `Expected string value type (got ["a","b"])`,
+		getRecord + in + "&rkey=key0001&cid=x":                                   get + `Invalid CID string (got "x")`,
+		getRecord + in + "&rkey=a&cid=" + strings.Repeat("z", 4000):              get + `Invalid CID string (got "zzz`,
+		getRecord + "?repo=DID:x&collection=com.example.note&rkey=a":             get + `Invalid AT identifier (got "DID:x")`,
 		getRecord + "?repo=alice.example.com&collection=com.example.note&rkey=a": "repo must be a DID, not a handle",
-		getRecord + "?repo=DID:x&collection=com.example.note&rkey=a":             "no valid DID",
-		listRecords:        `must have the property "repo"`,
-		listRecords + repo: `must have the property "collection"`,
+		listRecords:        list + `Missing required key "repo"`,
+		listRecords + repo: list + `Missing required key "collection"`,
+		listRecords + "?repo=x&collection=com.example.note":                       list + `Invalid AT identifier (got "x")`,
 		listRecords + "?repo=alice.example.com&collection=com.example.note":       "repo must be a DID, not a handle",
-		listRecords + repo + "&collection=com.example.note&limit=0":               "limit must be a number from 1 to 100",
-		listRecords + repo + "&collection=com.example.note&limit=101":             "limit must be a number from 1 to 100",
-		listRecords + repo + "&collection=com.example.note&limit=ten":             "limit must be a number from 1 to 100",
-		listRecords + repo + "&collection=com.example.note&reverse=maybe":         "reverse must be true or false",
-		listRecords + repo + "&collection=com.example.note&cursor=a/b":            "no record key",
-		listRecords + repo + "&collection=com.example.note&a=%zz":                 "the query cannot be read",
 		listRecords + "?repo=did:web:unknown.example&collection=com.example.note": "Could not find repo: did:web:unknown.example",
+		listRecords + in + "&limit=0":                                             list + "integer too small (minimum 1, got 0)",
+		listRecords + in + "&limit=-1":                                            list + "integer too small (minimum 1, got -1)",
+		listRecords + in + "&limit=101":                                           list + "integer too big (maximum 100, got 101)",
+		listRecords + in + "&limit=ten":                                           list + `Expected integer value type (got "ten")`,
+		listRecords + in + "&limit=1.5":                                           list + `Expected integer value type (got "1.5")`,
+		listRecords + in + "&limit=%2B5":                                          list + `Expected integer value type (got "+5")`,
+		listRecords + in + "&limit=1&limit=2":                                     list + `Expected integer value type (got ["1","2"])`,
+		listRecords + in + "&reverse=maybe":                                       list + `Expected boolean value type (got "maybe")`,
+		listRecords + in + "&reverse=1":                                           list + `Expected boolean value type (got "1")`,
+		listRecords + in + "&cursor=a&cursor=b":                                   list + `Expected string value type (got ["a","b"])`,
+		listRecords + in + "&a=%zz":                                               list + "the query cannot be read",
 	} {
 		r.get(path).wantXRPC(t, 400, "InvalidRequest", text)
 	}

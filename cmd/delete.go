@@ -1,0 +1,89 @@
+package cmd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newDeleteCommand(p *program, o *clientOptions) *cobra.Command {
+	var collection, did string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "delete",
+		Short: "Delete the records of a collection, of a repo, or of a collection of a repo",
+		Long: `Delete deletes what the index holds now. A job that reads the repos afterwards
+brings back what they still hold.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if collection == "" && did == "" {
+				return usagef("name what to delete: --collection, --did, or both")
+			}
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := confirm(cmd, fmt.Sprintf("Delete %s from %s?", chosen(collection, did), c.base)); err != nil {
+					return err
+				}
+			}
+			var deleted struct {
+				Deleted int64 `json:"deleted"`
+			}
+			answer, err := c.patient().call(cmd.Context(), http.MethodDelete, withQuery("/admin/records", "collection", collection, "did", did), nil)
+			if err == nil {
+				err = decodeAnswer(answer, &deleted)
+			}
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "deleted %s records\n", number(&deleted.Deleted))
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&collection, "collection", "", "only this collection")
+	f.StringVar(&did, "did", "", "only the repo of this DID")
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// chosen says what a deletion is about.
+func chosen(collection, did string) string {
+	switch {
+	case did == "":
+		return "all records of " + collection
+	case collection == "":
+		return "all records of " + did
+	default:
+		return "the records of " + collection + " of " + did
+	}
+}
+
+// confirm asks whoever is at the terminal.
+func confirm(cmd *cobra.Command, question string) error {
+	if !isTerminal(cmd.InOrStdin()) {
+		return usagef("nobody is there to ask: give --yes to delete without asking")
+	}
+	if _, err := fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] "); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	default:
+		return errors.New("nothing was deleted")
+	}
+}

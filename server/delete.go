@@ -1,0 +1,44 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"appview/store"
+)
+
+// deletedBody says how much was deleted.
+type deletedBody struct {
+	Deleted int64 `json:"deleted"`
+}
+
+// deleteRecords deletes what the filter chooses and is there now. The store works
+// in steps and remembers what is left, so that a stop in between loses nothing.
+func (s *Server) deleteRecords(r *http.Request) (reply, error) {
+	params, err := query(r, "collection", "did")
+	if err != nil {
+		return reply{}, err
+	}
+	filter, err := parseFilter(params)
+	if err != nil {
+		return reply{}, err
+	}
+	if filter == (store.Filter{}) {
+		return reply{}, badRequest("name a collection, a did, or both: nothing was deleted")
+	}
+	ctx, cancel := untilStop(r)
+	defer cancel()
+	n, err := s.cfg.Store.DeleteRecords(ctx, filter) //nolint:contextcheck // it ends with the server, not with the client
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
+		return reply{}, failure{
+			status: http.StatusServiceUnavailable,
+			text:   "appview is shutting down: a deletion that has begun goes on at the next start",
+		}
+	case err != nil:
+		return reply{}, err
+	}
+	s.log.InfoContext(r.Context(), "records deleted", "collection", filter.Collection, "did", filter.DID, "deleted", n)
+	return ok(deletedBody{Deleted: n}), nil
+}

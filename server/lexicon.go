@@ -1,0 +1,178 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
+)
+
+// Parameters are checked as the reference PDS checks them against the lexicon,
+// with its words, so that a client cannot tell the two apart.
+
+// maxCIDText bounds a CID before it is read, because one of its spellings takes
+// a time that grows with the square of its length.
+const maxCIDText = 256
+
+// xrpcParams are the parameters of a query.
+type xrpcParams struct {
+	method string
+	values url.Values
+}
+
+// parseXRPC reads the parameters of a method. Unknown ones are ignored, and so are
+// empty ones.
+func parseXRPC(r *http.Request, method string, known ...string) (xrpcParams, error) {
+	p := xrpcParams{method: method}
+	var err error
+	if p.values, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+		return p, p.invalid("the query cannot be read: " + err.Error())
+	}
+	for _, name := range known {
+		list := p.values[name]
+		if slices.Contains(list, "") {
+			list = slices.DeleteFunc(list, func(v string) bool { return v == "" })
+			p.values[name] = list
+		}
+		if len(list) > 1 {
+			return p, p.expected(kindOfParam(name), shown(list))
+		}
+	}
+	return p, nil
+}
+
+func kindOfParam(name string) string {
+	switch name {
+	case "limit":
+		return "integer"
+	case "reverse":
+		return "boolean"
+	default:
+		return "string"
+	}
+}
+
+func (p xrpcParams) get(name string) string {
+	if list := p.values[name]; len(list) > 0 {
+		return list[0]
+	}
+	return ""
+}
+
+// required is a parameter that must be there.
+func (p xrpcParams) required(name string) (string, error) {
+	value := p.get(name)
+	if value == "" {
+		return "", p.invalid("Missing required key " + strconv.Quote(name))
+	}
+	return value, nil
+}
+
+func (p xrpcParams) invalid(what string) error {
+	return badRequest("Invalid %s params: %s", p.method, what)
+}
+
+func (p xrpcParams) expected(kind, got string) error {
+	return p.invalid("Expected " + kind + " value type (got " + got + ")")
+}
+
+// shown is a value as the reference PDS shows it, cut to a readable length.
+func shown(value any) string {
+	if text, is := value.(string); is && len(text) > maxQuoted {
+		value = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
+	}
+	var out strings.Builder
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(value) != nil || out.Len() > 4*maxQuoted {
+		return "…"
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}
+
+// repo is the repo that a query names. The index does not look handles up.
+func (p xrpcParams) repo() (syntax.DID, error) {
+	text, err := p.required("repo")
+	if err != nil {
+		return "", err
+	}
+	if did, err := syntax.ParseDID(text); err == nil {
+		return did, nil
+	}
+	if _, err := syntax.ParseHandle(text); err == nil {
+		return "", badRequest("repo must be a DID, not a handle: this index does not look handles up")
+	}
+	return "", p.invalid("Invalid AT identifier (got " + shown(text) + ")")
+}
+
+func (p xrpcParams) collection() (syntax.NSID, error) {
+	text, err := p.required("collection")
+	if err != nil {
+		return "", err
+	}
+	nsid, err := syntax.ParseNSID(text)
+	if err != nil {
+		return "", p.invalid("Invalid NSID (got " + shown(text) + ")")
+	}
+	return nsid, nil
+}
+
+func (p xrpcParams) rkey() (syntax.RecordKey, error) {
+	text, err := p.required("rkey")
+	if err != nil {
+		return "", err
+	}
+	rkey, err := syntax.ParseRecordKey(text)
+	if err != nil {
+		return "", p.invalid("Invalid record key (got " + shown(text) + ")")
+	}
+	return rkey, nil
+}
+
+// cid is undefined when none is asked for.
+func (p xrpcParams) cid() (cid.Cid, error) {
+	text := p.get("cid")
+	if text == "" {
+		return cid.Undef, nil
+	}
+	if len(text) <= maxCIDText {
+		if c, err := cid.Decode(text); err == nil {
+			return c, nil
+		}
+	}
+	return cid.Undef, p.invalid("Invalid CID string (got " + shown(text) + ")")
+}
+
+func (p xrpcParams) limit(standard, most int) (int, error) {
+	text := p.get("limit")
+	if text == "" {
+		return standard, nil
+	}
+	n, err := strconv.Atoi(text)
+	switch {
+	case text[0] == '+', err != nil && !errors.Is(err, strconv.ErrRange):
+		return 0, p.expected("integer", shown(text))
+	case n < 1:
+		return 0, p.invalid("integer too small (minimum 1, got " + strconv.Itoa(n) + ")")
+	case n > most:
+		return 0, p.invalid("integer too big (maximum " + strconv.Itoa(most) + ", got " + strconv.Itoa(n) + ")")
+	}
+	return n, nil
+}
+
+func (p xrpcParams) boolean(name string) (bool, error) {
+	switch text := p.get(name); text {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, p.expected("boolean", shown(text))
+	}
+}
