@@ -37,7 +37,13 @@ func TestBackfillEqualsThePDSes(t *testing.T) {
 	r.backfillOneRepo(t, r.cast.odd.did)
 	r.backfill(t)
 	r.compareXRPC(t, r.cast.whale, r.cast.odd, r.cast.changing)
+	r.askAll(t)
+	r.requireClientNotices(t)
 	r.repeat(t)
+	refused := []clientRefused{
+		r.refusal(t, r.cast.deactivated, "RepoDeactivated"),
+		r.refusal(t, r.cast.takenDown, "RepoTakendown"),
+	}
 
 	if err := r.net.change(t.Context(), r.cast); err != nil {
 		t.Fatal(err)
@@ -50,6 +56,7 @@ func TestBackfillEqualsThePDSes(t *testing.T) {
 	r.requireRefused(t, r.cast.takenDown, "RepoTakendown")
 	r.requireRefused(t, r.cast.deleted, "RepoNotFound")
 	r.requireRefused(t, r.cast.tombstoned, "RepoNotFound")
+	r.askRefused(t, refused...)
 	r.repeat(t)
 
 	if err := r.net.changeBack(t.Context(), r.cast); err != nil {

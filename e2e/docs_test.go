@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,13 +20,7 @@ func TestDocumentedJavaScript(t *testing.T) {
 	silent := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	x := startIndex(t, silent, silent)
 
-	script, err := os.ReadFile("docs.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(parts.scripts, "docs.mjs"), script, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	parts.show(t, "docs.mjs")
 	p := parts.node(t, "docs", []string{"APPVIEW_URL=" + string(x.endpoint), "APPVIEW_KEY=" + adminKey}, "docs.mjs")
 	if err := p.wait(); err != nil {
 		t.Fatalf("the documentation's JavaScript: %v\n%s", err, p.tail())

@@ -49,15 +49,21 @@ func installedParts(t *testing.T) *parts {
 		t.Fatalf("find the parts' scripts: %d found, error %v", len(scripts), err)
 	}
 	for _, s := range scripts {
-		b, err := os.ReadFile(s)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(p.scripts, filepath.Base(s)), b, 0o600)
-		}
-		if err != nil {
-			t.Fatalf("copy %s: %v", s, err)
-		}
+		p.show(t, s)
 	}
 	return p
+}
+
+// show puts one of our scripts where it finds the parts' modules.
+func (p *parts) show(t *testing.T, script string) {
+	t.Helper()
+	b, err := os.ReadFile(script)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.scripts, filepath.Base(script)), b, 0o600)
+	}
+	if err != nil {
+		t.Fatalf("copy %s: %v", script, err)
+	}
 }
 
 // node runs one of our scripts over the parts' Node.
@@ -69,6 +75,7 @@ func (p *parts) node(t *testing.T, name string, env []string, script string, arg
 
 // network is a whole network of real parts on loopback.
 type network struct {
+	parts     *parts
 	plc       endpoint // the front, as everybody sees it
 	rotation  *atcrypto.PrivateKeyK256
 	pdses     []*pds
@@ -85,7 +92,7 @@ func startNetwork(t *testing.T) *network {
 	if err != nil {
 		t.Fatalf("make a rotation key: %v", err)
 	}
-	n := &network{rotation: rotation}
+	n := &network{parts: parts, rotation: rotation}
 	ports := freePorts(t, 7)
 	n.plc = startPLC(t, parts, ports[0])
 	n.pdses = []*pds{
