@@ -26,7 +26,7 @@ const (
 	runStep = 20_000
 	// maxTail bounds what a reader adds of the changes not in the index yet.
 	// Past that it reads the index as it is.
-	maxTail = 20_000
+	maxTail = 2_000
 )
 
 // indexKey is the key of a record in its collection's key index.
@@ -222,14 +222,14 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			if raw == nil {
 				continue // deleted since it was indexed
 			}
-			repo, err := owners.of(key)
+			owner, err := owners.of(key)
 			if err != nil {
 				return err
 			}
-			if !repo.Active() {
+			if !owner.active {
 				continue
 			}
-			rec, err := recordAt(repo.DID, collection, key, raw)
+			rec, err := recordAt(owner.did, collection, key, raw)
 			if err != nil {
 				return err
 			}

@@ -107,14 +107,14 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 				return nil
 			}
 			scanned++
-			repo, err := owners.of(key)
+			owner, err := owners.of(key)
 			if err != nil {
 				return err
 			}
-			if !repo.Active() {
+			if !owner.active {
 				continue
 			}
-			rec, err := recordAt(repo.DID, collection, key, records.Get(key))
+			rec, err := recordAt(owner.did, collection, key, records.Get(key))
 			if err != nil {
 				return err
 			}
@@ -125,36 +125,72 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 	return list, next, err
 }
 
+// owner is what a read must know of a record's repo.
+type owner struct {
+	did    syntax.DID
+	active bool
+}
+
 // owners looks up the repos of records, remembering the last ones.
 type owners struct {
 	repos *bbolt.Bucket
-	seen  map[string]Repo
+	seen  map[rid]owner
 }
 
 // ownersKept bounds what owners remembers.
-const ownersKept = 1024
+const ownersKept = 4096
 
 func newOwners(tx *bbolt.Tx) *owners {
-	return &owners{repos: repos.bucket(tx), seen: map[string]Repo{}}
+	return &owners{repos: repos.bucket(tx), seen: map[rid]owner{}}
 }
 
 // of returns the repo of a record's key.
-func (o *owners) of(key []byte) (Repo, error) {
+func (o *owners) of(key []byte) (owner, error) {
 	if len(key) <= ridLen {
-		return Repo{}, fmt.Errorf("%w: record key %x", errRow, key)
+		return owner{}, fmt.Errorf("%w: record key %x", errRow, key)
 	}
-	if r, ok := o.seen[string(key[:ridLen])]; ok {
+	n := rid(binary.BigEndian.Uint32(key))
+	if r, ok := o.seen[n]; ok {
 		return r, nil
 	}
-	r, err := repos.get(o.repos, key[:ridLen])
-	if err != nil {
-		return r, fmt.Errorf("%w: owner of record %x: %w", errRow, key, err)
+	row := o.repos.Get(key[:ridLen])
+	r, ok := quickOwner(row)
+	if !ok {
+		repo, err := repos.get(o.repos, key[:ridLen])
+		if err != nil {
+			return owner{}, fmt.Errorf("%w: owner of record %x: %w", errRow, key, err)
+		}
+		r = owner{repo.DID, repo.Active()}
 	}
 	if len(o.seen) == ownersKept {
 		clear(o.seen)
 	}
-	o.seen[string(key[:ridLen])] = r
+	o.seen[n] = r
 	return r, nil
+}
+
+// What a row of an active repo looks like at its beginning: Repo's first members
+// in their order.
+const (
+	rowDID     = `{"did":"`
+	rowAccount = `,"account":"`
+)
+
+// quickOwner reads the beginning of a repo's row: a repo may hold many collections,
+// and the row of each record on a page is another repo's. It gives up on all that
+// is not as it writes it itself: no quote stands in these strings.
+func quickOwner(row []byte) (owner, bool) {
+	if len(row) == 0 || row[0] != repos.version {
+		return owner{}, false
+	}
+	rest, ok := bytes.CutPrefix(row[1:], []byte(rowDID))
+	did, rest, found := bytes.Cut(rest, []byte{'"'})
+	_, rest, named := bytes.Cut(rest, []byte(rowAccount))
+	status, _, ended := bytes.Cut(rest, []byte{'"'})
+	if !ok || !found || !named || !ended || bytes.IndexByte(did, '\\') >= 0 {
+		return owner{}, false
+	}
+	return owner{did: syntax.DID(did), active: string(status) == AccountActive}, true
 }
 
 // Filter chooses records. Empty members choose all.
@@ -212,14 +248,14 @@ func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID,
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		repo, err := owners.of(k)
+		owner, err := owners.of(k)
 		if err != nil {
 			return err
 		}
-		if !repo.Active() {
+		if !owner.active {
 			continue
 		}
-		rec, err := recordAt(repo.DID, collection, k, v)
+		rec, err := recordAt(owner.did, collection, k, v)
 		if err != nil {
 			return err
 		}

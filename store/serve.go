@@ -107,13 +107,8 @@ func accountOf(tx *bbolt.Tx, did syntax.DID) (rid, string, error) {
 	if err != nil || !ok {
 		return 0, "", err
 	}
-	row := repos.bucket(tx).Get(ridKey(n))
-	// Before the collections stand only the DID and the host, and no quote stands
-	// in a JSON string without a backslash before it.
-	if _, rest, ok := bytes.Cut(row, []byte(`,"account":"`)); ok && row[0] == repos.version {
-		if status, _, ok := bytes.Cut(rest, []byte{'"'}); ok && string(status) == AccountActive {
-			return n, AccountActive, nil
-		}
+	if o, ok := quickOwner(repos.bucket(tx).Get(ridKey(n))); ok && o.active {
+		return n, AccountActive, nil
 	}
 	repo, err := repos.get(repos.bucket(tx), ridKey(n))
 	return n, repo.Account, err
