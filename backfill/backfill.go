@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,10 +48,12 @@ const (
 
 // Backfill works through the jobs in a store.
 type Backfill struct {
-	cfg    Config
-	hosts  *semaphore.Weighted
-	claims *claims
-	wake   chan struct{} // a job was created, asked to stop, or has ended
+	cfg      Config
+	hosts    *semaphore.Weighted
+	claims   *claims
+	buffered atomic.Int64 // bytes of records that are read and not committed
+
+	wake chan struct{} // a job was created, asked to stop, or has ended
 
 	mu      sync.Mutex
 	workers map[uuid.UUID]*worker

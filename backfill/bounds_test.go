@@ -15,7 +15,7 @@ func TestRepoWithoutEndIsTooLarge(t *testing.T) {
 	for name, page := range map[string]int{"many pages": 1, "large pages": maxBytes / 10} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := &reader{}
+			r := &reader{w: &worker{b: &Backfill{}}}
 			for n := 0; n <= maxPages; n++ {
 				var failed *network.Error
 				if err := r.count(page); errors.As(err, &failed) {

@@ -166,6 +166,9 @@ func (r *rig) complete(req store.Request) store.Job {
 	if job.Status != store.StatusCompleted {
 		r.t.Fatalf("job is %s: %s", job.Status, job.Error)
 	}
+	if n := r.b.Buffered(); n != 0 {
+		r.t.Errorf("%d bytes count as buffered after the job", n)
+	}
 	if job.Processed != job.TotalRepos || job.Stage != store.StageCompleted || job.CompletedAt.IsZero() {
 		r.t.Errorf("completed job: %+v", job)
 	}

@@ -23,6 +23,10 @@ const (
 	// committed as a step.
 	maxBuffered      = 5 // pages
 	maxBufferedBytes = 2 << 20
+	// maxAllBuffered bounds it over all repos that are being read: past it, a repo
+	// with more than its small share is committed as a step earlier.
+	maxAllBuffered = 64 << 20
+	smallShare     = 64 << 10
 	// fullPage is a page that may have had more behind it when it was read.
 	fullPage = 100
 	// maxEmptyPages is how many pages without a record may follow each other in
@@ -65,8 +69,9 @@ type reader struct {
 	segments []store.Segment
 	pages    int // buffered
 	bytes    int
-	listing  bool // getRepo will not do
-	requests int  // that each saw the repo at a moment of its own, in this pass
+	held     int64 // of Backfill.buffered
+	listing  bool  // getRepo will not do
+	requests int   // that each saw the repo at a moment of its own, in this pass
 	full     bool
 }
 
@@ -83,6 +88,9 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	defer w.b.claims.release(h.DID)
 	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords}
 	exact, err := r.read(ctx)
+	if err != nil {
+		r.drop()
+	}
 	if r.saved {
 		h.gotOn()
 	}
@@ -329,8 +337,25 @@ func (r *reader) pass(ctx context.Context) error {
 	return nil
 }
 
+// long tells whether the repo is too long to be buffered.
+func (r *reader) long() bool { return r.pages >= maxBuffered || r.bytes >= maxBufferedBytes }
+
 // buffered tells whether enough was read to be committed as a step.
-func (r *reader) buffered() bool { return r.pages >= maxBuffered || r.bytes >= maxBufferedBytes }
+func (r *reader) buffered() bool {
+	return r.long() || (r.bytes > smallShare && r.w.b.buffered.Load() > maxAllBuffered)
+}
+
+// hold notes that bytes are buffered, drop that none are any more.
+func (r *reader) hold(bytes int) {
+	r.bytes += bytes
+	r.held += int64(bytes)
+	r.w.b.buffered.Add(int64(bytes))
+}
+
+func (r *reader) drop() {
+	r.w.b.buffered.Add(-r.held)
+	r.pages, r.bytes, r.held = 0, 0, 0
+}
 
 // list reads one collection from where it was left to its end.
 func (r *reader) list(ctx context.Context, c syntax.NSID) error {
@@ -366,7 +391,7 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		if !r.buffered() {
 			continue
 		}
-		if !r.steps {
+		if !r.steps && r.long() {
 			// Long enough to be worth another try: what is buffered is not lost.
 			if done, err := r.whole(ctx); err != nil {
 				return err
@@ -397,7 +422,8 @@ func (r *reader) end(s *stretch) error {
 
 // count notes what a page brought, and refuses a repo that does not end.
 func (r *reader) count(bytes int) error {
-	r.pages, r.bytes = r.pages+1, r.bytes+bytes
+	r.pages++
+	r.hold(bytes)
 	r.at.Pages, r.at.Bytes = r.at.Pages+1, r.at.Bytes+int64(bytes)
 	if r.at.Pages > maxPages || r.at.Bytes > maxBytes {
 		return &network.Error{
@@ -446,7 +472,8 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
 		return r.refused(err)
 	}
-	r.steps, r.saved, r.segments, r.pages, r.bytes = true, true, nil, 0, 0
+	r.drop()
+	r.steps, r.saved, r.segments = true, true, nil
 	r.o.Attempts = 0 // it gets on
 	return nil
 }

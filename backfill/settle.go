@@ -14,7 +14,7 @@ func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) 
 		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
 		Complete: r.complete(), Floor: r.at.First, Account: store.AccountActive,
 		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
-	}, r.listed())
+	}, r.listed(), r.drop)
 }
 
 // judge tells what a complete reading came to.
@@ -42,11 +42,14 @@ func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason
 		s.Account = string(reason)
 		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned || reason == network.ReasonDenied
 	}
-	w.settle(ctx, h, s, 0)
+	w.settle(ctx, h, s, 0, func() {})
 }
 
-func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records int) {
-	w.give(h, w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
+// settle hands a settlement over. after is called when it is committed, or will
+// not be.
+func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records int, after func()) {
+	err := w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
+		after()
 		h.done(err)
 		if err != nil {
 			return
@@ -55,5 +58,9 @@ func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records
 		if h.Host == unknownHost {
 			notify(w.queues.changed) // it may have been the last
 		}
-	}))
+	})
+	if err != nil {
+		after()
+	}
+	w.give(h, err)
 }

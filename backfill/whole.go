@@ -80,7 +80,8 @@ func listable(reason network.Reason) bool {
 func (r *reader) begin(at store.Position) {
 	at.Read = map[syntax.NSID]store.ReadUpTo{}
 	r.at = at
-	r.segments, r.pages, r.bytes, r.requests, r.full = nil, 0, 0, 0, false
+	r.drop()
+	r.segments, r.requests, r.full = nil, 0, false
 }
 
 // take takes one collection of a whole repo, the highest record key first as in a
@@ -103,7 +104,7 @@ func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) er
 		} else {
 			s.seg.Records = append(s.seg.Records, store.Listed{RKey: e.rkey, Body: body})
 		}
-		if r.bytes += len(e.block.Data) + recordBytes; r.buffered() {
+		if r.hold(len(e.block.Data) + recordBytes); r.buffered() {
 			if err := r.save(ctx, &s); err != nil {
 				return err
 			}
