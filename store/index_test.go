@@ -473,3 +473,16 @@ func TestLargeRepoIsDeletedInSteps(t *testing.T) {
 	}
 	wantRecords(t, s, 1)
 }
+
+func TestProvenanceTellsWhatIsOnlyClaimed(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]store.Record{
+		"listRecords":             {Source: store.SourceListRecords, Body: record.Body{Verified: true}},
+		"getRepo":                 {Source: store.SourceRepo, Body: record.Body{Verified: true}},
+		"listRecords, unverified": {Source: store.SourceListRecords},
+	} {
+		if got := r.Provenance(); got != want {
+			t.Errorf("provenance is %q, want %q", got, want)
+		}
+	}
+}

@@ -54,6 +54,15 @@ func (r Record) URI() record.URI {
 	return record.URI{DID: r.DID, Collection: r.Collection, RKey: r.RKey}
 }
 
+// Provenance says how the record got into the index, and whether its CID is only
+// what the host claimed.
+func (r Record) Provenance() string {
+	if r.Body.Verified {
+		return r.Source.String()
+	}
+	return r.Source.String() + ", unverified"
+}
+
 // Formats of a record row: the first byte.
 const (
 	formatCBOR byte = 1 // the body is DAG-CBOR whose CID was recomputed
