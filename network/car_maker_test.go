@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -135,8 +136,8 @@ func frame(b string) string {
 // any order.
 func (m *carMaker) car(roots ...string) string {
 	b := carHeader(roots...)
-	for i := len(m.blocks) - 1; i >= 0; i-- {
-		b += frame(m.blocks[i][0] + m.blocks[i][1])
+	for _, block := range slices.Backward(m.blocks) {
+		b += frame(block[0] + block[1])
 	}
 	return b
 }
@@ -162,6 +163,9 @@ func keys(collection string, layer, n int) []string {
 	}
 	return found
 }
+
+// low0 is a key of a collection that lies on the lowest layer.
+func low0(collection string) string { return keys(collection, 0, 1)[0] }
 
 // between is a key on a layer that lies between two keys as keys makes them.
 func between(tb testing.TB, layer int, low, high string) string {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // errCrowded says that an address has all the connections that we open to it.
@@ -40,7 +39,7 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 	}
 	turn := make(chan struct{})
 	c.waiting = append(c.waiting, turn)
-	idle := c.idle(g.timeout)
+	idle, served := c.idle(), useOf(ctx).done()
 	g.mu.Unlock()
 	if idle != nil {
 		_ = idle.Close() // its place is ours, or that of who waits longer
@@ -49,6 +48,7 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 	case <-turn:
 		return nil
 	case <-ctx.Done():
+	case <-served:
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -60,11 +60,10 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 	return fmt.Errorf("connect to %s: %w", to, errCrowded)
 }
 
-// idle is a connection that no request uses. One that has not been used yet is
-// still on its way to the request that wanted it, unless that went another way.
-func (c *crowd) idle(patience time.Duration) *guardedConn {
+// idle is a connection that no request uses, and none has been promised.
+func (c *crowd) idle() *guardedConn {
 	for _, conn := range c.conns {
-		if conn.users == 0 && (conn.used || time.Since(conn.opened) > patience) {
+		if conn.users == 0 && !conn.promised {
 			return conn
 		}
 	}
@@ -74,6 +73,9 @@ func (c *crowd) idle(patience time.Duration) *guardedConn {
 // yield gives a place at an address to whoever waits, or back. The caller holds the lock.
 func (g *guard) yield(to netip.Addr) {
 	c := g.crowds[to]
+	if c == nil {
+		return
+	}
 	if len(c.waiting) > 0 {
 		close(c.waiting[0])
 		c.waiting = slices.Delete(c.waiting, 0, 1)
@@ -118,7 +120,8 @@ func (d *dialling) control(ctx context.Context, network, address string, raw sys
 	return nil
 }
 
-// end gives back every place but that of conn, which may be nil, and tells which it is.
+// end gives back every place but that of conn, which may be nil, and tells which
+// that is: none, for a connection to an address that was not asked for.
 func (d *dialling) end(conn net.Conn) (at netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,49 +141,129 @@ func (d *dialling) end(conn net.Conn) (at netip.Addr) {
 		}
 		d.guard.yield(held)
 	}
+	if !kept {
+		return netip.Addr{}
+	}
 	return at
 }
 
-// use is what one request does with connections: one at a time, and rarely a
-// second one, when the first turns out to be dead.
+// use is what one request does with connections. The transport opens one for it,
+// and gives it another one if that is free earlier; then the one that was opened
+// is wanted by nobody. Its members are guarded by the guard's lock.
 type use struct {
-	guard *guard
-	conn  *guardedConn
+	guard    *guard
+	conn     *guardedConn  // that the request is under way on
+	promised *guardedConn  // that was opened for it
+	served   chan struct{} // closed while the request wants no new connection
+	lost     bool          // conn had to give way in the moment in which it was chosen
+}
+
+// useKey finds the use in the context that the transport dials with.
+type useKey struct{}
+
+// use begins to watch a request with the context.
+func (g *guard) use(ctx context.Context) (context.Context, *use) {
+	u := &use{guard: g, served: make(chan struct{})}
+	return context.WithValue(ctx, useKey{}, u), u
+}
+
+// useOf is the use that a dial is for; nil if for none.
+func useOf(ctx context.Context) *use {
+	u, _ := ctx.Value(useKey{}).(*use)
+	return u
+}
+
+// done is closed when the request wants no new connection. The caller holds the lock.
+func (u *use) done() <-chan struct{} {
+	if u == nil {
+		return nil
+	}
+	return u.served
+}
+
+// opened is told of a connection that was opened for the request. The caller
+// holds the lock. It tells whether anybody wants it.
+func (u *use) opened(conn *guardedConn) bool {
+	if u == nil {
+		return true
+	}
+	select {
+	case <-u.served:
+		return !u.guard.wanted(conn.at)
+	default:
+	}
+	if u.promised != nil {
+		u.promised.promised = false
+	}
+	u.promised, conn.promised = conn, true
+	return true
+}
+
+// ask is told that the request wants a connection: at first, and again when the
+// one that it got turns out to be dead.
+func (u *use) ask() {
+	u.guard.mu.Lock()
+	defer u.guard.mu.Unlock()
+	u.served = make(chan struct{})
 }
 
 // begin is told of the connection that the request goes out on.
 func (u *use) begin(conn net.Conn) {
-	u.end()
 	if over, ok := conn.(*tls.Conn); ok {
 		conn = over.NetConn()
 	}
-	gc, ok := conn.(*guardedConn)
-	if !ok {
-		return
-	}
-	u.guard.mu.Lock()
-	defer u.guard.mu.Unlock()
-	u.conn = gc
-	gc.users++
-	gc.used = true
+	gc, _ := conn.(*guardedConn)
+	u.turn(gc)
 }
 
-// end is called when the request is over. A connection that is now idle makes
-// room if anybody waits for it.
-func (u *use) end() {
-	conn := u.conn
-	if conn == nil {
-		return
-	}
-	u.conn = nil
+// gaveWay tells whether the connection that the request got last was closed to
+// make room just before: nothing of the request was sent.
+func (u *use) gaveWay() bool {
 	u.guard.mu.Lock()
-	conn.users--
-	c := u.guard.crowds[conn.at]
-	wanted := conn.users == 0 && c != nil && len(c.waiting) > 0
-	u.guard.mu.Unlock()
-	if wanted {
-		_ = conn.Close() // nothing is under way on it
+	defer u.guard.mu.Unlock()
+	return u.lost
+}
+
+// end is called when the request is over.
+func (u *use) end() { u.turn(nil) }
+
+// turn moves the request from the connection that it uses, if any, to the next.
+func (u *use) turn(next *guardedConn) {
+	u.guard.mu.Lock()
+	select {
+	case <-u.served:
+	default:
+		close(u.served)
 	}
+	if next != nil {
+		next.users++
+		u.lost = next.closed
+	}
+	if u.conn != nil {
+		u.conn.users--
+	}
+	left := [...]*guardedConn{u.conn, u.promised}
+	u.conn, u.promised = next, nil
+	if left[1] != nil {
+		left[1].promised = false
+	}
+	for i, conn := range left {
+		if conn == nil || conn.users > 0 || conn.promised || !u.guard.wanted(conn.at) {
+			left[i] = nil
+		}
+	}
+	u.guard.mu.Unlock()
+	for _, conn := range left {
+		if conn != nil {
+			_ = conn.Close() // nothing is under way on it
+		}
+	}
+}
+
+// wanted tells whether anybody waits for a place at an address.
+func (g *guard) wanted(at netip.Addr) bool {
+	c := g.crowds[at]
+	return c != nil && len(c.waiting) > 0
 }
 
 // guardedConn is a connection that its guard knows. What is below at is guarded
@@ -190,10 +273,9 @@ type guardedConn struct {
 	guard *guard
 	at    netip.Addr
 
-	opened time.Time
-	used   bool
-	users  int // requests under way
-	closed bool
+	promised bool // to a request that has not got it yet
+	users    int  // requests under way
+	closed   bool
 }
 
 // Close closes the connection and forgets it.

@@ -15,6 +15,8 @@ const (
 	maxRedirects = 3
 	// maxRefusal is as much as is read of an answer that is not 200.
 	maxRefusal = 64 << 10
+	// connTries is how often a request is sent whose connection we closed ourselves.
+	connTries = 3
 	// crowdedWait is the least that a host waits whose address has no room for it.
 	crowdedWait = 2 * time.Second
 )
@@ -179,11 +181,12 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	t := c.cfg.Timing
 	w := watch(t.Connect+t.TLS+t.Header, cancel, c.cfg.Now, t.BodyIdle)
 	defer w.timer.Stop()
-	using := use{guard: c.guard}
+	ctx, using := c.guard.use(ctx)
 	defer using.end()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// A connection can take seconds to come about. When the host has asked for
 		// silence meanwhile, closing the connection is what keeps the request in.
+		GetConn: func(string) { using.ask() },
 		GotConn: func(info httptrace.GotConnInfo) {
 			using.begin(info.Conn)
 			if g.silent(q.lane, c.cfg.Now()) {
@@ -199,6 +202,9 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	req.Header.Set("Accept", q.accept())
 	resp, err := c.transport.RoundTrip(req)
+	for try := 1; err != nil && using.gaveWay() && try < connTries; try++ {
+		resp, err = c.transport.RoundTrip(req)
+	}
 	if err != nil {
 		return nil, because(ctx, err)
 	}

@@ -79,16 +79,18 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	gc := &guardedConn{Conn: conn, guard: g, at: at, opened: time.Now()}
+	gc := &guardedConn{Conn: conn, guard: g, at: at}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.life.Err() != nil {
+	if g.life.Err() != nil || !useOf(ctx).opened(gc) {
 		_ = conn.Close()
 		g.yield(at)
 		return nil, net.ErrClosed
 	}
 	g.conns[gc] = struct{}{}
-	g.crowds[at].conns = append(g.crowds[at].conns, gc)
+	if c := g.crowds[at]; c != nil {
+		c.conns = append(c.conns, gc)
+	}
 	return gc, nil
 }
 

@@ -192,7 +192,7 @@ func (r *Repo) walk(id []byte, prefix string, yield func(syntax.RecordKey, Block
 			}
 			continue
 		}
-		if _, err := syntax.ParseRecordKey(rkey); err != nil {
+		if !isRecordKey(rkey) {
 			continue // counted as rejected
 		}
 		if !yield(syntax.RecordKey(rkey), r.block(e.value)) {

@@ -201,28 +201,25 @@ func (v *verifier) path(key string) error {
 	collection, rkey, _ := strings.Cut(key, "/")
 	n := len(v.collections)
 	known := n > 0 && v.collections[n-1].String() == collection
-	if !known {
-		if _, err := syntax.ParseNSID(collection); err != nil {
-			v.reject(key)
-			return nil
+	switch {
+	case !known && !isNSID(collection), !isRecordKey(rkey):
+		if v.rejects++; len(v.rejected) < maxRejectedPaths {
+			v.rejected = append(v.rejected, cut(key))
 		}
-	}
-	if _, err := syntax.ParseRecordKey(rkey); err != nil {
-		v.reject(key)
-		return nil
-	}
-	if known {
-		return nil
-	}
-	if n == maxCollections {
+	case !known && n == maxCollections:
 		return spoiled(ReasonTooLarge, "more than %d collections", maxCollections)
+	case !known:
+		v.collections = append(v.collections, syntax.NSID(collection))
 	}
-	v.collections = append(v.collections, syntax.NSID(collection))
 	return nil
 }
 
-func (v *verifier) reject(key string) {
-	if v.rejects++; len(v.rejected) < maxRejectedPaths {
-		v.rejected = append(v.rejected, cut(key))
-	}
+func isNSID(s string) bool {
+	_, err := syntax.ParseNSID(s)
+	return err == nil
+}
+
+func isRecordKey(s string) bool {
+	_, err := syntax.ParseRecordKey(s)
+	return err == nil
 }

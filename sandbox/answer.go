@@ -30,6 +30,17 @@ func (a answer) send(w http.ResponseWriter, n int) {
 	if a.drop {
 		panic(http.ErrAbortHandler)
 	}
+	a.begin(w)
+	if _, err := w.Write(a.body[:n]); err == nil && n == len(a.body) {
+		return
+	}
+	// What was written has to reach the client before the connection goes.
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// begin sends the answer's head.
+func (a answer) begin(w http.ResponseWriter) {
 	h := w.Header()
 	for name, values := range a.header {
 		h[http.CanonicalHeaderKey(name)] = values
@@ -41,10 +52,4 @@ func (a answer) send(w http.ResponseWriter, n int) {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	w.WriteHeader(a.status)
-	if _, err := w.Write(a.body[:n]); err == nil && n == len(a.body) {
-		return
-	}
-	// What was written has to reach the client before the connection goes.
-	_ = http.NewResponseController(w).Flush()
-	panic(http.ErrAbortHandler)
 }

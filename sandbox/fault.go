@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -14,7 +16,7 @@ const hangBound = time.Minute
 // zero Fault does nothing. Its parts add up: a delayed 502 with a cut body is one
 // Fault.
 type Fault struct {
-	Name     string        // what it is counted as; default: the first that applies of hang, status, cut, rewrite, delay
+	Name     string        // what it is counted as; default: the first that applies of hang, status, cut, drip, endless, rewrite, delay
 	Delay    time.Duration // before the answer; ends early when the client goes, and breaks the connection past three minutes
 	Hang     bool          // no answer until the client goes, a minute at most; then the connection breaks
 	Status   int           // answer this instead, with Header and Body
@@ -23,6 +25,8 @@ type Fault struct {
 	Cut      bool // break the connection after CutAfter bytes of the body
 	CutAfter int
 	Rewrite  func(Answer) Answer // changes the answer before it is sent
+	Drip     time.Duration       // send a byte at a time, so far apart, for a minute at most; then the connection breaks
+	Endless  int64               // send spaces behind the body until so many bytes are out; then the connection breaks
 }
 
 // Answer is an answer as Rewrite sees it.
@@ -64,11 +68,15 @@ func (w *watch) faultFor(r Request) Fault {
 	}
 	f := (*hook)(r)
 	if f.isSet() {
-		w.mu.Lock()
-		w.faults[f.name()]++
-		w.mu.Unlock()
+		w.fired(f)
 	}
 	return f
+}
+
+func (w *watch) fired(f Fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults[f.name()]++
 }
 
 func (f Fault) isSet() bool { return f.name() != "" }
@@ -82,6 +90,10 @@ func (f Fault) name() string {
 		kind = "status"
 	case f.Cut:
 		kind = "cut"
+	case f.Drip > 0:
+		kind = "drip"
+	case f.Endless > 0:
+		kind = "endless"
 	case f.Rewrite != nil:
 		kind = "rewrite"
 	case f.Delay > 0:
@@ -134,3 +146,48 @@ func (f Fault) rewrite(a answer) answer {
 
 // cuts says whether the answer is longer than the fault lets through.
 func (f Fault) cuts(a answer) bool { return f.Cut && f.CutAfter < len(a.body) }
+
+// streams says whether the answer is not sent in one piece.
+func (f Fault) streams() bool { return f.Drip > 0 || f.Endless > 0 }
+
+// streamPiece is what is sent at once of an answer without an end.
+const streamPiece = 64 << 10
+
+// stream sends the answer slowly, or without an end, and breaks the connection.
+func (f Fault) stream(ctx context.Context, w http.ResponseWriter, a answer) {
+	ctx, cancel := context.WithTimeout(ctx, hangBound)
+	defer cancel()
+	a.chunked = true
+	a.begin(w)
+	out := http.NewResponseController(w)
+	if f.Drip > 0 {
+		drip(ctx, w, out, a.body, f.Drip)
+		panic(http.ErrAbortHandler)
+	}
+	n, err := w.Write(a.body)
+	spaces := bytes.Repeat([]byte(" "), streamPiece)
+	for sent := int64(n); err == nil && ctx.Err() == nil && sent < f.Endless; sent += streamPiece {
+		_, err = w.Write(spaces)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// drip sends a body byte by byte, and goes on with spaces.
+func drip(ctx context.Context, w io.Writer, out *http.ResponseController, body []byte, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		next := byte(' ')
+		if i < len(body) {
+			next = body[i]
+		}
+		if _, err := w.Write([]byte{next}); err != nil || out.Flush() != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

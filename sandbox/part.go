@@ -137,7 +137,7 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.enter(req.Method)
 	defer p.inFlight.Add(-1)
 
-	f := p.world.watch.faultFor(req)
+	f := p.world.faultFor(req)
 	req.Fault = f.isSet()
 	a := answer{drop: true} // the client waits no longer, or is to get nothing
 	if f.hold(r.Context()) {
@@ -153,6 +153,10 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	p.world.watch.add(req)
+	if f.streams() && !a.drop {
+		f.stream(r.Context(), w, a)
+		return
+	}
 	a.send(w, req.Bytes)
 }
 

@@ -15,14 +15,15 @@ import (
 
 // World is a relay, a PLC directory and PDS hosts over one set of accounts.
 type World struct {
-	cfg       Config
-	relay     *part
-	plc       *part
-	hosts     []*host
-	directory *directory
-	relayMode atomic.Int32
-	watch     *watch
-	ran       atomic.Bool
+	cfg        Config
+	relay      *part
+	plc        *part
+	hosts      []*host
+	directory  *directory
+	relayMode  atomic.Int32
+	watch      *watch
+	behaviours *behaviours
+	ran        atomic.Bool
 
 	mu     sync.RWMutex // guards what follows; taken before an account's lock
 	byDID  map[syntax.DID]*account
@@ -38,11 +39,12 @@ func New(cfg Config) (*World, error) {
 		return nil, fmt.Errorf("configure the sandbox: %w", err)
 	}
 	w := &World{
-		cfg:       cfg,
-		directory: newDirectory(),
-		watch:     newWatch(cfg.LogSize),
-		byDID:     make(map[syntax.DID]*account, cfg.Repos),
-		byName:    make(map[string]*account, cfg.Repos),
+		cfg:        cfg,
+		directory:  newDirectory(),
+		watch:      newWatch(cfg.LogSize),
+		behaviours: newBehaviours(),
+		byDID:      make(map[syntax.DID]*account, cfg.Repos),
+		byName:     make(map[string]*account, cfg.Repos),
 	}
 	if err := w.open(); err != nil {
 		return nil, errors.Join(err, w.Close())

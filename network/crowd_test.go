@@ -1,0 +1,104 @@
+package network
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// crowdAt is how many connections lead to the test servers' address.
+func crowdAt(c *Client) int {
+	c.guard.mu.Lock()
+	defer c.guard.mu.Unlock()
+	if at := c.guard.crowds[netip.MustParseAddr("127.0.0.1")]; at != nil {
+		return at.open
+	}
+	return 0
+}
+
+func TestManyNamesOfOneAddressShareItsConnections(t *testing.T) {
+	t.Parallel()
+	const most, hosts, each = 3, 12, 6
+	c := newClient(t, Config{PerAddress: most})
+	var inFlight, tooMany atomic.Int32
+	var all []Host
+	for range hosts {
+		all = append(all, serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if inFlight.Add(1) > most || crowdAt(c) > most {
+				tooMany.Add(1)
+			}
+			defer inFlight.Add(-1)
+			says(200, "application/json", `{"records":[]}`)(w, r)
+		}))
+	}
+	var wg sync.WaitGroup
+	for i := range hosts * each {
+		wg.Go(func() {
+			_, err := c.ListRecords(t.Context(), all[i%hosts], syntax.DID(fmt.Sprintf("did:plc:%024d", i)), status, "")
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := tooMany.Load(); n > 0 {
+		t.Errorf("%d times there were more than %d", n, most)
+	}
+	if n := crowdAt(c); n < 1 || n > most {
+		t.Errorf("%d connections are left", n)
+	}
+	c.Close()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); crowdAt(c) != 0; <-tick.C { // dials under way end by themselves
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are left after Close", crowdAt(c))
+		}
+	}
+}
+
+func TestAFullAddressIsNoFaultOfTheHost(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{}, 1)
+	busy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		started <- struct{}{}
+		silent(w, r)
+	})
+	other := serve(t, says(200, "application/json", `{"records":[]}`))
+	c := newClient(t, Config{PerAddress: 1, Timing: Timing{Connect: 200 * time.Millisecond, Header: 600 * time.Millisecond}})
+	done := make(chan error, 1)
+	go func() {
+		_, err := page(t, c, busy)
+		done <- err
+	}()
+	<-started
+	if _, err := page(t, c, other); reasonOf(err) != "parked: paced" {
+		t.Errorf("got %v, want parked", err)
+	}
+	if st := c.HostState(other); st.Failures != 0 {
+		t.Errorf("the host is blamed: %+v", st)
+	}
+	wantReason(t, <-done, ReasonTimeout)
+	if _, err := page(t, c, other); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+}
+
+func TestADeadAddressLeavesNoPlaceTaken(t *testing.T) {
+	t.Parallel()
+	dead, _ := nobody(t)
+	c := newClient(t, Config{PerAddress: 1})
+	for range 3 {
+		_, err := page(t, c, dead)
+		wantReason(t, err, ReasonConnect)
+	}
+	if n := crowdAt(c); n != 0 {
+		t.Errorf("%d places are taken", n)
+	}
+}

@@ -1,0 +1,93 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+func documentZoo() []Behaviour {
+	return []Behaviour{NoPDS(), LongServiceID(), NoKey(), EndpointWithPath(), EndpointWithUser(), EndpointWithBadPort(), NoEndpoint(), BadDocument()}
+}
+
+// onDocument changes a DID document as text.
+func onDocument(change func(r Request, document string) string) func(*World, Request) Fault {
+	return func(w *World, r Request) Fault {
+		return on(sound(func(a Answer) Answer {
+			a.Body = []byte(change(r, string(a.Body)))
+			return a
+		}), MethodDID)(w, r)
+	}
+}
+
+// Endpoint makes the DID document name another PDS address. With an address that
+// is not on loopback it is for readers whose guard is on: nothing must leave for it.
+func Endpoint(name, endpoint string, o Outcome) Behaviour {
+	return Behaviour{Name: name, Listed: o, Whole: o, fault: onDocument(func(_ Request, document string) string {
+		before, after, ok := strings.Cut(document, `"serviceEndpoint":`)
+		if _, rest, more := strings.Cut(strings.TrimPrefix(after, `"`), `"`); ok && more {
+			quoted, err := json.Marshal(endpoint)
+			if err == nil {
+				return before + `"serviceEndpoint":` + string(quoted) + rest
+			}
+		}
+		return document
+	})}
+}
+
+// PrivateEndpoint is at a private address. It is not in the Zoo, because only a
+// reader whose guard is on refuses it, and such a one cannot reach a sandbox.
+func PrivateEndpoint() Behaviour {
+	return Endpoint("private endpoint", "https://127.0.0.1", failed("refused_address"))
+}
+
+// EndpointWithPath has a path behind its name.
+func EndpointWithPath() Behaviour {
+	return Endpoint("endpoint with path", "http://127.0.0.1:1/path", failed("bad_endpoint"))
+}
+
+// EndpointWithUser has a user name in front of it.
+func EndpointWithUser() Behaviour {
+	return Endpoint("endpoint with user", "http://user:word@127.0.0.1:1", failed("bad_endpoint"))
+}
+
+// EndpointWithBadPort has a port that is none.
+func EndpointWithBadPort() Behaviour {
+	return Endpoint("endpoint with bad port", "http://127.0.0.1:70000", failed("bad_endpoint"))
+}
+
+// NoEndpoint has a PDS without an address.
+func NoEndpoint() Behaviour { return Endpoint("no endpoint", "", unavailable("no_pds")) }
+
+// NoPDS has no PDS in its document, but another service.
+func NoPDS() Behaviour {
+	return Behaviour{
+		Name: "no pds", Listed: unavailable("no_pds"), Whole: unavailable("no_pds"),
+		fault: onDocument(func(_ Request, document string) string {
+			return strings.ReplaceAll(strings.ReplaceAll(document, "#atproto_pds", "#labeler"), "AtprotoPersonalDataServer", "AtprotoLabeler")
+		}),
+	}
+}
+
+// LongServiceID names the PDS in the other way that is allowed: by the whole DID.
+func LongServiceID() Behaviour {
+	return Behaviour{Name: "long service id", fault: onDocument(func(r Request, document string) string {
+		return strings.Replace(document, `"#atproto_pds"`, `"`+r.DID+`#atproto_pds"`, 1)
+	})}
+}
+
+// NoKey has no signing key in its document: what the repo says cannot be proved.
+func NoKey() Behaviour {
+	return Behaviour{
+		Name: "no key", Whole: failed("bad_signature"),
+		fault: onDocument(func(_ Request, document string) string { return strings.ReplaceAll(document, "#atproto\"", "#other\"") }),
+	}
+}
+
+// BadDocument is no JSON.
+func BadDocument() Behaviour {
+	return Behaviour{
+		Name: "bad document", Listed: failed("did_lookup"), Whole: failed("did_lookup"),
+		fault: on(sound(func(a Answer) Answer { a.Body = bytes.ReplaceAll(a.Body, []byte(":"), []byte(";")); return a }), MethodDID),
+	}
+}

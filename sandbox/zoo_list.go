@@ -1,0 +1,253 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const (
+	// deepLevels is how deep DeepRecord nests.
+	deepLevels = 10_000
+	// oversize is the length of the text of OversizedRecord: past what a record
+	// may have, and short of what makes a page a long one.
+	oversize = 5 << 18
+	// crowded is the most that MoreThanTheLimit puts on a page.
+	crowded = 900
+)
+
+func listZoo() []Behaviour {
+	return []Behaviour{
+		RepeatedCursor(), EndlessPages(), EmptyPages(), EmptyFirstPage(), ShuffledPages(), DuplicateRecords(), MoreThanTheLimit(),
+		ForeignRepo(), ForeignCollection(), InvalidRecordKey(), WrongCID(), DeepRecord(), OversizedRecord(),
+		DuplicateMember(), InvalidUTF8(), TruncatedJSON(), HTMLListing(), PlainListing(), GzipBomb(), EndlessBody(), DrippingBody(), CutListing(),
+	}
+}
+
+// listedPage is a page of records with its entries as they are.
+type listedPage struct {
+	Records []json.RawMessage `json:"records"`
+	Cursor  string            `json:"cursor,omitempty"`
+}
+
+// encode writes the page without looking at its entries, which may be no JSON.
+func (l listedPage) encode() []byte {
+	b := append([]byte(nil), `{"records":[`...)
+	for i, r := range l.Records {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, r...)
+	}
+	b = append(b, ']')
+	if l.Cursor != "" {
+		b = appendString(append(b, `,"cursor":`...), l.Cursor)
+	}
+	return append(b, '}')
+}
+
+// onPages changes every page that is listed.
+func onPages(change func(w *World, r Request, l *listedPage)) func(*World, Request) Fault {
+	return func(w *World, r Request) Fault {
+		if r.Method != methodListRecords {
+			return Fault{}
+		}
+		return sound(func(a Answer) Answer {
+			var l listedPage
+			if json.Unmarshal(a.Body, &l) == nil {
+				change(w, r, &l)
+				a.Body = l.encode()
+			}
+			return a
+		})
+	}
+}
+
+// onFirst changes the first record of every page.
+func onFirst(change func(r Request, entry string) string) func(*World, Request) Fault {
+	return onPages(func(_ *World, r Request, l *listedPage) {
+		if len(l.Records) > 0 {
+			l.Records[0] = json.RawMessage(change(r, string(l.Records[0])))
+		}
+	})
+}
+
+// rejecting is a behaviour that costs single records.
+func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
+	return Behaviour{Name: name, Listed: failed("rejected"), OnRecords: true, fault: fault}
+}
+
+// RepeatedCursor gives the same page with the same cursor for ever.
+func RepeatedCursor() Behaviour {
+	return Behaviour{
+		Name: "repeated cursor", Listed: failed("incomplete"), OnRecords: true,
+		fault: onPages(func(_ *World, _ Request, l *listedPage) { l.Cursor = "zzzzzzzzzzzzz" }),
+	}
+}
+
+// EndlessPages has another record, and another cursor, behind every page. A
+// reader that gives up listing finds the truth in the CAR.
+func EndlessPages() Behaviour {
+	return Behaviour{Name: "endless pages", fault: onPages(func(_ *World, r Request, l *listedPage) {
+		if len(l.Records) > 0 {
+			return // the true ones come first, and the host gives a cursor with them
+		}
+		n := 0
+		if s, ok := strings.CutPrefix(r.Cursor, "222-"); ok {
+			n, _ = strconv.Atoi(s) // our own
+		}
+		n++
+		key := fmt.Sprintf("222-%09d", 999_999_999-n) // below every TID, and descending
+		rec, err := newRecord(syntax.DID(r.DID), r.Collection, syntax.RecordKey(key), "", map[string]any{"$type": r.Collection.String(), "n": n}, false)
+		if err != nil {
+			return
+		}
+		l.Records, l.Cursor = []json.RawMessage{rec.item}, fmt.Sprintf("222-%d", n)
+	})}
+}
+
+// EmptyPages gives nothing but cursors, each a new one.
+func EmptyPages() Behaviour {
+	return Behaviour{Name: "empty pages", Listed: failed("incomplete"), fault: onPages(func(_ *World, r Request, l *listedPage) {
+		l.Records, l.Cursor = nil, r.Cursor+"z"
+	})}
+}
+
+// EmptyFirstPage begins every listing with an empty page that has a cursor.
+func EmptyFirstPage() Behaviour {
+	return Behaviour{Name: "empty first page", fault: onPages(func(_ *World, r Request, l *listedPage) {
+		if r.Cursor == "" {
+			l.Records, l.Cursor = nil, "zzzzzzzzzzzzz"
+		}
+	})}
+}
+
+// ShuffledPages lists every page the wrong way round.
+func ShuffledPages() Behaviour {
+	return Behaviour{Name: "shuffled pages", fault: onPages(func(_ *World, _ Request, l *listedPage) { slices.Reverse(l.Records) })}
+}
+
+// DuplicateRecords lists every record twice.
+func DuplicateRecords() Behaviour {
+	return Behaviour{Name: "duplicate records", fault: onPages(func(_ *World, _ Request, l *listedPage) {
+		l.Records = slices.Concat(l.Records, l.Records)
+	})}
+}
+
+// MoreThanTheLimit lists a whole collection on one page, whatever was asked for.
+func MoreThanTheLimit() Behaviour {
+	return Behaviour{Name: "more than the limit", fault: onPages(func(w *World, r Request, l *listedPage) {
+		a, err := w.account(syntax.DID(r.DID))
+		if err != nil || r.Cursor != "" {
+			return
+		}
+		a.mu.RLock()
+		all := a.shelves[r.Collection].page("", crowded, false)
+		a.mu.RUnlock()
+		l.Records = nil
+		for _, rec := range all {
+			l.Records = append(l.Records, rec.item)
+		}
+		if len(all) < crowded {
+			l.Cursor = ""
+		}
+	})}
+}
+
+// ForeignRepo lists records under the URIs of another repo.
+func ForeignRepo() Behaviour {
+	return rejecting("foreign repo", onFirst(func(r Request, entry string) string {
+		return strings.Replace(entry, "at://"+r.DID, "at://did:plc:zzzzzzzzzzzzzzzzzzzzzzzz", 1)
+	}))
+}
+
+// ForeignCollection lists records of another collection.
+func ForeignCollection() Behaviour {
+	return rejecting("foreign collection", onFirst(func(r Request, entry string) string {
+		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/com.example.foreign/", 1)
+	}))
+}
+
+// InvalidRecordKey lists a record under a key that nobody may have.
+func InvalidRecordKey() Behaviour {
+	return rejecting("invalid record key", onFirst(func(r Request, entry string) string {
+		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/"+r.Collection.String()+"/no key/", 1)
+	}))
+}
+
+// WrongCID lists a record with the CID of another one.
+func WrongCID() Behaviour {
+	return rejecting("wrong cid", onFirst(func(_ Request, entry string) string {
+		c, err := cidOf([]byte("another record"))
+		before, after, ok := strings.Cut(entry, `"cid":"`)
+		if _, rest, more := strings.Cut(after, `"`); err == nil && ok && more {
+			return before + `"cid":"` + c.String() + `"` + rest
+		}
+		return entry
+	}))
+}
+
+// inValue adds a member to the value of an entry.
+func inValue(entry, member string) string {
+	return strings.Replace(entry, `"value":{`, `"value":{`+member+",", 1)
+}
+
+// DeepRecord lists a record that nests 10,000 deep.
+func DeepRecord() Behaviour {
+	deep := `"deep":` + strings.Repeat("[", deepLevels) + strings.Repeat("]", deepLevels)
+	return rejecting("deep record", onFirst(func(_ Request, entry string) string { return inValue(entry, deep) }))
+}
+
+// OversizedRecord lists a record that is larger than records may be.
+func OversizedRecord() Behaviour {
+	large := `"large":"` + strings.Repeat("x", oversize) + `"`
+	return rejecting("oversized record", onFirst(func(_ Request, entry string) string { return inValue(entry, large) }))
+}
+
+// DuplicateMember lists a record with one member twice. What was hashed cannot be
+// told from it, so it is no lie: it is to be kept, unverified.
+func DuplicateMember() Behaviour {
+	return Behaviour{Name: "duplicate member", fault: onFirst(func(_ Request, entry string) string {
+		return inValue(entry, `"twice":1,"twice":2`)
+	})}
+}
+
+// InvalidUTF8 lists a record with a text that is none.
+func InvalidUTF8() Behaviour {
+	return rejecting("invalid utf-8", onFirst(func(_ Request, entry string) string {
+		return inValue(entry, "\"text\":\"\xff\xfe\"")
+	}))
+}
+
+// TruncatedJSON ends every page in the middle, with a length that says so.
+func TruncatedJSON() Behaviour {
+	return Behaviour{
+		Name: "truncated json", Listed: failed("bad_answer"),
+		fault: on(sound(func(a Answer) Answer { a.Body = a.Body[:len(a.Body)/2]; return a }), methodListRecords),
+	}
+}
+
+// HTMLListing says of its pages that they are web pages.
+func HTMLListing() Behaviour {
+	return Behaviour{
+		Name: "html listing", Listed: failed("bad_answer"),
+		fault: on(sound(func(a Answer) Answer { a.Header.Set("Content-Type", contentHTML); return a }), methodListRecords),
+	}
+}
+
+// PlainListing says of its pages that they are text: odd, and harmless.
+func PlainListing() Behaviour {
+	return Behaviour{
+		Name:  "plain listing",
+		fault: on(sound(func(a Answer) Answer { a.Header.Set("Content-Type", contentText); return a }), methodListRecords),
+	}
+}
+
+// CutListing breaks the connection in every page.
+func CutListing() Behaviour {
+	return Behaviour{Name: "cut listing", Listed: failed("cut_body"), fault: on(Fault{Cut: true, CutAfter: 8}, methodListRecords)}
+}

@@ -1,0 +1,112 @@
+package sandbox
+
+import (
+	"bytes"
+	"compress/gzip"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const (
+	// bombSize is what GzipBomb becomes: far past every limit on a page.
+	bombSize = 160 << 20
+	// endlessSize is where EndlessBody ends after all, so that a reader without a
+	// limit does not take the machine with it.
+	endlessSize = 192 << 20
+	dripEvery   = 20 * time.Millisecond
+)
+
+func wireZoo() []Behaviour {
+	return []Behaviour{Gzipped(), RedirectLoop(), RedirectAstray(), ServerErrors()}
+}
+
+func compress(b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(b) // to memory
+	_ = z.Close()
+	return out.Bytes()
+}
+
+// Gzipped compresses every answer, as many hosts do for who takes it.
+func Gzipped() Behaviour {
+	f := sound(func(a Answer) Answer {
+		a.Header.Set("Content-Encoding", "gzip")
+		a.Body = compress(a.Body)
+		return a
+	})
+	return Behaviour{Name: "gzipped", fault: func(*World, Request) Fault { return f }}
+}
+
+// GzipBomb answers listRecords with a few kilobytes that become 160 MiB.
+func GzipBomb() Behaviour {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write([]byte(`{"records":[],"x":"`))
+	spaces := bytes.Repeat([]byte(" "), 1<<20)
+	for range bombSize >> 20 {
+		_, _ = z.Write(spaces)
+	}
+	_, _ = z.Write([]byte(`"}`))
+	_ = z.Close()
+	return Behaviour{Name: "gzip bomb", Listed: failed("too_large"), fault: on(Fault{
+		Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}, "Content-Encoding": {"gzip"}}, Body: out.Bytes(),
+	}, methodListRecords)}
+}
+
+// EndlessBody answers listRecords with a page that does not end, for as long as
+// a sane reader stays.
+func EndlessBody() Behaviour {
+	return Behaviour{Name: "endless body", Listed: failed("too_large"), fault: on(Fault{
+		Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}},
+		Body: []byte(`{"records":[`), Endless: endlessSize,
+	}, methodListRecords)}
+}
+
+// DrippingBody answers listRecords a byte at a time.
+func DrippingBody() Behaviour {
+	return Behaviour{Name: "dripping body", Listed: failed("timeout"), fault: on(Fault{Drip: dripEvery}, methodListRecords)}
+}
+
+// RedirectLoop sends every request about a repo to where it came from.
+func RedirectLoop() Behaviour {
+	return Behaviour{
+		Name: "redirect loop", Listed: failed("bad_answer"), Whole: failed("bad_answer"),
+		fault: func(_ *World, r Request) Fault {
+			if r.Part != PartPDS {
+				return Fault{}
+			}
+			return Fault{Status: http.StatusFound, Header: http.Header{"Location": {"?did=" + r.DID + "&repo=" + r.DID}}}
+		},
+	}
+}
+
+// RedirectAstray sends every request about a repo to an address with a user name.
+func RedirectAstray() Behaviour {
+	return Behaviour{
+		Name: "redirect astray", Listed: failed("bad_endpoint"), Whole: failed("bad_endpoint"),
+		fault: func(_ *World, r Request) Fault {
+			if r.Part != PartPDS {
+				return Fault{}
+			}
+			return Fault{Status: http.StatusFound, Header: http.Header{"Location": {strings.Replace(r.Host, "http://", "http://user@", 1)}}}
+		},
+	}
+}
+
+// ServerErrors answers every request about a repo with a 500.
+func ServerErrors() Behaviour {
+	return Behaviour{
+		Name: "server errors", Listed: failed("http_5xx"), Whole: failed("http_5xx"),
+		fault: func(_ *World, r Request) Fault {
+			if r.Part != PartPDS {
+				return Fault{}
+			}
+			return Fault{
+				Status: http.StatusInternalServerError, Header: http.Header{"Content-Type": {contentJSON}},
+				Body: []byte(`{"error":"InternalServerError","message":"Internal Server Error"}`),
+			}
+		},
+	}
+}
