@@ -43,7 +43,7 @@ func TestPageOfAnotherRepoDeletesNothing(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 40, Repos: 2, Hosts: 1, Collections: statuses(5, 5)})
 	r.complete(store.Request{Collection: status})
 	one, two := r.world.Repos()[0].DID, r.world.Repos()[1].DID
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method != listRecords || q.DID != string(one) {
 			return sandbox.Fault{}
 		}

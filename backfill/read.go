@@ -162,6 +162,11 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if errors.Is(err, errWhole) {
 			return true, nil
 		}
+		if err == nil && r.doubtful() {
+			if done, err := r.whole(ctx); done || err != nil {
+				return done, err
+			}
+		}
 		if err != nil {
 			return false, err
 		}
@@ -184,6 +189,20 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// doubtful tells whether a listing had entries that may stand for any record. The
+// whole repo tells what they are; what was listed is kept if it cannot be had.
+func (r *reader) doubtful() bool {
+	if r.steps {
+		return false
+	}
+	for _, at := range r.at.Read {
+		if at.Partial {
+			return true
+		}
+	}
+	return false
 }
 
 // resume takes up a repo where it was left. One that was being read in one piece
@@ -530,7 +549,8 @@ func (s *stretch) add(page []network.Listed) (bytes int) {
 		}
 		rkey, err := syntax.ParseRecordKey(key)
 		if err != nil {
-			s.seg.Rejected = append(s.seg.Rejected, "") // the index cannot hold it
+			s.seg.Partial = true // likewise
+			s.seg.Rejected = append(s.seg.Rejected, "")
 			continue
 		}
 		if s.last != "" && rkey >= s.last {

@@ -81,6 +81,12 @@ func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
 	return Behaviour{Name: name, Listed: failed("rejected"), OnRecords: true, fault: fault}
 }
 
+// hiding is a behaviour that makes it impossible to tell which records are meant.
+// A reader that doubts the listing finds the truth in the CAR.
+func hiding(name string, fault func(*World, Request) Fault) Behaviour {
+	return Behaviour{Name: name, OnRecords: true, fault: fault}
+}
+
 // RepeatedCursor gives the same page with the same cursor for ever.
 func RepeatedCursor() Behaviour {
 	return Behaviour{
@@ -160,21 +166,21 @@ func MoreThanTheLimit() Behaviour {
 
 // ForeignRepo lists records under the URIs of another repo.
 func ForeignRepo() Behaviour {
-	return rejecting("foreign repo", onFirst(func(r Request, entry string) string {
+	return hiding("foreign repo", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "at://"+r.DID, "at://did:plc:zzzzzzzzzzzzzzzzzzzzzzzz", 1)
 	}))
 }
 
 // ForeignCollection lists records of another collection.
 func ForeignCollection() Behaviour {
-	return rejecting("foreign collection", onFirst(func(r Request, entry string) string {
+	return hiding("foreign collection", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/com.example.foreign/", 1)
 	}))
 }
 
 // InvalidRecordKey lists a record under a key that nobody may have.
 func InvalidRecordKey() Behaviour {
-	return rejecting("invalid record key", onFirst(func(r Request, entry string) string {
+	return hiding("invalid record key", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/"+r.Collection.String()+"/no key/", 1)
 	}))
 }

@@ -1,0 +1,196 @@
+package backfill_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/backfill"
+	"appview/sandbox"
+	"appview/store"
+)
+
+// zooRepos is how many repos the zoo has. ZOO_REPOS asks for more, as `make soak`
+// does; there is a host for every 25.
+func zooRepos(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("ZOO_REPOS")
+	if text == "" {
+		return 600
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 100 {
+		t.Fatalf("ZOO_REPOS is %q, want a number of repos", text)
+	}
+	return n
+}
+
+// outcomes are the class and reason of every repo of a job.
+func (r *rig) outcomes(job store.Job) map[syntax.DID]sandbox.Outcome {
+	r.t.Helper()
+	all := map[syntax.DID]sandbox.Outcome{}
+	for after := syntax.DID(""); ; {
+		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, repo := range list {
+			all[repo.DID] = sandbox.Outcome{Class: repo.Class, Reason: repo.Reason}
+		}
+		if next == "" {
+			return all
+		}
+		after = next
+	}
+}
+
+// TestZooEndsAsItShould has every kind of misbehaviour there is at known places of
+// one network, some accounts inactive, a host that is dead and one that keeps
+// asking for pauses. After one job every repo that can be had is exact against the
+// truth, and every other one has the right class and reason.
+func TestZooEndsAsItShould(t *testing.T) {
+	t.Parallel()
+	for name, whole := range map[string]bool{"listed": false, "whole": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repos := zooRepos(t)
+			o := options{config: backfill.Config{Attempts: 3, Retry: 10 * time.Millisecond}}
+			o.network.Timing.Probe, o.network.Timing.MaxProbe = 50*time.Millisecond, 100*time.Millisecond
+			o.network.Timing.Pause, o.network.Timing.BodyIdle = 200*time.Millisecond, 500*time.Millisecond
+			r := newRigWith(t, sandbox.Config{Seed: 90, Repos: repos, Hosts: repos/25 + 2}, o)
+			request := store.Request{Collection: notes}
+			var targets []syntax.NSID
+			if whole {
+				request = store.Request{}
+			} else {
+				targets = []syntax.NSID{notes}
+			}
+			// The index holds everything before the zoo opens.
+			r.complete(request)
+			held := r.served("")
+
+			zoo := r.world.Scatter(90, 0.3, sandbox.Zoo()...)
+			dead, limited := r.world.HostURLs()[0], r.world.HostURLs()[1]
+			r.world.AssignHost(dead, sandbox.ServerErrors())
+			var inactive []syntax.DID
+			for i, repo := range r.world.Repos() {
+				if _, in := zoo[repo.DID]; in || i%17 != 0 || repo.Host == dead {
+					continue
+				}
+				inactive = append(inactive, repo.DID)
+				end := []func(syntax.DID) error{r.world.Deactivate, r.world.TakeDown, r.world.Suspend, r.world.DeleteAccount, r.world.Tombstone}[len(inactive)%5]
+				if err := end(repo.DID); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pauses := limit(r, limited, 40)
+			job := r.finish(r.create(request))
+			if job.Status != store.StatusCompleted || job.Processed != job.TotalRepos {
+				t.Fatalf("job: %+v", job)
+			}
+			r.wantOutcomes(job, whole, targets)
+			r.wantPoliteTo(limited, pauses())
+			want := r.expectedIndex(held, whole, targets)
+			differ(t, r.served(""), want)
+			fired := map[string]bool{}
+			for _, b := range zoo {
+				if r.world.Faults(b.Name) > 0 {
+					fired[b.Name] = true
+				}
+			}
+			// Those on listings do not fire where nothing is listed.
+			if want := map[bool]int{false: 30, true: 25}[whole]; len(fired) < want {
+				t.Errorf("only %d kinds of misbehaviour fired, want %d: %v", len(fired), want, fired)
+			}
+		})
+	}
+}
+
+// limit has a host answer every nth request with a 429, and returns when it did.
+func limit(r *rig, host string, nth int64) func() []time.Time {
+	type pause struct{ at []time.Time }
+	var (
+		p    pause
+		lock = make(chan struct{}, 1)
+		n    int64
+	)
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Host != host {
+			return sandbox.Fault{}
+		}
+		lock <- struct{}{}
+		defer func() { <-lock }()
+		if n++; n%nth != 0 {
+			return sandbox.Fault{}
+		}
+		p.at = append(p.at, time.Now())
+		return sandbox.Fault{Name: "slow down", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}}
+	})
+	return func() []time.Time {
+		lock <- struct{}{}
+		defer func() { <-lock }()
+		return p.at
+	}
+}
+
+// wantPoliteTo wants no request sent between a 429 and the end of its pause, but
+// for what was on the wire.
+func (r *rig) wantPoliteTo(host string, pauses []time.Time) {
+	r.t.Helper()
+	if len(pauses) == 0 {
+		r.t.Error("the host never asked for a pause")
+	}
+	const onTheWire = 250 * time.Millisecond
+	for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Host == host }) {
+		for _, at := range pauses {
+			if since := q.Started.Sub(at); since > onTheWire && since < time.Second {
+				r.t.Errorf("%s was sent %s after a 429 that asked for a second", q.Method, since)
+			}
+		}
+	}
+}
+
+// wantOutcomes compares the class and reason of every repo with what the world
+// says that they come to.
+func (r *rig) wantOutcomes(job store.Job, whole bool, targets []syntax.NSID) {
+	r.t.Helper()
+	wrong := map[string]int{}
+	for did, got := range r.outcomes(job) {
+		want := r.world.Expected(did, whole, targets...)
+		if want.Reason == "rev_went_back" && got.Reason == "empty" {
+			continue // the index never held anything of it, so that there is no rev to go back behind
+		}
+		if got != want {
+			wrong[fmt.Sprintf("%s %s instead of %s %s", got.Class, got.Reason, want.Class, want.Reason)]++
+		}
+	}
+	if len(wrong) > 0 {
+		r.t.Errorf("outcomes: %v", wrong)
+	}
+}
+
+// expectedIndex is what the index should serve: the truth of the repos that could
+// be read, what was held before of those that could not, and nothing of accounts
+// that are not active.
+func (r *rig) expectedIndex(held map[string]string, whole bool, targets []syntax.NSID) map[string]string {
+	r.t.Helper()
+	want := maps.Clone(held)
+	for _, repo := range r.world.Repos() {
+		o := r.world.Expected(repo.DID, whole, targets...)
+		if o.Class != store.ClassUnavailable {
+			continue // nothing has changed since it was held
+		}
+		for uri := range want {
+			if len(uri) > len("at://")+len(repo.DID) && uri[len("at://"):][:len(repo.DID)] == repo.DID.String() {
+				delete(want, uri)
+			}
+		}
+	}
+	return want
+}
