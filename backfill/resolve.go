@@ -11,7 +11,7 @@ import (
 )
 
 // resolveWidth is how many DIDs a job looks up at once.
-const resolveWidth = 32
+const resolveWidth = 128
 
 // unknownHost is the queue of repos whose host is not known yet.
 const unknownHost = ""

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/network"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -98,6 +99,20 @@ func TestZooEndsAsItShould(t *testing.T) {
 			r.wantPoliteTo(limited, pauses())
 			want := r.expectedIndex(held, whole, targets)
 			differ(t, r.served(""), want)
+			// The same network again, at rest: the same DIDs, classes and reasons.
+			again := r.finish(r.create(request))
+			if first, second := r.outcomes(job), r.outcomes(again); !maps.Equal(first, second) {
+				for did, o := range first {
+					if second[did] != o {
+						t.Errorf("%s ended %v, then %v", did, o, second[did])
+					}
+				}
+			}
+			for _, url := range r.world.HostURLs() {
+				if _, most := r.world.InFlight(url); most > network.DefaultPerHost {
+					t.Errorf("%d requests at once to %s", most, url)
+				}
+			}
 			fired := map[string]bool{}
 			for _, b := range zoo {
 				if r.world.Faults(b.Name) > 0 {

@@ -52,11 +52,12 @@ type bareRepo struct{ DID, Host string }
 // hosts for each repo.
 func BenchmarkBackfill(b *testing.B) { benchBackfill(b, 0, benchWidth/4) }
 
-// BenchmarkBackfillOverASlowNetwork answers every request after 50 ms, with up to
-// 512 repos read at once: the ratio is that to the ideal, in which nothing is
-// ever waited for but the answers.
+// BenchmarkBackfillOverASlowNetwork has hosts answer every request after 300 ms,
+// with up to 512 repos read at once: the ratio is that to the ideal, in which
+// nothing is ever waited for but the three answers for each repo. (At 50 ms the
+// two processors that the sandbox shares with it are what is waited for.)
 func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
-	benchBackfill(b, 50*time.Millisecond, 128)
+	benchBackfill(b, 300*time.Millisecond, 128)
 }
 
 func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
@@ -73,7 +74,14 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 		Seed: 99, Repos: repos, Hosts: hosts, LogSize: 1,
 		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 10, MaxRecords: 10, RecordBytes: 500}},
 	})
-	world.SetFault(func(sandbox.Request) sandbox.Fault { return sandbox.Fault{Delay: latency} })
+	if latency > 0 {
+		world.SetFault(func(q sandbox.Request) sandbox.Fault {
+			if q.Part != sandbox.PartPDS {
+				return sandbox.Fault{}
+			}
+			return sandbox.Fault{Delay: latency}
+		})
+	}
 	var bare, whole spent
 	var peak, requests int64
 	for b.Loop() {
@@ -92,7 +100,7 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	b.ReportMetric(float64(peak)/1024, "anonymous-MiB")
 	b.ReportMetric(float64(requests)/n, "requests/repo")
 	if latency > 0 {
-		ideal := n * 4 * latency.Seconds() / float64(4*hosts)
+		ideal := n * 3 * latency.Seconds() / float64(4*hosts)
 		b.ReportMetric(ideal/whole.wall.Seconds(), "of-ideal")
 	}
 	b.ReportMetric(0, "ns/op")

@@ -35,7 +35,7 @@ const (
 	defaultOutageProbe = 15 * time.Second
 
 	// directoryInFlight is the in-flight cap of the relay and the PLC directory.
-	directoryInFlight = 32
+	directoryInFlight = 128
 )
 
 // Config says where to ask and how politely. A zero field means its default.
