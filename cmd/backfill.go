@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -16,38 +16,49 @@ func newBackfillCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "backfill",
-		Short: "Create, list, show, watch and cancel backfill jobs of a running server",
+		Short: "Create, list, show, watch, cancel and retry backfill jobs of a running server, and see what they came to",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(
 		newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o), newCancelCommand(p, &o),
+		newRetryCommand(p, &o), newJobReposCommand(p, &o), newJobHostsCommand(p, &o), newReportCommand(p, &o),
 	)
 	return cmd
 }
 
 func newCreateCommand(p *program, o *clientOptions) *cobra.Command {
-	var collection, did string
+	var collection string
+	var names repoNames
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Create a job and start it",
-		Long: `Create starts a job that reads every repo of the network, or the one that --did
-names, and keeps the records of the collection that --collection names. Without
---collection these are the tracked collections, or all if none is tracked.`,
+		Long: `Create starts a job that reads every repo of the network, or those that --did and
+--dids-file name, and keeps the records of the collection that --collection names.
+Without --collection these are the tracked collections, or all if none is tracked.
+Handles are looked up by this command: the job knows the DIDs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
 				return err
 			}
-			request := map[string]string{}
+			dids, err := names.dids(cmd, p)
+			if err != nil {
+				return err
+			}
+			request := map[string]any{}
 			// An empty value is sent as it is: the server refuses it, where leaving
 			// it out would mean everything.
 			if cmd.Flags().Changed("collection") {
 				request["collection"] = collection
 			}
-			if cmd.Flags().Changed("did") {
-				request["did"] = did
+			switch len(dids) {
+			case 0:
+			case 1:
+				request["did"] = dids[0] // which lists show
+			default:
+				request["dids"] = dids
 			}
 			body, err := json.Marshal(request)
 			if err != nil {
@@ -57,24 +68,54 @@ names, and keeps the records of the collection that --collection names. Without
 			if err != nil {
 				return err
 			}
-			var made jobView
-			if err := decodeAnswer(answer, &made); err != nil {
-				return err
-			}
-			if !watch {
-				return o.print(cmd, answer, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "created job %s\nwatch it with: appview backfill watch %s\n", made.ID, made.ID)
-					return err
-				})
-			}
-			return watchJob(cmd, c, o, made.ID)
+			return showCreated(cmd, c, o, answer, watch)
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&collection, "collection", "", "only this collection")
-	f.StringVar(&did, "did", "", "only the repo of this DID")
-	f.BoolVar(&watch, "watch", false, "show how it goes on until it ends; exit 1 if it fails or is cancelled")
+	cmd.Flags().StringVar(&collection, "collection", "", "only this collection")
+	names.addFlags(cmd)
+	addWatchFlag(cmd, &watch)
 	return cmd
+}
+
+func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "retry ID",
+		Short: "Create a job that carries on a job that has ended: what it gave up, and what it did not get to",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], "retry"), nil)
+			if err != nil {
+				return err
+			}
+			return showCreated(cmd, c, o, answer, watch)
+		},
+	}
+	addWatchFlag(cmd, &watch)
+	return cmd
+}
+
+func addWatchFlag(cmd *cobra.Command, watch *bool) {
+	cmd.Flags().BoolVar(watch, "watch", false, "show how it goes on until it ends; exit 1 if it fails or is cancelled")
+}
+
+// showCreated shows the job that was created, to its end if that was asked for.
+func showCreated(cmd *cobra.Command, c *client, o *clientOptions, answer json.RawMessage, watch bool) error {
+	var made jobView
+	if err := decodeAnswer(answer, &made); err != nil {
+		return err
+	}
+	if watch {
+		return watchJob(cmd, c, o, made.ID)
+	}
+	return o.print(cmd, answer, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: appview backfill watch %s\n", made.ID, made.ID)
+		return err
+	})
 }
 
 func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
@@ -131,7 +172,7 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			var j jobView
-			answer, err := c.get(cmd.Context(), "/admin/backfill/"+url.PathEscape(args[0]), &j)
+			answer, err := c.get(cmd.Context(), jobPath(args[0]), &j)
 			if err != nil {
 				return err
 			}
@@ -158,6 +199,9 @@ func printJob(w io.Writer, j jobView) error {
 		{"started", text(j.StartedAt, "-")},
 		{"completed", text(j.CompletedAt, "-")},
 	}
+	if j.RetryOf != nil {
+		rows = slices.Insert(rows, 2, []string{"retry of", *j.RetryOf})
+	}
 	return printTable(w, rows)
 }
 
@@ -183,13 +227,12 @@ func watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error 
 	if o.json {
 		progress = cmd.ErrOrStderr()
 	}
-	id = url.PathEscape(id)
 	j, err := c.watch(cmd.Context(), progress, id, watchEvery)
 	if err != nil {
 		return err
 	}
 	var again jobView
-	answer, err := c.get(cmd.Context(), "/admin/backfill/"+id, &again)
+	answer, err := c.get(cmd.Context(), jobPath(id), &again)
 	if err != nil {
 		return err
 	}
@@ -209,7 +252,7 @@ func newCancelCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/backfill/"+url.PathEscape(args[0])+"/cancel", nil)
+			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], "cancel"), nil)
 			if err != nil {
 				return err
 			}

@@ -84,6 +84,6 @@ func confirm(cmd *cobra.Command, question string) error {
 	case "y", "yes":
 		return nil
 	default:
-		return errors.New("nothing was deleted")
+		return errors.New("nothing was done")
 	}
 }

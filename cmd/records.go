@@ -1,15 +1,12 @@
 package cmd
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -113,20 +110,11 @@ func newExportCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := withQuery("/admin/records/export", "collection", collection, "did", did)
+			d := download{path: withQuery("/admin/records/export", "collection", collection, "did", did), name: "export", unit: "records"}
 			if output == "" {
-				out := bufio.NewWriter(cmd.OutOrStdout())
-				if _, err := c.export(cmd.Context(), path, out); err != nil {
-					return errors.Join(err, out.Flush())
-				}
-				return out.Flush()
+				return printDownload(cmd, c, d)
 			}
-			n, err := exportFile(cmd.Context(), c, path, output)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s records to %s\n", number(&n), output)
-			return err
+			return saveDownload(cmd, c, d, output)
 		},
 	}
 	f := cmd.Flags()
@@ -134,53 +122,6 @@ func newExportCommand(p *program, o *clientOptions) *cobra.Command {
 	f.StringVar(&did, "did", "", "only the repo of this DID")
 	f.StringVarP(&output, "output", "o", "", "file to write; it appears when it is complete")
 	return cmd
-}
-
-// export copies an export to w and returns how many records it had. What breaks
-// off is an error: a part must not be taken for the whole.
-func (c *client) export(ctx context.Context, path string, w io.Writer) (n int64, err error) {
-	res, err := c.send(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
-	lines := lineCounter{w: w}
-	if _, err := io.Copy(&lines, res.Body); err != nil {
-		return lines.n, fmt.Errorf("the export broke off after %d records: %w", lines.n, err)
-	}
-	return lines.n, nil
-}
-
-// lineCounter counts the lines that pass.
-type lineCounter struct {
-	w io.Writer
-	n int64
-}
-
-func (l *lineCounter) Write(p []byte) (int, error) {
-	n, err := l.w.Write(p)
-	for _, b := range p[:n] {
-		if b == '\n' {
-			l.n++
-		}
-	}
-	return n, err
-}
-
-// exportFile writes an export to a file that appears only when it is complete.
-func exportFile(ctx context.Context, c *client, path, output string) (n int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(output), filepath.Base(output)+".part-*")
-	if err != nil {
-		return 0, fmt.Errorf("export to %s: %w", output, err)
-	}
-	n, err = c.export(ctx, path, f)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return n, errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), output); err != nil {
-		return n, fmt.Errorf("export to %s: %w", output, err)
-	}
-	return n, nil
 }
 
 // exported reads an export into a map from URI to CID.

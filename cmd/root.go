@@ -49,8 +49,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // program is one run of the command line.
 type program struct {
-	environ []string // as os.Environ gives it
-	started bool     // a command has been found, with its flags and arguments
+	environ []string       // as os.Environ gives it
+	handles handleResolver // nil: where the owners of handles publish them
+	started bool           // a command has been found, with its flags and arguments
 }
 
 // Execute runs the command line of this process and returns its exit code. The
@@ -78,7 +79,10 @@ func Execute() int {
 
 // run runs one command line.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	p := &program{environ: environ}
+	return (&program{environ: environ}).run(ctx, args, stdout, stderr)
+}
+
+func (p *program) run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := p.newRoot() //nolint:contextcheck // the commands get it from ExecuteContext
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -125,7 +129,7 @@ func (p *program) newRoot() *cobra.Command {
 		},
 	})
 	root.AddCommand(
-		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newStatsCommand(p),
+		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newDenylistCommand(p), newStatsCommand(p),
 		newCheckCommand(), newDemoCommand(), newVersionCommand(),
 	)
 	return root

@@ -95,7 +95,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return usageError{err}
 	}
 	s.server, err = server.New(server.Config{
-		Store: s.store, Jobs: s.backfill, AdminKey: cfg.adminKey, Version: version(),
+		Store: s.store, Jobs: s.backfill, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
 		NoPublicReads: cfg.noPublicReads, Log: log,
 	})
 	if err != nil {

@@ -41,6 +41,8 @@ type jobView struct {
 	DeletedRecords   int64    `json:"deleted_records"`
 	UnchangedRecords int64    `json:"unchanged_records"`
 	RejectedRecords  int64    `json:"rejected_records"`
+	Scope            string   `json:"scope"`
+	RetryOf          *string  `json:"retry_of"`
 	Waiting          *string  `json:"waiting"`
 	RecordsPerSecond float64  `json:"records_per_second"`
 	ReposPerSecond   float64  `json:"repos_per_second"`
@@ -54,8 +56,11 @@ func (j jobView) final() bool {
 // covers says what the job is about.
 func (j jobView) covers() string {
 	what := text(j.Collection, "all collections")
-	if j.DID != nil {
+	switch {
+	case j.DID != nil:
 		what += " of " + *j.DID
+	case j.Scope == "dids":
+		what += " of the repos that were named"
 	}
 	return what
 }
@@ -90,7 +95,7 @@ func (c *client) watch(ctx context.Context, w io.Writer, id string, every time.D
 	defer tick.Stop()
 	for {
 		var j jobView
-		_, err := c.get(ctx, "/admin/backfill/"+id, &j)
+		_, err := c.get(ctx, jobPath(id), &j)
 		if err != nil {
 			show.end()
 			if ctx.Err() != nil {

@@ -23,6 +23,7 @@ const (
 	RecordsRead    Permission = "records:read"
 	RecordsDelete  Permission = "records:delete"
 	StatsRead      Permission = "stats:read"
+	DenylistManage Permission = "denylist:manage"
 )
 
 const (

@@ -34,7 +34,7 @@ func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Perm
 func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	all := []Permission{BackfillCreate, BackfillRead, RecordsRead, StatsRead}
+	all := []Permission{BackfillCreate, BackfillRead, RecordsRead, RecordsDelete, StatsRead, DenylistManage}
 	for _, rt := range r.server.routes() {
 		if !strings.HasPrefix(rt.path, adminSpace) {
 			if rt.permission != "" {

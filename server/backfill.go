@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
@@ -19,81 +20,144 @@ func (s *Server) createBackfill(r *http.Request) (reply, error) {
 		return reply{}, badRequest("%s: the request goes in the body", err)
 	}
 	var collection, did string
-	if err := decodeBody(r.Body, member{"collection", &collection}, member{"did", &did}); err != nil {
+	var dids []string
+	if err := decodeBody(r.Body, member{"collection", &collection}, member{"did", &did}, member{"dids", &dids}); err != nil {
 		return reply{}, err
 	}
-	var req store.Request
-	var errCollection, errDID error
-	req.Collection, errCollection = parseCollection(collection)
-	req.DID, errDID = parseDID(did)
-	switch {
-	case errCollection != nil && errDID != nil:
-		return reply{}, badRequest("%s; %s", errCollection, errDID)
-	case errCollection != nil:
-		return reply{}, errCollection
-	case errDID != nil:
-		return reply{}, errDID
+	req, err := parseRequest(collection, did, dids)
+	if err != nil {
+		return reply{}, err
 	}
 	job, err := s.cfg.Jobs.Create(detached(r), req)
 	if err != nil {
 		return reply{}, err
 	}
-	// The worker may be further already: the answer is what was asked for.
+	return created(job), nil
+}
+
+// created is the answer to what has made a job. The worker may be further
+// already: the answer is what was asked for.
+func created(job store.Job) reply {
 	return reply{
 		status:   http.StatusCreated,
 		location: "/admin/backfill/" + job.ID.String(),
 		body:     jobRef{ID: job.ID, Status: store.StatusRunning},
-	}, nil
+	}
+}
+
+// MaxDIDs is how many repos a request may name.
+const MaxDIDs = 500
+
+// parseRequest reads what a job is to cover, and names everything that is wrong.
+func parseRequest(collection, did string, dids []string) (req store.Request, err error) {
+	switch {
+	case did != "" && len(dids) > 0:
+		return req, badRequest("did and dids were both given: name all repos in dids")
+	case len(dids) > MaxDIDs:
+		return req, badRequest("dids names %d repos, at most %d are allowed in one job", len(dids), MaxDIDs)
+	}
+	var wrong []string
+	note := func(err error) {
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	req.Collection, err = parseCollection(collection)
+	note(err)
+	req.DID, err = parseDID(did)
+	note(err)
+	for _, text := range dids {
+		one, err := parseDID(text)
+		note(err)
+		if !slices.Contains(req.DIDs, one) { // named twice, read once
+			req.DIDs = append(req.DIDs, one)
+		}
+	}
+	if len(wrong) > 0 {
+		return store.Request{}, badRequest("%s", strings.Join(wrong, "; "))
+	}
+	return req, nil
 }
 
 func (s *Server) cancelBackfill(r *http.Request) (reply, error) {
-	if _, err := query(r); err != nil {
-		return reply{}, err
-	}
-	id, err := jobID(r)
+	id, err := commanded(r)
 	if err != nil {
 		return reply{}, err
 	}
-	if err := decodeBody(r.Body); err != nil {
-		return reply{}, err
-	}
-	_, err = s.cfg.Jobs.Cancel(detached(r), id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return reply{}, noJob(id.String())
-	case errors.Is(err, store.ErrMove):
-		return reply{}, s.cannotCancel(r, id, err)
-	case err != nil:
-		return reply{}, err
+	if _, err = s.cfg.Jobs.Cancel(detached(r), id); err != nil {
+		return reply{}, s.refused(r, id, err, "only a running job can be cancelled")
 	}
 	return ok(jobRef{ID: id, Status: store.StatusCancelling}), nil
 }
 
-// cannotCancel says what the job is instead of running.
-func (s *Server) cannotCancel(r *http.Request, id uuid.UUID, refused error) error {
-	job, err := s.cfg.Store.Job(detached(r), id)
+// retryBackfill makes a job that carries on what a final one has left undone.
+func (s *Server) retryBackfill(r *http.Request) (reply, error) {
+	id, err := commanded(r)
 	if err != nil {
-		return refused
+		return reply{}, err
 	}
-	return badRequest("job %s is %s: only a running job can be cancelled", id, job.Status)
+	job, err := s.cfg.Jobs.Retry(detached(r), id)
+	if err != nil {
+		return reply{}, s.refused(r, id, err, "only a job that has ended can be retried")
+	}
+	return created(job), nil
+}
+
+// commanded is the job that a request without parameters and members is about.
+func commanded(r *http.Request) (uuid.UUID, error) {
+	if _, err := query(r); err != nil {
+		return uuid.Nil, err
+	}
+	id, err := jobID(r)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return id, decodeBody(r.Body)
+}
+
+// refused says why a command was not carried out: what the job is, where it would
+// have to be something else.
+func (s *Server) refused(r *http.Request, id uuid.UUID, err error, rule string) error {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return noJob(id.String())
+	case errors.Is(err, store.ErrMove):
+		job, errRead := s.cfg.Store.Job(detached(r), id)
+		if errRead != nil {
+			return err
+		}
+		return badRequest("job %s is %s: %s", id, job.Status, rule)
+	default:
+		return err
+	}
 }
 
 func (s *Server) showBackfill(r *http.Request) (reply, error) {
 	if _, err := query(r); err != nil {
 		return reply{}, err
 	}
-	id, err := jobID(r)
+	job, err := s.job(r)
 	if err != nil {
 		return reply{}, err
 	}
-	job, err := s.cfg.Store.Job(r.Context(), id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return reply{}, noJob(id.String())
-	case err != nil:
+	detail, err := s.newJobDetail(r.Context(), job)
+	if err != nil {
 		return reply{}, err
 	}
-	return ok(s.newJobDetail(job)), nil
+	return ok(detail), nil
+}
+
+// job is the job that the path names, as it is now.
+func (s *Server) job(r *http.Request) (store.Job, error) {
+	id, err := jobID(r)
+	if err != nil {
+		return store.Job{}, err
+	}
+	job, err := s.cfg.Store.Job(r.Context(), id)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Job{}, noJob(id.String())
+	}
+	return job, err
 }
 
 // jobID is the job that the path names. What is no UUID is no job either.
@@ -120,7 +184,7 @@ type jobFilter struct {
 func (f jobFilter) takes(j store.Job) bool {
 	return (f.status == "" || j.Status == f.status) &&
 		(f.collection == "" || j.Request.Collection == f.collection) &&
-		(f.did == "" || j.Request.DID == f.did)
+		(f.did == "" || slices.Contains(j.Request.Named(), f.did))
 }
 
 // listBackfills answers with a bare array, newest first.

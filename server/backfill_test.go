@@ -56,7 +56,18 @@ func TestCreateHandsOnWhatWasAsked(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.create(`{"collection":"xyz.statusphere.status","did":"did:plc:alice7777777777777777777"}`)
-	want := []store.Request{{Collection: status, DID: alice}}
+	r.create(`{"dids":["did:plc:bob777777777777777777777","did:web:carol.example.com","did:plc:bob777777777777777777777"],"did":null}`)
+	r.create(`{"dids":null,"collection":"xyz.statusphere.status"}`)
+	many := make([]string, MaxDIDs)
+	for i := range many {
+		many[i] = fmt.Sprintf("%q", fmt.Sprintf("did:web:%d.example.com", i))
+	}
+	r.create(`{"dids":[` + strings.Join(many, ",") + `]}`)
+	if n := len(r.jobs.created[3].DIDs); n != MaxDIDs {
+		t.Errorf("%d of %d DIDs were handed on", n, MaxDIDs)
+	}
+	r.jobs.created = r.jobs.created[:3]
+	want := []store.Request{{Collection: status, DID: alice}, {DIDs: []syntax.DID{bob, carol}}, {Collection: status}}
 	if !reflect.DeepEqual(r.jobs.created, want) {
 		t.Errorf("created %v, want %v", r.jobs.created, want)
 	}
@@ -84,9 +95,20 @@ func TestBadRequestsCreateNoJob(t *testing.T) {
 		"false as did":           {`{"did":false}`, 400, "did must be a string, it is a boolean"},
 		"empty collection":       {`{"collection":""}`, 400, "collection is an empty string"},
 		"empty did":              {`{"did":""}`, 400, "did is an empty string"},
-		"unknown member":         {`{"colection":"xyz.statusphere.status"}`, 400, `unknown member "colection": the body may have collection, did`},
+		"unknown member":         {`{"colection":"xyz.statusphere.status"}`, 400, `unknown member "colection": the body may have collection, did, dids`},
 		"unknown null member":    {`{"colection":null}`, 400, `unknown member "colection"`},
-		"member of a later time": {`{"dids":["did:plc:alice7777777777777777777"]}`, 400, `unknown member "dids"`},
+		"member of a later time": {`{"handles":["alice.example.com"]}`, 400, `unknown member "handles"`},
+		"string as dids":         {`{"dids":"did:web:a.example"}`, 400, "dids must be a list of strings, it is a string"},
+		"no dids":                {`{"dids":[]}`, 400, "dids is an empty list"},
+		"number among dids":      {`{"dids":["did:web:a.example",1]}`, 400, "dids[1] must be a string, it is a number"},
+		"null among dids":        {`{"dids":[null]}`, 400, "dids[0] must be a string, it is null"},
+		"empty one of dids":      {`{"dids":["did:web:a.example",""]}`, 400, "dids[1] is an empty string"},
+		"one bad of dids":        {`{"dids":["did:web:a.example","alice.example.com"]}`, 400, `did "alice.example.com" is no valid DID: it must begin with did:`},
+		"all bad of dids":        {`{"dids":["did:plc:","x"]}`, 400, `did "did:plc:" is no valid DID: nothing follows its method; did "x" is no valid DID`},
+		"collection and dids":    {`{"dids":["x"],"collection":"y"}`, 400, `as in com.example.thing; did "x" is no valid DID`},
+		"did and dids":           {`{"did":"did:web:a.example","dids":["did:web:b.example"]}`, 400, "did and dids were both given"},
+		"dids twice":             {`{"dids":["did:web:a.example"],"dids":["did:web:b.example"]}`, 400, "dids is given twice"},
+		"501 dids":               {`{"dids":[` + strings.Repeat(`"did:web:a.example",`, 500) + `"did:web:b.example"]}`, 400, "dids names 501 repos, at most 500"},
 		"other letter case":      {`{"Collection":"xyz.statusphere.status"}`, 400, `unknown member "Collection": write collection`},
 		"duplicate member":       {`{"collection":"xyz.statusphere.status","collection":"com.example.note"}`, 400, "collection is given twice"},
 		"duplicate null":         {`{"collection":null,"collection":"com.example.note"}`, 400, "collection is given twice"},

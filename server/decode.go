@@ -23,12 +23,12 @@ const jsonSpace = " \t\r\n"
 // member is one name that a body may have, and where its value goes.
 type member struct {
 	name string
-	into *string
+	into any // *string or *[]string
 }
 
-// decodeBody reads a JSON object whose members are strings. It is stricter than
-// encoding/json: names are exact, none comes twice, and nothing follows the
-// object. A mistyped name must not turn a small request into one for everything.
+// decodeBody reads a JSON object whose members are strings, or lists of them. It
+// is stricter than encoding/json: names are exact, none comes twice, and nothing
+// follows the object. A mistyped name must not turn a small request into one for everything.
 func decodeBody(r io.Reader, members ...member) error {
 	data, err := io.ReadAll(r)
 	var tooLarge *http.MaxBytesError
@@ -87,26 +87,56 @@ func decodeMembers(object []byte, members []member) error {
 		if err := dec.Decode(&value); err != nil {
 			return fmt.Errorf("read checked object: %w", err)
 		}
-		if err := decodeString(name, value, members[i].into); err != nil {
+		if err := decodeMember(name, value, members[i].into); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func decodeString(name string, value json.RawMessage, into *string) error {
-	switch value[0] {
-	case 'n':
+func decodeMember(name string, value json.RawMessage, into any) error {
+	if value[0] == 'n' {
 		return nil // null is left out
-	case '"':
+	}
+	switch into := into.(type) {
+	case *string:
+		return decodeString(name, value, into)
+	case *[]string:
+		return decodeStrings(name, value, into)
 	default:
+		return fmt.Errorf("read member %s: nothing is read into a %T", name, into)
+	}
+}
+
+func decodeString(name string, value json.RawMessage, into *string) error {
+	if value[0] != '"' {
 		return badRequest("%s must be a string, it is %s", name, kindOf(value[0]))
 	}
 	if err := json.Unmarshal(value, into); err != nil {
 		return fmt.Errorf("read checked string: %w", err)
 	}
 	if *into == "" {
-		return badRequest("%s is an empty string: leave it out to ask for all", name)
+		return badRequest("%s is an empty string: leave it out instead", name)
+	}
+	return nil
+}
+
+func decodeStrings(name string, value json.RawMessage, into *[]string) error {
+	if value[0] != '[' {
+		return badRequest("%s must be a list of strings, it is %s", name, kindOf(value[0]))
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(value, &list); err != nil {
+		return fmt.Errorf("read checked list: %w", err)
+	}
+	if len(list) == 0 {
+		return badRequest("%s is an empty list: leave it out instead", name)
+	}
+	*into = make([]string, len(list))
+	for i, one := range list {
+		if err := decodeString(fmt.Sprintf("%s[%d]", name, i), one, &(*into)[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"reflect"
 	"testing"
 )
 
@@ -14,12 +16,14 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", "null", `{"collection":"a.b.c"}`, `{"did":null}`, `{"did":"x","did":"y"}`, `{"DID":"x"}`, `{} {}`, `{"collection":"\ud800"}`,
 		`{"collection":"a","did":"b"}`, `{"a":{"b":[1,2]}}`, "\xef\xbb\xbf{}", `{"did":"a",}`, `{"did" "a"}`, "[", `{"collection":{"did":"a"}}`,
+		`{"dids":["a","b"]}`, `{"dids":[]}`, `{"dids":[null]}`, `{"dids":["a",["b"]]}`, `{"dids":"a"}`, `{"did":"a","dids":["\ud800"]}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var collection, did string
-		err := decodeObject(body, []member{{"collection", &collection}, {"did", &did}})
+		var dids []string
+		err := decodeObject(body, []member{{"collection", &collection}, {"did", &did}, {"dids", &dids}})
 		if err != nil {
 			var fail failure
 			if !errors.As(err, &fail) || fail.status != 400 || fail.text == "" {
@@ -30,21 +34,27 @@ func FuzzDecode(f *testing.F) {
 		if len(bytes.Trim(body, jsonSpace)) == 0 {
 			return
 		}
-		var loose map[string]*string
+		var loose map[string]any
 		if err := json.Unmarshal(body, &loose); err != nil || loose == nil {
 			t.Fatalf("%q is taken, encoding/json says %v", body, err)
 		}
-		for name, value := range loose {
-			want := ""
-			if value != nil {
-				want = *value
+		strict := map[string]any{}
+		if collection != "" {
+			strict["collection"] = collection
+		}
+		if did != "" {
+			strict["did"] = did
+		}
+		if dids != nil {
+			list := make([]any, len(dids))
+			for i, one := range dids {
+				list[i] = one
 			}
-			switch {
-			case name == "collection" && collection == want:
-			case name == "did" && did == want:
-			default:
-				t.Fatalf("%q: %s is %q, read %q and %q", body, name, want, collection, did)
-			}
+			strict["dids"] = list
+		}
+		maps.DeleteFunc(loose, func(_ string, value any) bool { return value == nil })
+		if !reflect.DeepEqual(strict, loose) {
+			t.Fatalf("%q: read %v, want %v", body, strict, loose)
 		}
 	})
 }

@@ -62,7 +62,7 @@ func toFailure(err error) failure {
 		return f
 	case errors.As(err, &tooLarge):
 		return failure{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
-	case errors.Is(err, store.ErrMove):
+	case errors.Is(err, store.ErrMove), errors.Is(err, store.ErrNothingLeft):
 		return failure{status: http.StatusBadRequest, text: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
 		return failure{status: http.StatusNotFound, text: err.Error()}

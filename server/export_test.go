@@ -151,7 +151,7 @@ func TestClientThatStallsIsCutOff(t *testing.T) {
 					t.Errorf("decompressed, it ended with %v", err)
 				}
 			}
-			if log := r.logs.String(); !strings.Contains(log, "the client takes the export too slowly") {
+			if log := r.logs.String(); !strings.Contains(log, "the client takes the lines too slowly") {
 				t.Errorf("log: %s", log)
 			}
 		})
@@ -351,7 +351,7 @@ func TestExportBreaksTheConnectionOnAnError(t *testing.T) {
 	if n, err := io.Copy(io.Discard, res.Body); err == nil || n == 0 {
 		t.Errorf("after %d bytes the export ended cleanly", n)
 	}
-	if log := r.logs.String(); !strings.Contains(log, "export cut off") || !strings.Contains(log, string(bob)) {
+	if log := r.logs.String(); !strings.Contains(log, "answer in lines cut off") || !strings.Contains(log, string(bob)) {
 		t.Errorf("log: %s", log)
 	}
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -92,7 +94,7 @@ type jobDetail struct {
 // reasonEmpty is the reason under which repos without records are settled.
 const reasonEmpty = "empty"
 
-func (s *Server) newJobDetail(j store.Job) jobDetail {
+func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, error) {
 	d := jobDetail{
 		jobBody:           newJobBody(j),
 		ResolvedRepos:     j.TotalRepos - j.Unresolved,
@@ -107,11 +109,18 @@ func (s *Server) newJobDetail(j store.Job) jobDetail {
 		DiscoveryComplete: j.Discovered && j.DiscoveryError == "",
 		Scope:             scopeNetwork,
 	}
-	if j.Request.DID != "" {
+	if !j.Request.Network() {
 		d.Scope = scopeDIDs
 	}
+	if j.RetryOf != 0 {
+		old, err := s.cfg.Store.JobBySeq(ctx, j.RetryOf)
+		if err != nil {
+			return d, fmt.Errorf("job that %s retries: %w", j.ID, err)
+		}
+		d.RetryOf = known(old.ID.String(), true)
+	}
 	if j.Status.Final() {
-		return d
+		return d, nil
 	}
 	waiting, repos, records := s.cfg.Jobs.Progress(j)
 	d.Waiting = known(waiting, waiting != "")
@@ -120,7 +129,7 @@ func (s *Server) newJobDetail(j store.Job) jobDetail {
 		left := math.Ceil(float64(j.TotalRepos-j.Processed) / repos)
 		d.ETASeconds = &left
 	}
-	return d
+	return d, nil
 }
 
 // hundredths keeps rates readable, and encodable whatever was divided by what.

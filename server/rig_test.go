@@ -78,6 +78,10 @@ func (j *idleJobs) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) 
 	return j.store.CancelJob(ctx, id)
 }
 
+func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (store.Job, error) {
+	return j.store.RetryJob(ctx, id, uuid.New())
+}
+
 func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

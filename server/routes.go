@@ -27,11 +27,19 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/backfill/status", BackfillRead, s.answer(s.listBackfills)},
 		{http.MethodGet, "/admin/backfill/{id}", BackfillRead, s.answer(s.showBackfill)},
 		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, s.answer(s.cancelBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/retry", BackfillCreate, s.answer(s.retryBackfill)},
+		{http.MethodGet, "/admin/backfill/{id}/repos", BackfillRead, s.answer(s.listJobRepos)},
+		{http.MethodGet, "/admin/backfill/{id}/pds-summary", BackfillRead, s.answer(s.listJobHosts)},
+		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
 
 		{http.MethodGet, "/admin/records", RecordsRead, s.answer(s.listRecords(maxAdminPage))},
 		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
 		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.stream(s.exportRecords))},
 		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
+
+		{http.MethodGet, "/admin/denylist", DenylistManage, s.answer(s.listDenials)},
+		{http.MethodPost, "/admin/denylist", DenylistManage, unhurried(s.answer(s.addDenial))},
+		{http.MethodDelete, "/admin/denylist", DenylistManage, s.answer(s.removeDenial)},
 
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},

@@ -33,6 +33,9 @@ type Jobs interface {
 	Create(ctx context.Context, req store.Request) (store.Job, error)
 	// Cancel asks a job to stop. It fails with store.ErrMove when that cannot be asked of it now.
 	Cancel(ctx context.Context, id uuid.UUID) (store.Job, error)
+	// Retry stores a job that carries on a final one. It fails with store.ErrMove if that
+	// is not final, and with store.ErrNothingLeft if it has left nothing undone.
+	Retry(ctx context.Context, id uuid.UUID) (store.Job, error)
 	// Progress tells what a job waits for, if it waits, and how fast it is now.
 	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
 }
@@ -41,6 +44,7 @@ type Jobs interface {
 type Config struct {
 	Store         *store.Store
 	Jobs          Jobs
+	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
 	NoPublicReads bool             // do not answer reads without a key
@@ -55,7 +59,8 @@ type Server struct {
 	log     *slog.Logger
 	mux     *http.ServeMux
 	exports chan struct{} // holds one token for each running export
-	pace    pace          // of export clients
+	reports chan struct{} // holds one token for each running report
+	pace    pace          // of clients that take lines
 	cache   cache
 	buffers sync.Pool // of *[]byte, for answers
 	zips    sync.Pool // of *gzip.Writer
@@ -88,8 +93,9 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
 		exports: make(chan struct{}, maxExports),
+		reports: make(chan struct{}, maxReports),
 		cache:   cache{limit: cacheBytes},
-		pace:    pace{write: exportWriteTimeout, window: exportWindow, rate: exportMinRate},
+		pace:    pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
 	}
 	s.mux = s.newMux()
 	return s, nil

@@ -60,7 +60,7 @@ func appendRecord(dst []byte, rec *store.Record, provenance bool) ([]byte, error
 	dst = append(append(dst, `","rev":"`...), rec.Rev...)
 	dst = rec.IndexedAt.UTC().AppendFormat(append(dst, `","indexed_at":"`...), time.RFC3339)
 	if provenance {
-		dst = append(append(dst, `","provenance":"`...), rec.Source.String()...)
+		dst = append(append(dst, `","provenance":"`...), rec.Provenance()...)
 	}
 	return appendValue(append(dst, '"'), rec)
 }

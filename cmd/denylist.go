@@ -1,0 +1,144 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// denialView is an entry of the deny list as the server shows it.
+type denialView struct {
+	Entry   string  `json:"entry"`
+	Reason  *string `json:"reason"`
+	AddedAt string  `json:"added_at"`
+}
+
+// what says what the entry stands for.
+func (d denialView) what() string {
+	if strings.HasPrefix(d.Entry, "did:") {
+		return "account " + d.Entry
+	}
+	return "host " + d.Entry
+}
+
+func newDenylistCommand(p *program) *cobra.Command {
+	var o clientOptions
+	cmd := group(&cobra.Command{
+		Use:   "denylist",
+		Short: "List, add and remove accounts and hosts that a running server never reads, stores or serves",
+	})
+	addClientFlags(cmd, &o)
+	cmd.AddCommand(newListDenialsCommand(p, &o), newDenyCommand(p, &o), newAllowCommand(p, &o))
+	return cmd
+}
+
+func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List what is denied",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var list struct {
+				Entries []denialView `json:"entries"`
+			}
+			answer, err := c.get(cmd.Context(), "/admin/denylist", &list)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				if len(list.Entries) == 0 {
+					_, err := fmt.Fprintln(w, "nothing is denied")
+					return err
+				}
+				rows := [][]string{{"ENTRY", "ADDED", "REASON"}}
+				for _, d := range list.Entries {
+					rows = append(rows, []string{d.Entry, d.AddedAt, text(d.Reason, "-")})
+				}
+				return printTable(w, rows)
+			})
+		},
+	}
+}
+
+func newDenyCommand(p *program, o *clientOptions) *cobra.Command {
+	var reason string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "add DID|HOST",
+		Short: "Deny an account by its DID, or a host by its name, and delete what is held of it",
+		Long: `Add hides what the index holds of the account, or of all accounts on the host, at
+once, deletes it, and keeps jobs from reading it again. A host is denied under the
+name given, not under the names below it.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				question := fmt.Sprintf("Deny %s, and delete what is held of it from %s?", denialView{Entry: args[0]}.what(), c.base)
+				if err := confirm(cmd, question); err != nil {
+					return err
+				}
+			}
+			request := map[string]string{"entry": args[0]}
+			if reason != "" {
+				request["reason"] = reason
+			}
+			body, err := json.Marshal(request)
+			if err != nil {
+				return fmt.Errorf("deny %s: %w", args[0], err)
+			}
+			answer, err := c.patient().call(cmd.Context(), http.MethodPost, "/admin/denylist", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			var d denialView
+			if err := decodeAnswer(answer, &d); err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "denied %s: what was held of it is deleted\n", d.what())
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever reads the list")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func newAllowCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove DID|HOST",
+		Short: "Deny an account or a host no more; the next job that covers it reads it again",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			answer, err := c.call(cmd.Context(), http.MethodDelete, withQuery("/admin/denylist", "entry", args[0]), nil)
+			if err != nil {
+				return err
+			}
+			var d denialView
+			if err := decodeAnswer(answer, &d); err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is denied no more: a job brings it back\n", d.what())
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,91 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// download is an answer in lines of JSON that is not read as a whole.
+type download struct {
+	path string
+	name string // of the answer
+	unit string // what a line stands for, in plural
+}
+
+func (d download) brokeOff(lines int64, err error) error {
+	return fmt.Errorf("the %s broke off after %d %s: %w", d.name, lines, d.unit, err)
+}
+
+// printDownload writes the lines to where a command prints.
+func printDownload(cmd *cobra.Command, c *client, d download) error {
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	if _, err := c.download(cmd.Context(), d, out); err != nil {
+		return errors.Join(err, out.Flush())
+	}
+	return out.Flush()
+}
+
+// saveDownload writes the lines to a file, and says how many there were.
+func saveDownload(cmd *cobra.Command, c *client, d download, output string) error {
+	n, err := c.downloadFile(cmd.Context(), d, output)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s %s to %s\n", number(&n), d.unit, output)
+	return err
+}
+
+// download copies the lines to w and returns how many there were. What breaks off
+// is an error: a part must not be taken for the whole.
+func (c *client) download(ctx context.Context, d download, w io.Writer) (n int64, err error) {
+	res, err := c.send(ctx, http.MethodGet, d.path, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
+	lines := lineCounter{w: w}
+	if _, err := io.Copy(&lines, res.Body); err != nil {
+		return lines.n, d.brokeOff(lines.n, err)
+	}
+	return lines.n, nil
+}
+
+// lineCounter counts the lines that pass.
+type lineCounter struct {
+	w io.Writer
+	n int64
+}
+
+func (l *lineCounter) Write(p []byte) (int, error) {
+	n, err := l.w.Write(p)
+	for _, b := range p[:n] {
+		if b == '\n' {
+			l.n++
+		}
+	}
+	return n, err
+}
+
+// downloadFile writes the lines to a file that appears only when it is complete.
+func (c *client) downloadFile(ctx context.Context, d download, output string) (n int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(output), filepath.Base(output)+".part-*")
+	if err != nil {
+		return 0, fmt.Errorf("write the %s to %s: %w", d.name, output, err)
+	}
+	n, err = c.download(ctx, d, f)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return n, errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), output); err != nil {
+		return n, fmt.Errorf("write the %s to %s: %w", d.name, output, err)
+	}
+	return n, nil
+}

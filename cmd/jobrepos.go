@@ -1,0 +1,137 @@
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// reposPage is the most repos that a server gives at once.
+const reposPage = 1000
+
+// jobPath is where a server has a job, or what belongs to it.
+func jobPath(id string, rest ...string) string {
+	return "/admin/backfill/" + strings.Join(append([]string{url.PathEscape(id)}, rest...), "/")
+}
+
+// repoView is a repo of a job as the server shows it.
+type repoView struct {
+	DID           string  `json:"did"`
+	PDS           *string `json:"pds"`
+	State         string  `json:"state"`
+	Reason        *string `json:"reason"`
+	Attempts      int64   `json:"attempts"`
+	NextAttemptAt *string `json:"next_attempt_at"`
+	Records       int64   `json:"records"`
+}
+
+// reposAnswer is a page of a job's repos, as they came.
+type reposAnswer struct {
+	Repos  []json.RawMessage `json:"repos"`
+	Cursor string            `json:"cursor,omitempty"`
+}
+
+func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
+	var state, cursor string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "repos ID",
+		Short: "List the repos of a job, in DID order: where each stands, and why",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 1 {
+				return usagef("--limit is %d, it must be at least 1", limit)
+			}
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			list := reposAnswer{Repos: []json.RawMessage{}, Cursor: cursor}
+			// A page of the server may be short, or empty, without being the last.
+			for first := true; first || list.Cursor != "" && len(list.Repos) < limit; first = false {
+				var page reposAnswer
+				_, err := c.get(cmd.Context(), withQuery(jobPath(args[0], "repos"), "state", state, "cursor", list.Cursor,
+					"limit", strconv.Itoa(min(reposPage, limit-len(list.Repos)))), &page)
+				if err != nil {
+					return err
+				}
+				list.Repos, list.Cursor = append(list.Repos, page.Repos...), page.Cursor
+			}
+			answer, err := json.Marshal(list)
+			if err != nil {
+				return fmt.Errorf("list repos: %w", err)
+			}
+			return o.print(cmd, answer, func(w io.Writer) error { return printRepos(w, list) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&state, "state", "", "only those that are pending, done, empty, unavailable or failed")
+	f.StringVar(&cursor, "cursor", "", "go on where another list ended")
+	f.IntVar(&limit, "limit", 100, "at most so many")
+	return cmd
+}
+
+func printRepos(w io.Writer, list reposAnswer) error {
+	rows := [][]string{{"DID", "STATE", "REASON", "RECORDS", "ATTEMPTS", "NEXT ATTEMPT", "PDS"}}
+	for _, raw := range list.Repos {
+		var r repoView
+		if err := decodeAnswer(raw, &r); err != nil {
+			return err
+		}
+		rows = append(rows, []string{
+			r.DID, r.State, text(r.Reason, "-"), number(&r.Records), number(&r.Attempts), text(r.NextAttemptAt, "-"), text(r.PDS, "-"),
+		})
+	}
+	if err := printTable(w, rows); err != nil || list.Cursor == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "there may be more: --cursor %s\n", list.Cursor)
+	return err
+}
+
+// hostView is a host of a job as the server shows it.
+type hostView struct {
+	Endpoint       string  `json:"pds_endpoint"`
+	TotalRepos     int64   `json:"total_repos"`
+	CompletedRepos int64   `json:"completed_repos"`
+	FailedRepos    int64   `json:"failed_repos"`
+	TotalRecords   int64   `json:"total_records"`
+	State          string  `json:"state"`
+	PausedUntil    *string `json:"paused_until"`
+}
+
+func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "hosts ID",
+		Short: "List the hosts of a job, that with most repos first",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var list struct {
+				Hosts []hostView `json:"pds_endpoints"`
+			}
+			answer, err := c.get(cmd.Context(), jobPath(args[0], "pds-summary"), &list)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				rows := [][]string{{"HOST", "STATE", "REPOS", "COMPLETED", "FAILED", "RECORDS", "PAUSED UNTIL"}}
+				for _, h := range list.Hosts {
+					rows = append(rows, []string{
+						h.Endpoint, h.State, number(&h.TotalRepos), number(&h.CompletedRepos), number(&h.FailedRepos), number(&h.TotalRecords),
+						text(h.PausedUntil, "-"),
+					})
+				}
+				return printTable(w, rows)
+			})
+		},
+	}
+}

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"appview/store"
+)
+
+// maxReason is the longest reason of a denial, in bytes.
+const maxReason = 1000
+
+// denialBody is an entry of the deny list.
+type denialBody struct {
+	Entry   string  `json:"entry"`
+	Reason  *string `json:"reason"`
+	AddedAt string  `json:"added_at"`
+}
+
+func newDenialBody(d store.Denial) denialBody {
+	return denialBody{Entry: d.Entry, Reason: known(d.Reason, d.Reason != ""), AddedAt: stamp(d.AddedAt)}
+}
+
+// denialsBody is the deny list.
+type denialsBody struct {
+	Entries []denialBody `json:"entries"`
+}
+
+// removedBody says what was taken off the deny list.
+type removedBody struct {
+	Entry string `json:"entry"`
+}
+
+func (s *Server) listDenials(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, err
+	}
+	list, err := s.cfg.Store.Denials(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	body := denialsBody{Entries: make([]denialBody, len(list))}
+	for i, d := range list {
+		body.Entries[i] = newDenialBody(d)
+	}
+	return ok(body), nil
+}
+
+// addDenial puts an entry on the deny list, or gives it another reason. It answers
+// when nothing is left of what the entry stands for. A server that stops does not
+// wait for that: the next start goes on.
+func (s *Server) addDenial(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, badRequest("%s: the entry goes in the body", err)
+	}
+	var text, reason string
+	if err := decodeBody(r.Body, member{"entry", &text}, member{"reason", &reason}); err != nil {
+		return reply{}, err
+	}
+	entry, err := parseEntry(text)
+	if err != nil {
+		return reply{}, err
+	}
+	if len(reason) > maxReason {
+		return reply{}, badRequest("reason has %d bytes, at most %d are allowed", len(reason), maxReason)
+	}
+	ctx, cancel := untilStop(r)
+	defer cancel()
+	err = s.cfg.Store.Deny(ctx, entry, reason) //nolint:contextcheck // it ends with the server, not with the client
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
+		return reply{}, failure{
+			status: http.StatusServiceUnavailable,
+			text:   "appview is shutting down: a denial that is on the list is carried out at the next start",
+		}
+	case err != nil:
+		return reply{}, err
+	}
+	s.log.InfoContext(r.Context(), "denied", "entry", entry)
+	list, err := s.cfg.Store.Denials(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	for _, d := range list {
+		if d.Entry == entry {
+			return reply{status: http.StatusCreated, body: newDenialBody(d)}, nil
+		}
+	}
+	return reply{}, notFound("%s was taken off the deny list while it was put there", entry)
+}
+
+// removeDenial takes an entry off the deny list.
+func (s *Server) removeDenial(r *http.Request) (reply, error) {
+	params, err := query(r, "entry")
+	if err != nil {
+		return reply{}, err
+	}
+	entry, err := parseEntry(params["entry"])
+	if err != nil {
+		return reply{}, err
+	}
+	if err := decodeBody(r.Body); err != nil {
+		return reply{}, err
+	}
+	err = s.cfg.Store.Allow(detached(r), entry) //nolint:contextcheck // a client that goes away does not leave it in doubt
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return reply{}, notFound("%s is not on the deny list", entry)
+	case err != nil:
+		return reply{}, err
+	}
+	s.log.InfoContext(r.Context(), "denied no more", "entry", entry)
+	return ok(removedBody{Entry: entry}), nil
+}
+
+// parseEntry reads what is to be denied: an account by its DID, or a host by its
+// name. Denying a host that cannot be one would do nothing, silently.
+func parseEntry(text string) (string, error) {
+	switch {
+	case text == "":
+		return "", badRequest("name an entry: a DID, or the name of a host")
+	case strings.HasPrefix(text, "did:"):
+		did, err := parseDID(text)
+		return did.String(), err
+	}
+	entry, err := store.DenialOf(text)
+	if err != nil {
+		return "", badRequest("entry %s is neither a DID nor the name of a host", quoted(text))
+	}
+	// Hosts on their usual port are known by their name alone.
+	host := strings.TrimSuffix(strings.TrimSuffix(entry, ":443"), ":80")
+	if !isHost(host) {
+		return "", badRequest("entry %s is neither a DID nor the name of a host: it must be as in pds.example.com", quoted(text))
+	}
+	if strings.HasSuffix(host, "]") {
+		host = strings.Trim(host, "[]") // brackets only keep an address and its port apart
+	}
+	return host, nil
+}
+
+// isHost tells whether text is a host's name or address, maybe with a port.
+func isHost(text string) bool {
+	if addr, err := netip.ParseAddrPort(text); err == nil {
+		return addr.Port() > 0
+	}
+	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		return true
+	}
+	name, port, hasPort := strings.Cut(text, ":")
+	if hasPort && strings.Trim(port, "0123456789") != "" || hasPort && port == "" {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// Bounds of a page of a job's repos.
+const (
+	standardRepos = 100
+	maxRepos      = 1000
+)
+
+// repoState is where a repo of a job stands, in the words of the API.
+type repoState string
+
+// The states of a repo of a job. All but the first are final.
+const (
+	repoPending     repoState = "pending" // found, or waiting to be read, for the first time or again
+	repoDone        repoState = "done"    // read, with records
+	repoEmpty       repoState = "empty"   // read, and it has none
+	repoUnavailable repoState = "unavailable"
+	repoFailed      repoState = "failed" // given up
+)
+
+func repoStates() []repoState {
+	return []repoState{repoPending, repoDone, repoEmpty, repoUnavailable, repoFailed}
+}
+
+func stateOf(r store.JobRepo) repoState {
+	switch {
+	case r.State != store.RepoSettled:
+		return repoPending
+	case r.Class == store.ClassDone && r.Reason == reasonEmpty:
+		return repoEmpty
+	default:
+		return repoState(r.Class)
+	}
+}
+
+// repoBody is a repo of a job.
+type repoBody struct {
+	DID           syntax.DID `json:"did"`
+	PDS           *string    `json:"pds"`
+	State         repoState  `json:"state"`
+	Reason        *string    `json:"reason"`
+	Attempts      int        `json:"attempts"`
+	NextAttemptAt *string    `json:"next_attempt_at"`
+	Records       int64      `json:"records"`
+	Rev           *string    `json:"rev"`
+}
+
+func newRepoBody(r store.JobRepo) repoBody {
+	return repoBody{
+		DID:           r.DID,
+		PDS:           known(r.Host, r.Host != ""),
+		State:         stateOf(r),
+		Reason:        known(r.Reason, r.Reason != ""),
+		Attempts:      r.Attempts,
+		NextAttemptAt: known(stamp(r.NextAttempt), !r.NextAttempt.IsZero()),
+		Records:       r.Records,
+		Rev:           known(string(r.Rev), r.Rev != ""),
+	}
+}
+
+// repoPage is a page of a job's repos. It may be short, or empty, and yet have a
+// cursor: a page is looked for in a bounded number of repos.
+type repoPage struct {
+	Repos  []repoBody `json:"repos"`
+	Cursor string     `json:"cursor,omitempty"`
+}
+
+// listJobRepos answers with a page of a job's repos, in DID order. Where a page
+// ends does not depend on what the job does in the meantime.
+func (s *Server) listJobRepos(r *http.Request) (reply, error) {
+	params, err := query(r, "state", "cursor", "limit")
+	if err != nil {
+		return reply{}, err
+	}
+	job, err := s.job(r)
+	if err != nil {
+		return reply{}, err
+	}
+	state := repoState(params["state"])
+	if state != "" && !slices.Contains(repoStates(), state) {
+		return reply{}, badRequest("state %s is none of %s", quoted(params["state"]), fmt.Sprint(repoStates()))
+	}
+	limit, err := limitOf(params["limit"], standardRepos, maxRepos)
+	if err != nil {
+		return reply{}, err
+	}
+	at, err := parseRepoCursor(params["cursor"], job.ID, state)
+	if err != nil {
+		return reply{}, err
+	}
+	list, next, err := s.jobRepos(r.Context(), job, at.after, limit, state)
+	if err != nil {
+		return reply{}, err
+	}
+	page := repoPage{Repos: make([]repoBody, len(list))}
+	for i, one := range list {
+		page.Repos[i] = newRepoBody(one)
+	}
+	if next != "" {
+		at.after = next
+		page.Cursor = at.String()
+	}
+	return ok(page), nil
+}
+
+// jobRepos reads a page of the job's repos, of one state or of all.
+func (s *Server) jobRepos(ctx context.Context, job store.Job, after syntax.DID, limit int, state repoState) ([]store.JobRepo, syntax.DID, error) {
+	want := func(r store.JobRepo) bool { return state == "" || stateOf(r) == state }
+	list, next, err := s.cfg.Store.JobRepos(ctx, job.Seq, after, limit, want)
+	return list, next, forgotten(job, err)
+}
+
+// forgotten explains that a job's repos are not kept for ever.
+func forgotten(job store.Job, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return notFound("the repos of job %s are forgotten: it ended too long ago", job.ID)
+	}
+	return err
+}
+
+// repoCursor is where a page of a job's repos ends. It names the query that it
+// belongs to.
+type repoCursor struct {
+	job   uuid.UUID
+	state repoState
+	after syntax.DID
+}
+
+// repoCursorKind tells the cursors of jobs' repos from those of records.
+const repoCursorKind = "r1"
+
+// String is the cursor as clients get it: no part of it is for them to read.
+func (c repoCursor) String() string {
+	parts := []string{repoCursorKind, c.job.String(), string(c.state), string(c.after)}
+	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(parts, "\x00")))
+}
+
+// parseRepoCursor reads what String has written, for the given query.
+func parseRepoCursor(text string, job uuid.UUID, state repoState) (repoCursor, error) {
+	c := repoCursor{job: job, state: state}
+	if text == "" {
+		return c, nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	parts := strings.Split(string(raw), "\x00")
+	if err != nil || len(parts) != 4 || parts[0] != repoCursorKind {
+		return c, badRequest("cursor %s was not made here: leave it out to begin anew", quoted(text))
+	}
+	if parts[1] != job.String() || parts[2] != string(state) {
+		return c, badRequest("the cursor belongs to another query: send it for the same job with the same state")
+	}
+	if c.after, err = syntax.ParseDID(parts[3]); err != nil || c.String() != text {
+		return c, badRequest("cursor %s is broken: leave it out to begin anew", quoted(text))
+	}
+	return c, nil
+}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+// Bounds of an answer in lines.
+const (
+	lineBuffer     = 64 << 10 // bytes of one write
+	lineRetryAfter = 10       // seconds, for clients that find all places taken
+)
+
+// errHead ends lines of which only the header was asked for.
+var errHead = errors.New("only the header was asked for")
+
+// lines is an answer of lines of JSON that is written while it is made.
+type lines struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	pacer *pacer
+	out   *bufio.Writer
+}
+
+// streamLines answers with lines, compressed if the client takes that, at the pace
+// that is asked of clients. places holds a token for each such answer; what is
+// their name. An answer that breaks off breaks the connection.
+func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan struct{}, what string, write func(*lines) error) error {
+	if !r.ProtoAtLeast(1, 1) {
+		return failure{
+			status: http.StatusHTTPVersionNotSupported,
+			text:   "this answer needs HTTP/1.1: before that a broken answer looks like a whole one",
+		}
+	}
+	select {
+	case places <- struct{}{}:
+		defer func() { <-places }()
+	default:
+		f := failure{
+			status: http.StatusTooManyRequests,
+			text:   fmt.Sprintf("%d %s run already, which is as many as may run at once: try again later", cap(places), what),
+		}
+		f.header("Retry-After", strconv.Itoa(lineRetryAfter))
+		return f
+	}
+	l := &lines{w: w, r: r, pacer: newPacer(w, s.pace)}
+	if acceptsGzip(r) {
+		z, err := s.zipper()
+		if err != nil {
+			return err
+		}
+		defer func() { z.Reset(io.Discard); s.zips.Put(z) }()
+		z.Reset(w)
+		l.pacer.zip = z
+	}
+	l.out = bufio.NewWriterSize(l.pacer, lineBuffer)
+	err := write(l)
+	if errors.Is(err, errHead) {
+		return nil
+	}
+	if err == nil {
+		err = l.out.Flush()
+	}
+	if err == nil {
+		err = l.pacer.end()
+	}
+	if err != nil && begun(w) {
+		s.log.WarnContext(r.Context(), "answer in lines cut off", "path", r.URL.Path, "err", err)
+		panic(http.ErrAbortHandler) // a clean end would say that this was all
+	}
+	return err
+}
+
+// begin writes the header. It fails with errHead when nothing else is asked for.
+func (l *lines) begin() error {
+	h := l.w.Header()
+	h.Add("Vary", "Accept-Encoding")
+	if l.pacer.zip != nil {
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Content-Type", "application/x-ndjson")
+	l.w.WriteHeader(http.StatusOK)
+	if l.r.Method == http.MethodHead {
+		return errHead
+	}
+	return nil
+}
+
+// Write writes a part of the lines.
+func (l *lines) Write(p []byte) (int, error) { return l.out.Write(p) }

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+const (
+	// maxReports bounds the reports that run at once.
+	maxReports = 4
+	// reportPage is how many repos are read from the store at once. No transaction
+	// waits for the client.
+	reportPage = 1000
+)
+
+// reportLine is a repo of a job and what has become of it.
+type reportLine struct {
+	DID      syntax.DID `json:"did"`
+	PDS      *string    `json:"pds"`
+	Class    string     `json:"class"`
+	Reason   *string    `json:"reason"` // of an unavailable, failed or pending one
+	Detail   *string    `json:"detail"` // the same in words
+	Attempts int        `json:"attempts"`
+	Records  int64      `json:"records"`
+	Rev      *string    `json:"rev"` // at which it was read
+}
+
+// newReportLine gives each repo one class. A repo that was read has the reason of
+// its settlement as its class: how exact the index is.
+func newReportLine(r store.JobRepo) reportLine {
+	l := reportLine{
+		DID: r.DID, PDS: known(r.Host, r.Host != ""), Class: string(stateOf(r)),
+		Attempts: r.Attempts, Records: r.Records, Rev: known(string(r.Rev), r.Rev != ""),
+	}
+	if r.State == store.RepoSettled && r.Class == store.ClassDone {
+		l.Class = r.Reason
+		return l
+	}
+	l.Reason, l.Detail = known(r.Reason, r.Reason != ""), known(r.Detail, r.Detail != "")
+	return l
+}
+
+// reportJob streams one line for each repo that the job has discovered, in DID
+// order. Those of a job that has ended add up to its total_repos; while it runs,
+// what is not settled is pending, and what it finds behind the reader's back may
+// be missing.
+func (s *Server) reportJob(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	job, err := s.job(r)
+	if err != nil {
+		return err
+	}
+	return s.streamLines(w, r, s.reports, "reports", func(l *lines) error {
+		enc := json.NewEncoder(l)
+		enc.SetEscapeHTML(false)
+		for after, first := syntax.DID(""), true; first || after != ""; first = false {
+			list, next, err := s.jobRepos(r.Context(), job, after, reportPage, "")
+			if err != nil {
+				return err
+			}
+			if first { // only now: what is forgotten is still an answer of its own
+				if err := l.begin(); err != nil {
+					return err
+				}
+			}
+			for _, one := range list {
+				if err := enc.Encode(newReportLine(one)); err != nil {
+					return err
+				}
+			}
+			after = next
+		}
+		return nil
+	})
+}

@@ -1,0 +1,121 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+func TestReportHasALineForEachRepo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	job := r.mixed()
+	r.settleIn(job, "did:web:z.example", store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 1)},
+		store.Verdict{Class: store.ClassDone, Reason: "changed_during_read"})
+	want := map[string]string{
+		string(alice):       `"class":"exact","reason":null,"detail":null,"attempts":0,"records":2`,
+		string(bob):         `"class":"empty","reason":null,"detail":null,"attempts":0,"records":0`,
+		string(carol):       `"class":"unavailable","reason":"deactivated","detail":null,"attempts":0,"records":0`,
+		string(dora):        `"class":"failed","reason":"timeout","detail":"no answer in 30s","attempts":0,"records":0`,
+		string(emil):        `"pds":null,"class":"pending","reason":null,"detail":null,"attempts":0,"records":0,"rev":null}`,
+		string(fred):        `"pds":"https://slow.test","class":"pending","reason":"http_5xx","detail":"answered 500","attempts":2,"records":0,"rev":null}`,
+		"did:web:z.example": `"class":"changed_during_read","reason":null,"detail":null,"attempts":0,"records":1`,
+	}
+	for _, when := range []string{"while it runs", "when it has ended"} {
+		a := r.get(pathOf(job) + "/report")
+		if a.status != http.StatusOK || a.header.Get("Content-Type") != "application/x-ndjson" {
+			t.Fatalf("%s: %d %v %s", when, a.status, a.header, a.body)
+		}
+		left := maps.Clone(want)
+		for line := range strings.Lines(a.body) {
+			var l reportLine
+			answer{body: line}.decode(t, &l)
+			if !strings.Contains(line, left[string(l.DID)]) || left[string(l.DID)] == "" || !strings.HasSuffix(line, "}\n") {
+				t.Errorf("%s: line %s, want %s", when, line, left[string(l.DID)])
+			}
+			delete(left, string(l.DID))
+		}
+		if len(left) != 0 {
+			t.Errorf("%s: no line for %v", when, left)
+		}
+		if when == "while it runs" {
+			r.end(job)
+		}
+	}
+	var shown jobBody
+	list := []jobBody{}
+	r.get("/admin/backfill/status").decode(t, &list)
+	if shown = list[0]; *shown.TotalRepos != int64(len(want)) {
+		t.Errorf("total_repos is %d, the report has %d lines", *shown.TotalRepos, len(want))
+	}
+	if n := len(r.server.reports); n != 0 {
+		t.Errorf("%d reports are still counted", n)
+	}
+}
+
+func TestReportOfManyPagesIsCompressed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	job, err := r.store.Job(t.Context(), r.create(""))
+	r.check(err)
+	dids := make([]syntax.DID, 3*reportPage)
+	for i := range dids {
+		dids[i] = syntax.DID(fmt.Sprintf("did:web:%05d.example.com", i))
+	}
+	_, err = r.store.Discover(t.Context(), job.Seq, store.Discovery{Listing: "x", DIDs: dids})
+	r.check(err)
+	i := 0
+	for line := range strings.Lines(r.get(pathOf(job) + "/report").body) { // net/http asks for gzip by itself
+		var l reportLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.DID != dids[i] {
+			t.Fatalf("line %d is %s, want %s", i, line, dids[i])
+		}
+		i++
+	}
+	if i != len(dids) {
+		t.Errorf("%d lines, want %d", i, len(dids))
+	}
+	a := r.do(http.MethodGet, pathOf(job)+"/report", "", "Accept-Encoding", "gzip")
+	if a.header.Get("Content-Encoding") != "gzip" || len(a.body) > 20*len(dids) {
+		t.Errorf("%v: %d bytes", a.header, len(a.body))
+	}
+	a = r.do(http.MethodHead, pathOf(job)+"/report", "")
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "application/x-ndjson" || a.body != "" {
+		t.Errorf("HEAD: %d %v %q", a.status, a.header, a.body)
+	}
+}
+
+func TestReportOfNothingIsEmpty(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	path := "/admin/backfill/" + r.create("").String() + "/report"
+	if a := r.get(path); a.status != http.StatusOK || a.body != "" {
+		t.Errorf("got %d %q", a.status, a.body)
+	}
+	r.get(path+"?state=done").want(t, 400, "this route takes none")
+}
+
+func TestOnlySomeReportsRunAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	path := "/admin/backfill/" + r.create("").String() + "/report"
+	for range maxReports {
+		r.server.reports <- struct{}{}
+	}
+	a := r.get(path)
+	a.want(t, 429, "4 reports run already")
+	if a.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	<-r.server.reports
+	if a := r.get(path); a.status != http.StatusOK {
+		t.Errorf("with room: %d %s", a.status, a.body)
+	}
+}
