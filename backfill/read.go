@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
-	"appview/record"
 	"appview/store"
 )
 
@@ -27,30 +24,7 @@ const (
 	// with more than its small share is committed as a step earlier.
 	maxAllBuffered = 64 << 20
 	smallShare     = 64 << 10
-	// fullPage is a page that may have had more behind it when it was read.
-	fullPage = 100
-	// maxEmptyPages is how many pages without a record may follow each other in
-	// a listing that still gives new cursors.
-	maxEmptyPages = 3
-	// maxPages and maxBytes bound a pass over one repo. No repo known comes near;
-	// a host that makes records up never ends.
-	maxPages = 50_000
-	maxBytes = 4 << 30
 )
-
-// errMoved says that the repo lives at another host.
-type errMoved struct{ to network.Host }
-
-func (e errMoved) Error() string { return "the repo has moved to " + string(e.to) }
-
-// errGone says that the repo is unavailable, on the word of its current host or
-// of its DID document.
-type errGone struct {
-	reason network.Reason
-	detail string
-}
-
-func (e errGone) Error() string { return "the repo is unavailable: " + string(e.reason) }
 
 // reader reads one repo.
 type reader struct {
@@ -191,20 +165,6 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	}
 }
 
-// doubtful tells whether a listing had entries that may stand for any record. The
-// whole repo tells what they are; what was listed is kept if it cannot be had.
-func (r *reader) doubtful() bool {
-	if r.steps {
-		return false
-	}
-	for _, at := range r.at.Read {
-		if at.Partial {
-			return true
-		}
-	}
-	return false
-}
-
 // resume takes up a repo where it was left. One that was being read in one piece
 // is read anew: what of it is in the index already does not change.
 func (r *reader) resume(ctx context.Context) error {
@@ -237,125 +197,6 @@ func (r *reader) restart(ctx context.Context) error {
 	return r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at)
 }
 
-// probe asks the host for the repo's rev and whether its account is active. Only
-// the current host's word counts: any other answer than active, and a rev that
-// the index is ahead of, lead to a look-up of the identity first.
-func (r *reader) probe(ctx context.Context) error {
-	status, err := r.w.b.cfg.Network.RepoStatus(ctx, r.host, r.o.DID)
-	var failed *network.Error
-	switch {
-	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
-		return r.gone(ctx, failed.Reason, detail(failed))
-	case err != nil:
-		return err
-	case !status.Active && status.Reason().Class() != network.ClassUnavailable:
-		// Out of step, throttled, or a word that we do not know: it may pass.
-		return &network.Error{
-			Reason: status.Reason(), Op: "getRepoStatus", Host: r.host, Err: fmt.Errorf("the account is %q", status.Status),
-		}
-	case !status.Active:
-		return r.gone(ctx, status.Reason(), "")
-	}
-	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
-	if err != nil {
-		return err
-	}
-	if status.Rev < floor {
-		if err := r.doubt(ctx); err != nil {
-			return err
-		}
-		return &network.Error{
-			Reason: network.ReasonRevWentBack, Op: "getRepoStatus", Host: r.host,
-			Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, status.Rev, floor),
-		}
-	}
-	r.rev = status.Rev
-	return nil
-}
-
-// gone believes the host that the repo is unavailable, if it is the repo's host.
-func (r *reader) gone(ctx context.Context, reason network.Reason, text string) error {
-	if err := r.doubt(ctx); err != nil {
-		return err
-	}
-	return errGone{reason: reason, detail: text}
-}
-
-// doubt looks the identity up, once in an attempt, and fails with errMoved or
-// errGone if this host is not, or no longer, the one to ask.
-func (r *reader) doubt(ctx context.Context) error {
-	if r.fresh {
-		return nil
-	}
-	ident, err := r.w.b.cfg.Network.Lookup(ctx, r.o.DID)
-	var failed *network.Error
-	switch {
-	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
-		return errGone{reason: failed.Reason, detail: detail(failed)}
-	case err != nil:
-		return err
-	}
-	r.fresh, r.ident = true, ident
-	if ident.PDS != r.host {
-		return errMoved{ident.PDS}
-	}
-	return nil
-}
-
-// collections are those to list of the repo.
-func (r *reader) collections(ctx context.Context) ([]syntax.NSID, error) {
-	if len(r.w.targets) > 0 {
-		return r.w.targets, nil
-	}
-	has, err := r.w.b.cfg.Network.DescribeRepo(ctx, r.host, r.o.DID)
-	if err != nil {
-		return nil, err
-	}
-	r.requests++ // a moment of its own
-	return r.wanted(ctx, has)
-}
-
-// wanted are the job's targets, or all that the repo has and all that the index
-// holds of it.
-func (r *reader) wanted(ctx context.Context, has []syntax.NSID) ([]syntax.NSID, error) {
-	if len(r.w.targets) > 0 {
-		return r.w.targets, nil
-	}
-	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
-	list := slices.Concat(has, repo.RepoCollections())
-	// What was begun is ended, even if the repo has nothing of it any more.
-	for c := range r.at.Read {
-		list = append(list, c)
-	}
-	slices.Sort(list)
-	return slices.Compact(list), nil
-}
-
-// pass reads every collection once, from where it was left.
-func (r *reader) pass(ctx context.Context) error {
-	list, err := r.collections(ctx)
-	if err != nil {
-		return err
-	}
-	for _, c := range list {
-		if r.at.Read[c].Done {
-			continue
-		}
-		if err := r.list(ctx, c); err != nil {
-			return err
-		}
-		if r.buffered() {
-			if err := r.save(ctx, nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // long tells whether the repo is too long to be buffered.
 func (r *reader) long() bool { return r.pages >= maxBuffered || r.bytes >= maxBufferedBytes }
 
@@ -374,104 +215,6 @@ func (r *reader) hold(bytes int) {
 func (r *reader) drop() {
 	r.w.b.buffered.Add(-r.held)
 	r.pages, r.bytes, r.held = 0, 0, 0
-}
-
-// list reads one collection from where it was left to its end.
-func (r *reader) list(ctx context.Context, c syntax.NSID) error {
-	from := r.at.Read[c]
-	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
-	empty := 0
-	for cursor, first := from.Cursor, true; ; first = false {
-		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
-		if err != nil {
-			return r.unlisted(ctx, err)
-		}
-		if first || len(page.Records) > 0 {
-			r.requests++
-		}
-		if err := r.count(s.add(page.Records)); err != nil {
-			return err
-		}
-		r.full = r.full || len(page.Records) >= fullPage
-		if empty++; len(page.Records) > 0 {
-			empty = 0
-		}
-		switch {
-		case page.Cursor == "", page.Cursor == cursor && empty > 0:
-			return r.end(&s)
-		case page.Cursor == cursor:
-			return r.broken("the cursor %.100q came twice", cursor)
-		case !utf8.ValidString(page.Cursor):
-			return r.broken("the cursor %.100q is no text", page.Cursor)
-		case empty == maxEmptyPages:
-			return r.broken("%d pages of %s in a row are empty, and there is always another cursor", empty, c)
-		}
-		cursor = page.Cursor
-		if !r.buffered() {
-			continue
-		}
-		if !r.steps && r.long() {
-			// Long enough to be worth another try: what is buffered is not lost.
-			if done, err := r.whole(ctx); err != nil {
-				return err
-			} else if done {
-				return errWhole
-			}
-		}
-		if s.unordered {
-			return r.broken("a long listing of %s is out of key order", c)
-		}
-		s.cursor = cursor
-		if err := r.save(ctx, &s); err != nil {
-			return err
-		}
-	}
-}
-
-// end takes a collection that was listed to its end.
-func (r *reader) end(s *stretch) error {
-	if s.unordered && s.seg.Below != "" {
-		return r.broken("a long listing of %s is out of key order", s.seg.Collection)
-	}
-	s.finish()
-	r.segments = append(r.segments, s.seg)
-	r.at.Read[s.seg.Collection] = store.ReadUpTo{Done: true, Partial: s.seg.Partial}
-	return nil
-}
-
-// count notes what a page brought, and refuses a repo that does not end.
-func (r *reader) count(bytes int) error {
-	r.pages++
-	r.hold(bytes)
-	r.at.Pages, r.at.Bytes = r.at.Pages+1, r.at.Bytes+int64(bytes)
-	if r.at.Pages > maxPages || r.at.Bytes > maxBytes {
-		return &network.Error{
-			Reason: network.ReasonTooLarge, Op: "listRecords", Host: r.host,
-			Err: fmt.Errorf("%d pages with %d bytes, and no end", r.at.Pages, r.at.Bytes),
-		}
-	}
-	return nil
-}
-
-// broken is the failure of a listing that cannot be followed to its end: what it
-// leaves out cannot be told.
-func (r *reader) broken(format string, args ...any) error {
-	return &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: fmt.Errorf(format, args...)}
-}
-
-// unlisted explains a listing that the host refuses: hosts answer alike for
-// accounts that are missing and for those that are inactive.
-func (r *reader) unlisted(ctx context.Context, err error) error {
-	var failed *network.Error
-	if !errors.As(err, &failed) || failed.Reason != network.ReasonNotFound {
-		return err
-	}
-	if err := r.probe(ctx); err != nil {
-		return err
-	}
-	// It is there, and active: it went and came back, or the host is confused.
-	failed.Reason = network.ReasonIncomplete
-	return failed
 }
 
 // save commits what is buffered as a step, after which a restart goes on. s, if
@@ -523,69 +266,6 @@ func (r *reader) complete() (list []syntax.NSID) {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// stretch gathers the records of a listing, from one commit to the next.
-type stretch struct {
-	did       syntax.DID
-	seg       store.Segment
-	cursor    string
-	last      syntax.RecordKey // the last key listed
-	unordered bool             // the keys do not come in order
-}
-
-// add checks and takes the records of a page. It returns about how many bytes
-// they hold.
-func (s *stretch) add(page []network.Listed) (bytes int) {
-	prefix := record.URI{DID: s.did, Collection: s.seg.Collection}.String()
-	for _, l := range page {
-		bytes += len(l.Value) + len(l.URI) + recordBytes
-		key, ok := strings.CutPrefix(l.URI, prefix)
-		if !ok {
-			// It may stand for any record of the collection.
-			s.seg.Partial = true
-			s.seg.Rejected = append(s.seg.Rejected, "")
-			continue
-		}
-		rkey, err := syntax.ParseRecordKey(key)
-		if err != nil {
-			s.seg.Partial = true // likewise
-			s.seg.Rejected = append(s.seg.Rejected, "")
-			continue
-		}
-		if s.last != "" && rkey >= s.last {
-			s.unordered = true
-		}
-		s.last = rkey
-		body, err := record.FromJSON(l.Value, l.CID)
-		if err != nil {
-			s.seg.Rejected = append(s.seg.Rejected, rkey)
-			continue
-		}
-		s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
-	}
-	return bytes
-}
-
-// recordBytes is about what a record takes in memory beside its value.
-const recordBytes = 200
-
-// finish brings a listing that was out of order into it, the first mention of a
-// key counting.
-func (s *stretch) finish() {
-	if !s.unordered {
-		return
-	}
-	slices.SortStableFunc(s.seg.Records, func(a, b store.Listed) int {
-		if a.RKey > b.RKey {
-			return -1
-		}
-		if a.RKey < b.RKey {
-			return 1
-		}
-		return 0
-	})
-	s.seg.Records = slices.CompactFunc(s.seg.Records, func(a, b store.Listed) bool { return a.RKey == b.RKey })
 }
 
 // listed is how many records the last stretch of reading found.

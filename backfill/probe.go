@@ -1,0 +1,89 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"appview/network"
+	"appview/store"
+)
+
+// errMoved says that the repo lives at another host.
+type errMoved struct{ to network.Host }
+
+func (e errMoved) Error() string { return "the repo has moved to " + string(e.to) }
+
+// errGone says that the repo is unavailable, on the word of its current host or
+// of its DID document.
+type errGone struct {
+	reason network.Reason
+	detail string
+}
+
+func (e errGone) Error() string { return "the repo is unavailable: " + string(e.reason) }
+
+// probe asks the host for the repo's rev and whether its account is active. Only
+// the current host's word counts: any other answer than active, and a rev that
+// the index is ahead of, lead to a look-up of the identity first.
+func (r *reader) probe(ctx context.Context) error {
+	status, err := r.w.b.cfg.Network.RepoStatus(ctx, r.host, r.o.DID)
+	var failed *network.Error
+	switch {
+	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+		return r.gone(ctx, failed.Reason, detail(failed))
+	case err != nil:
+		return err
+	case !status.Active && status.Reason().Class() != network.ClassUnavailable:
+		// Out of step, throttled, or a word that we do not know: it may pass.
+		return &network.Error{
+			Reason: status.Reason(), Op: "getRepoStatus", Host: r.host, Err: fmt.Errorf("the account is %q", status.Status),
+		}
+	case !status.Active:
+		return r.gone(ctx, status.Reason(), "")
+	}
+	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
+	if err != nil {
+		return err
+	}
+	if status.Rev < floor {
+		if err := r.doubt(ctx); err != nil {
+			return err
+		}
+		return &network.Error{
+			Reason: network.ReasonRevWentBack, Op: "getRepoStatus", Host: r.host,
+			Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, status.Rev, floor),
+		}
+	}
+	r.rev = status.Rev
+	return nil
+}
+
+// gone believes the host that the repo is unavailable, if it is the repo's host.
+func (r *reader) gone(ctx context.Context, reason network.Reason, text string) error {
+	if err := r.doubt(ctx); err != nil {
+		return err
+	}
+	return errGone{reason: reason, detail: text}
+}
+
+// doubt looks the identity up, once in an attempt, and fails with errMoved or
+// errGone if this host is not, or no longer, the one to ask.
+func (r *reader) doubt(ctx context.Context) error {
+	if r.fresh {
+		return nil
+	}
+	ident, err := r.w.b.cfg.Network.Lookup(ctx, r.o.DID)
+	var failed *network.Error
+	switch {
+	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+		return errGone{reason: failed.Reason, detail: detail(failed)}
+	case err != nil:
+		return err
+	}
+	r.fresh, r.ident = true, ident
+	if ident.PDS != r.host {
+		return errMoved{ident.PDS}
+	}
+	return nil
+}
