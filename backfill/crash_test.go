@@ -31,7 +31,7 @@ func TestJobSurvivesACrashAroundEveryCommit(t *testing.T) {
 			t.Run(mode+" "+when, func(t *testing.T) {
 				t.Parallel()
 				world := sandboxtest.Start(t, sandbox.Config{
-					Seed: 30, Repos: 12, Hosts: 2, Whales: 1,
+					Seed: 30, Repos: 7, Hosts: 2, Whales: 1,
 					Collections: []sandbox.Collection{
 						{NSID: notes, RecordBytes: 4000},
 						{NSID: status, Share: 1, MinRecords: 0, MaxRecords: 3},

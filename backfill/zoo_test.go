@@ -23,7 +23,7 @@ func zooRepos(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("ZOO_REPOS")
 	if text == "" {
-		return 600
+		return 400
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 100 {
