@@ -26,6 +26,9 @@ var errCrash = errors.New("injected crash")
 // repos that are read in one piece.
 func TestJobSurvivesACrashAroundEveryCommit(t *testing.T) {
 	t.Parallel()
+	if underRace {
+		t.Skip("it takes minutes under the race detector; make test runs it")
+	}
 	for _, mode := range []string{"listed", "whole"} {
 		for _, when := range []string{"before", "after"} {
 			t.Run(mode+" "+when, func(t *testing.T) {
