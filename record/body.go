@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"crypto/sha256"
+	encoding "encoding/base32"
 	"errors"
 	"fmt"
 
@@ -71,7 +72,7 @@ func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 	if hashed(claimed) && !matches(claimed, block) {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, ErrMismatch)
 	}
-	value, err := decode(block)
+	value, err := decode(nil, block)
 	if err != nil {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}
@@ -93,12 +94,35 @@ func (b Body) JSON() ([]byte, error) {
 	if !b.Verified {
 		return b.Data, nil
 	}
-	value, err := decode(b.Data)
+	return b.AppendJSON(nil)
+}
+
+// AppendJSON appends the value as JSON has it.
+func (b Body) AppendJSON(dst []byte) ([]byte, error) {
+	if !b.Verified {
+		return append(dst, b.Data...), nil
+	}
+	dst, err := decode(dst, b.Data)
 	if err != nil {
 		return nil, fmt.Errorf("print record %s: %w", b.CID, err)
 	}
-	return value, nil
+	return dst, nil
 }
+
+// AppendCID appends the body's CID as text.
+func (b Body) AppendCID(dst []byte) []byte { return appendCID(dst, b.CID) }
+
+// appendCID appends what c.String returns, without making a string of it.
+func appendCID(dst []byte, c cid.Cid) []byte {
+	if c.Version() != 1 {
+		return append(dst, c.String()...) // of another alphabet
+	}
+	dst = append(dst, 'b') // multibase's mark of base32
+	return base32.AppendEncode(dst, []byte(c.KeyString()))
+}
+
+// base32 is the alphabet of CIDs, as multibase has it.
+var base32 = encoding.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(encoding.NoPadding) //nolint:gochecknoglobals // a table that is never changed
 
 // maxCIDText bounds a CID before it is read, because one of its spellings takes
 // a time that grows with the square of its length.

@@ -2,6 +2,7 @@ package record_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -294,6 +295,48 @@ func BenchmarkFromJSON(b *testing.B) {
 	for b.Loop() {
 		if _, err := record.FromJSON([]byte(value), claimed); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestTextIsEscapedWhereverItNeedsToBe has each kind of byte at every place of
+// strings of every length up to three words of eight bytes.
+func TestTextIsEscapedWhereverItNeedsToBe(t *testing.T) {
+	t.Parallel()
+	for length := range 25 {
+		for at := range length {
+			for _, c := range []string{"\x00", "\t", "\x1f", " ", "!", "\"", "#", "[", "\\", "]", "\x7f", "é", "日"} {
+				text := strings.Repeat("y", at) + c + strings.Repeat("z", length-at-1)
+				value, err := json.Marshal(map[string]string{"t": text})
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := record.FromJSON(value, sum(t, reference(t, string(value))).String())
+				if err != nil || !body.Verified {
+					t.Fatalf("%q: verified %t, %v", text, body.Verified, err)
+				}
+				got, err := body.AppendJSON([]byte("before "))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var back map[string]string
+				if err := json.Unmarshal(bytes.TrimPrefix(got, []byte("before ")), &back); err != nil || back["t"] != text {
+					t.Fatalf("%q came back as %q: %v", text, got, err)
+				}
+			}
+		}
+	}
+}
+
+func TestAppendCIDWritesWhatStringReturns(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{rawLink, oldBlob, sum(t, []byte("x")).String(), "bafyrgqhai26anf3i7pips7q22coa4sz2fr4gk4q4sqdtymvvjyginfzaqewveaeqdh524nsktaq43j65v22xxrybrtertmcfxufdam3da3hbk"} {
+		c, err := cid.Decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(record.Body{CID: c}.AppendCID([]byte("is "))); got != "is "+c.String() {
+			t.Errorf("%s is written as %q", c, got)
 		}
 	}
 }

@@ -44,13 +44,18 @@ func (c *cache) get(version uint64, key string) (cached, bool) {
 	return e, ok
 }
 
+// takes tells whether an answer is short enough to be kept.
+func (c *cache) takes(key string, e cached) bool {
+	return len(key)+len(e.body) <= min(cacheEntry, c.limit)
+}
+
 // put keeps an answer. When there is no room left, all others make way: what is
 // asked for often is there again soon.
 func (c *cache) put(version uint64, key string, e cached) {
-	size := len(key) + len(e.body)
-	if size > min(cacheEntry, c.limit) {
+	if !c.takes(key, e) {
 		return
 	}
+	size := len(key) + len(e.body)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if version < c.version {
@@ -97,6 +102,9 @@ func (s *Server) answerKept(e endpoint) http.Handler {
 
 // remember keeps an answer, unless the file has changed while it was read.
 func (s *Server) remember(r *http.Request, as keptAs, a cached) {
+	if !s.cache.takes(as.key, a) {
+		return // before it is copied
+	}
 	if now, err := s.cfg.Store.Version(r.Context()); err != nil || now != as.version {
 		return
 	}

@@ -75,26 +75,24 @@ func appendHead(dst []byte, rec *store.Record) []byte {
 	dst = append(append(dst, `{"uri":"at://`...), rec.DID...)
 	dst = append(append(dst, '/'), rec.Collection...)
 	dst = append(append(dst, '/'), rec.RKey...)
-	dst = append(append(dst, `","cid":"`...), rec.Body.CID.String()...)
+	dst = rec.Body.AppendCID(append(dst, `","cid":"`...))
 	return append(dst, '"')
 }
 
 // appendValue appends a record's value, on one line, and ends the object.
-func appendValue(dst []byte, rec *store.Record) ([]byte, error) {
-	value, err := rec.Body.JSON()
+func appendValue(dst []byte, rec *store.Record) (_ []byte, err error) {
+	dst = append(dst, `,"value":`...)
+	if rec.Body.Verified {
+		dst, err = rec.Body.AppendJSON(dst)
+	} else { // as received, which may be over many lines
+		line := bytes.NewBuffer(dst)
+		err = json.Compact(line, rec.Body.Data)
+		dst = line.Bytes()
+	}
 	if err != nil {
 		return dst, fmt.Errorf("record %s: %w", rec.URI(), err)
 	}
-	dst = append(dst, `,"value":`...)
-	if rec.Body.Verified {
-		return append(append(dst, value...), '}'), nil
-	}
-	// As received, which may be over many lines.
-	line := bytes.NewBuffer(dst)
-	if err := json.Compact(line, value); err != nil {
-		return dst, fmt.Errorf("record %s: %w", rec.URI(), err)
-	}
-	return append(line.Bytes(), '}'), nil
+	return append(dst, '}'), nil
 }
 
 // tagBytes is how much of a hash is a tag.
