@@ -37,14 +37,13 @@ func indexKey(record []byte) []byte {
 	return append(k, record[:ridLen]...)
 }
 
-// indexed gives the record's key back.
-func indexed(k []byte) ([]byte, error) {
+// indexed gives the record's key back, in the memory of buf.
+func indexed(buf, k []byte) ([]byte, error) {
 	n := len(k) - ridLen - 1
 	if n <= 0 || k[n] != 0 {
 		return nil, fmt.Errorf("%w: key index %x", errRow, k)
 	}
-	record := make([]byte, 0, len(k)-1)
-	record = append(record, k[n+1:]...)
+	record := append(buf[:0], k[n+1:]...)
 	return append(record, k[:n]...), nil
 }
 
@@ -162,9 +161,9 @@ func (s *Store) indexStep(ctx context.Context, collection syntax.NSID, keys [][]
 		}
 		index.FillPercent = fillSorted
 		records := recordsOf(g.tx, collection)
+		var key []byte
 		for _, k := range keys {
-			key, err := indexed(k)
-			if err != nil {
+			if key, err = indexed(key, k); err != nil {
 				return err
 			}
 			if records != nil && records.Get(key) != nil {
@@ -203,23 +202,26 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 		if err != nil {
 			return err
 		}
-		owners := newOwners(tx)
+		list = make([]Record, 0, limit)
+		owners, rows := newOwners(tx), records.Cursor()
+		var key []byte
 		for scanned := 0; ; scanned++ {
 			k := w.peek()
 			if k == nil {
 				return nil
 			}
-			key, err := indexed(k)
-			if err != nil {
-				return err
-			}
 			if len(list) == limit || scanned == newestScan {
-				next = w.last
+				if next = below; scanned > 0 {
+					next = &KeyPlace{RKey: syntax.RecordKey(key[ridLen:]), Repo: binary.BigEndian.Uint32(key)}
+				}
 				return nil
 			}
-			w.next(key)
-			raw := records.Get(key)
-			if raw == nil {
+			if key, err = indexed(key, k); err != nil {
+				return err
+			}
+			w.next(k)
+			at, raw := rows.Seek(key)
+			if !bytes.Equal(at, key) {
 				continue // deleted since it was indexed
 			}
 			owner, err := owners.of(key)
@@ -244,7 +246,6 @@ type keyWalk struct {
 	cursor *bbolt.Cursor
 	index  []byte   // the cursor's key, nil at the end
 	tail   [][]byte // not in the index yet, ascending
-	last   *KeyPlace
 }
 
 func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, below *KeyPlace) (*keyWalk, error) {
@@ -256,7 +257,7 @@ func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, below *KeyPlace) (*keyWalk
 	if err != nil {
 		return nil, err
 	}
-	w := &keyWalk{last: below}
+	w := &keyWalk{}
 	if whole || at == 0 {
 		w.tail = tail
 	}
@@ -285,10 +286,8 @@ func (w *keyWalk) peek() []byte {
 	return w.index
 }
 
-// next passes the highest key, which is that of the given record.
-func (w *keyWalk) next(record []byte) {
-	k := w.peek()
-	w.last = &KeyPlace{RKey: syntax.RecordKey(record[ridLen:]), Repo: binary.BigEndian.Uint32(record)}
+// next passes k, the highest key.
+func (w *keyWalk) next(k []byte) {
 	n := len(w.tail)
 	inTail := n > 0 && bytes.Equal(w.tail[n-1], k)
 	if w.index != nil && bytes.Equal(w.index, k) {

@@ -95,7 +95,8 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 		if log == nil || records == nil {
 			return nil
 		}
-		owners := newOwners(tx)
+		list = make([]Record, 0, limit)
+		owners, rows := newOwners(tx), neighbours{c: records.Cursor()}
 		c := log.Cursor()
 		k, key := c.Last()
 		if below > 0 {
@@ -114,7 +115,7 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			if !owner.active {
 				continue
 			}
-			rec, err := recordAt(owner.did, collection, key, records.Get(key))
+			rec, err := recordAt(owner.did, collection, key, rows.get(key))
 			if err != nil {
 				return err
 			}
@@ -125,6 +126,28 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 	return list, next, err
 }
 
+// neighbours gets rows of a bucket in an order in which the next one is often that
+// before in the order of keys: records of a repo are logged in ascending order, and
+// read from the latest. To step there costs far less than to search the tree.
+type neighbours struct {
+	c      *bbolt.Cursor
+	placed bool
+}
+
+// get returns the row under key, nil if there is none.
+func (n *neighbours) get(key []byte) []byte {
+	if n.placed {
+		if k, row := n.c.Prev(); bytes.Equal(k, key) {
+			return row
+		}
+	}
+	n.placed = true
+	if k, row := n.c.Seek(key); bytes.Equal(k, key) {
+		return row
+	}
+	return nil
+}
+
 // owner is what a read must know of a record's repo.
 type owner struct {
 	did    syntax.DID
@@ -133,7 +156,7 @@ type owner struct {
 
 // owners looks up the repos of records, remembering the last ones.
 type owners struct {
-	repos *bbolt.Bucket
+	repos *bbolt.Cursor
 	seen  map[rid]owner
 }
 
@@ -141,7 +164,7 @@ type owners struct {
 const ownersKept = 4096
 
 func newOwners(tx *bbolt.Tx) *owners {
-	return &owners{repos: repos.bucket(tx), seen: map[rid]owner{}}
+	return &owners{repos: repos.bucket(tx).Cursor(), seen: map[rid]owner{}}
 }
 
 // of returns the repo of a record's key.
@@ -153,12 +176,15 @@ func (o *owners) of(key []byte) (owner, error) {
 	if r, ok := o.seen[n]; ok {
 		return r, nil
 	}
-	row := o.repos.Get(key[:ridLen])
+	at, row := o.repos.Seek(key[:ridLen])
+	if !bytes.Equal(at, key[:ridLen]) {
+		return owner{}, fmt.Errorf("%w: record %x has no repo", errRow, key)
+	}
 	r, ok := quickOwner(row)
 	if !ok {
-		repo, err := repos.get(o.repos, key[:ridLen])
+		repo, err := repos.decode(row)
 		if err != nil {
-			return owner{}, fmt.Errorf("%w: owner of record %x: %w", errRow, key, err)
+			return owner{}, fmt.Errorf("owner of record %x: %w", key, err)
 		}
 		r = owner{repo.DID, repo.Active()}
 	}

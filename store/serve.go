@@ -64,6 +64,7 @@ func (s *Store) ServedPage(ctx context.Context, p RepoPage, maxBytes int) (list 
 		if b == nil {
 			return nil
 		}
+		list = make([]Record, 0, p.Limit)
 		prefix, c := ridKey(n), b.Cursor()
 		k, v := seekPage(c, n, p)
 		step := c.Prev
