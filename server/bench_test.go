@@ -23,12 +23,12 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
 	"appview/record"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // Size and shape of the file that reads are measured on.
@@ -54,10 +54,6 @@ func benchRecords(b *testing.B) int {
 	return n
 }
 
-func benchDID(repo int) syntax.DID {
-	return syntax.DID(fmt.Sprintf("did:plc:%024x", uint64(repo)*0x9E3779B97F4A7C15))
-}
-
 func benchCount(repo int) int {
 	if repo%100 == 0 {
 		return benchBigRepo
@@ -77,7 +73,7 @@ func benchRecord(b *testing.B, repo, i int) store.Listed {
 	at := time.UnixMicro(1_700_000_000_000_000 + random.Int64N(40_000_000_000_000)).UTC()
 	value := map[string]any{
 		"$type": string(note), "text": string(words), "langs": []any{"en"}, "createdAt": at.Format(time.RFC3339Nano),
-		"reply": map[string]any{"uri": fmt.Sprintf("at://%s/%s/%x", benchDID(repo+1), note, i), "count": int64(i)},
+		"reply": map[string]any{"uri": fmt.Sprintf("at://%s/%s/%x", storetest.FillDID(repo+1), note, i), "count": int64(i)},
 	}
 	block, err := atdata.MarshalCBOR(value)
 	if err != nil {
@@ -91,14 +87,14 @@ func benchRecord(b *testing.B, repo, i int) store.Listed {
 	return store.Listed{RKey: syntax.RecordKey(rkey), Body: record.Body{CID: id, Verified: true, Data: block}}
 }
 
-// benchStore opens a file of n records. It is made once, and kept for the next run.
-func benchStore(b *testing.B, n int) *store.Store {
+// benchPath is a file of n records. It is made once, and kept for the next run.
+func benchPath(b *testing.B, n int) string {
 	b.Helper()
 	dir := b.TempDir()
 	if cache, err := os.UserCacheDir(); err == nil {
 		dir = filepath.Join(cache, "appview-bench")
 	}
-	path := filepath.Join(dir, fmt.Sprintf("reads-1-%d.db", n))
+	path := filepath.Join(dir, fmt.Sprintf("reads-2-%d.db", n))
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			b.Fatal(err)
@@ -113,13 +109,13 @@ func benchStore(b *testing.B, n int) *store.Store {
 			b.Fatal(err)
 		}
 	}
-	s := openBench(b, path)
-	b.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			b.Error(err)
-		}
-	})
-	return s
+	return path
+}
+
+// benchStore opens the file of n records.
+func benchStore(b *testing.B, n int) *store.Store {
+	b.Helper()
+	return openBench(b, benchPath(b, n))
 }
 
 func openBench(b *testing.B, path string) *store.Store {
@@ -128,75 +124,34 @@ func openBench(b *testing.B, path string) *store.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
 	return s
 }
 
 // fillBench settles repos until the store holds n records.
 func fillBench(b *testing.B, s *store.Store, n int) {
 	b.Helper()
-	ctx := b.Context()
-	job, err := s.CreateJob(ctx, uuid.New(), store.Request{Collection: note}, []syntax.NSID{note})
-	if err == nil {
-		_, err = s.StartJob(ctx, job.Seq)
+	var dids []syntax.DID
+	for held := 0; held < n; held += benchCount(len(dids) - 1) {
+		dids = append(dids, storetest.FillDID(len(dids)))
 	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	failed := make(chan error, 1)
-	var waiting sync.WaitGroup
-	done := func(err error) {
-		if err != nil {
-			select {
-			case failed <- err:
-			default:
-			}
+	storetest.Fill(b, s, storetest.Job(b, s, note), note, dids, func(repo int) (list []store.Listed) {
+		for i := range benchCount(repo) {
+			list = append(list, benchRecord(b, repo, i))
 		}
-		waiting.Done()
-	}
-	for repo := 0; n > 0; repo++ {
-		did := benchDID(repo)
-		if listed := benchDIDs(repo); len(listed) > 0 {
-			if _, err := s.Discover(ctx, job.Seq, store.Discovery{Listing: "bench", DIDs: listed}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		waiting.Add(2)
-		if err := s.Rehost(ctx, job.Seq, did, "", "https://pds.test", done); err != nil {
-			b.Fatal(err)
-		}
-		seg := store.Segment{Collection: note}
-		for i := range min(benchCount(repo), n) {
-			seg.Records = append(seg.Records, benchRecord(b, repo, i))
-		}
-		n -= len(seg.Records)
-		if err := s.Settle(ctx, job.Seq, store.Settlement{
-			DID: did, Account: store.AccountActive, Complete: []syntax.NSID{note},
-			Reading: store.Reading{Host: "https://pds.test", Rev: syntax.NewTID(1_750_000_000_000_000, 0), Source: store.SourceListRecords, Segments: []store.Segment{seg}},
-			Judge:   func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassDone, Reason: "exact"} },
-		}, done); err != nil {
-			b.Fatal(err)
-		}
-	}
-	waiting.Wait()
-	select {
-	case err := <-failed:
-		b.Fatal(err)
-	default:
-	}
+		return list
+	})
 	for indexed := false; !indexed; {
-		if indexed, err = s.IndexKeys(ctx, note); err != nil {
+		done, err := s.IndexKeys(b.Context(), note)
+		if err != nil {
 			b.Fatal(err)
 		}
+		indexed = done
 	}
-}
-
-// benchDIDs is the page of the listing that begins with the repo, if one does.
-func benchDIDs(repo int) (list []syntax.DID) {
-	const listed = 1000
-	for i := repo; repo%listed == 0 && i < repo+listed; i++ {
-		list = append(list, benchDID(i))
-	}
-	return list
 }
 
 // BenchmarkReads measures requests against a bare handler of net/http that sends
@@ -225,34 +180,40 @@ func BenchmarkReads(b *testing.B) {
 			if uncached {
 				s.cache = cache{}
 			}
-			bodies := map[string][]byte{}
-			for _, q := range requests {
-				bodies[q] = fetchBench(b, ours.Client(), ours.URL+q)
-			}
-			bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body := bodies[r.URL.RequestURI()]
-				w.Header().Set("Content-Type", "application/json")
-				w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-				_, _ = w.Write(body)
-			}))
-			b.Cleanup(bare.Close)
-			to, of := dialBench(b, ours), dialBench(b, bare)
-			to.run(b, requests) // warm both
-			of.run(b, requests)
-			var mine, theirs time.Duration
-			rounds := 0
-			for b.Loop() { // an op is a round of requests
-				b.StopTimer()
-				theirs += of.run(b, requests)
-				b.StartTimer()
-				mine += to.run(b, requests)
-				rounds++
-			}
-			b.ReportMetric(theirs.Seconds()/mine.Seconds(), "of-bare")
-			b.ReportMetric(float64(rounds*benchRound)/mine.Seconds(), "req/s")
-			b.ReportMetric(float64(len(bodies[requests[0]])), "bytes")
+			compareBench(b, ours, requests)
 		})
 	}
+}
+
+// compareBench measures requests against a bare handler that sends the same bytes.
+func compareBench(b *testing.B, ours *httptest.Server, requests []string) {
+	b.Helper()
+	bodies := map[string][]byte{}
+	for _, q := range requests {
+		bodies[q] = fetchBench(b, ours.Client(), ours.URL+q)
+	}
+	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := bodies[r.URL.RequestURI()]
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		_, _ = w.Write(body)
+	}))
+	b.Cleanup(bare.Close)
+	to, of := dialBench(b, ours), dialBench(b, bare)
+	to.run(b, requests) // warm both
+	of.run(b, requests)
+	var mine, theirs time.Duration
+	rounds := 0
+	for b.Loop() { // an op is a round of requests
+		b.StopTimer()
+		theirs += of.run(b, requests)
+		b.StartTimer()
+		mine += to.run(b, requests)
+		rounds++
+	}
+	b.ReportMetric(theirs.Seconds()/mine.Seconds(), "of-bare")
+	b.ReportMetric(float64(rounds*benchRound)/mine.Seconds(), "req/s")
+	b.ReportMetric(float64(len(bodies[requests[0]])), "bytes")
 }
 
 // benchQueries are the requests of each kind.
@@ -264,9 +225,9 @@ func benchQueries(b *testing.B, server *httptest.Server, n int) map[string][]str
 	for range benchSamples {
 		repo := random.IntN(repos)
 		rec := benchRecord(b, repo, random.IntN(benchPerRepo))
-		q["getRecord"] = append(q["getRecord"], fmt.Sprintf("%s?repo=%s&collection=%s&rkey=%s", getRecord, benchDID(repo), note, rec.RKey))
+		q["getRecord"] = append(q["getRecord"], fmt.Sprintf("%s?repo=%s&collection=%s&rkey=%s", getRecord, storetest.FillDID(repo), note, rec.RKey))
 		big := random.IntN(repos/100) * 100
-		q["listRecords-50"] = append(q["listRecords-50"], fmt.Sprintf("%s?repo=%s&collection=%s", listRecords, benchDID(big), note))
+		q["listRecords-50"] = append(q["listRecords-50"], fmt.Sprintf("%s?repo=%s&collection=%s", listRecords, storetest.FillDID(big), note))
 	}
 	for name, query := range map[string]string{"newest-50": "", "rkey-50": "&order=rkey"} {
 		path := "/api/records?limit=50&collection=" + string(note) + query

@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
 	"appview/record"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // Size of the benchmark's file: BENCH_RECORDS records, ten a repo, of about
@@ -57,46 +57,18 @@ func benchBodyOf(b *testing.B, n int) record.Body {
 // keys fall anywhere between those of other repos, as TIDs do.
 func fill(b *testing.B, s *store.Store, job store.Job, first, end int) {
 	b.Helper()
-	failed := make(chan error, 1)
-	done := func(err error) {
-		if err != nil {
-			select {
-			case failed <- err:
-			default:
-			}
-		}
-	}
 	var dids []syntax.DID
 	for n := first; n < end; n += benchPerRepo {
-		dids = append(dids, syntax.DID(fmt.Sprintf("did:plc:%024x", uint64(n)*0x9E3779B97F4A7C15)))
+		dids = append(dids, storetest.FillDID(n))
 	}
-	for page := 0; page < len(dids); page += 1000 {
-		if _, err := s.Discover(b.Context(), job.Seq, store.Discovery{Listing: "bench", DIDs: dids[page:min(page+1000, len(dids))]}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for i, did := range dids {
-		if err := s.Rehost(b.Context(), job.Seq, did, "", host, done); err != nil {
-			b.Fatal(err)
-		}
-		var list []store.Listed
+	storetest.Fill(b, s, job, note, dids, func(i int) (list []store.Listed) {
 		for k := range benchPerRepo {
 			n := first + i*benchPerRepo + k
 			key := syntax.NewTIDFromInteger((uint64(n)*0x9E3779B97F4A7C15)>>1&^1023 | uint64(benchPerRepo-k))
 			list = append(list, store.Listed{RKey: syntax.RecordKey(key), Body: benchBodyOf(b, n)})
 		}
-		if err := s.Settle(b.Context(), job.Seq, settlement(did, rev(1), segment(note, list...)), done); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := s.EndDiscovery(b.Context(), job.Seq, ""); err != nil { // commits what is queued
-		b.Fatal(err)
-	}
-	select {
-	case err := <-failed:
-		b.Fatal(err)
-	default:
-	}
+		return list
+	})
 }
 
 // BenchmarkGrowth fills one file and reports, for each million of records, how
@@ -112,10 +84,7 @@ func BenchmarkGrowth(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		job, err := s.CreateJob(b.Context(), uuid.New(), store.Request{Collection: note}, []syntax.NSID{note})
-		if err != nil {
-			b.Fatal(err)
-		}
+		job := storetest.Job(b, s, note)
 		var first float64
 		var writing time.Duration
 		for at := 0; at < total; at += step {

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
@@ -53,14 +52,7 @@ func newBench(tb testing.TB, s *store.Store) *bench {
 
 func newJob(tb testing.TB, s *store.Store, targets []syntax.NSID) store.Job {
 	tb.Helper()
-	job, err := s.CreateJob(tb.Context(), uuid.New(), store.Request{}, targets)
-	if err == nil {
-		job, err = s.StartJob(tb.Context(), job.Seq)
-	}
-	if err != nil {
-		tb.Fatalf("create job: %v", err)
-	}
-	return job
+	return storetest.Job(tb, s, targets...)
 }
 
 // owe has the job discover the repo and find its host.

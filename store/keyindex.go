@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
@@ -27,6 +28,8 @@ const (
 	// maxTail bounds what a reader adds of the changes not in the index yet.
 	// Past that it reads the index as it is.
 	maxTail = 2_000
+	// tailsKept bounds the collections of which that is remembered.
+	tailsKept = 64
 )
 
 // indexKey is the key of a record in its collection's key index.
@@ -198,7 +201,11 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 		if records == nil {
 			return nil
 		}
-		w, err := newKeyWalk(tx, collection, below)
+		tail, err := s.tails.of(tx, collection)
+		if err != nil {
+			return err
+		}
+		w := newKeyWalk(tx, collection, tail, below)
 		if err != nil {
 			return err
 		}
@@ -241,6 +248,45 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 	return list, next, err
 }
 
+// tails remembers what the key indexes lack at one state of the file, for all the
+// readers there are until the next commit.
+type tails struct {
+	mu      sync.Mutex
+	version int // of the file
+	kept    map[syntax.NSID][][]byte
+}
+
+// of returns the keys that the key index of a collection lacks, ascending; none if
+// these are more than a reader adds. They are shared: not to be changed.
+func (t *tails) of(tx *bbolt.Tx, collection syntax.NSID) ([][]byte, error) {
+	t.mu.Lock()
+	if keys, ok := t.kept[collection]; ok && t.version == tx.ID() {
+		t.mu.Unlock()
+		return keys, nil
+	}
+	t.mu.Unlock()
+	at, err := watermark(tx, []byte(collection))
+	if err != nil {
+		return nil, err
+	}
+	keys, _, whole, err := changedSince(tx, []byte(collection), at, maxTail)
+	if err != nil {
+		return nil, err
+	}
+	if !whole && at != 0 {
+		keys = nil // the index as it is shows more
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.version < tx.ID() || len(t.kept) == tailsKept || t.kept == nil {
+		t.version, t.kept = tx.ID(), map[syntax.NSID][][]byte{}
+	}
+	if t.version == tx.ID() {
+		t.kept[collection] = keys
+	}
+	return keys, nil
+}
+
 // keyWalk goes down the key index and the changes that it lacks, merged.
 type keyWalk struct {
 	cursor *bbolt.Cursor
@@ -248,19 +294,8 @@ type keyWalk struct {
 	tail   [][]byte // not in the index yet, ascending
 }
 
-func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, below *KeyPlace) (*keyWalk, error) {
-	at, err := watermark(tx, []byte(collection))
-	if err != nil {
-		return nil, err
-	}
-	tail, _, whole, err := changedSince(tx, []byte(collection), at, maxTail)
-	if err != nil {
-		return nil, err
-	}
-	w := &keyWalk{}
-	if whole || at == 0 {
-		w.tail = tail
-	}
+func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, tail [][]byte, below *KeyPlace) *keyWalk {
+	w := &keyWalk{tail: tail}
 	var end []byte
 	if below != nil {
 		end = indexKey(recordKey(rid(below.Repo), below.RKey))
@@ -275,7 +310,7 @@ func newKeyWalk(tx *bbolt.Tx, collection syntax.NSID, below *KeyPlace) (*keyWalk
 			w.index, _ = seekBefore(w.cursor, end)
 		}
 	}
-	return w, nil
+	return w
 }
 
 // peek is the highest key not yet passed, nil at the end.

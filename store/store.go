@@ -86,6 +86,8 @@ type Store struct {
 	quitting sync.Once
 	purges   [][]byte // deletions that an earlier process has left
 
+	tails tails
+
 	denied  atomic.Pointer[denied]
 	denying sync.Mutex // held while denied is changed
 
