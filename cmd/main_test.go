@@ -65,35 +65,35 @@ func (o *output) String() string {
 }
 
 // wait waits until the output holds the text.
-func (o *output) wait(t *testing.T, text string) {
-	t.Helper()
+func (o *output) wait(tb testing.TB, text string) {
+	tb.Helper()
 	late := time.After(patience)
 	for !strings.Contains(o.String(), text) {
 		select {
 		case <-o.hit:
 		case <-late:
-			t.Fatalf("%q was never printed, but:\n%s", text, o)
+			tb.Fatalf("%q was never printed, but:\n%s", text, o)
 		}
 	}
 }
 
 // runs runs a command line in this process.
-func runs(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
+func runs(tb testing.TB, environ []string, args ...string) (code int, stdout, stderr string) {
+	tb.Helper()
 	out, errs := newOutput(), newOutput()
-	code = run(t.Context(), args, environ, out, errs)
+	code = run(tb.Context(), args, environ, out, errs)
 	return code, out.String(), errs.String()
 }
 
 // want fails unless the command line ends with the code and prints the text.
-func want(t *testing.T, code int, text string, environ []string, args ...string) string {
-	t.Helper()
-	got, stdout, stderr := runs(t, environ, args...)
+func want(tb testing.TB, code int, text string, environ []string, args ...string) string {
+	tb.Helper()
+	got, stdout, stderr := runs(tb, environ, args...)
 	if got != code || !strings.Contains(stdout+stderr, text) {
-		t.Errorf("%s\nended with %d, want %d and %q, printed:\n%s%s", strings.Join(args, " "), got, code, text, stdout, stderr)
+		tb.Errorf("%s\nended with %d, want %d and %q, printed:\n%s%s", strings.Join(args, " "), got, code, text, stdout, stderr)
 	}
 	if code != exitOK && strings.Count(stderr, "\n") != 1 && !strings.Contains(stderr, "level=") {
-		t.Errorf("%s\nis not one clear line:\n%s", strings.Join(args, " "), stderr)
+		tb.Errorf("%s\nis not one clear line:\n%s", strings.Join(args, " "), stderr)
 	}
 	return stdout
 }
@@ -137,11 +137,11 @@ func (s *serving) end() int {
 	}
 }
 
-func read(t *testing.T, path string) string {
-	t.Helper()
+func read(tb testing.TB, path string) string {
+	tb.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(data)
 }
@@ -160,24 +160,24 @@ func newWorld(t *testing.T) *sandbox.World {
 
 // child is the program in a process of its own.
 type child struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	log *output
 }
 
-func startChild(t *testing.T, environ []string, args ...string) *child {
-	t.Helper()
+func startChild(tb testing.TB, environ []string, args ...string) *child {
+	tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	c := &child{t: t, cmd: exec.CommandContext(ctx, exe, args...), log: newOutput()}
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	tb.Cleanup(cancel)
+	c := &child{t: tb, cmd: exec.CommandContext(ctx, exe, args...), log: newOutput()}
 	c.cmd.Env = append([]string{reexec + "=1", "PATH=" + os.Getenv("PATH")}, environ...)
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
