@@ -20,12 +20,20 @@ var errCrowded = errors.New("too many connections of ours")
 type crowd struct {
 	open    int // connections, and dials under way
 	conns   []*guardedConn
-	waiting []chan struct{} // each closed when its turn has come; longest first
+	waiting []waiter // longest first
 }
 
-// enter waits until one more connection to the address may be opened. A
-// connection that nobody uses gives way.
-func (g *guard) enter(ctx context.Context, to netip.Addr) error {
+// waiter waits for a place at an address.
+type waiter struct {
+	turn chan struct{} // closed when its turn has come
+	host string        // name and port of whom it wants to reach there
+}
+
+// enter waits until one more connection to the address may be opened, for the host
+// of that name and port. A connection to another host that nobody uses gives way.
+// One to the same host does not: the transport gives it to the request that waits,
+// and to open another in its place would be work for nothing.
+func (g *guard) enter(ctx context.Context, host string, to netip.Addr) error {
 	g.mu.Lock()
 	c := g.crowds[to]
 	if c == nil {
@@ -38,8 +46,8 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 		return nil
 	}
 	turn := make(chan struct{})
-	c.waiting = append(c.waiting, turn)
-	idle, served := c.idle(), useOf(ctx).done()
+	c.waiting = append(c.waiting, waiter{turn, host})
+	idle, served := c.idle(host), useOf(ctx).done()
 	g.mu.Unlock()
 	if idle != nil {
 		_ = idle.Close() // its place is ours, or that of who waits longer
@@ -52,7 +60,7 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if i := slices.Index(c.waiting, turn); i >= 0 {
+	if i := slices.IndexFunc(c.waiting, func(w waiter) bool { return w.turn == turn }); i >= 0 {
 		c.waiting = slices.Delete(c.waiting, i, i+1)
 	} else {
 		g.yield(to) // the turn came in the same moment
@@ -60,10 +68,11 @@ func (g *guard) enter(ctx context.Context, to netip.Addr) error {
 	return fmt.Errorf("connect to %s: %w", to, errCrowded)
 }
 
-// idle is a connection that no request uses, and none has been promised.
-func (c *crowd) idle() *guardedConn {
+// idle is a connection to another host than the given one that no request uses, and
+// none has been promised.
+func (c *crowd) idle(host string) *guardedConn {
 	for _, conn := range c.conns {
-		if conn.users == 0 && !conn.promised {
+		if conn.users == 0 && !conn.promised && conn.host != host {
 			return conn
 		}
 	}
@@ -77,7 +86,7 @@ func (g *guard) yield(to netip.Addr) {
 		return
 	}
 	if len(c.waiting) > 0 {
-		close(c.waiting[0])
+		close(c.waiting[0].turn)
 		c.waiting = slices.Delete(c.waiting, 0, 1)
 		return
 	}
@@ -89,6 +98,7 @@ func (g *guard) yield(to netip.Addr) {
 // dialling is one dial, which may try several addresses, some of them at once.
 type dialling struct {
 	guard *guard
+	host  string // name and port
 
 	mu    sync.Mutex
 	over  bool
@@ -105,7 +115,7 @@ func (d *dialling) control(ctx context.Context, network, address string, raw sys
 		return fmt.Errorf("connect to %q: %w", address, err)
 	}
 	at := to.Addr().Unmap().WithZone("")
-	if err := d.guard.enter(ctx, at); err != nil {
+	if err := d.guard.enter(ctx, d.host, at); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -189,7 +199,7 @@ func (u *use) opened(conn *guardedConn) bool {
 	}
 	select {
 	case <-u.served:
-		return !u.guard.wanted(conn.at)
+		return !u.guard.wanted(conn)
 	default:
 	}
 	if u.promised != nil {
@@ -248,7 +258,7 @@ func (u *use) turn(next *guardedConn) {
 		left[1].promised = false
 	}
 	for i, conn := range left {
-		if conn == nil || conn.users > 0 || conn.promised || !u.guard.wanted(conn.at) {
+		if conn == nil || conn.users > 0 || conn.promised || !u.guard.wanted(conn) {
 			left[i] = nil
 		}
 	}
@@ -260,10 +270,11 @@ func (u *use) turn(next *guardedConn) {
 	}
 }
 
-// wanted tells whether anybody waits for a place at an address.
-func (g *guard) wanted(at netip.Addr) bool {
-	c := g.crowds[at]
-	return c != nil && len(c.waiting) > 0
+// wanted tells whether anybody waits for the place that a connection takes and could
+// not have the connection itself.
+func (g *guard) wanted(conn *guardedConn) bool {
+	c := g.crowds[conn.at]
+	return c != nil && slices.ContainsFunc(c.waiting, func(w waiter) bool { return w.host != conn.host })
 }
 
 // guardedConn is a connection that its guard knows. What is below at is guarded
@@ -271,6 +282,7 @@ func (g *guard) wanted(at netip.Addr) bool {
 type guardedConn struct {
 	net.Conn
 	guard *guard
+	host  string // name and port
 	at    netip.Addr
 
 	promised bool // to a request that has not got it yet

@@ -2,7 +2,9 @@ package network
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -61,6 +63,38 @@ func TestManyNamesOfOneAddressShareItsConnections(t *testing.T) {
 			t.Fatalf("%d connections are left after Close", crowdAt(c))
 		}
 	}
+}
+
+// TestConnectionsOfAHostAreUsedAgain has far more requests to one host under way
+// than connections lead to its address.
+func TestConnectionsOfAHostAreUsedAgain(t *testing.T) {
+	t.Parallel()
+	const most, workers, each = 4, 64, 20
+	var opened atomic.Int32
+	s := httptest.NewUnstartedServer(says(200, "application/json", `{"records":[]}`))
+	s.Config.ConnState = func(_ net.Conn, to http.ConnState) {
+		if to == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	c := newClient(t, Config{PerAddress: most, PerHost: workers})
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if _, err := page(t, c, Host(s.URL)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := opened.Load(); n > workers {
+		t.Errorf("%d connections were opened for %d requests", n, workers*each)
+	}
+	c.Close()
 }
 
 func TestAFullAddressIsNoFaultOfTheHost(t *testing.T) {

@@ -72,14 +72,14 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	defer cancel()
 	stop := context.AfterFunc(g.life, cancel) //nolint:contextcheck // the guard's life ends a dial as well as the caller's
 	defer stop()
-	d := &dialling{guard: g}
+	d := &dialling{guard: g, host: address}
 	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: d.control}
 	conn, err := dialer.DialContext(ctx, network, address)
 	at := d.end(conn)
 	if err != nil {
 		return nil, err
 	}
-	gc := &guardedConn{Conn: conn, guard: g, at: at}
+	gc := &guardedConn{Conn: conn, guard: g, host: address, at: at}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.life.Err() != nil || !useOf(ctx).opened(gc) {
