@@ -36,17 +36,11 @@ func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan
 			text:   "this answer needs HTTP/1.1: before that a broken answer looks like a whole one",
 		}
 	}
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-	default:
-		f := failure{
-			status: http.StatusTooManyRequests,
-			text:   fmt.Sprintf("%d %s run already, which is as many as may run at once: try again later", cap(places), what),
-		}
-		f.header("Retry-After", strconv.Itoa(lineRetryAfter))
-		return f
+	free, err := take(places, what)
+	if err != nil {
+		return err
 	}
+	defer free()
 	l := &lines{w: w, r: r, pacer: newPacer(w, s.pace)}
 	if acceptsGzip(r) {
 		z, err := s.zipper()
@@ -58,7 +52,7 @@ func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan
 		l.pacer.zip = z
 	}
 	l.out = bufio.NewWriterSize(l.pacer, lineBuffer)
-	err := write(l)
+	err = write(l)
 	if errors.Is(err, errHead) {
 		return nil
 	}
@@ -92,3 +86,18 @@ func (l *lines) begin() error {
 
 // Write writes a part of the lines.
 func (l *lines) Write(p []byte) (int, error) { return l.out.Write(p) }
+
+// take takes one of the places for answers of a kind, which free gives back.
+func take(places chan struct{}, what string) (free func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	default:
+		f := failure{
+			status: http.StatusTooManyRequests,
+			text:   fmt.Sprintf("%d %s run already, which is as many as may run at once: try again later", cap(places), what),
+		}
+		f.header("Retry-After", strconv.Itoa(lineRetryAfter))
+		return nil, f
+	}
+}

@@ -56,6 +56,9 @@ type idleJobs struct {
 	waiting string
 	repos   float64
 	records float64
+
+	restless bool  // every look at a job shows another speed
+	looked   int64 // how often Progress was called
 }
 
 func (j *idleJobs) Create(ctx context.Context, req store.Request) (store.Job, error) {
@@ -85,18 +88,46 @@ func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (store.Job, error) {
 func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.looked++
+	if j.restless {
+		return j.waiting, float64(j.looked), j.records
+	}
 	return j.waiting, j.repos, j.records
+}
+
+func (j *idleJobs) looks() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.looked
 }
 
 // logBuffer is a log that tests read.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
+	hit chan struct{} // something was logged
+}
+
+// wait waits until the log holds the text.
+func (l *logBuffer) wait(t *testing.T, text string) {
+	t.Helper()
+	late := time.After(time.Minute)
+	for !strings.Contains(l.String(), text) {
+		select {
+		case <-l.hit:
+		case <-late:
+			t.Fatalf("%q was never logged, but:\n%s", text, l)
+		}
+	}
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case l.hit <- struct{}{}:
+	default:
+	}
 	return l.buf.Write(p)
 }
 
@@ -119,7 +150,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{t: t, store: st, jobs: &idleJobs{store: st}, logs: &logBuffer{}, rev: syntax.NewTID(1_700_000_000_000_000, 0)}
+	r := &rig{t: t, store: st, jobs: &idleJobs{store: st}, logs: &logBuffer{hit: make(chan struct{}, 1)}, rev: syntax.NewTID(1_700_000_000_000_000, 0)}
 	cfg := Config{
 		Store: st, Jobs: r.jobs, AdminKey: testKey, Version: "v-test",
 		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -31,6 +31,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/backfill/{id}/repos", BackfillRead, s.answer(s.listJobRepos)},
 		{http.MethodGet, "/admin/backfill/{id}/pds-summary", BackfillRead, s.answer(s.listJobHosts)},
 		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
+		{http.MethodGet, "/admin/backfill/{id}/events", BackfillRead, unhurried(s.stream(s.streamJob))},
 
 		{http.MethodGet, "/admin/records", RecordsRead, s.answer(s.listRecords(maxAdminPage))},
 		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},

@@ -60,10 +60,14 @@ type Server struct {
 	mux     *http.ServeMux
 	exports chan struct{} // holds one token for each running export
 	reports chan struct{} // holds one token for each running report
+	streams chan struct{} // holds one token for each running stream of events
 	pace    pace          // of clients that take lines
 	cache   cache
 	buffers sync.Pool // of *[]byte, for answers
 	zips    sync.Pool // of *gzip.Writer
+
+	streaming streaming
+	watches   watches
 
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
@@ -92,11 +96,14 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
-		exports: make(chan struct{}, maxExports),
-		reports: make(chan struct{}, maxReports),
-		cache:   cache{limit: cacheBytes},
-		pace:    pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
+		exports:   make(chan struct{}, maxExports),
+		reports:   make(chan struct{}, maxReports),
+		streams:   make(chan struct{}, maxStreams),
+		cache:     cache{limit: cacheBytes},
+		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
+		streaming: streaming{beat: streamBeat, keyCheck: streamKeyCheck, write: streamWriteTimeout},
 	}
+	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
 	s.mux = s.newMux()
 	return s, nil
 }
@@ -116,6 +123,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients' broken connections
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConnection,
 	}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(l) }()
