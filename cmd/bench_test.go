@@ -60,7 +60,30 @@ func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
 	benchBackfill(b, 300*time.Millisecond, 128)
 }
 
-func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
+// BenchmarkBackfillWatched runs a whole job while 200 clients follow its events, of
+// which every other one never reads, in turn with the same job unwatched.
+func BenchmarkBackfillWatched(b *testing.B) {
+	const clients = 200
+	world, hosts := benchWorld(b, benchWidth/4), benchWidth/4
+	var alone, watched spent
+	var peakAlone, peakWatched int64
+	for b.Loop() {
+		took, peak := wholeJob(b, world, hosts, 0)
+		alone.add(took)
+		peakAlone = max(peakAlone, peak)
+		took, peak = wholeJob(b, world, hosts, clients)
+		watched.add(took)
+		peakWatched = max(peakWatched, peak)
+	}
+	b.ReportMetric(alone.wall.Seconds()/watched.wall.Seconds(), "speed-ratio")
+	b.ReportMetric(watched.cpu.Seconds()/alone.cpu.Seconds(), "cpu-ratio")
+	b.ReportMetric(float64(peakAlone)/1024, "alone-MiB")
+	b.ReportMetric(float64(peakWatched)/1024, "watched-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// benchWorld is a world of BENCH_REPOS repos with ten records each.
+func benchWorld(b *testing.B, hosts int) *sandbox.World {
 	b.Helper()
 	repos := defaultBenchRepos
 	if text := os.Getenv("BENCH_REPOS"); text != "" {
@@ -70,10 +93,16 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 		}
 		repos = n
 	}
-	world := sandboxtest.Start(b, sandbox.Config{
+	return sandboxtest.Start(b, sandbox.Config{
 		Seed: 99, Repos: repos, Hosts: hosts, LogSize: 1,
 		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 10, MaxRecords: 10, RecordBytes: 500}},
 	})
+}
+
+func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
+	b.Helper()
+	world := benchWorld(b, hosts)
+	repos := len(world.Repos())
 	if latency > 0 {
 		world.SetFault(func(q sandbox.Request) sandbox.Fault {
 			if q.Part != sandbox.PartPDS {
@@ -87,7 +116,7 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	for b.Loop() {
 		bare.add(bareLoop(b, world, 4*hosts))
 		before := world.Count(sandbox.PartPDS, "")
-		took, anonymous := wholeJob(b, world, hosts)
+		took, anonymous := wholeJob(b, world, hosts, 0)
 		whole.add(took)
 		peak = max(peak, anonymous)
 		requests += world.Count(sandbox.PartPDS, "") - before
@@ -113,14 +142,14 @@ func (s *spent) add(o spent) { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
 
 // wholeJob runs the program on an empty directory until its job has ended, and
 // returns its peak of anonymous memory in KiB.
-func wholeJob(b *testing.B, world *sandbox.World, hosts int) (spent, int64) {
+func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (spent, int64) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
-	log := newOutput()
-	cmd := exec.CommandContext(b.Context(), exe, "serve", "--data-dir", b.TempDir(), "--listen", "127.0.0.1:0",
+	log, dir := newOutput(), b.TempDir()
+	cmd := exec.CommandContext(b.Context(), exe, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0",
 		"--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts", "--host-rps", "100000", "--plc-rps", "100000",
 		"--max-hosts", strconv.Itoa(hosts), "--repos-per-host", "4", "--collection", sandbox.NoteCollection.String())
 	cmd.Env = []string{reexec + "=1"}
@@ -128,6 +157,10 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts int) (spent, int64) {
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
+	}
+	wait := func() {}
+	if clients > 0 {
+		wait = followed(b, dir, log, clients)
 	}
 	var peak int64
 	for tick := time.Tick(10 * time.Millisecond); !strings.Contains(log.String(), `msg="job ended"`); <-tick {
@@ -137,6 +170,7 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts int) (spent, int64) {
 		}
 	}
 	wall := time.Since(start)
+	wait()
 	if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
 		b.Fatalf("%v\n%s", err, log)
 	}
@@ -144,6 +178,45 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts int) (spent, int64) {
 		b.Fatalf("the job has not found %s:\n%s", want, log)
 	}
 	return spent{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, peak
+}
+
+// followed has clients follow the job of the server on dir, of which every other
+// one never reads. It returns what waits for those that do.
+func followed(b *testing.B, dir string, log *output, clients int) (wait func()) {
+	b.Helper()
+	for tick := time.Tick(time.Millisecond); !strings.Contains(log.String(), "msg=\"job started\""); <-tick {
+		if b.Context().Err() != nil {
+			b.Fatal(log)
+		}
+	}
+	c, err := (&program{}).newClient(clientOptions{dataDir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var jobs []jobView
+	if _, err := c.get(b.Context(), "/admin/backfill/status", &jobs); err != nil || len(jobs) != 1 {
+		b.Fatalf("%v %v", jobs, err)
+	}
+	var reading errgroup.Group
+	for i := range clients {
+		if i%2 == 0 {
+			reading.Go(func() error {
+				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(jobView) {})
+				return err
+			})
+			continue
+		}
+		res, err := c.send(b.Context(), http.MethodGet, jobPath(jobs[0].ID, "events"), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = res.Body.Close() })
+	}
+	return func() {
+		if err := reading.Wait(); err != nil {
+			b.Error(err)
+		}
+	}
 }
 
 // anonymousKiB is the memory of a process that no file backs; 0 where the system

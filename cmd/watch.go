@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// watchEvery is how often a job is looked at.
+	// watchEvery is how often a job is looked at where no events come through.
 	watchEvery = 500 * time.Millisecond
 	// plainEvery is how often a line is printed where no terminal is: lines stay.
 	plainEvery = 5 * time.Second
@@ -88,9 +88,15 @@ func (j jobView) line() string {
 	return strings.Join(parts, "  ")
 }
 
-// watch shows a job until it is final, and returns it.
+// watch shows a job until it is final, and returns it: as the server sends it, or,
+// where something on the way keeps its events back, by asking again and again.
 func (c *client) watch(ctx context.Context, w io.Writer, id string, every time.Duration) (jobView, error) {
 	show := display{w: w, live: isTerminal(w)}
+	j, err := c.follow(ctx, id, eventPatience, func(j jobView) { show.show(j, time.Now()) })
+	if err == nil {
+		show.end()
+		return j, nil
+	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
