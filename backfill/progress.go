@@ -39,6 +39,9 @@ func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, reco
 	return waiting, reposPerSecond, recordsPerSecond
 }
 
+// Buffered is how many bytes of records are read and not committed.
+func (b *Backfill) Buffered() int64 { return b.buffered.Load() }
+
 // rateWindow is the time over which speed is measured.
 const rateWindow = 10 // seconds
 

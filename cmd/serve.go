@@ -62,10 +62,11 @@ makes one, and writes it to admin.key in the data directory.`,
 	f.Float64Var(&o.service.plcRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
 	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
+	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "no-public-reads", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "no-public-reads", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -127,6 +128,9 @@ func serve(ctx context.Context, stderr io.Writer, o serveOptions) error {
 func (s *service) announce(ctx context.Context) {
 	if s.keyFile != "" {
 		s.log.InfoContext(ctx, "admin key", "file", s.keyFile)
+	}
+	if s.measured != nil {
+		s.log.InfoContext(ctx, "metrics and profiles", "listen", s.measured.Addr().String())
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("url", s.url), slog.String("listen", s.listener.Addr().String()),
 		slog.String("data_dir", s.cfg.dataDir), slog.String("relay", s.cfg.relay), slog.String("version", version()))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill"
+	"appview/metrics"
 	"appview/network"
 	"appview/server"
 	"appview/store"
@@ -40,19 +41,22 @@ type serviceConfig struct {
 	reposPerHost  int
 	collections   []syntax.NSID // tracked, with a job for each that never had one
 	noPublicReads bool
+	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
 }
 
 // service is a whole server: database, network, backfill and HTTP.
 type service struct {
 	cfg      serviceConfig
 	log      *slog.Logger
+	metrics  *metrics.Metrics
 	store    *store.Store
 	network  *network.Client
 	backfill *backfill.Backfill
 	server   *server.Server
 	listener net.Listener
-	url      string // where commands on this machine find it
-	keyFile  string // where they find its key, if it was put there now
+	measured net.Listener // of metrics alone; nil if there is none
+	url      string       // where commands on this machine find it
+	keyFile  string       // where they find its key, if it was put there now
 }
 
 // openService gets everything ready to run. What had to be done before the first
@@ -70,7 +74,9 @@ func (s *service) open(ctx context.Context) (err error) {
 	if err := openDataDir(cfg.dataDir); err != nil {
 		return err
 	}
-	if s.store, err = store.Open(store.Config{Path: filepath.Join(cfg.dataDir, databaseFile), Log: log}); err != nil {
+	s.metrics = metrics.New(version())
+	s.store, err = store.Open(store.Config{Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit})
+	if err != nil {
 		return explainOpen(err)
 	}
 	if cfg.adminKey == "" {
@@ -83,6 +89,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		HostRPS: cfg.hostRPS, RelayRPS: cfg.relayRPS, PLCRPS: cfg.plcRPS, Log: log,
 		// Whoever asks for more repos at once asks for more requests at once.
 		PerHost: max(network.DefaultPerHost, cfg.reposPerHost),
+		Observe: s.metrics.Exchange,
 	})
 	if err != nil {
 		return usageError{err}
@@ -94,12 +101,19 @@ func (s *service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	s.server, err = server.New(server.Config{
+	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
 		NoPublicReads: cfg.noPublicReads, Log: log,
-	})
-	if err != nil {
+		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
+	}
+	if cfg.metricsListen == "" {
+		web.Metrics = s.metrics.Handler(log)
+	}
+	if s.server, err = server.New(web); err != nil {
 		return usageError{err}
+	}
+	if err := s.metrics.Watch(metrics.Sources{Store: s.store, Jobs: s.backfill, Network: s.network, Streams: s.server}); err != nil {
+		return fmt.Errorf("prepare metrics: %w", err)
 	}
 	// Before the first request: a job that was asked to stop is shown as stopped.
 	if err := s.backfill.Recover(ctx); err != nil {
@@ -108,17 +122,30 @@ func (s *service) open(ctx context.Context) (err error) {
 	return s.listen(ctx)
 }
 
-// listen opens the port and notes where it is.
+// listen opens the ports and notes where commands find the server.
 func (s *service) listen(ctx context.Context) (err error) {
-	s.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.listen)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen on %s: the port is in use: stop what uses it, or choose another with --listen: %w", s.cfg.listen, err)
-	case err != nil:
-		return fmt.Errorf("listen on %s: %w", s.cfg.listen, err)
+	if s.listener, err = listenOn(ctx, "--listen", s.cfg.listen); err != nil {
+		return err
+	}
+	if s.cfg.metricsListen != "" {
+		if s.measured, err = listenOn(ctx, "--metrics-listen", s.cfg.metricsListen); err != nil {
+			return err
+		}
 	}
 	s.url = localURL(s.listener.Addr())
 	return writeFile(filepath.Join(s.cfg.dataDir, urlFile), s.url+"\n")
+}
+
+// listenOn opens the port that a flag names.
+func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: the port is in use: stop what uses it, or choose another with %s: %w", address, flag, err)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s (%s): %w", address, flag, err)
+	}
+	return l, nil
 }
 
 // localURL is how a program on this machine reaches a listener.
@@ -170,6 +197,9 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx, s.listener) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
+	if s.measured != nil {
+		g.Go(func() error { return s.metrics.Serve(gctx, s.measured, s.log) })
+	}
 	g.Go(func() error {
 		select {
 		case <-s.store.Failed():
@@ -195,6 +225,11 @@ func (s *service) run(ctx context.Context) error {
 // close gives back what openService took.
 func (s *service) close() error {
 	var errs []error
+	if s.measured != nil {
+		if err := s.measured.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
 	if s.listener != nil {
 		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)

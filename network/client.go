@@ -50,6 +50,7 @@ type Config struct {
 	PLCRPS       float64          // requests a second to the PLC directory; DefaultPLCRPS
 	UserAgent    string           // DefaultUserAgent; an operator should name themselves
 	Timing       Timing           // timeouts and pauses
+	Observe      func(Exchange)   // told of every request that was sent; must not wait for anything
 	Log          *slog.Logger     // nowhere
 	Now          func() time.Time // time.Now
 }

@@ -120,7 +120,9 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 		}
 	}()
 
+	began := now()
 	resp, err := c.send(ctx, g, q)
+	c.observe(ctx, q.host, resp, err, now().Sub(began))
 	if err != nil {
 		blame, fail := c.broken(ctx, g, q, err)
 		if !blame {

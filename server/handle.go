@@ -89,7 +89,8 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	if s.closed {
 		panic(http.ErrAbortHandler) // a connection that came too late
 	}
-	w := &writer{ResponseWriter: rw}
+	w := &writer{ResponseWriter: rw, asked: time.Now()}
+	defer s.observe(w, r)
 	w.Header().Set(requestIDHeader, rand.Text())
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	defer s.recovered(w, r)
@@ -118,23 +119,32 @@ func (s *Server) recovered(w *writer, r *http.Request) {
 	s.fail(w, r, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 }
 
-// writer knows whether an answer has begun.
+// writer knows whether an answer has begun, when, and with what.
 type writer struct {
 	http.ResponseWriter
 
-	begun bool
+	asked  time.Time
+	begun  bool
+	status int
+	took   time.Duration // until it began
 }
 
 // WriteHeader begins the answer.
 func (w *writer) WriteHeader(status int) {
-	w.begun = true
+	w.begin(status)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write begins the answer if nothing has.
 func (w *writer) Write(p []byte) (int, error) {
-	w.begun = true
+	w.begin(http.StatusOK)
 	return w.ResponseWriter.Write(p)
+}
+
+func (w *writer) begin(status int) {
+	if !w.begun {
+		w.begun, w.status, w.took = true, status, time.Since(w.asked)
+	}
 }
 
 // Unwrap is for http.ResponseController.

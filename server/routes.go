@@ -45,6 +45,9 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
 	}
+	if s.cfg.Metrics != nil {
+		list = append(list, route{http.MethodGet, "/metrics", "", s.cfg.Metrics})
+	}
 	if s.cfg.NoPublicReads {
 		return list
 	}

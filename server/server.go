@@ -49,6 +49,8 @@ type Config struct {
 	Version       string           // of the program, shown by stats and health
 	NoPublicReads bool             // do not answer reads without a key
 	Ready         func() error     // why the rest of the process is not ready; nil if it always is
+	Metrics       http.Handler     // answers /metrics, which needs no key; nil: there is none
+	Observe       func(Answered)   // told of every answer; must not wait for anything
 	Log           *slog.Logger     // default: nowhere
 	Now           func() time.Time // default: time.Now
 }

@@ -46,6 +46,7 @@ type Config struct {
 	Now        func() time.Time                 // default: time.Now
 	Log        *slog.Logger                     // default: slog.Default
 	ReadOnly   bool                             // open for reading only, as check does
+	Observe    func(Commit)                     // told of every commit, by the writer; must not wait for anything
 	Hooks      Hooks                            // tests crash here
 }
 

@@ -257,6 +257,7 @@ func (s *Store) refuseAll(pending []change, err error) {
 // those that were done in part, which are not answered yet.
 func (s *Store) commit(pending []change) (again []change, err error) {
 	results := make([]error, len(pending))
+	began := time.Now()
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		g, err := newGroup(tx, s.cfg.Now())
 		if err != nil {
@@ -284,6 +285,7 @@ func (s *Store) commit(pending []change) (again []change, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("commit to %s: %w", s.cfg.Path, err)
 	}
+	s.cfg.observe(pending, time.Since(began))
 	for i, c := range pending {
 		if errors.Is(results[i], errAgain) {
 			again = append(again, c)
