@@ -7,6 +7,8 @@ BENCH   ?= .
 FUZZ    ?= 5m
 COVER   ?= cover.out
 TARGETS ?= darwin/arm64 windows/amd64 linux/arm64
+DIST    ?= dist
+RELEASE ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # What ships is pure Go. Only the race detector needs cgo.
 export CGO_ENABLED = 0
@@ -24,6 +26,19 @@ help: ## list the targets
 .PHONY: build
 build: ## build the program as bin/appview (BIN=path to put it elsewhere)
 	go build -trimpath -ldflags='-s -w' -o '$(BIN)' .
+
+.PHONY: release
+release: ## build the last commit for every platform into DIST=dist, with checksums
+	@bash .ci/release '$(DIST)' $(RELEASE)
+
+.PHONY: release-check
+release-check: ## build a release twice and fail if the bytes differ
+	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	bash .ci/release "$$tmp/one" linux/amd64; \
+	GOCACHE="$$tmp/cache" bash .ci/release "$$tmp/two" linux/amd64; \
+	cmp "$$tmp/one/SHA256SUMS" "$$tmp/two/SHA256SUMS"; \
+	cd "$$tmp/one" && sha256sum --check --quiet SHA256SUMS; \
+	echo "release-check: the same bytes both times"
 
 .PHONY: test
 test: ## run the quick tests, no network needed
