@@ -34,6 +34,7 @@ func judge(t store.Tally, exact bool) store.Verdict {
 // settleWithout settles a repo that could not be read.
 func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason network.Reason) {
 	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
+	w.log.DebugContext(ctx, "repo not read", "did", h.DID, "host", h.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := store.Settlement{
 		DID: h.DID, Reading: store.Reading{Host: h.Host}, Attempts: o.Attempts,
 		Judge: func(store.Tally, bool) store.Verdict { return verdict },
