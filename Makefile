@@ -97,6 +97,10 @@ cover: ## show the test coverage by function (COVER=file for the profile)
 .PHONY: check
 check: fmt-check tidy-check lint vet test ## what to run before a commit
 
+.PHONY: docs
+docs: ## make openapi.json and docs/api.md from server/openapi/openapi.yaml
+	UPDATE_DOCS=1 go test -count=1 -run='^TestDocsAreMadeFromTheDescription$$' ./server
+
 .PHONY: run
 run: ## build and serve on 127.0.0.1:3000, data in ./appview-data (ARGS="--collection ...")
 	go run . serve $(ARGS)

@@ -79,6 +79,10 @@ func (e *eventStream) job() (d jobDetail) {
 			e.t.Fatalf("no more events: %v", err)
 		}
 		if strings.HasPrefix(text, "{") {
+			where := []string{"paths", "/admin/backfill/{id}/events", "get", "responses", "200", "content", "text/event-stream", "schema"}
+			if err := theDescription().validate(where, text); err != nil {
+				e.t.Errorf("event is not as described: %v", err)
+			}
 			answer{body: text}.decode(e.t, &d)
 			return d
 		}

@@ -195,7 +195,9 @@ func (r *rig) do(method, path, body string, header ...string) answer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return answer{res.StatusCode, res.Header, string(data)}
+	a := answer{res.StatusCode, res.Header, string(data)}
+	theDescription().conforms(r.t, method, path, body, a)
+	return a
 }
 
 func (r *rig) get(path string) answer { r.t.Helper(); return r.do(http.MethodGet, path, "") }

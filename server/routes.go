@@ -44,6 +44,7 @@ func (s *Server) routes() []route {
 
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
+		{http.MethodGet, "/openapi.json", "", s.answer(s.describe)},
 	}
 	if s.cfg.Metrics != nil {
 		list = append(list, route{http.MethodGet, "/metrics", "", s.cfg.Metrics})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,6 +69,8 @@ type Server struct {
 	buffers sync.Pool // of *[]byte, for answers
 	zips    sync.Pool // of *gzip.Writer
 
+	description json.RawMessage // of the routes
+
 	streaming streaming
 	watches   watches
 
@@ -106,6 +109,10 @@ func New(cfg Config) (*Server, error) {
 		streaming: streaming{beat: streamBeat, keyCheck: streamKeyCheck, write: streamWriteTimeout},
 	}
 	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
+	var err error
+	if s.description, err = newDescription(s.routes(), cfg.Version); err != nil {
+		return nil, fmt.Errorf("configure server: %w", err)
+	}
 	s.mux = s.newMux()
 	return s, nil
 }
