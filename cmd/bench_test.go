@@ -31,7 +31,8 @@ const (
 	// benchWidth is how many repos are read at once, on both sides.
 	benchWidth = 64
 	// BENCH_REPOS is the number of repos of the world.
-	defaultBenchRepos = 8000
+	defaultBenchRepos   = 8000
+	benchRecordsPerRepo = 10
 )
 
 // bareWork is what the bare loop is to read.
@@ -65,20 +66,15 @@ func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
 func BenchmarkBackfillWatched(b *testing.B) {
 	const clients = 200
 	world, hosts := benchWorld(b, benchWidth/4), benchWidth/4
-	var alone, watched spent
-	var peakAlone, peakWatched int64
+	var alone, watched jobRun
 	for b.Loop() {
-		took, peak := wholeJob(b, world, hosts, 0)
-		alone.add(took)
-		peakAlone = max(peakAlone, peak)
-		took, peak = wholeJob(b, world, hosts, clients)
-		watched.add(took)
-		peakWatched = max(peakWatched, peak)
+		alone.add(wholeJob(b, world, hosts, 0))
+		watched.add(wholeJob(b, world, hosts, clients))
 	}
 	b.ReportMetric(alone.wall.Seconds()/watched.wall.Seconds(), "speed-ratio")
 	b.ReportMetric(watched.cpu.Seconds()/alone.cpu.Seconds(), "cpu-ratio")
-	b.ReportMetric(float64(peakAlone)/1024, "alone-MiB")
-	b.ReportMetric(float64(peakWatched)/1024, "watched-MiB")
+	b.ReportMetric(alone.anonymousMiB, "alone-MiB")
+	b.ReportMetric(watched.anonymousMiB, "watched-MiB")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -95,7 +91,7 @@ func benchWorld(b *testing.B, hosts int) *sandbox.World {
 	}
 	return sandboxtest.Start(b, sandbox.Config{
 		Seed: 99, Repos: repos, Hosts: hosts, LogSize: 1,
-		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 10, MaxRecords: 10, RecordBytes: 500}},
+		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: benchRecordsPerRepo, MaxRecords: benchRecordsPerRepo, RecordBytes: 500}},
 	})
 }
 
@@ -111,14 +107,13 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 			return sandbox.Fault{Delay: latency}
 		})
 	}
-	var bare, whole spent
-	var peak, requests int64
+	var bare spent
+	var whole jobRun
+	var requests int64
 	for b.Loop() {
 		bare.add(bareLoop(b, world, 4*hosts))
 		before := world.Count(sandbox.PartPDS, "")
-		took, anonymous := wholeJob(b, world, hosts, 0)
-		whole.add(took)
-		peak = max(peak, anonymous)
+		whole.add(wholeJob(b, world, hosts, 0))
 		requests += world.Count(sandbox.PartPDS, "") - before
 	}
 	n := float64(b.N * repos)
@@ -126,7 +121,9 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	b.ReportMetric(n/whole.wall.Seconds(), "job-repos/s")
 	b.ReportMetric(bare.wall.Seconds()/whole.wall.Seconds(), "speed-ratio")
 	b.ReportMetric(whole.cpu.Seconds()/bare.cpu.Seconds(), "cpu-ratio")
-	b.ReportMetric(float64(peak)/1024, "anonymous-MiB")
+	b.ReportMetric(whole.anonymousMiB, "anonymous-MiB")
+	b.ReportMetric(whole.bytes/n/benchRecordsPerRepo, "allocated-bytes/record")
+	b.ReportMetric(whole.objects/n/benchRecordsPerRepo, "allocations/record")
 	b.ReportMetric(float64(requests)/n, "requests/repo")
 	if latency > 0 {
 		ideal := n * 3 * latency.Seconds() / float64(4*hosts)
@@ -140,9 +137,22 @@ type spent struct{ wall, cpu time.Duration }
 
 func (s *spent) add(o spent) { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
 
-// wholeJob runs the program on an empty directory until its job has ended, and
-// returns its peak of anonymous memory in KiB.
-func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (spent, int64) {
+// jobRun is what a run of the program took.
+type jobRun struct {
+	spent
+
+	anonymousMiB   float64 // at its peak
+	bytes, objects float64 // allocated
+}
+
+func (r *jobRun) add(o jobRun) {
+	r.spent.add(o.spent)
+	r.anonymousMiB = max(r.anonymousMiB, o.anonymousMiB)
+	r.bytes, r.objects = r.bytes+o.bytes, r.objects+o.objects
+}
+
+// wholeJob runs the program on an empty directory until its job has ended.
+func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (run jobRun) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -169,15 +179,45 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (spent, in
 			b.Fatalf("the job does not end:\n%s", log)
 		}
 	}
-	wall := time.Since(start)
+	run.wall, run.anonymousMiB = time.Since(start), float64(peak)/1024
 	wait()
+	run.bytes, run.objects = allocated(b, dir)
 	if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
 		b.Fatalf("%v\n%s", err, log)
 	}
-	if want := fmt.Sprintf("records=%d", 10*len(world.Repos())); !strings.Contains(log.String(), want+" ") {
+	if want := fmt.Sprintf("records=%d", benchRecordsPerRepo*len(world.Repos())); !strings.Contains(log.String(), want+" ") {
 		b.Fatalf("the job has not found %s:\n%s", want, log)
 	}
-	return spent{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, peak
+	run.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return run
+}
+
+// allocated is what the server on dir says that it has allocated.
+func allocated(b *testing.B, dir string) (bytes, objects float64) {
+	b.Helper()
+	c, err := (&program{}).newClient(clientOptions{dataDir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := c.call(b.Context(), http.MethodGet, "/metrics", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, err := strconv.ParseFloat(value, 64)
+		switch {
+		case err != nil:
+		case name == "go_memstats_alloc_bytes_total":
+			bytes = n
+		case name == "go_memstats_mallocs_total":
+			objects = n
+		}
+	}
+	if bytes == 0 || objects == 0 {
+		b.Fatalf("nothing is said of allocations:\n%s", text)
+	}
+	return bytes, objects
 }
 
 // followed has clients follow the job of the server on dir, of which every other
