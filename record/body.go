@@ -43,7 +43,9 @@ func FromJSON(value []byte, claimed string) (Body, error) {
 	if err != nil {
 		return Body{}, fmt.Errorf("record cid %.100q: %w: %w", claimed, ErrInvalid, err)
 	}
-	enc, err := encode(value)
+	e := newEncoder()
+	defer e.release()
+	enc, err := e.encode(value)
 	if err != nil {
 		return Body{}, fmt.Errorf("record %s: %w", c, err)
 	}
@@ -77,7 +79,9 @@ func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}
 	// The way there and back is the proof that JSON says everything the block says.
-	back, err := encode(value)
+	e := newEncoder()
+	defer e.release()
+	back, err := e.encode(value)
 	if errors.Is(err, ErrTooLarge) {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}

@@ -1,11 +1,12 @@
 package record
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -39,23 +40,46 @@ type encoder struct {
 	scratch []byte
 }
 
-// member is one member of an open object: where in out it stands, and its key.
+// member is one member of an open object: where in out it stands.
 type member struct {
-	key        string
-	start, end int // key and value together
-	value      int // where the value begins
+	start, key, value, end int // where the whole, the text of its key, and its value begin
 }
 
-// encode reads a record's value. Its errors are ErrInvalid and ErrTooLarge.
-func encode(value []byte) (encoded, error) {
+// encoders are at rest. They hold memory and nothing else: a record takes what the
+// one before has left.
+var encoders sync.Pool //nolint:gochecknoglobals // no state: only memory
+
+// maxKept is the most memory that an encoder keeps for the next value.
+const maxKept = 64 << 10
+
+func newEncoder() *encoder {
+	if e, is := encoders.Get().(*encoder); is {
+		return e
+	}
+	return &encoder{}
+}
+
+// release gives the encoder to the next value, and with it the memory of what it
+// has written.
+func (e *encoder) release() {
+	e.in = nil
+	if cap(e.out)+cap(e.scratch)+cap(e.unquoted) <= maxKept && cap(e.members) <= maxKept {
+		encoders.Put(e)
+	}
+}
+
+// encode reads a record's value. Its errors are ErrInvalid and ErrTooLarge. What it
+// returns is good until release.
+func (e *encoder) encode(value []byte) (encoded, error) {
 	if len(value) > MaxJSON {
 		return encoded{}, fmt.Errorf("%d bytes of json: %w", len(value), ErrTooLarge)
 	}
 	if !utf8.Valid(value) {
 		return encoded{}, fmt.Errorf("json is not utf-8: %w", ErrInvalid)
 	}
-	e := &encoder{jsonReader: jsonReader{in: value}}
-	e.out = make([]byte, 0, len(value))
+	e.jsonReader = jsonReader{in: value, unquoted: e.unquoted}
+	e.encoded = encoded{out: slices.Grow(e.out[:0], len(value))}
+	e.members = e.members[:0]
 	e.space()
 	if e.peek() != '{' {
 		return encoded{}, fmt.Errorf("json is not an object: %w", ErrInvalid)
@@ -171,9 +195,10 @@ func (e *encoder) object(depth int) error {
 		if err != nil {
 			return err
 		}
-		m := member{key: string(name), start: len(e.out)}
+		m := member{start: len(e.out)}
 		e.text(name)
 		m.value = len(e.out)
+		m.key = m.value - len(name)
 		if e.space(); e.peek() != ':' {
 			return e.invalid("no colon")
 		}
@@ -194,7 +219,6 @@ func (e *encoder) object(depth int) error {
 		e.head(start, majorMap, len(members))
 	}
 	e.odd = e.odd || len(members) > maxItems
-	clear(members) // the keys
 	e.members = e.members[:base]
 	return nil
 }
@@ -216,13 +240,17 @@ func (e *encoder) head(at int, major byte, n int) {
 	e.out = slices.Replace(e.out, at, at+1, h...)
 }
 
+// key is the name of a member.
+func (e *encoder) key(m member) []byte { return e.out[m.key:m.value] }
+
 // sort puts members into canonical order: shorter keys first, then by bytes.
 func (e *encoder) sort(members []member) {
 	order := func(a, b member) int {
-		if len(a.key) != len(b.key) {
-			return len(a.key) - len(b.key)
+		ka, kb := e.key(a), e.key(b)
+		if len(ka) != len(kb) {
+			return len(ka) - len(kb)
 		}
-		return strings.Compare(a.key, b.key)
+		return bytes.Compare(ka, kb)
 	}
 	sorted := true
 	for i := 1; i < len(members) && sorted; i++ {
@@ -235,7 +263,7 @@ func (e *encoder) sort(members []member) {
 	slices.SortStableFunc(members, order)
 	e.scratch = e.scratch[:0]
 	for i, m := range members {
-		if i > 0 && members[i-1].key == m.key {
+		if i > 0 && bytes.Equal(e.key(members[i-1]), e.key(m)) {
 			e.lost = true // which of the two was hashed is anybody's guess
 		}
 		e.scratch = append(e.scratch, e.out[m.start:m.end]...)
@@ -248,10 +276,7 @@ func (e *encoder) sort(members []member) {
 // into CBOR each in its own way.
 func (e *encoder) special(start int, members []member) bool {
 	for _, m := range members {
-		if len(m.key) < len(memberType) || m.key[0] != '$' && m.key != "mimeType" {
-			continue
-		}
-		switch m.key {
+		switch string(e.key(m)) {
 		case memberLink, memberBytes:
 			if len(members) != 1 {
 				e.odd = true
@@ -262,7 +287,7 @@ func (e *encoder) special(start int, members []member) bool {
 			e.typed(m, members)
 		case "mimeType":
 			// Blobs were once {cid, mimeType}.
-			e.odd = e.odd || len(members) == 2 && slices.ContainsFunc(members, func(o member) bool { return o.key == "cid" })
+			e.odd = e.odd || len(members) == 2 && slices.ContainsFunc(members, func(o member) bool { return string(e.key(o)) == "cid" })
 		}
 	}
 	return false
@@ -280,7 +305,7 @@ func (e *encoder) typed(m member, members []member) {
 	default:
 		for _, o := range members {
 			first := e.out[o.value] & 0xe0
-			switch o.key {
+			switch string(e.key(o)) {
 			case memberType:
 			case "ref":
 				e.odd = e.odd || first != majorTag
@@ -302,7 +327,7 @@ func (e *encoder) replace(start int, m member) bool {
 		e.odd = true
 		return false
 	}
-	if m.key == memberLink {
+	if string(e.key(m)) == memberLink {
 		c, err := parseCID(string(s))
 		if err != nil || c.String() != string(s) {
 			e.lost = true
