@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
@@ -22,7 +23,7 @@ const (
 
 func listZoo() []Behaviour {
 	return []Behaviour{
-		RepeatedCursor(), EndlessPages(), EmptyPages(), EmptyFirstPage(), ShuffledPages(), DuplicateRecords(), MoreThanTheLimit(),
+		RepeatedCursor(), EndlessPages(), EmptyPages(), EmptyFirstPage(), ShortPages(4, 0), ShuffledPages(), DuplicateRecords(), MoreThanTheLimit(),
 		ForeignRepo(), ForeignCollection(), InvalidRecordKey(), WrongCID(), DeepRecord(), OversizedRecord(),
 		DuplicateMember(), InvalidUTF8(), TruncatedJSON(), HTMLListing(), PlainListing(), GzipBomb(), EndlessBody(), DrippingBody(), CutListing(),
 	}
@@ -130,6 +131,37 @@ func EmptyFirstPage() Behaviour {
 			l.Records, l.Cursor = nil, "zzzzzzzzzzzzz"
 		}
 	})}
+}
+
+// ShortPages gives no more than so many records at once, whatever is asked for,
+// from the repo on that is asked for after so many others: a page that is not full
+// is not the last one then.
+func ShortPages(most, after int) Behaviour {
+	var mu sync.Mutex
+	met := map[string]int{} // the repos, in the order in which they were asked for
+	shorten := onPages(func(_ *World, _ Request, l *listedPage) {
+		if len(l.Records) <= most {
+			return
+		}
+		var last struct{ URI string }
+		if json.Unmarshal(l.Records[most-1], &last) == nil {
+			l.Records, l.Cursor = l.Records[:most], last.URI[strings.LastIndexByte(last.URI, '/')+1:]
+		}
+	})
+	return Behaviour{Name: "short pages", fault: func(w *World, r Request) Fault {
+		if r.Method != methodListRecords {
+			return Fault{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if _, ok := met[r.DID]; !ok {
+			met[r.DID] = len(met)
+		}
+		if met[r.DID] < after {
+			return Fault{}
+		}
+		return shorten(w, r)
+	}}
 }
 
 // ShuffledPages lists every page the wrong way round.

@@ -261,6 +261,24 @@ func TestHostileListingsAreWhatTheySay(t *testing.T) {
 	if p := must(sandbox.EmptyFirstPage(), first.Cursor); len(first.Records) != 0 || p.Records[0].URI != sound.Records[0].URI {
 		t.Error("empty first page")
 	}
+	short, named := sandbox.ShortPages(50, 0), map[string]bool{}
+	cursor = ""
+	for _, want := range []int{50, 50, 30, 0} {
+		p := must(short, cursor)
+		if len(p.Records) != want {
+			t.Errorf("short pages: %d records instead of %d", len(p.Records), want)
+		}
+		for _, rec := range p.Records {
+			named[rec.URI] = true
+		}
+		cursor = p.Cursor
+	}
+	if len(named) != 130 || cursor != "" {
+		t.Errorf("short pages: %d records, then %q", len(named), cursor)
+	}
+	if p := must(sandbox.ShortPages(50, 1), ""); len(p.Records) != 100 {
+		t.Errorf("short pages from the second repo on: %d records of the first", len(p.Records))
+	}
 	if p := must(sandbox.ShuffledPages(), ""); p.Records[0].URI != sound.Records[99].URI {
 		t.Error("shuffled pages")
 	}
