@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
@@ -245,20 +246,6 @@ func (c *checker) jobs(ctx context.Context) error {
 	return err
 }
 
-// count adds a repo to what its host is counted to have.
-func (h *HostWork) count(r WorkRepo) {
-	h.Total++
-	switch {
-	case r.State != RepoSettled:
-	case r.Class == ClassFailed:
-		h.Failed++
-		h.Records += r.Tally.Records
-	default:
-		h.Completed++
-		h.Records += r.Tally.Records
-	}
-}
-
 // job checks a job's counters against its work rows, and these against its queue.
 func (c *checker) job(j Job) {
 	w, err := workOf(c.tx, j.Seq)
@@ -270,38 +257,29 @@ func (c *checker) job(j Job) {
 		return
 	}
 	var sum Job
-	sum.Reasons = map[string]int64{}
-	owed := int64(0)
-	hosts := map[string]HostWork{}
+	owed, hosts := int64(0), map[string]HostWork{}
 	err = w.repos.ForEach(func(did, row []byte) error {
 		r, err := workRepos.decode(row)
 		if err != nil {
 			return fmt.Errorf("repo %s: %w", did, err)
 		}
 		sum.TotalRepos++
+		sum.count(r, 1)
 		if r.Host != "" {
 			h := hosts[r.Host]
-			h.count(r)
+			h.count(r, 1)
 			hosts[r.Host] = h
 		}
-		if r.State != RepoSettled {
-			owed++
-			if r.Host == "" {
-				sum.Unresolved++
-			}
-			if w.owed.Get(owedKey(r.Host, syntax.DID(did))) == nil {
-				c.found("job %s: %s is %s, but not in the queue of %q", j.ID, did, r.State, r.Host)
-			}
+		if r.State == RepoSettled {
 			return nil
 		}
-		sum.Processed++
-		sum.Tally.add(r.Tally)
-		sum.Reasons[r.Reason]++
-		switch r.Class {
-		case ClassFailed:
-			sum.Failed++
-		case ClassUnavailable:
-			sum.Unavailable++
+		owed++
+		if r.Host == "" {
+			sum.Unresolved++
+		}
+		o, err := owedRows.get(w.owed, owedKey(r.Host, syntax.DID(did)))
+		if err != nil || o.Again != (r.Class != "") || r.Assumed {
+			c.found("job %s: %s is %s, but not in the queue of %q as that: %+v, %w", j.ID, did, r.State, r.Host, o, err)
 		}
 		return nil
 	})
@@ -314,7 +292,7 @@ func (c *checker) job(j Job) {
 		if err != nil {
 			return fmt.Errorf("host %s: %w", k, err)
 		}
-		h.Behaviour = Behaviour{}
+		h.Ends, h.LongestEnd, h.Behaviour = 0, 0, Behaviour{}
 		if want := hosts[string(k)]; h != want {
 			c.found("job %s: host %s: %+v, its repos add up to %+v", j.ID, k, h, want)
 		}
@@ -332,12 +310,13 @@ func (c *checker) job(j Job) {
 		c.found("job %s: %d repos in queues, %d owed", j.ID, got, owed)
 	}
 	if sum.TotalRepos != j.TotalRepos || sum.Processed != j.Processed || sum.Unresolved != j.Unresolved ||
-		sum.Failed != j.Failed || sum.Unavailable != j.Unavailable || sum.Tally != j.Tally {
+		sum.Failed != j.Failed || sum.Unavailable != j.Unavailable || sum.Tally != j.Tally || sum.Reopened != j.Reopened {
 		c.found("job %s: counters %+v, its repos add up to %+v", j.ID, j, sum)
 	}
-	for reason, n := range j.Reasons {
-		if sum.Reasons[reason] != n {
-			c.found("job %s: %d repos %s, found %d", j.ID, n, reason, sum.Reasons[reason])
-		}
+	if !maps.Equal(sum.Reasons, j.Reasons) {
+		c.found("job %s: repos by reason are %v, found %v", j.ID, j.Reasons, sum.Reasons)
+	}
+	if (j.Status == StatusCompleted || j.Status == StatusFailed) && !j.Done() {
+		c.found("job %s is %s, but owes work: %+v", j.ID, j.Status, j)
 	}
 }

@@ -18,8 +18,9 @@
 //	work/<job>/cursor      listing               relay cursor, saved with its page
 //	work/<job>/repos       DID                   found, owed at a host, or settled (class, reason, tally)
 //	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position
-//	work/<job>/hosts       host                  what is known of the host: probes that failed, last error
+//	work/<job>/hosts       host                  what was found at the host, and how it behaves: short pages, failed probes
 //	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
+//	distrusted             host                  since when its short pages are known not to be the end of its listings
 //	keys                   sha-256 of the key    an API key: name, permissions, times
 //	collections            nsid                  a tracked collection
 //	denylist               DID or host           never read, stored or served

@@ -103,6 +103,7 @@ type Job struct {
 	Processed   int64 `json:"processed"`
 	Failed      int64 `json:"failed"`
 	Unavailable int64 `json:"unavailable"`
+	Reopened    int64 `json:"reopened,omitempty"` // processed, and to be read anew: Reopen
 	Tally       Tally `json:"tally"`
 
 	Reasons map[string]int64 `json:"reasons,omitempty"` // settled repos by reason
@@ -131,12 +132,27 @@ func (t *Tally) note(what removal) {
 	}
 }
 
-func (t *Tally) add(o Tally) {
-	t.Records += o.Records
-	t.Created += o.Created
-	t.Updated += o.Updated
-	t.Deleted += o.Deleted
-	t.Rejected += o.Rejected
+func (t *Tally) add(o Tally) { t.count(o, 1) }
+
+// count adds n times o.
+func (t *Tally) count(o Tally, n int64) {
+	t.Records += n * o.Records
+	t.Created += n * o.Created
+	t.Updated += n * o.Updated
+	t.Deleted += n * o.Deleted
+	t.Rejected += n * o.Rejected
+}
+
+// after is the tally of a repo that was counted before and was read anew. Records
+// are not counted twice, nor does any count go back.
+func (t Tally) after(before Tally) Tally {
+	return Tally{
+		Records:  max(t.Records, before.Records),
+		Created:  t.Created + before.Created,
+		Updated:  t.Updated + before.Updated,
+		Deleted:  t.Deleted + before.Deleted,
+		Rejected: max(t.Rejected, before.Rejected),
+	}
 }
 
 var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend}
@@ -152,6 +168,30 @@ func (j *Job) move(to Status, now time.Time) error {
 		j.CompletedAt = now
 	}
 	return nil
+}
+
+// count adds n times a repo, if it is one that counts as settled.
+func (j *Job) count(r WorkRepo, n int64) {
+	if r.Class == "" {
+		return
+	}
+	j.Processed += n
+	j.Tally.count(r.Tally, n)
+	switch r.Class {
+	case ClassFailed:
+		j.Failed += n
+	case ClassUnavailable:
+		j.Unavailable += n
+	}
+	if r.State == RepoOwed {
+		j.Reopened += n
+	}
+	if j.Reasons == nil {
+		j.Reasons = map[string]int64{}
+	}
+	if j.Reasons[r.Reason] += n; j.Reasons[r.Reason] == 0 {
+		delete(j.Reasons, r.Reason)
+	}
 }
 
 // advance moves the stage forward, never back.
@@ -174,8 +214,8 @@ func (j *Job) work() {
 	}
 }
 
-// Done tells whether nothing is owed any more.
-func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos }
+// Done tells whether nothing is owed any more. There may be repos to reopen.
+func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 }
 
 // CreateJob stores a new running job.
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
@@ -289,15 +329,25 @@ func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
 // FinishJob gives the job its final status: cancelled when it was asked to stop,
 // failed when discovery could not end, completed otherwise. summary is the error
 // that a completed job shows when not every repo could be read. Nothing is
-// changed while the job still owes work, unless it is to stop.
+// changed while the job still owes work, or has repos to reopen, unless it is to
+// stop.
 func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) string) (Job, error) {
 	return s.changeJob(ctx, "finish job", seq, func(g *group, j *Job) error {
-		switch {
-		case j.Status == StatusCancelling:
+		if j.Status == StatusCancelling {
 			j.Error = "cancelled by request"
 			return j.move(StatusCancelled, g.now)
-		case j.Status.Final() || !j.Done():
+		}
+		if j.Status.Final() || !j.Done() {
 			return nil
+		}
+		w, err := g.workOf(seq)
+		if err != nil {
+			return err
+		}
+		doubted, err := w.doubted(g.tx)
+		switch {
+		case err != nil || len(doubted) > 0:
+			return err
 		case j.DiscoveryError != "":
 			j.Error = j.DiscoveryError
 			return j.move(StatusFailed, g.now)

@@ -24,6 +24,7 @@ type JobRepo struct {
 	NextAttempt time.Time // of one that is owed; zero: as soon as may be
 	Records     int64
 	Rev         syntax.TID
+	Assumed     bool // a short page was taken for the end of a listing
 }
 
 // jobReposScan bounds the rows that one call of JobRepos looks at.
@@ -71,7 +72,7 @@ func (w *workBuckets) jobRepo(did syntax.DID, row []byte) (JobRepo, error) {
 	}
 	j := JobRepo{
 		DID: did, Host: r.Host, State: r.State, Class: r.Class, Reason: r.Reason, Detail: r.Detail,
-		Attempts: r.Attempts, Records: r.Tally.Records, Rev: r.Rev,
+		Attempts: r.Attempts, Records: r.Tally.Records, Rev: r.Rev, Assumed: r.Assumed,
 	}
 	if r.State == RepoSettled {
 		return j, nil

@@ -100,6 +100,7 @@ func (g *group) pruneWork(left *int) error {
 		}
 		if *left > 0 {
 			*left = 0 // the cursor does not survive the deletion: go on in the next step
+			delete(g.work, j.Seq)
 			return work.DeleteBucket(bytes.Clone(k))
 		}
 	}

@@ -21,9 +21,10 @@ const retryListing = "\x00retry"
 const retryStep = 5_000
 
 // RetryJob stores a new job that carries a final one on: its listings go on where
-// they were left, and its repos that were not settled, or given up, are read. It
-// fails with ErrMove if the job is not final, and with ErrNothingLeft if it has
-// left nothing undone or is too long ago.
+// they were left, and its repos are read that were not settled, were given up, or
+// had their end assumed at a host that is not trusted any more. It fails with
+// ErrMove if the job is not final, and with ErrNothingLeft if it has left nothing
+// undone or is too long ago.
 func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 	var job Job
 	err := s.do(ctx, "retry job", func(g *group) error {
@@ -32,20 +33,27 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 			return refuse(fmt.Errorf("job %s: %w", old, ErrNotFound))
 		}
 		was, err := g.job(binary.BigEndian.Uint64(seq))
-		switch {
-		case err != nil:
-			return err
-		case !was.Status.Final():
-			return refuse(fmt.Errorf("job %s is %s: %w", old, was.Status, ErrMove))
-		case was.Done() && was.DiscoveryError == "" && was.Failed == 0:
-			return refuse(fmt.Errorf("job %s has read every repo: %w", old, ErrNothingLeft))
-		}
-		from, err := workOf(g.tx, was.Seq)
-		if errors.Is(err, ErrNotFound) {
-			return refuse(fmt.Errorf("job %s is too long ago, its repos are forgotten: %w", old, ErrNothingLeft))
-		}
 		if err != nil {
 			return err
+		}
+		if !was.Status.Final() {
+			return refuse(fmt.Errorf("job %s is %s: %w", old, was.Status, ErrMove))
+		}
+		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0
+		from, err := g.workOf(was.Seq)
+		forgotten := errors.Is(err, ErrNotFound)
+		if err == nil && !left {
+			var doubted []string
+			doubted, err = from.doubted(g.tx)
+			left = len(doubted) > 0
+		}
+		switch {
+		case err != nil && !forgotten:
+			return err
+		case !left:
+			return refuse(fmt.Errorf("job %s has read every repo: %w", old, ErrNothingLeft))
+		case forgotten:
+			return refuse(fmt.Errorf("job %s is too long ago, its repos are forgotten: %w", old, ErrNothingLeft))
 		}
 		job = Job{ID: id, Request: was.Request, Targets: was.Targets, RetryOf: was.Seq}
 		to, err := g.create(&job)
@@ -83,7 +91,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		if done = at.Done || j.RetryOf == 0; done {
 			return nil
 		}
-		from, err := workOf(g.tx, j.RetryOf)
+		from, err := g.workOf(j.RetryOf)
 		if errors.Is(err, ErrNotFound) {
 			return refuse(fmt.Errorf("the repos of the job to retry are forgotten: %w", ErrNothingLeft))
 		}
@@ -98,7 +106,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 			if err != nil {
 				return fmt.Errorf("repo %s: %w", k, err)
 			}
-			if r.State != RepoSettled || r.Class == ClassFailed {
+			if r.State != RepoSettled || r.Class == ClassFailed || r.Assumed && distrusted.bucket(g.tx).Get([]byte(r.Host)) != nil {
 				dids = append(dids, syntax.DID(k))
 			}
 			looked++

@@ -51,7 +51,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
@@ -64,6 +64,12 @@ func createSchema(tx *bbolt.Tx) error {
 	}
 	meta := tx.Bucket([]byte(metaBucket))
 	return errors.Join(putMeta(meta, metaNextRID, 1), putMeta(meta, metaNextSeq, 1))
+}
+
+// addDistrusted makes the bucket of hosts whose short pages are not trusted.
+func addDistrusted(tx *bbolt.Tx) error {
+	_, err := tx.CreateBucketIfNotExists([]byte(distrusted.name))
+	return err
 }
 
 // ErrOlder says that the file must be opened for writing once, to be brought to

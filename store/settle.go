@@ -93,7 +93,7 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 			return err
 		}
 		// The repo gets on: what went wrong before does not count any more.
-		o = Owed{DID: did, Host: o.Host, Moved: o.Moved, Position: &at}
+		o = Owed{DID: did, Host: o.Host, Moved: o.Moved, Again: o.Again, Position: &at}
 		return w.putOwed(o)
 	}})
 }
@@ -130,6 +130,7 @@ type Settlement struct {
 	Attempts int
 	Complete []syntax.NSID // collections that were listed from end to end
 	Floor    syntax.TID    // the probe before the first page: the floor of the complete ones
+	Short    ShortPages    // what was learnt of the host by the way
 	Account  string        // the host's word on the account; empty: not known
 	Purge    bool          // the account is gone for good: nothing of it stays
 
@@ -156,7 +157,8 @@ const (
 // Settle puts a repo into its class for good, in one transaction with its
 // records, its counts and the job's counters. done is told the outcome after the
 // commit, and must not wait for anything: ErrStale when the repo was no longer
-// owed there, ErrRevWentBack when the index holds something newer.
+// owed there, ErrRevWentBack when the index holds something newer, ErrNotTheEnd
+// when an end was assumed that must not be.
 func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(error)) error {
 	return s.submit(ctx, change{op: "settle " + t.DID.String(), bytes: t.Reading.bytes(), done: done, apply: func(g *group) error {
 		j, w, err := g.open(seq)
@@ -184,6 +186,9 @@ func (t Settlement) denied() Settlement {
 }
 
 func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
+	if err := g.ends(t); err != nil {
+		return err
+	}
 	repo, err := g.repo(t.DID)
 	if err != nil {
 		return err
@@ -268,35 +273,23 @@ func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, tally Tally,
 	}
 	if o.Host == "" {
 		j.Unresolved--
-	} else {
-		h, err := g.host(j.Seq, o.Host)
-		if err != nil {
-			return err
-		}
-		h.Records += tally.Records
-		if v.Class == ClassFailed {
-			h.Failed++
-		} else {
-			h.Completed++
-		}
 	}
-	j.Processed++
-	j.Tally.add(tally)
-	switch v.Class {
-	case ClassFailed:
-		j.Failed++
-	case ClassUnavailable:
-		j.Unavailable++
+	was, err := w.row(o)
+	if err != nil {
+		return err
 	}
-	if j.Reasons == nil {
-		j.Reasons = map[string]int64{}
+	if was.Class == ClassFailed {
+		v = Verdict{Class: was.Class, Reason: was.Reason, Detail: was.Detail} // the number of these never goes back
 	}
-	j.Reasons[v.Reason]++
-	j.work()
-	return workRepos.put(w.repos, []byte(t.DID), WorkRepo{
+	now := WorkRepo{
 		State: RepoSettled, Host: o.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
-		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: tally,
-	})
+		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: tally.after(was.Tally), Assumed: len(t.Short.Assumed) > 0,
+	}
+	if err := errors.Join(g.tally(j, was, -1), g.tally(j, now, 1), g.learn(j, t)); err != nil {
+		return err
+	}
+	j.work()
+	return workRepos.put(w.repos, []byte(t.DID), now)
 }
 
 // SettleHost gives up all repos that a job still owes at a host, in bounded

@@ -26,6 +26,7 @@ type Owed struct {
 	Reason    string     `json:"reason,omitempty"`    // of the last failure
 	Detail    string     `json:"detail,omitempty"`    // the same in words
 	Moved     bool       `json:"moved,omitempty"`     // it was found at another host once
+	Again     bool       `json:"again,omitempty"`     // it was settled, is counted as that, and is to be read anew
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
 	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
 }
@@ -39,6 +40,7 @@ type Position struct {
 	Pages   int                      `json:"pages,omitempty"`
 	Bytes   int64                    `json:"bytes,omitempty"`
 	Read    map[syntax.NSID]ReadUpTo `json:"read"`              // by collection
+	More    bool                     `json:"more,omitempty"`    // a short page of this pass had more behind it
 	Tally   Tally                    `json:"tally,omitzero"`    // of this pass so far
 	Guarded bool                     `json:"guarded,omitempty"` // the index kept something newer
 }
@@ -48,6 +50,7 @@ type ReadUpTo struct {
 	Cursor  string           `json:"cursor,omitempty"`
 	Below   syntax.RecordKey `json:"below,omitempty"`   // the last key listed: the rest sorts below it
 	Done    bool             `json:"done,omitempty"`    // to its end
+	Assumed bool             `json:"assumed,omitempty"` // that is, to a short page that was taken for it
 	Partial bool             `json:"partial,omitempty"` // with entries that may stand for any record: nothing is absent
 }
 
@@ -58,11 +61,12 @@ type RepoState string
 const (
 	RepoFound   RepoState = "found"   // its host is not known yet
 	RepoOwed    RepoState = "owed"    // in the queue of its host
-	RepoSettled RepoState = "settled" // in its class, for good
+	RepoSettled RepoState = "settled" // in its class
 )
 
 // WorkRepo is a discovered repo of a job. The row stays where it is until the
-// job is forgotten.
+// job is forgotten. One that is owed and has a class was settled, is counted as
+// that, and is to be read anew (Reopen).
 type WorkRepo struct {
 	State    RepoState  `json:"state"`
 	Host     string     `json:"host,omitempty"`
@@ -72,6 +76,7 @@ type WorkRepo struct {
 	Attempts int        `json:"attempts,omitempty"`
 	Rev      syntax.TID `json:"rev,omitzero"`
 	Tally    Tally      `json:"tally,omitzero"`
+	Assumed  bool       `json:"assumed,omitempty"` // settled with a short page taken for the end of a listing
 }
 
 // Cursor is how far a listing has been read.
@@ -88,8 +93,36 @@ type HostWork struct {
 	Completed int64 `json:"completed,omitempty"` // of these, settled as done or unavailable
 	Failed    int64 `json:"failed,omitempty"`    // of these, given up
 	Records   int64 `json:"records,omitempty"`   // of the settled ones
+	Assumed   int64 `json:"assumed,omitempty"`   // of the settled ones, with a short page taken for the end of a listing
+	Again     int64 `json:"again,omitempty"`     // counted as settled, and to be read anew
+
+	Ends       int `json:"ends,omitempty"`        // short pages that were followed and were the end
+	LongestEnd int `json:"longest_end,omitempty"` // records on the longest of these
 
 	Behaviour
+}
+
+// Left is how many repos the job still owes at the host.
+func (h HostWork) Left() int64 { return h.Total - h.Completed - h.Failed + h.Again }
+
+// count adds n times a repo.
+func (h *HostWork) count(r WorkRepo, n int64) {
+	h.Total += n
+	h.Records += n * r.Tally.Records
+	switch r.Class {
+	case "":
+		return
+	case ClassFailed:
+		h.Failed += n
+	default:
+		h.Completed += n
+	}
+	if r.State == RepoOwed {
+		h.Again += n
+	}
+	if r.Assumed {
+		h.Assumed += n
+	}
 }
 
 // Behaviour is how a host has behaved towards a job.
@@ -142,14 +175,20 @@ func (g *group) open(seq uint64) (*Job, *workBuckets, error) {
 	if j.Status.Final() {
 		return nil, nil, refuse(fmt.Errorf("job %s is %s: %w", j.ID, j.Status, ErrStale))
 	}
-	w := g.work[seq]
-	if w == nil {
-		if w, err = workOf(g.tx, seq); err != nil {
-			return nil, nil, err
-		}
+	w, err := g.workOf(seq)
+	return j, w, err
+}
+
+// workOf returns the work of a job, with what the group has changed in it.
+func (g *group) workOf(seq uint64) (*workBuckets, error) {
+	if w := g.work[seq]; w != nil {
+		return w, nil
+	}
+	w, err := workOf(g.tx, seq)
+	if err == nil {
 		g.work[seq] = w
 	}
-	return j, w, nil
+	return w, err
 }
 
 // owed returns the queue row of a repo at the host where the caller found it.
@@ -338,22 +377,44 @@ func (g *group) rehost(seq uint64, did syntax.DID, from, to string) error {
 	if from == "" {
 		j.Unresolved--
 		j.work()
-	} else {
-		h, err := g.host(seq, from)
-		if err != nil {
-			return err
-		}
-		h.Total--
 	}
-	h, err := g.host(seq, to)
+	row, err := w.row(o)
 	if err != nil {
 		return err
 	}
-	h.Total++
-	if err := w.putOwed(Owed{DID: did, Host: to, Moved: from != "" || o.Moved}); err != nil {
+	if err := g.tally(j, row, -1); err != nil {
 		return err
 	}
-	return workRepos.put(w.repos, []byte(did), WorkRepo{State: RepoOwed, Host: to})
+	row.State, row.Host = RepoOwed, to
+	return errors.Join(
+		g.tally(j, row, 1),
+		w.putOwed(Owed{DID: did, Host: to, Moved: from != "" || o.Moved, Again: o.Again}),
+		workRepos.put(w.repos, []byte(did), row))
+}
+
+// row is the row of a repo that is owed.
+func (w *workBuckets) row(o Owed) (WorkRepo, error) {
+	switch {
+	case o.Again:
+		return workRepos.get(w.repos, []byte(o.DID))
+	case o.Host == "":
+		return WorkRepo{State: RepoFound}, nil
+	default:
+		return WorkRepo{State: RepoOwed, Host: o.Host}, nil
+	}
+}
+
+// tally adds n times a repo to the counters of its job and of its host.
+func (g *group) tally(j *Job, r WorkRepo, n int64) error {
+	j.count(r, n)
+	if r.Host == "" {
+		return nil
+	}
+	h, err := g.host(j.Seq, r.Host)
+	if err == nil {
+		h.count(r, n)
+	}
+	return err
 }
 
 // Postpone notes a failed attempt at a repo and when the next may be made. done
@@ -369,7 +430,7 @@ func (s *Store) Postpone(ctx context.Context, seq uint64, o Owed, done func(erro
 			return err
 		}
 		// How far it was read is Save's to say.
-		o.Moved, o.Position, o.Carry = stored.Moved, stored.Position, stored.Carry
+		o.Moved, o.Again, o.Position, o.Carry = stored.Moved, stored.Again, stored.Position, stored.Carry
 		return w.putOwed(o)
 	}})
 }
@@ -395,8 +456,8 @@ func (g *group) host(seq uint64, host string) (*HostWork, error) {
 	if h := w.changed[host]; h != nil {
 		return h, nil
 	}
-	h, err := hostRows.get(w.hosts, []byte(host))
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	h, err := w.host(host)
+	if err != nil {
 		return nil, err
 	}
 	if w.changed == nil {
@@ -406,16 +467,24 @@ func (g *group) host(seq uint64, host string) (*HostWork, error) {
 	return &h, nil
 }
 
+// host is what the job knows of a host.
+func (w *workBuckets) host(host string) (HostWork, error) {
+	if h := w.changed[host]; h != nil {
+		return *h, nil
+	}
+	h, err := hostRows.get(w.hosts, []byte(host))
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return h, err
+}
+
 // Host returns what the job knows of a host.
 func (s *Store) Host(ctx context.Context, seq uint64, host string) (h HostWork, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		w, err := workOf(tx, seq)
-		if err != nil {
-			return err
-		}
-		h, err = hostRows.get(w.hosts, []byte(host))
-		if errors.Is(err, ErrNotFound) {
-			return nil
+		if err == nil {
+			h, err = w.host(host)
 		}
 		return err
 	})
