@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -52,6 +53,8 @@ type Backfill struct {
 	hosts    *semaphore.Weighted
 	claims   *claims
 	buffered atomic.Int64 // bytes of records that are read and not committed
+
+	check func(syntax.DID) bool // checkNow, or a test's choice
 
 	wake chan struct{} // a job was created, asked to stop, or has ended
 
@@ -98,6 +101,7 @@ func New(cfg Config) (*Backfill, error) {
 		cfg:     cfg,
 		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
 		claims:  newClaims(),
+		check:   checkNow,
 		wake:    make(chan struct{}, 1),
 		workers: map[uuid.UUID]*worker{},
 	}, err
@@ -266,6 +270,9 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 	job, err := b.cfg.Store.FinishJob(ctx, w.seq, summary)
 	if err != nil {
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
+	}
+	if !job.Status.Final() {
+		return nil // another job has found out meanwhile that repos are to be reopened: the next worker does
 	}
 	b.cfg.Log.InfoContext(ctx, "job ended", "job", job.ID, "status", job.Status, "repos", job.TotalRepos,
 		"failed", job.Failed, "unavailable", job.Unavailable, "records", job.Tally.Records,

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"appview/backfill"
 	"appview/network"
 	"appview/sandbox"
@@ -43,16 +45,29 @@ func TestJobSurvivesACrashAroundEveryCommit(t *testing.T) {
 				if mode == "listed" {
 					listOnly(world, nil)
 				}
-				sweepCrashes(t, world, when)
+				sweep{world: world}.crash(t, when)
 			})
 		}
 	}
 }
 
-func sweepCrashes(t *testing.T, world *sandbox.World, when string) {
+// sweep is a job that is to survive crashes.
+type sweep struct {
+	world   *sandbox.World
+	request store.Request
+	begin   func()                // before each
+	check   func(syntax.DID) bool // which short pages are followed all the same; nil: as always
+}
+
+// crash runs the job once for every commit that it makes.
+func (w sweep) crash(t *testing.T, when string) {
 	t.Helper()
-	want := crashRun(t, world, filepath.Join(t.TempDir(), "appview.db"), store.Hooks{})
-	if want.Status != store.StatusCompleted || want.Tally.Records < 1000 {
+	if w.begin == nil {
+		w.begin = func() {}
+	}
+	w.begin()
+	want := w.run(t, filepath.Join(t.TempDir(), "appview.db"), store.Hooks{})
+	if want.Status != store.StatusCompleted || want.Tally.Records < 100 {
 		t.Fatalf("undisturbed job: %+v", want)
 	}
 	for n := int64(1); ; n++ {
@@ -67,19 +82,20 @@ func sweepCrashes(t *testing.T, world *sandbox.World, when string) {
 		if when == "after" {
 			hooks = store.Hooks{AfterCommit: hook}
 		}
-		crashRun(t, world, path, hooks)
+		w.begin()
+		w.run(t, path, hooks)
 		if seen.Load() < n {
 			if n < 8 {
 				t.Fatalf("only %d commits were hit: the sweep tests next to nothing", n-1)
 			}
 			return
 		}
-		got := crashRun(t, world, path, store.Hooks{})
+		got := w.run(t, path, store.Hooks{})
 		if got.Status != store.StatusCompleted {
 			t.Fatalf("crash %s commit %d: job is %s: %s", when, n, got.Status, got.Error)
 		}
 		wantCounters(t, got, want)
-		r := &rig{t: t, world: world, store: storetest.OpenPath(t, path)}
+		r := &rig{t: t, world: w.world, store: storetest.OpenPath(t, path)}
 		r.wantTruth("")
 		if t.Failed() {
 			t.Fatalf("after a crash %s commit %d", when, n)
@@ -87,9 +103,9 @@ func sweepCrashes(t *testing.T, world *sandbox.World, when string) {
 	}
 }
 
-// crashRun opens the store at path, creates the job if there is none, and works
-// until the job is done or the store has failed.
-func crashRun(t *testing.T, world *sandbox.World, path string, hooks store.Hooks) store.Job {
+// run opens the store at path, creates the job if there is none, and works until
+// the job is done or the store has failed.
+func (w sweep) run(t *testing.T, path string, hooks store.Hooks) store.Job {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	s, err := store.Open(store.Config{Path: path, FlushEvery: 5 * time.Millisecond, Hooks: hooks, Log: quiet})
@@ -101,11 +117,14 @@ func crashRun(t *testing.T, world *sandbox.World, path string, hooks store.Hooks
 			t.Error(err)
 		}
 	}()
-	net := newNetwork(t, world, network.Config{})
+	net := newNetwork(t, w.world, network.Config{})
 	defer net.Close()
 	b, err := backfill.New(backfill.Config{Store: s, Network: net, Retry: 20 * time.Millisecond, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.check != nil {
+		b.Check(w.check)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -114,7 +133,7 @@ func crashRun(t *testing.T, world *sandbox.World, path string, hooks store.Hooks
 		t.Fatal(err)
 	}
 	if len(jobs) == 0 {
-		job, err := b.Create(ctx, store.Request{})
+		job, err := b.Create(ctx, w.request)
 		if errors.Is(err, errCrash) {
 			return job
 		}

@@ -8,8 +8,9 @@
 // has committed. A repo goes through these states, all of them rows in the store:
 //
 //	found ──────▶ owed at a host ──────▶ settled: done, unavailable or failed
-//	  │  ▲           │  ▲    │
-//	  │  └─ retry ───┘  └────┘ retry, or at another host once
+//	  │  ▲           │  ▲    │  ▲               │
+//	  │  └─ retry ───┘  └────┘  └── reopened ───┘ its end was assumed and must not be
+//	  │                   retry, or at another host once
 //	  └─────────────────────────────────▶ settled: the DID leads nowhere
 //
 // What is durable after each commit:
@@ -18,8 +19,9 @@
 //   - a look-up: the repo in the queue of its host
 //   - a failed attempt: its number, its reason, and when the next may be made
 //   - a step of a large repo: its pages, and the position behind them
-//   - a settlement: the repo's records, what is deleted of it, its class, and the
-//     job's counters, all in one
+//   - a settlement: the repo's records, what is deleted of it, its class, the
+//     job's counters, and what it has shown of its host's short pages, all in one
+//   - a step of reopening: settled repos back in the queue, counted as settled
 //
 // Nothing says that work is going on, so nothing has to be undone after a crash:
 // the next process does what the rows still owe.
@@ -28,4 +30,9 @@
 // store's queue before the next job may ask for its rev. That, and the rule that
 // nothing older than a floor is written, is why two jobs over the same repo end
 // with what the repo holds.
+//
+// A page that is not full is taken for the end of its listing where such pages have
+// proved to be that (shortpage.go). Repos settled on that ground are marked. When
+// one shows that a host's short pages are not the end, those that are marked there
+// are reopened, in every job that has not ended.
 package backfill

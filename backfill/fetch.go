@@ -29,8 +29,12 @@ func (w *worker) fetch(ctx context.Context) error {
 	for _, h := range hosts {
 		w.queues.ready(h)
 	}
+	notify(w.doubts) // an earlier process may have left some
 	g, ctx := errgroup.WithContext(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	g.Go(func() error { return w.reopen(ctx) })
 	g.Go(func() error {
+		defer stop()
 		for {
 			host, next, idle := w.queues.take(w.b.cfg.Now(), w.b.cfg.MaxHosts)
 			if host != "" {
@@ -38,8 +42,7 @@ func (w *worker) fetch(ctx context.Context) error {
 				continue
 			}
 			if idle && w.listed.Load() {
-				job, err := w.b.cfg.Store.Job(ctx, w.id)
-				if err != nil || job.Done() {
+				if done, err := w.done(ctx); done || err != nil {
 					return err
 				}
 			}
@@ -56,6 +59,19 @@ func (w *worker) fetch(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// done tells whether the job owes nothing any more.
+func (w *worker) done(ctx context.Context) (bool, error) {
+	job, err := w.b.cfg.Store.Job(ctx, w.id)
+	if err != nil || !job.Done() {
+		return false, err
+	}
+	doubted, err := w.b.cfg.Store.Doubted(ctx, w.seq)
+	if len(doubted) > 0 {
+		notify(w.doubts)
+	}
+	return len(doubted) == 0, err
 }
 
 // sweep reads the repos of one host that are due. Jobs that name their DIDs do

@@ -40,6 +40,7 @@ type options struct {
 	store   store.Config
 	network network.Config
 	config  backfill.Config
+	check   func(syntax.DID) bool // which short pages are followed all the same; nil: as always
 }
 
 func newRig(tb testing.TB, world sandbox.Config) *rig {
@@ -71,6 +72,9 @@ func (r *rig) run(o options) {
 	}
 	if err := b.Recover(r.t.Context()); err != nil {
 		r.t.Fatal(err)
+	}
+	if o.check != nil {
+		b.Check(o.check)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	ended := make(chan struct{})

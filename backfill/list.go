@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	// fullPage is a page that may have had more behind it when it was read.
-	fullPage = 100
 	// maxEmptyPages is how many pages without a record may follow each other in
 	// a listing that still gives new cursors.
 	maxEmptyPages = 3
@@ -100,6 +98,7 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	from := r.at.Read[c]
 	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
 	empty := 0
+	short := 0 // records on the last page that has any, if it was not full
 	for cursor, first := from.Cursor, true; ; first = false {
 		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
 		if err != nil {
@@ -111,13 +110,22 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		if err := r.count(s.add(page.Records)); err != nil {
 			return err
 		}
-		r.full = r.full || len(page.Records) >= fullPage
+		r.full = r.full || len(page.Records) >= page.Limit
 		if empty++; len(page.Records) > 0 {
 			empty = 0
+			if short > 0 {
+				if err := r.goesOn(ctx); err != nil {
+					return err
+				}
+			}
+			short = 0
 		}
 		switch {
 		case page.Cursor == "", page.Cursor == cursor && empty > 0:
-			return r.end(&s)
+			if short > 0 {
+				r.ends = append(r.ends, short)
+			}
+			return r.end(&s, false)
 		case page.Cursor == cursor:
 			return r.broken("the cursor %.100q came twice", cursor)
 		case !utf8.ValidString(page.Cursor):
@@ -126,6 +134,14 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 			return r.broken("%d pages of %s in a row are empty, and there is always another cursor", empty, c)
 		}
 		cursor = page.Cursor
+		if n := len(page.Records); n > 0 && n < page.Limit {
+			if end, err := r.isEnd(ctx, &s, n); err != nil {
+				return err
+			} else if end {
+				return r.end(&s, true)
+			}
+			short = n
+		}
 		if !r.buffered() {
 			continue
 		}
@@ -147,14 +163,19 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	}
 }
 
-// end takes a collection that was listed to its end.
-func (r *reader) end(s *stretch) error {
+// end takes a collection that was listed to its end, or to a page that is taken
+// for it.
+func (r *reader) end(s *stretch, assumed bool) error {
 	if s.unordered && s.seg.Below != "" {
 		return r.broken("a long listing of %s is out of key order", s.seg.Collection)
 	}
 	s.finish()
+	at := store.ReadUpTo{Done: true, Partial: s.seg.Partial}
+	if assumed {
+		at.Assumed, at.Below, s.seg.Down = true, s.last, s.last
+	}
 	r.segments = append(r.segments, s.seg)
-	r.at.Read[s.seg.Collection] = store.ReadUpTo{Done: true, Partial: s.seg.Partial}
+	r.at.Read[s.seg.Collection] = at
 	return nil
 }
 

@@ -47,6 +47,7 @@ type reader struct {
 	listing  bool  // getRepo will not do
 	requests int   // that each saw the repo at a moment of its own, in this pass
 	full     bool
+	ends     []int // records on short pages of this pass that were followed and were the end
 }
 
 // readRepo reads one repo and hands over the result.
@@ -165,15 +166,20 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	}
 }
 
-// resume takes up a repo where it was left. One that was being read in one piece
-// is read anew: what of it is in the index already does not change.
+// resume takes up a repo where it was left. One that was being read in one piece,
+// or that had an end assumed that must not be, is read anew: what of it is in the
+// index already does not change.
 func (r *reader) resume(ctx context.Context) error {
 	r.begin(store.Position{First: r.rev})
 	if r.o.Position == nil {
 		return nil
 	}
 	r.steps = true
-	if r.o.Position.Whole {
+	lapsed, err := r.lapsed(ctx, *r.o.Position)
+	if err != nil {
+		return err
+	}
+	if r.o.Position.Whole || lapsed {
 		r.at.Pass = r.o.Position.Pass
 		if err := r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at); err != nil {
 			return err

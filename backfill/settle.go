@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"errors"
 
 	"appview/network"
 	"appview/store"
@@ -12,7 +13,7 @@ import (
 func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
 	w.settle(ctx, h, store.Settlement{
 		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
-		Complete: r.complete(), Floor: r.at.First, Account: store.AccountActive,
+		Complete: r.complete(), Floor: r.at.First, Short: r.shortPages(exact), Account: store.AccountActive,
 		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
 	}, r.listed(), r.drop)
 }
@@ -52,6 +53,9 @@ func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records
 	err := w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
 		after()
 		h.done(err)
+		if s.Short.More || errors.Is(err, store.ErrNotTheEnd) {
+			notify(w.doubts) // this job has found it out, or another
+		}
 		if err != nil {
 			return
 		}

@@ -187,8 +187,8 @@ func (p *pass) back(err error) {
 		p.gotOn.Store(true)
 	case errors.As(err, &parked):
 		p.parked = parked.Until
-	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack):
-		// Another job is reading it, or has read something newer just now.
+	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack), errors.Is(err, store.ErrNotTheEnd):
+		// Another job is reading it, or has found out something newer just now.
 		p.later(p.w.b.cfg.Now().Add(claimedPause))
 	case p.failed == nil:
 		p.failed = err

@@ -49,8 +49,9 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	if repo.Rev < r.rev {
 		return false, nil // an old copy
 	}
+	more := r.at.More && repo.Rev == r.at.First // what was listed before was listed at this rev
 	r.rev, r.source = repo.Rev, store.SourceRepo
-	r.begin(store.Position{First: repo.Rev, Pass: r.at.Pass, Whole: true})
+	r.begin(store.Position{First: repo.Rev, Pass: r.at.Pass, Whole: true, More: more})
 	list, err := r.wanted(ctx, repo.Collections())
 	if err != nil {
 		return false, err
@@ -81,7 +82,7 @@ func (r *reader) begin(at store.Position) {
 	at.Read = map[syntax.NSID]store.ReadUpTo{}
 	r.at = at
 	r.drop()
-	r.segments, r.requests, r.full = nil, 0, false
+	r.segments, r.requests, r.full, r.ends = nil, 0, false, nil
 }
 
 // take takes one collection of a whole repo, the highest record key first as in a
@@ -110,5 +111,5 @@ func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) er
 			}
 		}
 	}
-	return r.end(&s)
+	return r.end(&s, false)
 }

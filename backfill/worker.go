@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,8 +30,10 @@ type worker struct {
 	cancel context.CancelCauseFunc // ends run from outside
 
 	found  chan struct{} // there are new repos to look up, or no more will come
+	doubts chan struct{} // there may be repos to reopen
 	listed atomic.Bool   // discovery is over
 	queues queues
+	ends   sync.Map // host: how long a page may be that is taken for the end
 	rate   rate
 }
 
@@ -39,7 +42,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 		b: b, id: j.ID, seq: j.Seq, named: !j.Request.Network(), targets: j.Targets, request: j.Request, retry: j.RetryOf != 0,
 		log:   b.cfg.Log.With("job", j.ID),
 		began: b.cfg.Now(),
-		found: make(chan struct{}, 1),
+		found: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)
 	w.listed.Store(j.Discovered)

@@ -45,18 +45,18 @@ type bareWork struct {
 type bareRepo struct{ DID, Host string }
 
 // BenchmarkBackfill compares a whole job of the program, store and bookkeeping
-// included, with a bare loop: another process that makes the same requests
+// included, with a bare loop: another process that follows every listing to its end
 // (look-up, status, page, empty page for each repo) and does no more than decode
 // the pages and check the CIDs. Both are processes of their own, run in turn
 // beside the sandbox that answers them. It reports the ratios of speed and of
 // processor time, the program's peak of anonymous memory, and its requests to
-// hosts for each repo.
+// hosts for each repo, which are fewer than the loop's.
 func BenchmarkBackfill(b *testing.B) { benchBackfill(b, 0, benchWidth/4) }
 
 // BenchmarkBackfillOverASlowNetwork has hosts answer every request after 300 ms,
 // with up to 512 repos read at once: the ratio is that to the ideal, in which
-// nothing is ever waited for but the three answers for each repo. (At 50 ms the
-// two processors that the sandbox shares with it are what is waited for.)
+// nothing is ever waited for but the answers to the program's requests. (At 50 ms
+// the two processors that the sandbox shares with it are what is waited for.)
 func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
 	benchBackfill(b, 300*time.Millisecond, 128)
 }
@@ -126,7 +126,7 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	b.ReportMetric(whole.objects/n/benchRecordsPerRepo, "allocations/record")
 	b.ReportMetric(float64(requests)/n, "requests/repo")
 	if latency > 0 {
-		ideal := n * 3 * latency.Seconds() / float64(4*hosts)
+		ideal := float64(requests) * latency.Seconds() / float64(4*hosts)
 		b.ReportMetric(ideal/whole.wall.Seconds(), "of-ideal")
 	}
 	b.ReportMetric(0, "ns/op")

@@ -38,6 +38,7 @@ type Listed struct {
 type RecordsPage struct {
 	Records []Listed
 	Cursor  string
+	Limit   int // how many records were asked for
 }
 
 // ListRecords reads one page, in the host's own order: newest record key first.
@@ -55,6 +56,7 @@ func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, col
 			op: methodListRecords, host: host, target: xrpc(methodListRecords, query), limit: maxPageBody, subject: did.String(),
 		})
 		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != ReasonTooLarge {
+			page.Limit = limit
 			return page, err
 		}
 		tooLarge = err

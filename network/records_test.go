@@ -63,11 +63,11 @@ func TestListRecordsAsksForFewerWhenAPageIsTooLarge(t *testing.T) {
 			}
 			says(200, "application/json", `{"records":[]}`)(w, r)
 		})
-		_, err := page(t, newClient(t, Config{}), host)
+		p, err := page(t, newClient(t, Config{}), host)
 		if fits == 0 {
 			wantReason(t, err, ReasonTooLarge)
-		} else if err != nil {
-			t.Errorf("%d: %v", fits, err)
+		} else if err != nil || p.Limit != fits {
+			t.Errorf("%d: a page of %d, %v", fits, p.Limit, err)
 		}
 		if !slices.Equal(asked, want) {
 			t.Errorf("%d fit: asked for %v, want %v", fits, asked, want)

@@ -1,0 +1,123 @@
+package backfill
+
+import (
+	"context"
+	"math/rand/v2"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+// The reference PDS gives a cursor with every page that holds records, the last
+// one too. Following it costs one request more for nearly every repo. A page that
+// is shorter than was asked for is nearly always the last: a host whose short pages
+// have proved to be that, in this job, is believed.
+const (
+	// minEnds is how many short pages of a host are followed, and have to be the
+	// end of their listings, before one is taken for the end without a look.
+	minEnds = 32
+	// checkOneIn is of how many that could be taken for the end one is followed all
+	// the same.
+	checkOneIn = 50
+)
+
+// checkNow decides whether a page that could be taken for the end is followed.
+func checkNow(syntax.DID) bool { return rand.N(checkOneIn) == 0 }
+
+// isEnd tells whether the page just read, which is not full and has a cursor, is
+// taken for the end of its listing. A page that is longer than any that was the
+// end is not: a host may give fewer records at once than it is asked for.
+func (r *reader) isEnd(ctx context.Context, s *stretch, records int) (bool, error) {
+	if s.unordered || s.seg.Partial {
+		return false, nil // there is no telling what comes behind it
+	}
+	longest, err := r.w.longestEnd(ctx, r.o.Host, records)
+	if err != nil || records > longest || r.w.b.check(r.o.DID) {
+		return false, err
+	}
+	return r.w.b.cfg.Store.MayEnd(ctx, r.o.Host, r.o.DID, s.seg.Collection, s.last)
+}
+
+// longestEnd is how long a page of a host may be that is taken for the end; 0 if
+// none is yet. It only grows: what it was found to be is kept, and looked up again
+// when it does not do for a page of so many records.
+func (w *worker) longestEnd(ctx context.Context, host string, records int) (int, error) {
+	if known, ok := w.ends.Load(host); ok {
+		if n, _ := known.(int); n >= records {
+			return n, nil
+		}
+	}
+	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
+	if err != nil || known.Ends < minEnds {
+		return 0, err
+	}
+	w.ends.Store(host, known.LongestEnd)
+	return known.LongestEnd, nil
+}
+
+// goesOn notes that a short page was not the end of its listing, unless that is
+// known of the host.
+func (r *reader) goesOn(ctx context.Context) error {
+	known, err := r.w.b.cfg.Store.Distrusted(ctx, r.o.Host)
+	r.at.More = r.at.More || !known
+	return err
+}
+
+// lapsed tells whether an end was assumed in an earlier step that must not be.
+func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
+	for c, read := range at.Read {
+		if !read.Assumed {
+			continue
+		}
+		if may, err := r.w.b.cfg.Store.MayEnd(ctx, r.o.Host, r.o.DID, c, read.Below); err != nil || !may {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// shortPages is what was learnt of the host's short pages. Only a repo that was
+// seen at one rev shows anything: else what came behind a page may be newer.
+func (r *reader) shortPages(exact bool) (p store.ShortPages) {
+	if exact {
+		p.Ends, p.More = r.ends, r.at.More
+	}
+	for c, read := range r.at.Read {
+		if !read.Assumed {
+			continue
+		}
+		if p.Assumed == nil {
+			p.Assumed = map[syntax.NSID]syntax.RecordKey{}
+		}
+		p.Assumed[c] = read.Below
+	}
+	return p
+}
+
+// reopen puts repos back into the queues of hosts that turn out not to be trusted,
+// until ctx ends.
+func (w *worker) reopen(ctx context.Context) error {
+	for {
+		select {
+		case <-w.doubts:
+		case <-ctx.Done():
+			return nil
+		}
+		told := map[string]bool{}
+		for after, more := syntax.DID(""), true; more; more = after != "" {
+			hosts, next, err := w.b.cfg.Store.Reopen(ctx, w.seq, after)
+			if err != nil {
+				return ignoreStale(stopped(ctx, err))
+			}
+			for _, host := range hosts {
+				w.queues.ready(host)
+				if !told[host] {
+					w.log.WarnContext(ctx, "short pages have turned out not to be the end of listings, repos are read anew", "host", host)
+				}
+				told[host] = true
+			}
+			after = next
+		}
+	}
+}
