@@ -126,7 +126,7 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 	d.Waiting = known(waiting, waiting != "")
 	d.ReposPerSecond, d.RecordsPerSecond = hundredths(repos), hundredths(records)
 	if j.Discovered && waiting == "" && repos > 0 {
-		left := math.Ceil(float64(j.TotalRepos-j.Processed) / repos)
+		left := math.Ceil(float64(j.TotalRepos-j.Processed+j.Reopened) / repos)
 		d.ETASeconds = &left
 	}
 	return d, nil

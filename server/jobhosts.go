@@ -75,7 +75,7 @@ func (s *Server) listJobHosts(r *http.Request) (reply, error) {
 // hostState is how it stands with a host as far as the job is concerned.
 func (s *Server) hostState(job store.Job, h store.JobHost) (HostState, time.Time) {
 	switch {
-	case h.Completed+h.Failed >= h.Total:
+	case h.Left() <= 0:
 		return hostDone, time.Time{}
 	case job.Status.Final():
 		return hostStopped, time.Time{}

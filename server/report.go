@@ -23,11 +23,15 @@ type reportLine struct {
 	PDS      *string    `json:"pds"`
 	Class    string     `json:"class"`
 	Reason   *string    `json:"reason"` // of an unavailable, failed or pending one
-	Detail   *string    `json:"detail"` // the same in words
+	Detail   *string    `json:"detail"` // the same in words; or what an exact one rests on
 	Attempts int        `json:"attempts"`
 	Records  int64      `json:"records"`
 	Rev      *string    `json:"rev"` // at which it was read
 }
+
+// endAssumed is the detail of a repo whose last page was short and had a cursor,
+// which was not followed: on that host such pages have proved to be the last.
+const endAssumed = "a page that was not full was taken for the last"
 
 // newReportLine gives each repo one class. A repo that was read has the reason of
 // its settlement as its class: how exact the index is.
@@ -37,7 +41,7 @@ func newReportLine(r store.JobRepo) reportLine {
 		Attempts: r.Attempts, Records: r.Records, Rev: known(string(r.Rev), r.Rev != ""),
 	}
 	if r.State == store.RepoSettled && r.Class == store.ClassDone {
-		l.Class = r.Reason
+		l.Class, l.Detail = r.Reason, known(endAssumed, r.Assumed)
 		return l
 	}
 	l.Reason, l.Detail = known(r.Reason, r.Reason != ""), known(r.Detail, r.Detail != "")

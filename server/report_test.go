@@ -60,6 +60,47 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 	}
 }
 
+// TestEndThatWasAssumedIsSaid has a repo settled whose end was assumed, and to be
+// read anew when another shows that it must not be.
+func TestEndThatWasAssumedIsSaid(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	job, err := r.store.Job(t.Context(), r.create(""))
+	r.check(err)
+	exact := store.Verdict{Class: store.ClassDone, Reason: "exact"}
+	r.settleWith(job, alice, func(s *store.Settlement) {
+		s.Short.Assumed = map[syntax.NSID]syntax.RecordKey{note: "m"}
+		s.Judge = func(store.Tally, bool) store.Verdict { return exact }
+	})
+	line := func(of string) {
+		t.Helper()
+		if a := r.get(pathOf(job) + "/report"); !strings.Contains(a.body, of) {
+			t.Errorf("report %s, want %s", a.body, of)
+		}
+	}
+	line(`"class":"exact","reason":null,"detail":"a page that was not full was taken for the last",`)
+	hosts := func(want HostState) {
+		t.Helper()
+		var body hostsBody
+		r.get(pathOf(job)+"/pds-summary").decode(t, &body)
+		if len(body.Hosts) != 1 || body.Hosts[0].State != want {
+			t.Errorf("hosts: %+v, want the state %s", body, want)
+		}
+	}
+	hosts(hostDone)
+	r.settleWith(job, bob, func(s *store.Settlement) {
+		s.Short.More = true
+		s.Judge = func(store.Tally, bool) store.Verdict { return exact }
+	})
+	_, _, err = r.store.Reopen(t.Context(), job.Seq, "")
+	r.check(err)
+	line(`"class":"pending","reason":null,"detail":null,`)
+	line(`"class":"exact","reason":null,"detail":null,`)
+	hosts(HostActive)
+	r.end(job)
+	hosts(hostStopped)
+}
+
 func TestReportOfManyPagesIsCompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -278,20 +278,26 @@ func (r *rig) settle(did syntax.DID, account string, records map[syntax.NSID][]s
 // settleIn finds a repo in a job and settles it.
 func (r *rig) settleIn(job store.Job, did syntax.DID, account string, records map[syntax.NSID][]store.Listed, v store.Verdict) {
 	r.t.Helper()
+	r.settleWith(job, did, func(set *store.Settlement) {
+		set.Account = account
+		set.Judge = func(store.Tally, bool) store.Verdict { return v }
+		for c, list := range records {
+			set.Reading.Segments = append(set.Reading.Segments, store.Segment{Collection: c, Records: list})
+			set.Complete = append(set.Complete, c)
+		}
+	})
+}
+
+// settleWith has the job find a repo and settle it with what fill says.
+func (r *rig) settleWith(job store.Job, did syntax.DID, fill func(*store.Settlement)) {
+	r.t.Helper()
 	ctx := r.t.Context()
 	_, err := r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}})
 	r.check(err)
 	r.wait(func(done func(error)) error { return r.store.Rehost(ctx, job.Seq, did, "", "https://pds.test", done) })
 	r.rev = syntax.NewTID(r.rev.Time().UnixMicro()+1, 0)
-	set := store.Settlement{
-		DID: did, Account: account,
-		Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords},
-		Judge:   func(store.Tally, bool) store.Verdict { return v },
-	}
-	for c, list := range records {
-		set.Reading.Segments = append(set.Reading.Segments, store.Segment{Collection: c, Records: list})
-		set.Complete = append(set.Complete, c)
-	}
+	set := store.Settlement{DID: did, Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords}}
+	fill(&set)
 	r.wait(func(done func(error)) error { return r.store.Settle(ctx, job.Seq, set, done) })
 }
 
