@@ -91,7 +91,10 @@ func (s *Store) Denials(ctx context.Context) (list []Denial, err error) {
 // deletes it.
 func (s *Store) Deny(ctx context.Context, entry, reason string) error {
 	err := s.do(ctx, "deny "+entry, func(g *group) error {
-		return denials.put(denials.bucket(g.tx), []byte(entry), Denial{Reason: reason, AddedAt: g.now})
+		if err := denials.put(denials.bucket(g.tx), []byte(entry), Denial{Reason: reason, AddedAt: g.now}); err != nil {
+			return err
+		}
+		return g.note(ctx, Event{Action: ActDeny, Target: entry, Detail: reason})
 	})
 	if err != nil {
 		return err
@@ -108,7 +111,10 @@ func (s *Store) Allow(ctx context.Context, entry string) error {
 		if b.Get([]byte(entry)) == nil {
 			return refuse(fmt.Errorf("denial of %s: %w", entry, ErrNotFound))
 		}
-		return b.Delete([]byte(entry))
+		if err := b.Delete([]byte(entry)); err != nil {
+			return err
+		}
+		return g.note(ctx, Event{Action: ActAllow, Target: entry})
 	})
 	if err == nil {
 		s.changeDenied(func(d denied) { delete(d, entry) })

@@ -25,6 +25,7 @@
 //	collections            nsid                  a tracked collection
 //	denylist               DID or host           never read, stored or served
 //	purges                 sequence              a deletion that was asked for and is not done yet
+//	audit                  sequence              what an administrator did: who, what, to what, when
 //
 // Integers in keys are big-endian, strings are separated by a zero byte, which no
 // identifier holds. keys.go makes every key.

@@ -82,6 +82,22 @@ func (r Request) Named() []syntax.DID {
 // network.
 func (r Request) Network() bool { return r.DID == "" && len(r.DIDs) == 0 }
 
+// String says in words what the request covers.
+func (r Request) String() string {
+	what, of := "all collections", "every repo"
+	if r.Collection != "" {
+		what = r.Collection.String()
+	}
+	switch named := r.Named(); len(named) {
+	case 0:
+	case 1:
+		of = named[0].String()
+	default:
+		of = fmt.Sprintf("%d repos", len(named))
+	}
+	return what + " of " + of
+}
+
 // Job is a backfill job. Counters are those of settled repos.
 type Job struct {
 	Seq     uint64        `json:"seq"` // order of creation
@@ -222,8 +238,10 @@ func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, target
 	var job Job
 	err := s.do(ctx, "create job", func(g *group) error {
 		job = Job{ID: id, Request: req, Targets: targets}
-		_, err := g.create(&job)
-		return err
+		if _, err := g.create(&job); err != nil {
+			return err
+		}
+		return g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: req.String()})
 	})
 	if err != nil {
 		return Job{}, err
@@ -318,7 +336,7 @@ func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
 			return refuse(err)
 		}
 		job = j.clone()
-		return nil
+		return g.note(ctx, Event{Action: ActCancelJob, Target: id.String()})
 	}})
 	if err != nil {
 		return Job{}, err

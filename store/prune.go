@@ -20,8 +20,8 @@ const (
 const pruneStep = 2_000
 
 // Prune deletes a bounded step of what is kept no longer: old notes of deleted
-// records, and the work rows of jobs that ended long ago. It returns true when
-// nothing is left to delete.
+// records, the work rows of jobs that ended long ago, and old events. It returns
+// true when nothing is left to delete.
 func (s *Store) Prune(ctx context.Context) (bool, error) {
 	var done bool
 	err := s.wait(ctx, change{op: "prune", urgent: true, apply: func(g *group) error {
@@ -30,6 +30,9 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 			return err
 		}
 		if err := g.pruneWork(&left); err != nil {
+			return err
+		}
+		if err := g.pruneEvents(&left); err != nil {
 			return err
 		}
 		done = left > 0
@@ -43,10 +46,10 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 
 // drop deletes the first rows of a bucket for which old is true, no more than
 // left, and stops at the first for which it is not.
-func drop(b *bbolt.Bucket, left *int, old func(row []byte) bool) error {
+func drop(b *bbolt.Bucket, left *int, old func(k, row []byte) bool) error {
 	var keys [][]byte
 	c := b.Cursor()
-	for k, row := c.First(); k != nil && len(keys) < *left && old(row); k, row = c.Next() {
+	for k, row := c.First(); k != nil && len(keys) < *left && old(k, row); k, row = c.Next() {
 		keys = append(keys, bytes.Clone(k))
 	}
 	*left -= len(keys)
@@ -65,7 +68,7 @@ func (g *group) pruneDeletions(left *int) error {
 		if b == nil || *left == 0 {
 			continue
 		}
-		if err := drop(b, left, func(row []byte) bool {
+		if err := drop(b, left, func(_, row []byte) bool {
 			return len(row) >= deletionHead && int64(binary.BigEndian.Uint64(row)) < limit
 		}); err != nil {
 			return fmt.Errorf("prune deletions of %s: %w", name, err)
@@ -94,7 +97,7 @@ func (g *group) pruneWork(left *int) error {
 			return err
 		}
 		for _, b := range []*bbolt.Bucket{w.repos, w.owed, w.cursors, w.hosts, w.absent} {
-			if err := drop(b, left, func([]byte) bool { return true }); err != nil {
+			if err := drop(b, left, func(_, _ []byte) bool { return true }); err != nil {
 				return fmt.Errorf("prune work of job %s: %w", j.ID, err)
 			}
 		}

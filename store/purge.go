@@ -24,6 +24,7 @@ type purgeRow struct {
 	Collection syntax.NSID `json:"collection,omitzero"` // where to go on
 	After      []byte      `json:"after,omitempty"`     // record key
 	Deleted    int64       `json:"deleted"`
+	Actor      *Actor      `json:"actor,omitempty"` // whose action it is, if the audit log has it
 }
 
 var purges = table[purgeRow]{name: "purges", version: 1, fill: fillAppend}
@@ -43,7 +44,14 @@ func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64
 		if id, err = b.NextSequence(); err != nil {
 			return err
 		}
-		return purges.put(b, u64Key(id), purgeRow{Filter: filter, Seq: g.nextSeq - 1})
+		row := purgeRow{Filter: filter, Seq: g.nextSeq - 1}
+		if actor, ok := ctx.Value(actorOf{}).(Actor); ok {
+			row.Actor = &actor
+		}
+		if err := purges.put(b, u64Key(id), row); err != nil {
+			return err
+		}
+		return g.note(ctx, Event{Action: ActDeleteRecords, Target: filter.String(), Outcome: OutcomeBegun})
 	})
 	if err != nil {
 		return 0, err
@@ -72,10 +80,15 @@ func (s *Store) purge(ctx context.Context, id []byte) (int64, error) {
 				return err
 			}
 			row = p
-			if done {
-				return b.Delete(id)
+			if !done {
+				return purges.put(b, id, p)
 			}
-			return purges.put(b, id, p)
+			if err := b.Delete(id); err != nil || p.Actor == nil {
+				return err
+			}
+			return g.noteOf(*p.Actor, Event{
+				Action: ActDeleteRecords, Target: p.Filter.String(), Detail: fmt.Sprintf("%d records deleted", p.Deleted),
+			})
 		}})
 		if err != nil {
 			return 0, err

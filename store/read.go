@@ -225,6 +225,18 @@ type Filter struct {
 	DID        syntax.DID  `json:"did,omitzero"`
 }
 
+// String says in words what the filter chooses.
+func (f Filter) String() string {
+	switch {
+	case f.Collection == "":
+		return f.DID.String()
+	case f.DID == "":
+		return f.Collection.String()
+	default:
+		return f.Collection.String() + " of " + f.DID.String()
+	}
+}
+
 // Export calls f for every record of active accounts that the filter chooses, by
 // collection, repo and key, as they were at one moment: seq is the last change
 // that they contain. It holds one read transaction open until it returns: the

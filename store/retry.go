@@ -61,12 +61,15 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 			return err
 		}
 		// Only listings: each is one row for a collection.
-		return from.cursors.ForEach(func(k, row []byte) error {
+		if err := from.cursors.ForEach(func(k, row []byte) error {
 			if string(k) == retryListing {
 				return nil
 			}
 			return to.cursors.Put(k, row)
-		})
+		}); err != nil {
+			return err
+		}
+		return g.note(ctx, Event{Action: ActRetryJob, Target: id.String(), Detail: "carries on " + old.String()})
 	})
 	if err != nil {
 		return Job{}, err

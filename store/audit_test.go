@@ -1,0 +1,282 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+var admin = store.Actor{Kind: store.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
+
+// asAdmin is a context in which an administrator acts.
+func asAdmin(tb testing.TB) context.Context {
+	tb.Helper()
+	return store.WithActor(tb.Context(), admin)
+}
+
+// audit is the whole audit log as lines of text, the oldest first.
+func audit(tb testing.TB, s *store.Store) (lines []string) {
+	tb.Helper()
+	list, next, err := s.Events(tb.Context(), 0, 10_000)
+	if err != nil || next != 0 {
+		tb.Fatalf("events: next %d, %v", next, err)
+	}
+	for _, e := range list {
+		if e.At.IsZero() || e.Actor != admin {
+			tb.Errorf("event %+v has no time, or is of somebody else", e)
+		}
+		lines = append([]string{fmt.Sprintf("%s %s (%s) %s", e.Action, e.Target, e.Detail, e.Outcome)}, lines...)
+	}
+	return lines
+}
+
+func wantAudit(tb testing.TB, s *store.Store, want ...string) {
+	tb.Helper()
+	if got := audit(tb, s); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		tb.Errorf("the audit log is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestActionsOfAdministratorsAreNoted(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	b := newBench(t, s) // the program's own job
+	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
+	ctx := asAdmin(t)
+	id, again := uuid.New(), uuid.New()
+	if _, err := s.CreateJob(ctx, id, store.Request{Collection: note}, nil); err != nil {
+		t.Fatal(err)
+	}
+	job, err := s.CancelJob(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RetryJob(ctx, id, again); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.DeleteRecords(ctx, store.Filter{Collection: note, DID: alice}); err != nil || n != 2 {
+		t.Fatalf("deleted %d, %v", n, err)
+	}
+	if err := errors.Join(s.Deny(ctx, "pds.example.com", "spam"), s.Allow(ctx, "pds.example.com"),
+		s.Note(ctx, store.Event{Action: store.ActBackup, Outcome: store.OutcomeFailed, Detail: "the client went away"})); err != nil {
+		t.Fatal(err)
+	}
+	wantAudit(t, s,
+		"backfill:create "+id.String()+" (com.example.note of every repo) done",
+		"backfill:cancel "+id.String()+" () done",
+		"backfill:retry "+again.String()+" (carries on "+id.String()+") done",
+		"records:delete com.example.note of "+alice.String()+" () begun",
+		"records:delete com.example.note of "+alice.String()+" (2 records deleted) done",
+		"denylist:add pds.example.com (spam) done",
+		"denylist:remove pds.example.com () done",
+		"backup  (the client went away) failed",
+	)
+}
+
+func TestRefusedActionsAreNotNoted(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	b := newBench(t, s)
+	ctx := asAdmin(t)
+	if _, err := s.CancelJob(ctx, uuid.New()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("cancel nothing: %v", err)
+	}
+	if _, err := s.RetryJob(ctx, b.job.ID, uuid.New()); !errors.Is(err, store.ErrMove) {
+		t.Errorf("retry a running job: %v", err)
+	}
+	if err := s.Allow(ctx, "pds.example.com"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("allow what is not denied: %v", err)
+	}
+	wantAudit(t, s)
+}
+
+// TestActionAndItsEventAreOneCommit lets the commit of an action fail: neither the
+// action nor its event is there afterwards.
+func TestActionAndItsEventAreOneCommit(t *testing.T) {
+	t.Parallel()
+	crash := errors.New("power is gone")
+	var armed atomic.Bool
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond, Hooks: store.Hooks{BeforeCommit: func() error {
+		if armed.Load() {
+			return crash
+		}
+		return nil
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Deny(asAdmin(t), "a.example", ""); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	if err := s.Deny(asAdmin(t), "b.example", ""); !errors.Is(err, crash) {
+		t.Errorf("deny: %v, want the crash", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = storetest.OpenPath(t, path)
+	wantAudit(t, s, "denylist:add a.example () done")
+	if list, err := s.Denials(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("denials: %+v, %v", list, err)
+	}
+}
+
+func TestDeletionThatGoesOnAfterARestartIsNotedWhenItIsDone(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	var commits atomic.Int64 // that are let through; below 0: all
+	commits.Store(-1)
+	crash := errors.New("power is gone")
+	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond, Hooks: store.Hooks{BeforeCommit: func() error {
+		if commits.Load() >= 0 && commits.Add(-1) < 0 {
+			return crash
+		}
+		return nil
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	commits.Store(1)
+	if _, err := s.DeleteRecords(asAdmin(t), store.Filter{Collection: note}); !errors.Is(err, crash) {
+		t.Errorf("delete: %v, want the crash", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = storetest.OpenPath(t, path)
+	wantAudit(t, s, "records:delete com.example.note () begun")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	tick, late := time.NewTicker(5*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	for len(audit(t, s)) < 2 {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatal("the deletion does not go on")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	wantAudit(t, s, "records:delete com.example.note () begun", "records:delete com.example.note (1 records deleted) done")
+}
+
+func TestEventsComeInPagesNewestFirst(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	for i := range 25 {
+		if err := s.Note(asAdmin(t), store.Event{Action: store.ActBackup, Target: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	pages := 0
+	for below := uint64(0); ; pages++ {
+		list, next, err := s.Events(t.Context(), below, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			got = append(got, e.Target)
+		}
+		if next == 0 {
+			break
+		}
+		below = next
+		// What is new in between is not on later pages.
+		if err := s.Note(asAdmin(t), store.Event{Action: store.ActBackup, Target: "new"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1 0"; strings.Join(got, " ") != want || pages != 2 {
+		t.Errorf("%d more pages, got %v", pages, got)
+	}
+	if list, next, err := s.Events(t.Context(), 1, 10); err != nil || len(list) != 0 || next != 0 {
+		t.Errorf("below the first: %v %d %v", list, next, err)
+	}
+}
+
+func TestOldAndTooManyEventsAreForgotten(t *testing.T) {
+	t.Parallel()
+	var offset atomic.Int64
+	cfg := store.Config{
+		Path: filepath.Join(t.TempDir(), "appview.db"),
+		Now:  func() time.Time { return time.Now().Add(time.Duration(offset.Load())) },
+	}
+	s, err := store.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := func(target string) {
+		t.Helper()
+		if err := s.Note(asAdmin(t), store.Event{Action: store.ActBackup, Target: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prune := func() {
+		t.Helper()
+		for done := false; !done; {
+			if done, err = s.Prune(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	note("old")
+	offset.Store(int64(300 * 24 * time.Hour))
+	note("middle")
+	prune()
+	wantAudit(t, s, "backup old () done", "backup middle () done")
+	offset.Store(int64(401 * 24 * time.Hour))
+	prune()
+	wantAudit(t, s, "backup middle () done")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// As if as many had followed as are kept.
+	db, err := bbolt.Open(cfg.Path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("audit")).SetSequence(50_001) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = storetest.OpenConfig(t, cfg)
+	prune()
+	wantAudit(t, s, "backup middle () done")
+	note("new")
+	prune()
+	wantAudit(t, s, "backup new () done")
+}
+
+func TestEventsHoldNoMoreThanTheyMay(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	if err := s.Note(asAdmin(t), store.Event{Action: store.ActBackup, Detail: strings.Repeat("ü", 2_000)}); err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := s.Events(t.Context(), 0, 1)
+	if err != nil || list[0].Detail != strings.Repeat("ü", 1_000)+"…" {
+		t.Errorf("detail of %d bytes, %v", len(list[0].Detail), err)
+	}
+}
