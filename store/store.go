@@ -91,6 +91,7 @@ type Store struct {
 
 	denied  atomic.Pointer[denied]
 	denying sync.Mutex // held while denied is changed
+	uses    uses
 
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed with failure

@@ -19,8 +19,8 @@ const (
 )
 
 // Run keeps the file in order until ctx ends: it goes on with deletions that an
-// earlier process has left, enforces the deny list, deletes what is kept no longer, and brings the key
-// index up to date.
+// earlier process has left, enforces the deny list, deletes what is kept no longer,
+// notes when API keys were used, and brings the key index up to date.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.resumePurges(ctx); err != nil {
 		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
@@ -29,6 +29,7 @@ func (s *Store) Run(ctx context.Context) error {
 		return ended(ctx, err)
 	}
 	var pruned time.Time
+	saved := time.Now()
 	timer := time.NewTimer(indexEvery)
 	defer timer.Stop()
 	for {
@@ -40,6 +41,12 @@ func (s *Store) Run(ctx context.Context) error {
 				}
 			}
 			pruned = time.Now()
+		}
+		if time.Since(saved) >= usesEvery {
+			if err := s.saveUses(ctx); err != nil {
+				return ended(ctx, err)
+			}
+			saved = time.Now()
 		}
 		began := time.Now()
 		if err := s.indexAll(ctx); err != nil {

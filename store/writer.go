@@ -140,6 +140,7 @@ func (s *Store) write() {
 			last = time.Now()
 		}
 		if !more && len(again) == 0 {
+			s.lastWords()
 			return
 		}
 	}

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// usesEvery is how often it is written when keys were used last. A write for each
+// request would cost more than most requests.
+const usesEvery = time.Minute
+
+// uses are the last uses of API keys that are not in the file yet. There are no
+// more of them than there are keys.
+type uses struct {
+	mu sync.Mutex
+	at map[uuid.UUID]time.Time
+}
+
+// latest is the last use of a key, in the file or not.
+func (u *uses) latest(k APIKey) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if at, ok := u.at[k.ID]; ok {
+		return at
+	}
+	return k.LastUsedAt
+}
+
+// UseAPIKey notes that a key was used. It is written a minute later, or when the
+// store is closed: a crash loses that much.
+func (s *Store) UseAPIKey(id uuid.UUID, at time.Time) {
+	s.uses.mu.Lock()
+	defer s.uses.mu.Unlock()
+	if s.uses.at == nil {
+		s.uses.at = map[uuid.UUID]time.Time{}
+	}
+	s.uses.at[id] = at.UTC().Truncate(time.Second)
+}
+
+// saveUses writes the uses of all keys in one change.
+func (s *Store) saveUses(ctx context.Context) error {
+	at := s.uses.unsaved()
+	if len(at) == 0 {
+		return nil
+	}
+	err := s.wait(ctx, usesChange(at))
+	if err == nil {
+		s.uses.saved(at)
+	}
+	return err
+}
+
+// lastWords writes the uses that are not in the file yet, as the writer's last act.
+func (s *Store) lastWords() {
+	at := s.uses.unsaved()
+	if len(at) == 0 {
+		return
+	}
+	c := usesChange(at)
+	c.queued, c.done = s.queued, func(err error) {
+		if err != nil {
+			s.cfg.Log.Warn("when api keys were used last could not be written", "err", err)
+		}
+	}
+	s.flush([]change{c})
+}
+
+func (u *uses) unsaved() map[uuid.UUID]time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return maps.Clone(u.at)
+}
+
+// saved forgets the uses that are in the file, unless there was another since.
+func (u *uses) saved(at map[uuid.UUID]time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.DeleteFunc(u.at, func(id uuid.UUID, now time.Time) bool { return now.Equal(at[id]) })
+}
+
+func usesChange(at map[uuid.UUID]time.Time) change {
+	return change{op: "note uses of api keys", urgent: true, apply: func(g *group) error {
+		list, err := storedKeys(g.tx)
+		if err != nil {
+			return err
+		}
+		for _, k := range list {
+			used, ok := at[k.ID]
+			if !ok || used.Equal(k.LastUsedAt) {
+				continue
+			}
+			k.LastUsedAt = used
+			if err := apiKeys.put(apiKeys.bucket(g.tx), k.hash, k.APIKey); err != nil {
+				return fmt.Errorf("note use: %w", err)
+			}
+		}
+		return nil
+	}}
+}
