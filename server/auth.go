@@ -1,13 +1,16 @@
 package server
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"appview/store"
 )
@@ -17,23 +20,49 @@ type Permission string
 
 // The permissions. Stored with keys: never renamed.
 const (
-	AllPermissions Permission = "*"
-	BackfillCreate Permission = "backfill:create"
-	BackfillRead   Permission = "backfill:read"
-	RecordsRead    Permission = "records:read"
-	RecordsDelete  Permission = "records:delete"
-	StatsRead      Permission = "stats:read"
-	DenylistManage Permission = "denylist:manage"
+	AllPermissions Permission = store.AllPermissions
+
+	AuditRead         Permission = "audit:read"
+	BackfillCreate    Permission = "backfill:create"
+	BackfillRead      Permission = "backfill:read"
+	Backup            Permission = "backup"
+	CollectionsManage Permission = "collections:manage"
+	DenylistManage    Permission = "denylist:manage"
+	KeysManage        Permission = "keys:manage"
+	RecordsDelete     Permission = "records:delete"
+	RecordsRead       Permission = "records:read"
+	StatsRead         Permission = "stats:read"
 )
+
+// Permissions is every permission that a key may have beside AllPermissions.
+func Permissions() []Permission {
+	return []Permission{
+		AuditRead, BackfillCreate, BackfillRead, Backup, CollectionsManage, DenylistManage, KeysManage, RecordsDelete, RecordsRead, StatsRead,
+	}
+}
 
 const (
 	// KeyPrefix begins every key.
 	KeyPrefix = "hv_"
+	// prefixLen is how much of a key is shown so that it can be recognised.
+	prefixLen = 8
+	// keyBytes is how much of a key is random.
+	keyBytes = 32
 	// minAdminKey is the shortest configured key: one shorter could be guessed.
 	minAdminKey = 24
 	// maxKey is longer than any key that was ever made or configured.
 	maxKey = 512
 )
+
+// NewKey makes a key up.
+func NewKey() string {
+	secret := make([]byte, keyBytes)
+	_, _ = rand.Read(secret) // never fails
+	return KeyPrefix + base64.RawURLEncoding.EncodeToString(secret)
+}
+
+// Prefix is what is shown of a key.
+func Prefix(key string) string { return key[:min(prefixLen, len(key))] }
 
 // CheckKey tells why key cannot be a configured admin key.
 func CheckKey(key string) error {
@@ -64,7 +93,13 @@ func wellFormed(key string) bool {
 // grant is what the key of a request allows.
 type grant struct {
 	permissions []string
+	actor       store.Actor // in whose name it acts
+	expires     time.Time   // zero: never
+	revoked     uint64      // how many keys had been when it was looked up
 }
+
+// grantOf is the key under which the context of a request holds its grant.
+type grantOf struct{}
 
 func (g grant) allows(p Permission) bool {
 	return slices.Contains(g.permissions, string(p)) || slices.Contains(g.permissions, string(AllPermissions))
@@ -78,8 +113,9 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 		return grant{}, err
 	}
 	if s.cfg.AdminKey != "" && sameKey(key, s.cfg.AdminKey) {
-		return grant{permissions: []string{string(AllPermissions)}}, nil
+		return grant{permissions: []string{string(AllPermissions)}, actor: store.Actor{Kind: store.ActorEnvironment}}, nil
 	}
+	revoked := s.sessions.count()
 	k, err := s.cfg.Store.APIKey(r.Context(), key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -87,12 +123,18 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 	case err != nil:
 		return grant{}, err
 	case !k.RevokedAt.IsZero():
-		return grant{}, unauthorized("the key was revoked")
+		return grant{}, errKeyRevoked(k)
 	case !k.Usable(s.cfg.Now()):
-		return grant{}, unauthorized("the key has expired")
+		return grant{}, errKeyExpired(k)
 	}
-	return grant{permissions: k.Permissions}, nil
+	s.cfg.Store.UseAPIKey(k.ID, s.cfg.Now())
+	actor := store.Actor{Kind: store.ActorKey, KeyID: k.ID, Prefix: k.Prefix, Name: k.Name}
+	return grant{permissions: k.Permissions, actor: actor, expires: k.ExpiresAt, revoked: revoked}, nil
 }
+
+func errKeyRevoked(k store.APIKey) error { return unusable(k, "the key was revoked") }
+
+func errKeyExpired(k store.APIKey) error { return unusable(k, "the key has expired") }
 
 // sameKey compares in constant time. The hashes give both the same length.
 func sameKey(a, b string) bool {
@@ -122,10 +164,23 @@ func bearer(r *http.Request) (string, error) {
 	return key, nil
 }
 
-func unauthorized(why string) error {
+// keyError is a key that opens nothing.
+type keyError struct {
+	failure
+
+	why string
+	key store.APIKey // of which it is known that it did once
+}
+
+// Unwrap leads to the answer.
+func (e keyError) Unwrap() error { return e.failure }
+
+func unauthorized(why string) error { return unusable(store.APIKey{}, why) }
+
+func unusable(k store.APIKey, why string) error {
 	f := failure{status: http.StatusUnauthorized, text: why + ": send the header `Authorization: Bearer " + KeyPrefix + "…`"}
 	f.header("WWW-Authenticate", "Bearer")
-	return f
+	return keyError{failure: f, why: why, key: k}
 }
 
 func forbidden(p Permission) error {

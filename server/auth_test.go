@@ -20,7 +20,7 @@ func (rt route) concrete() string {
 // key stores a key with permissions.
 func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Permission) string {
 	r.t.Helper()
-	k := store.APIKey{ID: uuid.New(), Name: "test", Prefix: secret[:6], CreatedAt: time.Now()}
+	k := store.APIKey{ID: uuid.New(), Name: "test", Prefix: Prefix(secret), CreatedAt: time.Now()}
 	for _, p := range permissions {
 		k.Permissions = append(k.Permissions, string(p))
 	}
@@ -31,10 +31,21 @@ func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Perm
 	return secret
 }
 
+// bearerOf is the header of a stored key with permissions.
+func (r *rig) bearerOf(secret string, change func(*store.APIKey), permissions ...Permission) string {
+	r.t.Helper()
+	return "Bearer " + r.key(secret, change, permissions...)
+}
+
+// TestEveryAdminRouteWantsItsPermission goes over the routes themselves: one that
+// wants none, or one that nobody can be given, fails it.
 func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	all := []Permission{BackfillCreate, BackfillRead, RecordsRead, RecordsDelete, StatsRead, DenylistManage}
+	bearers := map[Permission]string{}
+	for _, p := range Permissions() {
+		bearers[p] = r.bearerOf("hv_only-"+string(p), nil, p)
+	}
 	for _, rt := range r.server.routes() {
 		if !strings.HasPrefix(rt.path, adminSpace) {
 			if rt.permission != "" {
@@ -45,27 +56,60 @@ func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
 			}
 			continue
 		}
-		if rt.permission == "" {
-			t.Errorf("%s %s is open to all", rt.method, rt.path)
+		if bearers[rt.permission] == "" {
+			t.Errorf("%s %s wants the permission %q, which no key can have", rt.method, rt.path, rt.permission)
 			continue
 		}
-		a := r.do(rt.method, rt.concrete(), "{", "Authorization", "")
-		a.want(t, 401, "no key was sent")
-		if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
-			t.Errorf("%s: WWW-Authenticate %q", rt.path, got)
-		}
-		var others []Permission
-		for _, p := range all {
-			if p != rt.permission {
-				others = append(others, p)
+		for p, bearer := range bearers {
+			a := r.do(rt.method, rt.concrete(), "", "Authorization", bearer)
+			switch {
+			case p != rt.permission:
+				a.want(t, 403, "lacks the permission "+string(rt.permission))
+			case a.status == 401 || a.status == 403:
+				t.Errorf("%s %s with its permission: %d", rt.method, rt.path, a.status)
 			}
 		}
-		bearer := "Bearer " + r.key("hv_all-but-"+string(rt.permission), nil, others...)
-		r.do(rt.method, rt.concrete(), "{", "Authorization", bearer).want(t, 403, "lacks the permission "+string(rt.permission))
-		bearer = "Bearer " + r.key("hv_only-"+string(rt.permission), nil, rt.permission)
-		if a := r.do(rt.method, rt.concrete(), "", "Authorization", bearer); a.status == 401 || a.status == 403 {
-			t.Errorf("%s %s with its permission: %d", rt.method, rt.path, a.status)
+	}
+}
+
+// TestUnusableKeysOpenNoRoute goes over all routes, those that stream too.
+func TestUnusableKeysOpenNoRoute(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	bearers := map[string]string{
+		"":                       "no key was sent",
+		"Bearer hv_never-a-key":  "not known here",
+		"Bearer " + testKey[:20]: "not known here",
+	}
+	bearers[r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, AllPermissions)] = "has expired"
+	revoked := r.bearerOf("hv_revoked", nil, AllPermissions)
+	bearers[revoked] = "was revoked"
+	for _, rt := range r.server.routes() { // the key was good for every one of them
+		if strings.HasPrefix(rt.path, adminSpace) {
+			if a := r.do(rt.method, rt.concrete(), "", "Authorization", revoked); a.status == 401 || a.status == 403 {
+				t.Errorf("%s %s before: %d", rt.method, rt.path, a.status)
+			}
 		}
+	}
+	if a := r.revoke(r.keyNamed("hv_revoked").ID); a.status != http.StatusNoContent {
+		t.Fatalf("revoke: %d %s", a.status, a.body)
+	}
+	tried := 0
+	for _, rt := range r.server.routes() {
+		if !strings.HasPrefix(rt.path, adminSpace) {
+			continue
+		}
+		tried++
+		for bearer, text := range bearers {
+			a := r.do(rt.method, rt.concrete(), "{", "Authorization", bearer)
+			a.want(t, 401, text)
+			if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
+				t.Errorf("%s: WWW-Authenticate %q", rt.path, got)
+			}
+		}
+	}
+	if tried < 15 {
+		t.Errorf("only %d routes were tried", tried)
 	}
 }
 

@@ -64,6 +64,8 @@ func toFailure(err error) failure {
 		return failure{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
 	case errors.Is(err, store.ErrMove), errors.Is(err, store.ErrNothingLeft):
 		return failure{status: http.StatusBadRequest, text: err.Error()}
+	case errors.Is(err, store.ErrTooMany):
+		return failure{status: http.StatusConflict, text: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
 		return failure{status: http.StatusNotFound, text: err.Error()}
 	case errors.Is(err, store.ErrDiskFull):

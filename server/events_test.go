@@ -112,6 +112,14 @@ func (e *eventStream) wantEnd() {
 	}
 }
 
+// wantCut wants the stream to be broken off.
+func (e *eventStream) wantCut() {
+	e.t.Helper()
+	if _, err := io.Copy(io.Discard, e.in); err == nil {
+		e.t.Error("the stream ends as if that were all")
+	}
+}
+
 func TestEventsShowAJobToItsEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -179,7 +187,7 @@ func TestEventsAreRefusedLikeEverythingElse(t *testing.T) {
 func TestQuietStreamsAreKeptAlive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.streaming.beat, r.server.streaming.keyCheck = time.Millisecond, time.Millisecond
+	r.server.streaming.beat = time.Millisecond
 	stream := r.events(r.create("{}"))
 	stream.job()
 	for range 3 {
@@ -191,19 +199,18 @@ func TestQuietStreamsAreKeptAlive(t *testing.T) {
 
 func TestAStreamEndsWithItsKey(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
 	r := newRig(t)
 	id := r.create("{}")
-	for name, change := range map[string]func(*store.APIKey){
-		"revoked": func(k *store.APIKey) { k.RevokedAt = now },
-		"expired": func(k *store.APIKey) { k.ExpiresAt = now },
-		"reduced": func(k *store.APIKey) { k.Permissions = []string{string(StatsRead)} },
-	} {
-		secret := r.key("hv_a-key-that-is-"+name, nil, BackfillRead)
-		stream := r.events(id, "Authorization", "Bearer "+secret)
-		stream.job()
-		r.key(secret, change, BackfillRead)
-		stream.wantEnd()
+	stream := r.events(id, "Authorization", r.bearerOf("hv_a-key-that-is-revoked", nil, BackfillRead))
+	stream.job()
+	r.revoke(r.keyNamed("hv_a-key-that-is-revoked").ID)
+	stream.wantCut()
+	expires := time.Now().Add(300 * time.Millisecond)
+	stream = r.events(id, "Authorization", r.bearerOf("hv_a-key-that-expires", func(k *store.APIKey) { k.ExpiresAt = expires }, BackfillRead))
+	stream.job()
+	stream.wantCut()
+	if time.Now().Before(expires) {
+		t.Error("the stream ended before its key expired")
 	}
 	r.unwatched()
 }

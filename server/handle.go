@@ -41,11 +41,13 @@ func unhurried(h http.Handler) http.Handler {
 	})
 }
 
-// stream is for answers too long to be computed first. An error that comes after
-// the first byte breaks the connection: a client must never take a part for the whole.
+// stream is for answers too long to be computed first, or that go on. An error that
+// comes after the first byte breaks the connection: a client must never take a part
+// for the whole. So does the end of the key: f's context ends with it, and what f
+// writes afterwards goes nowhere.
 func (s *Server) stream(f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := f(w, r); err != nil {
+		if err := s.whileKeyIsGood(w, r, f); err != nil {
 			s.fail(w, r, err)
 		}
 	})
@@ -127,6 +129,7 @@ type writer struct {
 	begun  bool
 	status int
 	took   time.Duration // until it began
+	cut    func() error  // why nothing is written any more; nil: never
 }
 
 // WriteHeader begins the answer.
@@ -137,6 +140,11 @@ func (w *writer) WriteHeader(status int) {
 
 // Write begins the answer if nothing has.
 func (w *writer) Write(p []byte) (int, error) {
+	if w.cut != nil {
+		if err := w.cut(); err != nil {
+			return 0, err
+		}
+	}
 	w.begin(http.StatusOK)
 	return w.ResponseWriter.Write(p)
 }

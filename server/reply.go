@@ -84,8 +84,12 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, rep reply) error {
 	if rep.location != "" {
 		h.Set("Location", rep.location)
 	}
-	if rep.status == http.StatusNotModified {
+	switch rep.status {
+	case http.StatusNotModified:
 		notModified(w, rep.tag)
+		return nil
+	case http.StatusNoContent:
+		w.WriteHeader(rep.status)
 		return nil
 	}
 	body := rep.json

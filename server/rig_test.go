@@ -37,6 +37,7 @@ const (
 // rig is a server over a real store, with jobs that nobody works on.
 type rig struct {
 	t      *testing.T
+	path   string // of the database
 	store  *store.Store
 	jobs   *idleJobs
 	server *Server
@@ -139,8 +140,9 @@ func (l *logBuffer) String() string {
 
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
+	path := filepath.Join(t.TempDir(), "appview.db")
 	st, err := store.Open(store.Config{
-		Path: filepath.Join(t.TempDir(), "appview.db"), FlushEvery: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Path: path, FlushEvery: time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +152,10 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{t: t, store: st, jobs: &idleJobs{store: st}, logs: &logBuffer{hit: make(chan struct{}, 1)}, rev: syntax.NewTID(1_700_000_000_000_000, 0)}
+	r := &rig{
+		t: t, path: path, store: st, jobs: &idleJobs{store: st}, logs: &logBuffer{hit: make(chan struct{}, 1)},
+		rev: syntax.NewTID(1_700_000_000_000_000, 0),
+	}
 	cfg := Config{
 		Store: st, Jobs: r.jobs, AdminKey: testKey, Version: "v-test",
 		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),

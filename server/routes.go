@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"strings"
+
+	"appview/store"
 )
 
 // route is one thing that can be asked for.
@@ -41,6 +44,11 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/denylist", DenylistManage, s.answer(s.listDenials)},
 		{http.MethodPost, "/admin/denylist", DenylistManage, unhurried(s.answer(s.addDenial))},
 		{http.MethodDelete, "/admin/denylist", DenylistManage, s.answer(s.removeDenial)},
+
+		{http.MethodGet, "/admin/api-keys", KeysManage, s.answer(s.listKeys)},
+		{http.MethodPost, "/admin/api-keys", KeysManage, s.answer(s.createKey)},
+		{http.MethodDelete, "/admin/api-keys/{id}", KeysManage, s.answer(s.revokeKey)},
+		{http.MethodGet, "/admin/events", AuditRead, s.answer(s.listEvents)},
 
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
@@ -84,9 +92,12 @@ func (s *Server) dispatch(routes []route) http.Handler {
 			w.Header().Set("Cache-Control", "no-store")
 			var err error
 			if held, err = s.authenticate(r); err != nil {
+				s.refusals.note(r, err)
 				s.fail(w, r, err)
 				return
 			}
+			ctx := store.WithActor(r.Context(), held.actor)
+			r = r.WithContext(context.WithValue(ctx, grantOf{}, held))
 		} else if isOpen(r) {
 			openTo(w.Header())
 			if r.Method == http.MethodOptions {

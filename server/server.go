@@ -74,6 +74,9 @@ type Server struct {
 	streaming streaming
 	watches   watches
 
+	sessions sessions
+	refusals refusals
+
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
 }
@@ -106,7 +109,8 @@ func New(cfg Config) (*Server, error) {
 		streams:   make(chan struct{}, maxStreams),
 		cache:     cache{limit: cacheBytes},
 		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
-		streaming: streaming{beat: streamBeat, keyCheck: streamKeyCheck, write: streamWriteTimeout},
+		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
+		refusals:  newRefusals(cfg.Log),
 	}
 	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
 	var err error

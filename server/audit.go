@@ -1,0 +1,104 @@
+package server
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"appview/store"
+)
+
+// Bounds of a page of the audit log.
+const (
+	standardEvents = 100
+	maxEvents      = 1000
+)
+
+// eventBody is an entry of the audit log.
+type eventBody struct {
+	At      string        `json:"at"`
+	Actor   actorBody     `json:"actor"`
+	Action  store.Action  `json:"action"`
+	Target  *string       `json:"target"`
+	Detail  *string       `json:"detail"`
+	Outcome store.Outcome `json:"outcome"`
+}
+
+// actorBody is who did it.
+type actorBody struct {
+	Kind   store.ActorKind `json:"kind"`
+	KeyID  *string         `json:"key_id"`
+	Prefix *string         `json:"prefix"`
+	Name   *string         `json:"name"`
+}
+
+func newEventBody(e store.Event) eventBody {
+	a := e.Actor
+	return eventBody{
+		At: stamp(e.At),
+		Actor: actorBody{
+			Kind: a.Kind, KeyID: known(a.KeyID.String(), a.Kind == store.ActorKey),
+			Prefix: known(a.Prefix, a.Prefix != ""), Name: known(a.Name, a.Name != ""),
+		},
+		Action: e.Action, Target: known(e.Target, e.Target != ""), Detail: known(e.Detail, e.Detail != ""), Outcome: e.Outcome,
+	}
+}
+
+// eventPage is a page of the audit log, the newest entries first.
+type eventPage struct {
+	Events []eventBody `json:"events"`
+	Cursor string      `json:"cursor,omitempty"`
+}
+
+func (s *Server) listEvents(r *http.Request) (reply, error) {
+	params, err := query(r, "cursor", "limit")
+	if err != nil {
+		return reply{}, err
+	}
+	limit, err := limitOf(params["limit"], standardEvents, maxEvents)
+	if err != nil {
+		return reply{}, err
+	}
+	below, err := parseEventCursor(params["cursor"])
+	if err != nil {
+		return reply{}, err
+	}
+	list, next, err := s.cfg.Store.Events(r.Context(), uint64(below), limit)
+	if err != nil {
+		return reply{}, err
+	}
+	page := eventPage{Events: make([]eventBody, len(list))}
+	for i, e := range list {
+		page.Events[i] = newEventBody(e)
+	}
+	if next != 0 {
+		page.Cursor = eventCursor(next).String()
+	}
+	return ok(page), nil
+}
+
+// eventCursor is where a page of the audit log ends.
+type eventCursor uint64
+
+// eventCursorKind tells the cursors of the audit log from others.
+const eventCursorKind = "e1"
+
+// String is the cursor as clients get it: no part of it is for them to read.
+func (c eventCursor) String() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(eventCursorKind + "\x00" + strconv.FormatUint(uint64(c), 10)))
+}
+
+// parseEventCursor reads what String has written.
+func parseEventCursor(text string) (eventCursor, error) {
+	if text == "" {
+		return 0, nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	number, isOurs := strings.CutPrefix(string(raw), eventCursorKind+"\x00")
+	n, errNumber := strconv.ParseUint(number, 10, 64)
+	if c := eventCursor(n); err == nil && isOurs && errNumber == nil && n > 0 && c.String() == text {
+		return c, nil
+	}
+	return 0, badRequest("cursor %s was not made here: leave it out to begin anew", quoted(text))
+}

@@ -1,0 +1,143 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+func (r *rig) audit(query string) eventPage {
+	r.t.Helper()
+	var page eventPage
+	r.get("/admin/events"+query).decode(r.t, &page)
+	return page
+}
+
+// changes is an example of a request for every route that changes something: it
+// returns what to ask for.
+func changes() map[string]func(r *rig) (path, body string) {
+	finished := func(r *rig) store.Job {
+		job := r.mixed()
+		r.end(job)
+		return job
+	}
+	return map[string]func(r *rig) (path, body string){
+		"POST /admin/backfill": func(*rig) (string, string) { return "/admin/backfill", `{"collection":"com.example.note"}` },
+		"POST /admin/backfill/{id}/cancel": func(r *rig) (string, string) {
+			return "/admin/backfill/" + r.create("").String() + "/cancel", ""
+		},
+		"POST /admin/backfill/{id}/retry": func(r *rig) (string, string) { return pathOf(finished(r)) + "/retry", "" },
+		"DELETE /admin/records":           func(*rig) (string, string) { return "/admin/records?collection=com.example.note", "" },
+		"POST /admin/denylist":            func(*rig) (string, string) { return "/admin/denylist", `{"entry":"pds.example"}` },
+		"DELETE /admin/denylist": func(r *rig) (string, string) {
+			r.check(r.store.Deny(r.t.Context(), "pds.example", ""))
+			return "/admin/denylist?entry=pds.example", ""
+		},
+		"POST /admin/api-keys": func(*rig) (string, string) { return "/admin/api-keys", `{"name":"a","permissions":["stats:read"]}` },
+		"DELETE /admin/api-keys/{id}": func(r *rig) (string, string) {
+			r.key("hv_another", nil, StatsRead)
+			return "/admin/api-keys/" + r.keyNamed("hv_another").ID.String(), ""
+		},
+	}
+}
+
+// TestEveryChangeIsInTheAuditLog goes over the routes themselves: a new one that
+// changes something and is not noted fails it.
+func TestEveryChangeIsInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	for _, rt := range newRig(t).server.routes() {
+		name := rt.method + " " + rt.path
+		if rt.method == http.MethodGet || !strings.HasPrefix(rt.path, adminSpace) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			example := changes()[name]
+			if example == nil {
+				t.Fatal("there is no example of a request: write one, so that it is proved that it is noted")
+			}
+			r := newRig(t)
+			path, body := example(r)
+			bearer := r.bearerOf("hv_of-the-one-who-did-it", nil, AllPermissions)
+			before := len(r.audit("").Events)
+			if a := r.do(rt.method, path, body, "Authorization", bearer); a.status/100 != 2 {
+				t.Fatalf("got %d %s", a.status, a.body)
+			}
+			list := r.audit("").Events
+			if len(list) <= before {
+				t.Fatal("nothing was noted")
+			}
+			k := r.keyNamed("hv_of-the-one-who-did-it")
+			for _, e := range list[:len(list)-before] {
+				if e.Actor.Kind != store.ActorKey || *e.Actor.KeyID != k.ID.String() || *e.Actor.Prefix != "hv_of-th" || *e.Actor.Name != "test" {
+					t.Errorf("noted as that of %+v", e.Actor)
+				}
+			}
+		})
+	}
+}
+
+func TestEventsAreAsTheyAreDescribed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if a := r.get("/admin/events"); a.status != 200 || a.body != `{"events":[]}`+"\n" {
+		t.Errorf("an empty log: %d %s", a.status, a.body)
+	}
+	r.deny(`{"entry":"pds.example","reason":"spam"}`)
+	r.do(http.MethodDelete, "/admin/denylist?entry=other.example", "").want(t, 404, "not on the deny list") // is not noted
+	exact := regexp.MustCompile(`^\{"events":\[\{"at":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ","actor":\{"kind":"environment_key","key_id":null,"prefix":null,"name":null\},` +
+		`"action":"denylist:add","target":"pds.example","detail":"spam","outcome":"done"\}\]\}` + "\n$")
+	if a := r.get("/admin/events"); !exact.MatchString(a.body) {
+		t.Errorf("got %s", a.body)
+	}
+	for query, text := range map[string]string{
+		"?limit=0": "limit must be a number from 1 to 1000", "?limit=1001": "limit must be", "?after=1": "unknown parameter",
+		"?cursor=1": "was not made here", "?cursor=": "cursor is empty", "?cursor=" + cursor{order: byIndexed, number: 1}.String(): "was not made here",
+	} {
+		r.get("/admin/events"+query).want(t, 400, text)
+	}
+}
+
+func TestEventsComeInPages(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range 7 {
+		r.deny(fmt.Sprintf(`{"entry":"pds%d.example"}`, i))
+	}
+	var got []string
+	for cursor, pages := "", 0; ; pages++ {
+		page := r.audit("?limit=3" + cursor)
+		for _, e := range page.Events {
+			got = append(got, *e.Target)
+		}
+		if page.Cursor == "" {
+			if pages != 2 {
+				t.Errorf("%d more pages", pages)
+			}
+			break
+		}
+		cursor = "&cursor=" + page.Cursor
+	}
+	if want := "pds6.example pds5.example pds4.example pds3.example pds2.example pds1.example pds0.example"; strings.Join(got, " ") != want {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestStartedJobIsNotedWithWhatItCovers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id := r.create(`{"dids":["` + string(bob) + `","` + string(carol) + `"]}`)
+	e := r.audit("").Events[0]
+	if e.Action != store.ActCreateJob || *e.Target != id.String() || *e.Detail != "all collections of 2 repos" {
+		t.Errorf("event %+v", e)
+	}
+	if _, err := uuid.Parse(*e.Target); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,192 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// maxKeyName is the longest name of a key, in characters.
+const maxKeyName = 100
+
+// What a key is now.
+const (
+	keyUsable  = "usable"
+	keyExpired = "expired"
+	keyRevoked = "revoked"
+)
+
+// keyBody is an API key. The key itself is in it only once, when it is made.
+type keyBody struct {
+	ID          uuid.UUID `json:"id"`
+	Name        string    `json:"name"`
+	Prefix      string    `json:"prefix"`
+	Permissions []string  `json:"permissions"`
+	State       string    `json:"state"`
+	CreatedAt   string    `json:"created_at"`
+	ExpiresAt   *string   `json:"expires_at"`
+	LastUsedAt  *string   `json:"last_used_at"`
+	RevokedAt   *string   `json:"revoked_at"`
+	Key         string    `json:"key,omitempty"`
+}
+
+func newKeyBody(k store.APIKey, now time.Time) keyBody {
+	b := keyBody{
+		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Permissions: k.Permissions, State: keyUsable, CreatedAt: stamp(k.CreatedAt),
+		ExpiresAt:  known(stamp(k.ExpiresAt), !k.ExpiresAt.IsZero()),
+		LastUsedAt: known(stamp(k.LastUsedAt), !k.LastUsedAt.IsZero()),
+		RevokedAt:  known(stamp(k.RevokedAt), !k.RevokedAt.IsZero()),
+	}
+	switch {
+	case !k.RevokedAt.IsZero():
+		b.State = keyRevoked
+	case !k.Usable(now):
+		b.State = keyExpired
+	}
+	return b
+}
+
+// keysBody is the list of keys.
+type keysBody struct {
+	Keys           []keyBody `json:"keys"`
+	EnvironmentKey bool      `json:"environment_key"` // there is a configured one beside them
+}
+
+func (s *Server) listKeys(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, err
+	}
+	list, err := s.cfg.Store.APIKeys(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	body := keysBody{Keys: make([]keyBody, len(list)), EnvironmentKey: s.cfg.AdminKey != ""}
+	for i, k := range list {
+		body.Keys[i] = newKeyBody(k, s.cfg.Now())
+	}
+	return ok(body), nil
+}
+
+// createKey makes a key, which is shown in this answer and never again.
+func (s *Server) createKey(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, badRequest("%s: the key is described in the body", err)
+	}
+	var name, expires string
+	var permissions []string
+	if err := decodeBody(r.Body, member{"name", &name}, member{"permissions", &permissions}, member{"expires_at", &expires}); err != nil {
+		return reply{}, err
+	}
+	now := s.cfg.Now().UTC().Truncate(time.Second)
+	k, err := parseKey(name, permissions, expires, now)
+	if err != nil {
+		return reply{}, err
+	}
+	held, _ := r.Context().Value(grantOf{}).(grant) // holds nothing where there is none
+	for _, p := range k.Permissions {
+		if !held.allows(Permission(p)) {
+			return reply{}, failure{
+				status: http.StatusForbidden,
+				text:   fmt.Sprintf("a key can grant only what it holds itself, and this one lacks %s", p),
+			}
+		}
+	}
+	if k.ID, err = uuid.NewRandom(); err != nil {
+		return reply{}, fmt.Errorf("make api key: %w", err)
+	}
+	key := NewKey()
+	k.Prefix = Prefix(key)
+	if err := s.cfg.Store.PutAPIKey(detached(r), key, k); err != nil { //nolint:contextcheck // a client that goes away does not leave it in doubt
+		if errors.Is(err, store.ErrTooMany) {
+			err = fmt.Errorf("%w: revoke keys that nobody needs", err)
+		}
+		return reply{}, err
+	}
+	s.log.InfoContext(r.Context(), "key made", "key", k.ID, "name", k.Name, "permissions", k.Permissions)
+	body := newKeyBody(k, now)
+	body.Key = key
+	return reply{status: http.StatusCreated, body: body}, nil
+}
+
+// parseKey reads what a new key is to be.
+func parseKey(name string, permissions []string, expires string, now time.Time) (k store.APIKey, err error) {
+	k = store.APIKey{Name: strings.TrimSpace(name), CreatedAt: now}
+	switch {
+	case k.Name == "":
+		return k, badRequest("name the key in name: it is how you will know whose it is")
+	case utf8.RuneCountInString(k.Name) > maxKeyName:
+		return k, badRequest("name has %d characters, at most %d are allowed", utf8.RuneCountInString(k.Name), maxKeyName)
+	case strings.ContainsFunc(k.Name, func(c rune) bool { return !unicode.IsPrint(c) }):
+		return k, badRequest("name %s holds a character that cannot be shown", quoted(k.Name))
+	case len(permissions) == 0:
+		return k, badRequest("say in permissions what the key may do: %s, or %s for everything", permissionNames(), AllPermissions)
+	}
+	for _, p := range permissions {
+		if p != string(AllPermissions) && !slices.Contains(Permissions(), Permission(p)) {
+			return k, badRequest("there is no permission %s: there are %s, and %s for everything", quoted(p), permissionNames(), AllPermissions)
+		}
+	}
+	k.Permissions = slices.Compact(slices.Sorted(slices.Values(permissions)))
+	if expires == "" {
+		return k, nil
+	}
+	if k.ExpiresAt, err = time.Parse(time.RFC3339, expires); err != nil {
+		return k, badRequest("expires_at must be a time as in %s, it is %s", stamp(now.AddDate(1, 0, 0)), quoted(expires))
+	}
+	k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Second)
+	if !now.Before(k.ExpiresAt) {
+		return k, badRequest("expires_at %s is over already: it is %s", quoted(expires), stamp(now))
+	}
+	return k, nil
+}
+
+func permissionNames() string {
+	var names []string
+	for _, p := range Permissions() {
+		names = append(names, string(p))
+	}
+	return strings.Join(names, ", ")
+}
+
+// revokeKey makes a key open nothing any more, streams under way included. The last
+// one that has every permission goes only where the configuration has another.
+func (s *Server) revokeKey(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, err
+	}
+	text := r.PathValue("id")
+	id, err := uuid.Parse(text)
+	if err != nil || id.String() != text {
+		return reply{}, noKey(text)
+	}
+	if err := decodeBody(r.Body); err != nil {
+		return reply{}, err
+	}
+	err = s.cfg.Store.RevokeAPIKey(detached(r), id, s.cfg.AdminKey != "") //nolint:contextcheck // a client that goes away does not leave it in doubt
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return reply{}, noKey(text)
+	case errors.Is(err, store.ErrLastAdmin):
+		return reply{}, failure{
+			status: http.StatusConflict,
+			text: "this is the last usable key that has every permission, and without one nobody could make keys: " +
+				"make another first, or stop the server and run appview keys rescue",
+		}
+	case err != nil:
+		return reply{}, err
+	}
+	s.sessions.revoke(id)
+	s.log.InfoContext(r.Context(), "key revoked", "key", id)
+	return reply{status: http.StatusNoContent}, nil
+}
+
+func noKey(id string) error { return notFound("there is no key %.100s", id) }
