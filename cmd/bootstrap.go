@@ -2,8 +2,6 @@ package cmd
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -25,11 +23,6 @@ const (
 	urlFile      = "server.url" // of the running server, for commands on the same machine
 )
 
-const (
-	keyBytes  = 32
-	prefixLen = 8 // of a key, shown so that it can be recognised
-)
-
 // openDataDir makes the data directory if it is not there.
 func openDataDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -39,8 +32,9 @@ func openDataDir(dir string) error {
 }
 
 // bootstrapKey makes sure that some key opens the admin API: one that the store
-// holds, else the one in the data directory's key file, which is made if it is
-// not there. It returns the file's path if the store has got the file's key now.
+// holds, else the one in the data directory's key file. That is made if it is not
+// there, or holds a key that was revoked or has expired: a start must not bring that
+// back. It returns the file's path if the store has got the file's key now.
 //
 // The file is written before the store: a crash between the two leaves a key
 // that the next start adopts.
@@ -49,26 +43,32 @@ func bootstrapKey(ctx context.Context, st *store.Store, dir string, now time.Tim
 	if err != nil {
 		return "", fmt.Errorf("look for an admin key: %w", err)
 	}
-	if slices.ContainsFunc(keys, func(k store.APIKey) bool {
-		return k.Usable(now) && slices.Contains(k.Permissions, string(server.AllPermissions))
-	}) {
+	if slices.ContainsFunc(keys, func(k store.APIKey) bool { return k.Usable(now) && k.Admin() }) {
 		return "", nil
 	}
 	path = filepath.Join(dir, keyFile)
 	key, err := readKey(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if err == nil {
+		if _, known := st.APIKey(ctx, key); !errors.Is(known, store.ErrNotFound) {
+			key, err = makeKey(path) // what it holds opens too little, or nothing any more
+		}
+	} else if errors.Is(err, os.ErrNotExist) {
 		key, err = makeKey(path)
 	}
 	if err != nil {
 		return "", err
 	}
+	return path, putAdminKey(store.WithActor(ctx, store.Actor{Kind: store.ActorStart}), st, "admin", key, now)
+}
+
+// putAdminKey stores a key that has every permission.
+func putAdminKey(ctx context.Context, st *store.Store, name, key string, now time.Time) error {
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return "", fmt.Errorf("make admin key: %w", err)
+		return fmt.Errorf("make admin key: %w", err)
 	}
-	return path, st.PutAPIKey(ctx, key, store.APIKey{
-		ID: id, Name: "admin", Prefix: key[:prefixLen], Permissions: []string{string(server.AllPermissions)},
-		CreatedAt: now.UTC().Truncate(time.Second),
+	return st.PutAPIKey(ctx, key, store.APIKey{
+		ID: id, Name: name, Prefix: server.Prefix(key), Permissions: []string{store.AllPermissions}, CreatedAt: now.UTC().Truncate(time.Second),
 	})
 }
 
@@ -87,9 +87,7 @@ func readKey(path string) (string, error) {
 
 // makeKey makes a key and writes it where only the owner can read it.
 func makeKey(path string) (string, error) {
-	secret := make([]byte, keyBytes)
-	_, _ = rand.Read(secret) // never fails
-	key := server.KeyPrefix + base64.RawURLEncoding.EncodeToString(secret)
+	key := server.NewKey()
 	if err := writeFile(path, key+"\n"); err != nil {
 		return "", fmt.Errorf("write admin key: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 )
 
 // printJSON prints what the server answered, indented.
@@ -20,15 +21,30 @@ func printJSON(w io.Writer, data json.RawMessage) error {
 	return err
 }
 
-// printTable prints rows of cells in columns. The first row is the head.
+// printTable prints rows of cells in columns. The first row is the head. What
+// somebody has sent must neither break a line nor command the terminal.
 func printTable(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+		if _, err := fmt.Fprintln(t, strings.Join(plain(row), "\t")); err != nil {
 			return err
 		}
 	}
 	return t.Flush()
+}
+
+// plain are cells without characters that cannot be shown.
+func plain(row []string) []string {
+	cells := make([]string, len(row))
+	for i, cell := range row {
+		cells[i] = strings.Map(func(c rune) rune {
+			if !unicode.IsPrint(c) {
+				return ' '
+			}
+			return c
+		}, cell)
+	}
+	return cells
 }
 
 // number prints n with separators, and a dash for what is not known.

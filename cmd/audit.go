@@ -1,0 +1,71 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+// eventView is an entry of the audit log as the server shows it.
+type eventView struct {
+	At    string `json:"at"`
+	Actor struct {
+		Kind   string  `json:"kind"`
+		Prefix *string `json:"prefix"`
+		Name   *string `json:"name"`
+	} `json:"actor"`
+	Action  string  `json:"action"`
+	Target  *string `json:"target"`
+	Detail  *string `json:"detail"`
+	Outcome string  `json:"outcome"`
+}
+
+// who says who did it.
+func (e eventView) who() string {
+	if e.Actor.Name == nil {
+		return e.Actor.Kind
+	}
+	return *e.Actor.Name + " (" + text(e.Actor.Prefix, "") + "…)"
+}
+
+func newAuditCommand(p *program) *cobra.Command {
+	var o clientOptions
+	var cursor string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show what administrators did on a running server, the latest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(o)
+			if err != nil {
+				return err
+			}
+			var page struct {
+				Events []eventView `json:"events"`
+				Cursor string      `json:"cursor"`
+			}
+			answer, err := c.get(cmd.Context(), withQuery("/admin/events", "cursor", cursor, "limit", strconv.Itoa(limit)), &page)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				rows := [][]string{{"TIME", "WHO", "ACTION", "OUTCOME", "ON", "DETAIL"}}
+				for _, e := range page.Events {
+					rows = append(rows, []string{e.At, e.who(), e.Action, e.Outcome, text(e.Target, "-"), text(e.Detail, "-")})
+				}
+				if err := printTable(w, rows); err != nil || page.Cursor == "" {
+					return err
+				}
+				_, err := fmt.Fprintf(w, "there are more: --cursor %s\n", page.Cursor)
+				return err
+			})
+		},
+	}
+	addClientFlags(cmd, &o)
+	cmd.Flags().StringVar(&cursor, "cursor", "", "go on where another list ended")
+	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many, up to 1000")
+	return cmd
+}

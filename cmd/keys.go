@@ -1,0 +1,182 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"appview/server"
+)
+
+// keyView is an API key as the server shows it.
+type keyView struct {
+	ID          string   `json:"id"`
+	Name        string   `json:"name"`
+	Prefix      string   `json:"prefix"`
+	Permissions []string `json:"permissions"`
+	State       string   `json:"state"`
+	CreatedAt   string   `json:"created_at"`
+	ExpiresAt   *string  `json:"expires_at"`
+	LastUsedAt  *string  `json:"last_used_at"`
+	Key         string   `json:"key"`
+}
+
+func newKeysCommand(p *program) *cobra.Command {
+	var o clientOptions
+	cmd := group(&cobra.Command{
+		Use:   "keys",
+		Short: "Create, list and revoke the API keys of a running server; make a new admin key if it is lost",
+	})
+	addClientFlags(cmd, &o)
+	cmd.AddCommand(newCreateKeyCommand(p, &o), newListKeysCommand(p, &o), newRevokeKeyCommand(p, &o), newRescueCommand(&o))
+	return cmd
+}
+
+func newCreateKeyCommand(p *program, o *clientOptions) *cobra.Command {
+	var permissions []string
+	var expires string
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Create a key and print it: it is shown only this once",
+		Long: `Create makes a key that may do what --permission says, and prints it on the standard
+output. The server keeps only its hash: it cannot be shown again.
+
+Permissions: ` + permissionList() + `,
+and * for everything. A key can grant only what it holds itself.`,
+		Example: `  appview keys create "the website" --permission stats:read,backfill:read --expires 90d`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(permissions) == 0 {
+				return usagef("say with --permission what the key may do: see appview keys create --help")
+			}
+			until, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return err
+			}
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			request := map[string]any{"name": args[0], "permissions": permissions}
+			if until != "" {
+				request["expires_at"] = until
+			}
+			body, err := json.Marshal(request)
+			if err != nil {
+				return fmt.Errorf("create key: %w", err)
+			}
+			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/api-keys", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			var k keyView
+			if err := decodeAnswer(answer, &k); err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				// Apart from each other, so that a script gets the key alone.
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "key %s may do %s. It is shown only this once:\n", k.ID, strings.Join(k.Permissions, ", ")); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(w, k.Key)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&permissions, "permission", nil, "what it may do; may be repeated, or separated by commas")
+	cmd.Flags().StringVar(&expires, "expires", "", "when it ceases to open anything: after 12h or 90d, or at 2030-01-31T00:00:00Z (default: never)")
+	return cmd
+}
+
+func permissionList() string {
+	var names []string
+	for _, p := range server.Permissions() {
+		names = append(names, string(p))
+	}
+	half := len(names) / 2
+	return strings.Join(names[:half], ", ") + ",\n" + strings.Join(names[half:], ", ")
+}
+
+// parseExpiry reads a time, or how long it is until then in hours or days.
+func parseExpiry(text string, now time.Time) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.UTC().Format(time.RFC3339), nil
+	}
+	d, err := time.ParseDuration(text)
+	if days, isDays := strings.CutSuffix(text, "d"); isDays {
+		var n int
+		n, err = strconv.Atoi(days)
+		d = time.Duration(min(n, 100*366)) * 24 * time.Hour
+	}
+	if err != nil || d <= 0 {
+		return "", usagef("--expires %q is neither a time such as 2030-01-31T00:00:00Z nor a duration such as 12h or 90d", text)
+	}
+	return now.Add(d).UTC().Format(time.RFC3339), nil
+}
+
+func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the keys, newest first: what each may do, and when it was used last",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var list struct {
+				Keys           []keyView `json:"keys"`
+				EnvironmentKey bool      `json:"environment_key"`
+			}
+			answer, err := c.get(cmd.Context(), "/admin/api-keys", &list)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				rows := [][]string{{"ID", "KEY", "STATE", "LAST USED", "EXPIRES", "NAME", "PERMISSIONS"}}
+				for _, k := range list.Keys {
+					rows = append(rows, []string{
+						k.ID, k.Prefix + "…", k.State, text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "),
+					})
+				}
+				if list.EnvironmentKey {
+					rows = append(rows, []string{"-", envAdminKey, "usable", "-", "never", "of the server's environment", "*"})
+				}
+				return printTable(w, rows)
+			})
+		},
+	}
+}
+
+func newRevokeKeyCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke ID",
+		Short: "Make a key open nothing any more, at once",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			if _, err := c.call(cmd.Context(), http.MethodDelete, "/admin/api-keys/"+url.PathEscape(args[0]), nil); err != nil {
+				return err
+			}
+			if o.json {
+				return nil // as the server's answer: nothing
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", args[0])
+			return err
+		},
+	}
+}
