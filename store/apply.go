@@ -80,7 +80,10 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		case row.rev() > rev.Integer():
 			return guarded, nil
 		case row.same(l.Body):
-			return unchanged, nil
+			doomed, err := r.g.doomed(r.repo.DID, c, row.seq())
+			if err != nil || !doomed {
+				return unchanged, err
+			}
 		}
 		result = updated
 		if err := b.log.Delete(u64Key(row.seq())); err != nil {

@@ -48,6 +48,14 @@ func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorOf{}, a)
 }
 
+// actorIn is the actor of a context, nil if it has none.
+func actorIn(ctx context.Context) *Actor {
+	if a, ok := ctx.Value(actorOf{}).(Actor); ok {
+		return &a
+	}
+	return nil
+}
+
 // Action is what an administrator did.
 type Action string
 
@@ -102,11 +110,10 @@ func addAudit(tx *bbolt.Tx) error {
 // note writes what ctx's actor does into the audit log, in the transaction that
 // does it. It is the last step of a change: one that is refused notes nothing.
 func (g *group) note(ctx context.Context, e Event) error {
-	actor, ok := ctx.Value(actorOf{}).(Actor)
-	if !ok {
-		return nil
+	if by := actorIn(ctx); by != nil {
+		return g.noteOf(*by, e)
 	}
-	return g.noteOf(actor, e)
+	return nil
 }
 
 func (g *group) noteOf(actor Actor, e Event) error {

@@ -201,12 +201,7 @@ func (g *group) hide(did syntax.DID) (id []byte, err error) {
 	if err := r.save(); err != nil {
 		return nil, err
 	}
-	b := purges.bucket(g.tx)
-	n, err := b.NextSequence()
-	if err != nil {
-		return nil, err
-	}
-	return u64Key(n), purges.put(b, u64Key(n), purgeRow{Filter: Filter{DID: did}, Seq: g.nextSeq - 1})
+	return g.addPurge(Filter{DID: did}, nil) // a part of the denial, not an action of its own
 }
 
 // DenialOf brings what a user calls an account or a host into the form in which

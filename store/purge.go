@@ -37,18 +37,10 @@ func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64
 	if filter == (Filter{}) {
 		return 0, fmt.Errorf("delete records: %w", ErrNoFilter)
 	}
-	var id uint64
+	var id []byte
 	err = s.do(ctx, "delete records", func(g *group) error {
-		b := purges.bucket(g.tx)
 		var err error
-		if id, err = b.NextSequence(); err != nil {
-			return err
-		}
-		row := purgeRow{Filter: filter, Seq: g.nextSeq - 1}
-		if actor, ok := ctx.Value(actorOf{}).(Actor); ok {
-			row.Actor = &actor
-		}
-		if err := purges.put(b, u64Key(id), row); err != nil {
+		if id, err = g.addPurge(filter, actorIn(ctx)); err != nil {
 			return err
 		}
 		return g.note(ctx, Event{Action: ActDeleteRecords, Target: filter.String(), Outcome: OutcomeBegun})
@@ -56,7 +48,19 @@ func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64
 	if err != nil {
 		return 0, err
 	}
-	return s.purge(ctx, u64Key(id))
+	return s.purge(ctx, id)
+}
+
+// addPurge notes that what the filter chooses is to be deleted: it is done whatever
+// happens. purge does it, in as many transactions as it takes.
+func (g *group) addPurge(filter Filter, by *Actor) (id []byte, err error) {
+	g.purgesRead, g.purges = false, nil
+	b := purges.bucket(g.tx)
+	n, err := b.NextSequence()
+	if err != nil {
+		return nil, err
+	}
+	return u64Key(n), purges.put(b, u64Key(n), purgeRow{Filter: filter, Seq: g.nextSeq - 1, Actor: by})
 }
 
 // purge works on one deletion until it is done.
@@ -199,6 +203,29 @@ func (g *group) purgeCollection(p *purgeRow, prefix []byte, left *int) error {
 		p.Deleted++
 	}
 	return repo.saveIfAny()
+}
+
+// doomed tells whether a deletion that is not done yet has still to come to a record
+// that was changed last as number seq. A job that finds such a record unchanged must
+// write it anew, or the deletion would take it although it came after the deletion.
+func (g *group) doomed(did syntax.DID, collection syntax.NSID, seq uint64) (bool, error) {
+	if !g.purgesRead {
+		g.purgesRead = true
+		err := purges.bucket(g.tx).ForEach(func(k, row []byte) error {
+			p, err := purges.decode(row)
+			if err != nil {
+				return fmt.Errorf("deletion %x: %w", k, err)
+			}
+			g.purges = append(g.purges, p)
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	return slices.ContainsFunc(g.purges, func(p purgeRow) bool {
+		return seq <= p.Seq && (p.Filter.Collection == "" || p.Filter.Collection == collection) && (p.Filter.DID == "" || p.Filter.DID == did)
+	}), nil
 }
 
 func (r *repoRow) saveIfAny() error {

@@ -332,6 +332,8 @@ type group struct {
 	counts           map[syntax.NSID]*Count
 	collections      map[syntax.NSID]*collectionBuckets
 	work             map[uint64]*workBuckets
+	purges           []purgeRow // not done yet, once they were asked for
+	purgesRead       bool
 }
 
 func newGroup(tx *bbolt.Tx, now time.Time) (*group, error) {
