@@ -45,7 +45,7 @@ func (s *Store) Check(ctx context.Context) error {
 		if len(c.findings) > 0 {
 			return errors.Join(c.findings...) // the rest cannot be read
 		}
-		for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs, c.events} {
+		for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs, c.unfinished, c.events} {
 			if err := part(ctx); err != nil {
 				return errors.Join(append(c.findings, err)...)
 			}

@@ -15,6 +15,8 @@
 //	counts                 collection            records and repos that are served
 //	jobs                   job sequence          the job: request, targets, status, stage, counters, times
 //	job_ids                job id                job sequence
+//	unfinished             job sequence          a job that is not final
+//	freshness              collection, or *      what jobs over the network came to there: when the last complete one began
 //	work/<job>/cursor      listing               relay cursor, saved with its page
 //	work/<job>/repos       DID                   found, owed at a host, or settled (class, reason, tally)
 //	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position

@@ -98,13 +98,27 @@ func (r Request) String() string {
 	return what + " of " + of
 }
 
+// Origin is who wanted a job.
+type Origin string
+
+// The origins of a job. Stored: never renamed. Jobs from before there were any, and
+// only these, have none, and were requested.
+const (
+	OriginRequest Origin = "request" // somebody asked for it
+	OriginStart   Origin = "start"   // the configuration names its collection, which was never read completely
+	OriginRefresh Origin = "refresh" // it was time to read its collection again
+)
+
 // Job is a backfill job. Counters are those of settled repos.
 type Job struct {
 	Seq     uint64        `json:"seq"` // order of creation
 	ID      uuid.UUID     `json:"id"`
 	Request Request       `json:"request"`
 	Targets []syntax.NSID `json:"targets,omitempty"`  // collections, fixed at creation; none: all that a repo has
+	Origin  Origin        `json:"origin,omitempty"`   // who wanted it
 	RetryOf uint64        `json:"retry_of,omitempty"` // the job that this one carries on
+	First   uint64        `json:"first,omitempty"`    // the first job of those that it carries on, one after the other
+	Since   time.Time     `json:"since,omitzero"`     // when that began
 
 	Status Status `json:"status"`
 	Stage  Stage  `json:"stage"`
@@ -233,11 +247,18 @@ func (j *Job) work() {
 // Done tells whether nothing is owed any more. There may be repos to reopen.
 func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 }
 
-// CreateJob stores a new running job.
+// CreateJob stores a new running job. Without targets it covers the collection of
+// its request, else what is tracked at this moment, else every collection.
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
 	var job Job
 	err := s.do(ctx, "create job", func(g *group) error {
-		job = Job{ID: id, Request: req, Targets: targets}
+		job = Job{ID: id, Request: req, Targets: targets, Origin: OriginRequest}
+		if len(targets) == 0 {
+			var err error
+			if job.Targets, err = g.targets(req); err != nil {
+				return err
+			}
+		}
 		if _, err := g.create(&job); err != nil {
 			return err
 		}
@@ -247,6 +268,13 @@ func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, target
 		return Job{}, err
 	}
 	return job, nil
+}
+
+func (g *group) targets(req Request) ([]syntax.NSID, error) {
+	if req.Collection != "" {
+		return []syntax.NSID{req.Collection}, nil
+	}
+	return tracked(g.tx)
 }
 
 // create fills a new job in and stores it with its empty work.
@@ -293,18 +321,38 @@ func jobByID(tx *bbolt.Tx, id uuid.UUID) (Job, error) {
 
 // Jobs returns all jobs, newest first.
 func (s *Store) Jobs(ctx context.Context) (list []Job, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
+	err = s.EachJob(ctx, uuid.Nil, func(j Job) bool {
+		list = append(list, j)
+		return true
+	})
+	return list, err
+}
+
+// EachJob calls f for one job after the other, newest first, until it returns false.
+// It begins behind the job with the given id, or fails with ErrNotFound if there is
+// none; with the nil id it begins at the newest.
+func (s *Store) EachJob(ctx context.Context, before uuid.UUID, f func(Job) bool) error {
+	return s.view(ctx, func(tx *bbolt.Tx) error {
 		c := jobs.bucket(tx).Cursor()
-		for k, row := c.Last(); k != nil; k, row = c.Prev() {
+		k, row := c.Last()
+		if before != uuid.Nil {
+			seq := tx.Bucket([]byte(jobIDsBucket)).Get(before[:])
+			if seq == nil {
+				return fmt.Errorf("job %s: %w", before, ErrNotFound)
+			}
+			k, row = seekBefore(c, seq)
+		}
+		for ; k != nil; k, row = c.Prev() {
 			job, err := jobs.decode(row)
 			if err != nil {
 				return fmt.Errorf("job %x: %w", k, err)
 			}
-			list = append(list, job)
+			if !f(job) {
+				return nil
+			}
 		}
 		return nil
 	})
-	return list, err
 }
 
 // StartJob notes that a worker has taken the job up. Taking it up again after a

@@ -33,6 +33,17 @@ func splitRecordKey(k []byte) (rid, syntax.RecordKey, bool) {
 	return rid(binary.BigEndian.Uint32(k)), syntax.RecordKey(k[ridLen:]), true
 }
 
+// allCollections is the key of what jobs over all collections came to. No NSID is.
+const allCollections = "*"
+
+// freshnessKey is the key of how fresh a collection is. Empty: all collections.
+func freshnessKey(c syntax.NSID) []byte {
+	if c == "" {
+		return []byte(allCollections)
+	}
+	return []byte(c)
+}
+
 // owedKey is the key of a queue row. An empty host is the queue of repos whose
 // host is not known yet.
 func owedKey(host string, did syntax.DID) []byte {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,22 +15,37 @@ import (
 const (
 	keepDeletions = 30 * 24 * time.Hour // notes of deleted records
 	keepWork      = 28 * 24 * time.Hour // the repos of a final job, for its report
+	// The repos of a job of the schedule are kept for less: there is a new one every
+	// day, over as many repos.
+	keepRefreshWork = 3 * 24 * time.Hour
 )
+
+// keepJobs is how many jobs are kept. When there are more, those that ended and were
+// created first are forgotten. Jobs of the schedule are forgotten after keepWork: a
+// year of them tells nobody more than the last month.
+const keepJobs = 10_000
 
 // pruneStep bounds the rows deleted in one transaction of Prune.
 const pruneStep = 2_000
 
 // Prune deletes a bounded step of what is kept no longer: old notes of deleted
-// records, the work rows of jobs that ended long ago, and old events. It returns
-// true when nothing is left to delete.
+// records, the work rows of jobs that ended long ago, jobs, and old events. It
+// returns true when nothing is left to delete.
 func (s *Store) Prune(ctx context.Context) (bool, error) {
 	var done bool
-	err := s.wait(ctx, change{op: "prune", urgent: true, apply: func(g *group) error {
+	old, err := s.oldJobs(ctx)
+	if err != nil {
+		return false, err
+	}
+	err = s.wait(ctx, change{op: "prune", urgent: true, apply: func(g *group) error {
 		left := pruneStep
 		if err := g.pruneDeletions(&left); err != nil {
 			return err
 		}
-		if err := g.pruneWork(&left); err != nil {
+		if err := g.pruneWork(&left, old); err != nil {
+			return err
+		}
+		if err := g.pruneJobs(&left, old); err != nil {
 			return err
 		}
 		if err := g.pruneEvents(&left); err != nil {
@@ -77,7 +93,71 @@ func (g *group) pruneDeletions(left *int) error {
 	return nil
 }
 
-func (g *group) pruneWork(left *int) error {
+// oldJobs are jobs to be forgotten, no more than fit into one step.
+func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
+	old = map[uint64]bool{}
+	now := s.cfg.Now()
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		running, err := unfinished(tx)
+		if err != nil {
+			return err
+		}
+		needed := map[uint64]bool{} // by those that carry them on
+		for _, j := range running {
+			needed[j.RetryOf] = true
+		}
+		b := jobs.bucket(tx)
+		over := b.Stats().KeyN - keepJobs
+		return b.ForEach(func(k, row []byte) error {
+			j, err := jobs.decode(row)
+			if err != nil {
+				return fmt.Errorf("job %x: %w", k, err)
+			}
+			if !j.Status.Final() || needed[j.Seq] || len(old) == pruneStep {
+				return nil
+			}
+			past := j.Origin == OriginRefresh && now.Sub(j.CompletedAt) >= keepWork
+			if past && len(j.Targets) > 0 { // the last that is known of a collection stays
+				f, err := freshnessOf(tx, j.Targets[0])
+				if err != nil {
+					return err
+				}
+				past = f.Last != j.Seq
+			}
+			if over > 0 || past {
+				old[j.Seq] = true
+				over--
+			}
+			return nil
+		})
+	})
+	return old, err
+}
+
+// pruneJobs forgets the old jobs whose work is forgotten.
+func (g *group) pruneJobs(left *int, old map[uint64]bool) error {
+	b, work := jobs.bucket(g.tx), g.tx.Bucket([]byte(workBucket))
+	for seq := range old {
+		key := u64Key(seq)
+		if *left == 0 || work.Bucket(key) != nil || g.jobs[seq] != nil {
+			continue
+		}
+		j, err := jobs.get(b, key)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		*left--
+		if err := errors.Join(b.Delete(key), g.tx.Bucket([]byte(jobIDsBucket)).Delete(j.ID[:])); err != nil {
+			return fmt.Errorf("forget job %s: %w", j.ID, err)
+		}
+	}
+	return nil
+}
+
+func (g *group) pruneWork(left *int, old map[uint64]bool) error {
 	work := g.tx.Bucket([]byte(workBucket))
 	c := work.Cursor()
 	for k, _ := c.First(); k != nil && *left > 0; k, _ = c.Next() {
@@ -89,7 +169,11 @@ func (g *group) pruneWork(left *int) error {
 			}
 			j = &stored
 		}
-		if !j.Status.Final() || g.now.Sub(j.CompletedAt) < keepWork {
+		keep := keepWork
+		if j.Origin == OriginRefresh {
+			keep = keepRefreshWork
+		}
+		if !j.Status.Final() || g.now.Sub(j.CompletedAt) < keep && !old[j.Seq] {
 			continue
 		}
 		w, err := workOf(g.tx, j.Seq)

@@ -55,6 +55,11 @@ func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64
 // happens. purge does it, in as many transactions as it takes.
 func (g *group) addPurge(filter Filter, by *Actor) (id []byte, err error) {
 	g.purgesRead, g.purges = false, nil
+	if filter.DID == "" {
+		if err := g.forgetFreshness(filter.Collection); err != nil {
+			return nil, err
+		}
+	}
 	b := purges.bucket(g.tx)
 	n, err := b.NextSequence()
 	if err != nil {

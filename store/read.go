@@ -329,15 +329,16 @@ func (r Repo) RepoCollections() []syntax.NSID {
 // Stats is what the index holds.
 type Stats struct {
 	Collections map[syntax.NSID]Count // of served records
-	Repos       int64                 // of which the index ever held a record
-	Seq         uint64                // of the last change
+	Fresh       map[syntax.NSID]Freshness
+	Repos       int64  // of which the index ever held a record
+	Seq         uint64 // of the last change
 	FileBytes   int64
 	FreeBytes   int64 // of the file, to be used again
 }
 
 // Stats returns kept counts; it does not scan.
 func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
-	st.Collections = map[syntax.NSID]Count{}
+	st.Collections, st.Fresh = map[syntax.NSID]Count{}, map[syntax.NSID]Freshness{}
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		c := counts.bucket(tx).Cursor()
 		for k, row := c.First(); k != nil; k, row = c.Next() {
@@ -345,8 +346,13 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 			if err != nil {
 				return fmt.Errorf("counts %s: %w", k, err)
 			}
-			if n.Records > 0 {
-				st.Collections[syntax.NSID(k)] = n
+			if n.Records == 0 {
+				continue
+			}
+			name := syntax.NSID(k)
+			st.Collections[name] = n
+			if st.Fresh[name], err = freshnessOf(tx, name); err != nil {
+				return fmt.Errorf("how fresh %s is: %w", name, err)
 			}
 		}
 		meta := tx.Bucket([]byte(metaBucket))

@@ -55,7 +55,10 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 		case forgotten:
 			return refuse(fmt.Errorf("job %s is too long ago, its repos are forgotten: %w", old, ErrNothingLeft))
 		}
-		job = Job{ID: id, Request: was.Request, Targets: was.Targets, RetryOf: was.Seq}
+		job = Job{
+			ID: id, Request: was.Request, Targets: was.Targets, Origin: OriginRequest,
+			RetryOf: was.Seq, First: was.first(), Since: was.since(),
+		}
 		to, err := g.create(&job)
 		if err != nil {
 			return err

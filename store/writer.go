@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -375,8 +377,9 @@ func (g *group) seq() uint64 {
 func (g *group) save() error {
 	meta := g.tx.Bucket([]byte(metaBucket))
 	err := errors.Join(putMeta(meta, metaNextRID, g.nextRID), putMeta(meta, metaNextSeq, g.nextSeq))
-	for seq, j := range g.jobs {
-		err = errors.Join(err, jobs.put(jobs.bucket(g.tx), u64Key(seq), *j))
+	for _, seq := range slices.Sorted(maps.Keys(g.jobs)) {
+		j := g.jobs[seq]
+		err = errors.Join(err, jobs.put(jobs.bucket(g.tx), u64Key(seq), *j), g.keepUnfinished(j))
 	}
 	for _, w := range g.work {
 		for host, h := range w.changed {

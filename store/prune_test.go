@@ -1,0 +1,170 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+func (w *world) prune() {
+	w.t.Helper()
+	for done := false; !done; {
+		var err error
+		if done, err = w.s.Prune(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// kept wants exactly these jobs to be there.
+func (w *world) kept(want ...store.Job) {
+	w.t.Helper()
+	list, err := w.s.Jobs(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	got := map[uuid.UUID]bool{}
+	for _, j := range list {
+		got[j.ID] = true
+	}
+	for i, j := range want {
+		if !got[j.ID] {
+			w.t.Errorf("job %d of those that are to be kept is forgotten", i)
+		}
+		if _, err := w.s.Job(w.t.Context(), j.ID); err != nil {
+			w.t.Errorf("job %d: %v", i, err)
+		}
+	}
+	if len(got) != len(want) {
+		w.t.Errorf("%d jobs are kept, want %d", len(got), len(want))
+	}
+}
+
+// refreshed runs a job of the schedule over the collection note, which is tracked.
+func (w *world) refreshed(hours int) store.Job {
+	w.t.Helper()
+	w.at(hours)
+	job, err := w.s.CoverCollection(w.t.Context(), note, uuid.New(), store.OriginRefresh, w.fresh(note).Last)
+	if err == nil {
+		job, err = w.s.StartJob(w.t.Context(), job.Seq)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.end(job, hours+1, "")
+	return job
+}
+
+func TestJobsOfTheScheduleAreForgotten(t *testing.T) {
+	t.Parallel()
+	const day = 24
+	w := newStoreWorld(t)
+	if err := w.s.Track(t.Context(), note); err != nil {
+		t.Fatal(err)
+	}
+	asked := w.begin(store.Request{Collection: note}, 0, 0)
+	w.end(asked, 1, "")
+	first, second := w.refreshed(1*day), w.refreshed(2*day)
+	worked := func(j store.Job) bool {
+		t.Helper()
+		_, err := w.s.Owed(t.Context(), j.Seq, host, "", 1)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	w.at(1*day + 1 + 3*day)
+	w.prune()
+	w.kept(asked, first, second)
+	if worked(first) || !worked(second) || !worked(asked) {
+		t.Errorf("the work that is kept: %t %t %t", worked(first), worked(second), worked(asked))
+	}
+	w.at(1*day + 1 + 28*day)
+	w.prune()
+	w.kept(asked, second)
+	if _, err := w.s.Job(t.Context(), first.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a forgotten job: %v", err)
+	}
+	w.at(100 * day) // nothing is refreshed any more: what came of it last stays
+	w.prune()
+	w.kept(asked, second)
+	w.want(note, 2*day)
+	third := w.refreshed(101 * day)
+	w.prune()
+	w.kept(asked, third)
+}
+
+func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
+	t.Parallel()
+	w := newStoreWorld(t)
+	old := w.begin(store.Request{Collection: note}, 0, 0)
+	w.end(old, 1, "the relay is down")
+	running := w.begin(store.Request{Collection: other}, 1, 1)
+	w.at(2)
+	retry, err := w.s.RetryJob(t.Context(), old.ID, uuid.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// As many again as are kept, as if they had ended just now.
+	const many = 10_000
+	var young []store.Job
+	db, err := bbolt.Open(w.cfg.Path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		jobs, ids := tx.Bucket([]byte("jobs")), tx.Bucket([]byte("job_ids"))
+		row := jobs.Get(binary.BigEndian.AppendUint64(nil, old.Seq))
+		for range many {
+			var j store.Job
+			if err := json.Unmarshal(row[1:], &j); err != nil {
+				return err
+			}
+			seq, err := jobs.NextSequence()
+			if err != nil {
+				return err
+			}
+			j.ID, j.Seq = uuid.New(), seq
+			body, err := json.Marshal(j)
+			if err != nil {
+				return err
+			}
+			key := binary.BigEndian.AppendUint64(nil, seq)
+			if err := errors.Join(jobs.Put(key, append([]byte{1}, body...)), ids.Put(j.ID[:], key)); err != nil {
+				return err
+			}
+			young = append(young, j)
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.s = storetest.OpenConfig(t, w.cfg)
+	w.prune()
+	// The oldest one is carried on: it makes room only when that has ended.
+	w.kept(append(young[3:], old, running, retry)...)
+	if _, err := w.s.CancelJob(t.Context(), retry.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.end(retry, 4, "")
+	another := w.begin(store.Request{Collection: other}, 5, 5)
+	w.prune() // its work is not even a day old
+	w.kept(append(young[3:], running, retry, another)...)
+	if _, err := w.s.RetryJob(t.Context(), old.ID, uuid.New()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("retry a forgotten job: %v", err)
+	}
+	if again, err := w.s.JobBySeq(t.Context(), retry.RetryOf); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("what it carried on: %+v, %v", again, err)
+	}
+}
