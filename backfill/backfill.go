@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +29,7 @@ type Config struct {
 	ReposPerHost int           // repos of a host read at once by a job: 4
 	Attempts     int           // at a repo, before it is given up: 5
 	Retry        time.Duration // before the second attempt; doubles with each: 2 s
+	Refresh      time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 
 	Log *slog.Logger     // default: slog.Default
 	Now func() time.Time // default: time.Now
@@ -56,7 +56,8 @@ type Backfill struct {
 
 	check func(syntax.DID) bool // checkNow, or a test's choice
 
-	wake chan struct{} // a job was created, asked to stop, or has ended
+	wake  chan struct{} // a job was created, asked to stop, or has ended
+	ended chan struct{} // a job has ended
 
 	mu      sync.Mutex
 	workers map[uuid.UUID]*worker
@@ -88,6 +89,9 @@ func New(cfg Config) (*Backfill, error) {
 			*n.value = n.def
 		}
 	}
+	if cfg.Refresh < 0 {
+		err = errors.Join(err, fmt.Errorf("backfill: refresh is %s, but must not be negative", cfg.Refresh))
+	}
 	if cfg.Retry == 0 {
 		cfg.Retry = defaultRetry
 	}
@@ -103,6 +107,7 @@ func New(cfg Config) (*Backfill, error) {
 		claims:  newClaims(),
 		check:   checkNow,
 		wake:    make(chan struct{}, 1),
+		ended:   make(chan struct{}, 1),
 		workers: map[uuid.UUID]*worker{},
 	}, err
 }
@@ -110,7 +115,7 @@ func New(cfg Config) (*Backfill, error) {
 // Recover finishes the jobs that were asked to stop before the process ended. It
 // is to be called before the first request is answered.
 func (b *Backfill) Recover(ctx context.Context) error {
-	jobs, err := b.cfg.Store.Jobs(ctx)
+	jobs, err := b.cfg.Store.Unfinished(ctx)
 	if err != nil {
 		return fmt.Errorf("recover jobs: %w", err)
 	}
@@ -131,11 +136,7 @@ func (b *Backfill) Create(ctx context.Context, req store.Request) (store.Job, er
 	if err != nil {
 		return store.Job{}, fmt.Errorf("create job: %w", err)
 	}
-	targets, err := b.targets(ctx, req)
-	if err != nil {
-		return store.Job{}, err
-	}
-	job, err := b.cfg.Store.CreateJob(ctx, id, req, targets)
+	job, err := b.cfg.Store.CreateJob(ctx, id, req, nil)
 	if err != nil {
 		return store.Job{}, err
 	}
@@ -185,11 +186,12 @@ func (b *Backfill) notify() {
 	}
 }
 
-// Run works on jobs until ctx ends or the store fails. Jobs that are not done
-// then go on in the next process. It returns when every goroutine that it has
-// started has ended.
+// Run works on jobs, and creates those that keep collections fresh, until ctx ends or
+// the store fails. Jobs that are not done then go on in the next process. It returns
+// when every goroutine that it has started has ended.
 func (b *Backfill) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.refresh(ctx) })
 	g.Go(func() error {
 		for {
 			if err := b.start(ctx, g); err != nil {
@@ -215,11 +217,10 @@ func stopped(ctx context.Context, err error) error {
 
 // start takes up the jobs for which there is room, oldest first.
 func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
-	jobs, err := b.cfg.Store.Jobs(ctx)
+	jobs, err := b.cfg.Store.Unfinished(ctx)
 	if err != nil {
 		return err
 	}
-	slices.Reverse(jobs)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	network, dids := 0, 0
@@ -231,7 +232,7 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 		}
 	}
 	for _, j := range jobs {
-		if j.Status.Final() || b.workers[j.ID] != nil {
+		if b.workers[j.ID] != nil {
 			continue
 		}
 		named := !j.Request.Network()
@@ -262,6 +263,7 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 		delete(b.workers, w.id)
 		b.mu.Unlock()
 		b.notify()
+		notify(b.ended)
 	}()
 	if err := w.run(own); err != nil && !errors.Is(context.Cause(own), errCancelled) {
 		// At a shutdown the rows say what is owed.
