@@ -186,6 +186,7 @@ func printJob(w io.Writer, j jobView) error {
 	rows := [][]string{
 		{"job", j.ID},
 		{"covers", j.covers()},
+		{"made by", j.origin()},
 		{"status", j.Status},
 		{"stage", j.Stage},
 		{"waits for", text(j.Waiting, "-")},
@@ -200,7 +201,7 @@ func printJob(w io.Writer, j jobView) error {
 		{"completed", text(j.CompletedAt, "-")},
 	}
 	if j.RetryOf != nil {
-		rows = slices.Insert(rows, 2, []string{"retry of", *j.RetryOf})
+		rows = slices.Insert(rows, 3, []string{"retry of", *j.RetryOf})
 	}
 	return printTable(w, rows)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 )
 
@@ -69,6 +70,24 @@ func text(s *string, unknown string) string {
 		return unknown
 	}
 	return *s
+}
+
+// age prints how old an index is, in the two largest units.
+func age(seconds *int64) string {
+	if seconds == nil {
+		return "never read"
+	}
+	d := time.Duration(*seconds) * time.Second
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	default:
+		return "under a minute"
+	}
 }
 
 // size prints a number of bytes.

@@ -46,7 +46,7 @@ unless --revoke-others takes them away, as is wise if the lost key may have been
 				return fmt.Errorf("rescue: %w", err)
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "new admin key in %s; %d others revoked. Start the server. The key is:\n", done.File, done.Revoked); err != nil {
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "new admin key in %s; other keys revoked: %d. Start the server. The key is:\n", done.File, done.Revoked); err != nil {
 					return err
 				}
 				_, err := fmt.Fprintln(w, done.Key)

@@ -130,7 +130,7 @@ func (p *program) newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newDenylistCommand(p), newStatsCommand(p),
-		newKeysCommand(p), newAuditCommand(p),
+		newCollectionsCommand(p), newKeysCommand(p), newAuditCommand(p),
 		newCheckCommand(), newDemoCommand(), newVersionCommand(),
 	)
 	return root

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
@@ -20,6 +21,8 @@ const (
 	defaultMaxJobs      = 2
 	defaultMaxHosts     = 128
 	defaultReposPerHost = 4
+	defaultRefresh      = 24 * time.Hour
+	leastRefresh        = time.Minute // below it, a job would hardly end before the next
 )
 
 type serveOptions struct {
@@ -36,8 +39,9 @@ func newServeCommand(p *program) *cobra.Command {
 		Short: "Index the network and serve what was indexed",
 		Long: `Serve opens the database, goes on with unfinished jobs, and answers requests.
 
-With --collection it tracks a collection, and starts a job that reads it from the
-whole network, unless one is unfinished or was completed before.
+With --collection it tracks a collection, also one that was removed at run time, and
+starts a job that reads it from the whole network, unless one is unfinished or was
+completed before. Tracked collections are read again as often as --refresh says.
 
 Every flag has an environment variable, shown in brackets; a flag beats it.
 ` + envAdminKey + `, if set, is a key that has every permission. Otherwise a first start
@@ -61,12 +65,13 @@ makes one, and writes it to admin.key in the data directory.`,
 	f.Float64Var(&o.service.hostRPS, "host-rps", network.DefaultHostRPS, "requests a second to one host, over all jobs")
 	f.Float64Var(&o.service.plcRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
 	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
+	f.DurationVar(&o.service.refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "no-public-reads", "metrics-listen", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "no-public-reads", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -91,6 +96,9 @@ func (o *serveOptions) check() error {
 		if n < 1 {
 			errs = append(errs, usagef("%s is %d, it must be at least 1", name, n))
 		}
+	}
+	if d := o.service.refresh; d != 0 && d < leastRefresh {
+		errs = append(errs, usagef("--refresh is %s, it must be 0 or at least %s", d, leastRefresh))
 	}
 	for name, rps := range map[string]float64{"--host-rps": o.service.hostRPS, "--plc-rps": o.service.plcRPS} {
 		if !(rps > 0) {

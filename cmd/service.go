@@ -39,7 +39,8 @@ type serviceConfig struct {
 	maxJobs       int
 	maxHosts      int
 	reposPerHost  int
-	collections   []syntax.NSID // tracked, with a job for each that never had one
+	collections   []syntax.NSID // tracked, with a job for each that was never read completely
+	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	noPublicReads bool
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
 }
@@ -96,7 +97,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	s.backfill, err = backfill.New(backfill.Config{
 		Store: s.store, Network: s.network, Log: log,
-		MaxJobs: cfg.maxJobs, MaxHosts: cfg.maxHosts, ReposPerHost: cfg.reposPerHost,
+		MaxJobs: cfg.maxJobs, MaxHosts: cfg.maxHosts, ReposPerHost: cfg.reposPerHost, Refresh: cfg.refresh,
 	})
 	if err != nil {
 		return usageError{err}
@@ -160,30 +161,12 @@ func localURL(addr net.Addr) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// track notes the configured collections, and creates a job for each of which
-// none is unfinished or was ever completed.
+// track notes the configured collections, also those that were removed at run time,
+// and creates a job for each that was never read completely and is not being read.
 func (s *service) track(ctx context.Context) error {
-	if len(s.cfg.collections) == 0 {
-		return nil
-	}
-	jobs, err := s.store.Jobs(ctx)
-	if err != nil {
-		return fmt.Errorf("look for jobs: %w", err)
-	}
 	for _, c := range s.cfg.collections {
-		if err := s.store.Track(ctx, c); err != nil {
-			return err
-		}
-		covered := false
-		for _, j := range jobs {
-			whole := j.Request.Network() && j.Request.Collection == c
-			covered = covered || whole && (!j.Status.Final() || j.Status == store.StatusCompleted)
-		}
-		if covered {
-			continue
-		}
-		if _, err := s.backfill.Create(ctx, store.Request{Collection: c}); err != nil {
-			return fmt.Errorf("create job for %s: %w", c, err)
+		if err := s.backfill.ConfigureCollection(ctx, c); err != nil {
+			return fmt.Errorf("track %s: %w", c, err)
 		}
 	}
 	return nil

@@ -12,10 +12,13 @@ import (
 
 // statsView is what a server says that it holds.
 type statsView struct {
-	Collections map[string]struct{ Records, Repos int64 }
-	Repos       int64
-	Seq         int64
-	Database    struct {
+	Collections map[string]struct {
+		Records, Repos int64
+		AgeSeconds     *int64 `json:"age_seconds"`
+	}
+	Repos    int64
+	Seq      int64
+	Database struct {
 		FileBytes int64 `json:"file_bytes"`
 		FreeBytes int64 `json:"free_bytes"`
 	}
@@ -48,10 +51,10 @@ func newStatsCommand(p *program) *cobra.Command {
 }
 
 func printStats(w io.Writer, st statsView) error {
-	rows := [][]string{{"COLLECTION", "RECORDS", "REPOS"}}
+	rows := [][]string{{"COLLECTION", "RECORDS", "REPOS", "AGE"}}
 	for _, name := range slices.Sorted(maps.Keys(st.Collections)) {
 		n := st.Collections[name]
-		rows = append(rows, []string{name, number(&n.Records), number(&n.Repos)})
+		rows = append(rows, []string{name, number(&n.Records), number(&n.Repos), age(n.AgeSeconds)})
 	}
 	if err := printTable(w, rows); err != nil {
 		return err

@@ -24,6 +24,12 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`invalid argument "x" for "--max-jobs"`, nil, "serve --max-jobs x"},
 		{`--max-jobs is 0`, nil, "serve --max-jobs 0"},
 		{`--host-rps is 0`, nil, "serve --host-rps 0"},
+		{`--refresh is 30s, it must be 0 or at least 1m0s`, nil, "serve --refresh 30s"},
+		{`--refresh is -1h0m0s`, nil, "serve --refresh -1h"},
+		{`say with --permission what the key may do`, nil, "keys create somebody"},
+		{`--expires "soon" is neither a time`, nil, "keys create somebody --permission * --expires soon"},
+		{`say with --records what becomes of its records`, nil, "collections remove a.b.c"},
+		{`--records is "some", it must be keep or delete`, nil, "collections remove a.b.c --records some"},
 		{`collection "statusphere" is no valid NSID`, nil, "serve --collection statusphere"},
 		{`log level "loud" is none of`, nil, "serve --log-level loud"},
 		{`log format "xml" is neither`, nil, "serve --log-format xml"},
@@ -70,7 +76,7 @@ func TestEverySettingOfServeHasItsVariable(t *testing.T) {
 	t.Parallel()
 	_, help, _ := runs(t, nil, "serve", "--help")
 	for _, flag := range []string{
-		"listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts", "repos-per-host", "host-rps",
+		"listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts", "repos-per-host", "host-rps", "refresh",
 		"log-level", "log-format",
 	} {
 		if !strings.Contains(help, "--"+flag+" ") || !strings.Contains(help, "["+envName(flag)+"]") {

@@ -42,6 +42,7 @@ type jobView struct {
 	UnchangedRecords int64    `json:"unchanged_records"`
 	RejectedRecords  int64    `json:"rejected_records"`
 	Scope            string   `json:"scope"`
+	Origin           string   `json:"origin"`
 	RetryOf          *string  `json:"retry_of"`
 	Waiting          *string  `json:"waiting"`
 	RecordsPerSecond float64  `json:"records_per_second"`
@@ -51,6 +52,18 @@ type jobView struct {
 
 func (j jobView) final() bool {
 	return j.Status == "completed" || j.Status == "failed" || j.Status == "cancelled"
+}
+
+// origin says who wanted the job.
+func (j jobView) origin() string {
+	switch j.Origin {
+	case "start":
+		return "the start of the server: its settings name the collection"
+	case "refresh":
+		return "the schedule: the collection was read too long ago"
+	default:
+		return "request"
+	}
 }
 
 // covers says what the job is about.

@@ -34,7 +34,12 @@ func changes() map[string]func(r *rig) (path, body string) {
 		},
 		"POST /admin/backfill/{id}/retry": func(r *rig) (string, string) { return pathOf(finished(r)) + "/retry", "" },
 		"DELETE /admin/records":           func(*rig) (string, string) { return "/admin/records?collection=com.example.note", "" },
-		"POST /admin/denylist":            func(*rig) (string, string) { return "/admin/denylist", `{"entry":"pds.example"}` },
+		"POST /admin/collections":         func(*rig) (string, string) { return "/admin/collections", `{"collection":"com.example.note"}` },
+		"DELETE /admin/collections": func(r *rig) (string, string) {
+			r.check(r.store.Track(r.t.Context(), note))
+			return "/admin/collections?collection=com.example.note&records=keep", ""
+		},
+		"POST /admin/denylist": func(*rig) (string, string) { return "/admin/denylist", `{"entry":"pds.example"}` },
 		"DELETE /admin/denylist": func(r *rig) (string, string) {
 			r.check(r.store.Deny(r.t.Context(), "pds.example", ""))
 			return "/admin/denylist?entry=pds.example", ""

@@ -193,25 +193,18 @@ func (s *Server) listBackfills(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	jobs, err := s.cfg.Store.Jobs(r.Context())
-	if err != nil {
-		return reply{}, err
-	}
-	if filter.before != uuid.Nil {
-		i := slices.IndexFunc(jobs, func(j store.Job) bool { return j.ID == filter.before })
-		if i < 0 {
-			return reply{}, badRequest("before names no job: there is no job %s", filter.before)
-		}
-		jobs = jobs[i+1:]
-	}
 	list := []jobBody{} // an empty list is [], not null
-	for _, j := range jobs {
-		if len(list) == filter.limit {
-			break
-		}
+	err = s.cfg.Store.EachJob(r.Context(), filter.before, func(j store.Job) bool {
 		if filter.takes(j) {
 			list = append(list, newJobBody(j))
 		}
+		return len(list) < filter.limit
+	})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return reply{}, badRequest("before names no job: there is no job %s", filter.before)
+	case err != nil:
+		return reply{}, err
 	}
 	return ok(list), nil
 }

@@ -30,15 +30,21 @@ func (s *Server) deleteRecords(r *http.Request) (reply, error) {
 	ctx, cancel := untilStop(r)
 	defer cancel()
 	n, err := s.cfg.Store.DeleteRecords(ctx, filter) //nolint:contextcheck // it ends with the server, not with the client
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
-		return reply{}, failure{
-			status: http.StatusServiceUnavailable,
-			text:   "appview is shutting down: a deletion that has begun goes on at the next start",
-		}
-	case err != nil:
-		return reply{}, err
+	if err != nil {
+		return reply{}, deletionStopped(err)
 	}
 	s.log.InfoContext(r.Context(), "records deleted", "collection", filter.Collection, "did", filter.DID, "deleted", n)
 	return ok(deletedBody{Deleted: n}), nil
+}
+
+// deletionStopped says what becomes of a deletion that a stop of the server has cut
+// off.
+func deletionStopped(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, store.ErrClosed) {
+		return failure{
+			status: http.StatusServiceUnavailable,
+			text:   "appview is shutting down: a deletion that has begun goes on at the next start",
+		}
+	}
+	return err
 }

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -84,12 +86,16 @@ type jobDetail struct {
 	RejectedRecords   int64    `json:"rejected_records"`
 	DiscoveryComplete bool     `json:"discovery_complete"`
 	Scope             string   `json:"scope"`
+	Origin            string   `json:"origin"`
 	RetryOf           *string  `json:"retry_of"`
 	Waiting           *string  `json:"waiting"`
 	RecordsPerSecond  float64  `json:"records_per_second"`
 	ReposPerSecond    float64  `json:"repos_per_second"`
 	ETASeconds        *float64 `json:"eta_seconds"`
 }
+
+// originOf is who wanted a job.
+func originOf(j store.Job) string { return string(cmp.Or(j.Origin, store.OriginRequest)) }
 
 // reasonEmpty is the reason under which repos without records are settled.
 const reasonEmpty = "empty"
@@ -108,16 +114,17 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 		RejectedRecords:   j.Tally.Rejected,
 		DiscoveryComplete: j.Discovered && j.DiscoveryError == "",
 		Scope:             scopeNetwork,
+		Origin:            originOf(j),
 	}
 	if !j.Request.Network() {
 		d.Scope = scopeDIDs
 	}
 	if j.RetryOf != 0 {
 		old, err := s.cfg.Store.JobBySeq(ctx, j.RetryOf)
-		if err != nil {
+		if err != nil && !errors.Is(err, store.ErrNotFound) { // forgotten
 			return d, fmt.Errorf("job that %s retries: %w", j.ID, err)
 		}
-		d.RetryOf = known(old.ID.String(), true)
+		d.RetryOf = known(old.ID.String(), err == nil)
 	}
 	if j.Status.Final() {
 		return d, nil

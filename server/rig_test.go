@@ -86,6 +86,18 @@ func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (store.Job, error) {
 	return j.store.RetryJob(ctx, id, uuid.New())
 }
 
+func (j *idleJobs) AddCollection(ctx context.Context, c syntax.NSID) (*store.Job, bool, error) {
+	return j.store.AddCollection(ctx, c, uuid.New())
+}
+
+// RefreshAt is a day after the collection was read.
+func (j *idleJobs) RefreshAt(c store.Collection) time.Time {
+	if c.Fresh.SyncedAt.IsZero() {
+		return time.Time{}
+	}
+	return c.Fresh.SyncedAt.Add(24 * time.Hour)
+}
+
 func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -36,10 +36,14 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
 		{http.MethodGet, "/admin/backfill/{id}/events", BackfillRead, unhurried(s.stream(s.streamJob))},
 
-		{http.MethodGet, "/admin/records", RecordsRead, s.answer(s.listRecords(maxAdminPage))},
+		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answer(s.listRecords(maxAdminPage)))},
 		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
-		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.stream(s.exportRecords))},
+		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
 		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
+
+		{http.MethodGet, "/admin/collections", CollectionsManage, s.answer(s.listCollections)},
+		{http.MethodPost, "/admin/collections", CollectionsManage, s.answer(s.addCollection)},
+		{http.MethodDelete, "/admin/collections", CollectionsManage, unhurried(s.answer(s.removeCollection))},
 
 		{http.MethodGet, "/admin/denylist", DenylistManage, s.answer(s.listDenials)},
 		{http.MethodPost, "/admin/denylist", DenylistManage, unhurried(s.answer(s.addDenial))},
@@ -61,9 +65,9 @@ func (s *Server) routes() []route {
 		return list
 	}
 	return append(list,
-		route{http.MethodGet, "/api/records", "", s.answerKept(s.listRecords(maxPublicPage))},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.answer(s.xrpcGetRecord)},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.answerKept(s.xrpcListRecords)},
+		route{http.MethodGet, "/api/records", "", s.dated(s.answerKept(s.listRecords(maxPublicPage)))},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.dated(s.answer(s.xrpcGetRecord))},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.dated(s.answerKept(s.xrpcListRecords))},
 	)
 }
 
@@ -147,7 +151,7 @@ func allowed(routes []route) string {
 // they keep is still so: an account may be gone the next moment.
 func openTo(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Expose-Headers", "ETag, "+requestIDHeader)
+	h.Set("Access-Control-Expose-Headers", "ETag, "+syncedHeader+", "+requestIDHeader)
 	h.Set("Cache-Control", "no-cache")
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
 	"appview/store"
@@ -41,10 +42,25 @@ type Jobs interface {
 	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
 }
 
+// Collections keeps the tracked collections.
+type Collections interface {
+	// AddCollection tracks a collection and has a job read it, which it returns. If it
+	// was tracked before, it changes nothing, and returns the job under way, if any.
+	AddCollection(ctx context.Context, c syntax.NSID) (job *store.Job, added bool, err error)
+	// RefreshAt is when a collection is read again by itself; zero: it is not.
+	RefreshAt(c store.Collection) time.Time
+}
+
+// Backfill is everything that reads the network.
+type Backfill interface {
+	Jobs
+	Collections
+}
+
 // Config says what the server answers from. Store and Jobs are needed.
 type Config struct {
 	Store         *store.Store
-	Jobs          Jobs
+	Jobs          Backfill
 	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
@@ -66,6 +82,7 @@ type Server struct {
 	streams chan struct{} // holds one token for each running stream of events
 	pace    pace          // of clients that take lines
 	cache   cache
+	ages    cache     // of collections: what syncedHeader says
 	buffers sync.Pool // of *[]byte, for answers
 	zips    sync.Pool // of *gzip.Writer
 
@@ -108,6 +125,7 @@ func New(cfg Config) (*Server, error) {
 		reports:   make(chan struct{}, maxReports),
 		streams:   make(chan struct{}, maxStreams),
 		cache:     cache{limit: cacheBytes},
+		ages:      cache{limit: agesBytes},
 		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
 		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
 		refusals:  newRefusals(cfg.Log),

@@ -45,7 +45,7 @@ func TestStatsShowWhatTheIndexHolds(t *testing.T) {
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3), status: texts(t, 1)})
 	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
 	r.get("/admin/stats").decode(t, &st)
-	if st.Collections[note] != (collectionStats{5, 2}) || st.Collections[status] != (collectionStats{1, 1}) || st.Repos != 2 || st.Seq != 6 ||
+	if st.Collections[note] != (collectionStats{Records: 5, Repos: 2}) || st.Collections[status] != (collectionStats{Records: 1, Repos: 1}) || st.Repos != 2 || st.Seq != 6 ||
 		len(st.Tracked) != 1 || st.Tracked[0] != note {
 		t.Errorf("filled: %+v", st)
 	}

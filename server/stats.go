@@ -20,6 +20,7 @@ type statsBody struct {
 type collectionStats struct {
 	Records int64 `json:"records"`
 	Repos   int64 `json:"repos"`
+	ageBody
 }
 
 type databaseStats struct {
@@ -49,7 +50,7 @@ func (s *Server) stats(r *http.Request) (reply, error) {
 		Version:     s.cfg.Version,
 	}
 	for c, n := range st.Collections {
-		body.Collections[c] = collectionStats{Records: n.Records, Repos: n.Repos}
+		body.Collections[c] = collectionStats{Records: n.Records, Repos: n.Repos, ageBody: s.age(st.Fresh[c])}
 	}
 	return ok(body), nil
 }

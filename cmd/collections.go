@@ -1,0 +1,156 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+// collectionView is a tracked collection as the server shows it.
+type collectionView struct {
+	Collection string   `json:"collection"`
+	Records    int64    `json:"records"`
+	Repos      int64    `json:"repos"`
+	AgeSeconds *int64   `json:"age_seconds"`
+	RefreshAt  *string  `json:"refresh_at"`
+	LastJob    *jobView `json:"last_job"`
+}
+
+func newCollectionsCommand(p *program) *cobra.Command {
+	var o clientOptions
+	cmd := group(&cobra.Command{
+		Use:   "collections",
+		Short: "List, add and remove the collections that a running server tracks",
+	})
+	addClientFlags(cmd, &o)
+	cmd.AddCommand(newListCollectionsCommand(p, &o), newAddCollectionCommand(p, &o), newRemoveCollectionCommand(p, &o))
+	return cmd
+}
+
+func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the tracked collections: what is held, how old that is, and when it is read again",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var list struct {
+				Collections []collectionView `json:"collections"`
+			}
+			answer, err := c.get(cmd.Context(), "/admin/collections", &list)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				if len(list.Collections) == 0 {
+					_, err := fmt.Fprintln(w, "no collection is tracked: add one with appview collections add")
+					return err
+				}
+				rows := [][]string{{"COLLECTION", "RECORDS", "REPOS", "AGE", "READ AGAIN AT", "LAST JOB"}}
+				for _, c := range list.Collections {
+					last := "-"
+					if c.LastJob != nil {
+						last = c.LastJob.ID + " " + c.LastJob.Status
+					}
+					rows = append(rows, []string{
+						c.Collection, number(&c.Records), number(&c.Repos), age(c.AgeSeconds), text(c.RefreshAt, "-"), last,
+					})
+				}
+				return printTable(w, rows)
+			})
+		},
+	}
+}
+
+func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "add COLLECTION",
+		Short: "Track a collection, and start to read it from the whole network",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			body, err := json.Marshal(map[string]string{"collection": args[0]})
+			if err != nil {
+				return fmt.Errorf("add %s: %w", args[0], err)
+			}
+			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/collections", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			var added struct{ Job *jobView }
+			if err := decodeAnswer(answer, &added); err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				if added.Job == nil {
+					_, err := fmt.Fprintf(w, "%s is tracked already\n", args[0])
+					return err
+				}
+				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: appview backfill watch %s\n", args[0], added.Job.ID, added.Job.ID)
+				return err
+			})
+		},
+	}
+}
+
+func newRemoveCollectionCommand(p *program, o *clientOptions) *cobra.Command {
+	var records string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "remove COLLECTION --records keep|delete",
+		Short: "Track a collection no more, and keep or delete its records",
+		Long: `Remove ceases to track a collection: it is not read again by itself, and not by jobs
+that name no collection. With --records keep its records are served on as they are,
+with --records delete they are deleted. While an unfinished job reads the collection
+it cannot be removed. A server that is started with --collection tracks it again.`,
+		Example: `  appview collections remove com.example.note --records keep`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch records {
+			case "keep", "delete":
+			case "":
+				return usagef("say with --records what becomes of its records: keep or delete")
+			default:
+				return usagef("--records is %q, it must be keep or delete", records)
+			}
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			if records == "delete" && !yes {
+				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", args[0], c.base)); err != nil {
+					return err
+				}
+			}
+			answer, err := c.patient().call(cmd.Context(), http.MethodDelete, withQuery("/admin/collections", "collection", args[0], "records", records), nil)
+			if err != nil {
+				return err
+			}
+			var removed struct{ Deleted int64 }
+			if err := decodeAnswer(answer, &removed); err != nil {
+				return err
+			}
+			return o.print(cmd, answer, func(w io.Writer) error {
+				what := "its records are kept"
+				if records == "delete" {
+					what = number(&removed.Deleted) + " records were deleted"
+				}
+				_, err := fmt.Fprintf(w, "%s is tracked no more; %s\n", args[0], what)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&records, "records", "", "what becomes of its records: keep or delete")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask before records are deleted")
+	return cmd
+}

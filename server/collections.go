@@ -1,0 +1,154 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// collectionBody is a tracked collection.
+type collectionBody struct {
+	Collection   syntax.NSID `json:"collection"`
+	Records      int64       `json:"records"`
+	Repos        int64       `json:"repos"`
+	TrackedSince string      `json:"tracked_since"`
+	ageBody
+
+	RefreshAt *string    `json:"refresh_at"` // when it is read again by itself; null: not, or it is being read
+	LastJob   *latestJob `json:"last_job"`
+}
+
+// latestJob is the job that reads a collection from the network, or did last.
+type latestJob struct {
+	ID          uuid.UUID    `json:"id"`
+	Status      store.Status `json:"status"`
+	Origin      string       `json:"origin"`
+	Error       *string      `json:"error"`
+	CreatedAt   string       `json:"created_at"`
+	StartedAt   *string      `json:"started_at"`
+	CompletedAt *string      `json:"completed_at"`
+}
+
+func (s *Server) newCollectionBody(c store.Collection) collectionBody {
+	b := collectionBody{
+		Collection: c.NSID, Records: c.Held.Records, Repos: c.Held.Repos, TrackedSince: stamp(c.Since), ageBody: s.age(c.Fresh),
+	}
+	if at := s.cfg.Jobs.RefreshAt(c); !at.IsZero() && !c.Covered {
+		b.RefreshAt = known(stamp(at), true)
+	}
+	if j := c.Job; j != nil {
+		row := newJobBody(*j)
+		b.LastJob = &latestJob{
+			ID: j.ID, Status: j.Status, Origin: originOf(*j), Error: row.Error,
+			CreatedAt: row.CreatedAt, StartedAt: row.StartedAt, CompletedAt: row.CompletedAt,
+		}
+	}
+	return b
+}
+
+// collectionsBody is the list of tracked collections.
+type collectionsBody struct {
+	Collections []collectionBody `json:"collections"`
+}
+
+// addedBody is the answer to whoever tracks a collection: the job that reads it now.
+type addedBody struct {
+	Collection syntax.NSID `json:"collection"`
+	Job        *jobRef     `json:"job"`
+}
+
+// untrackedBody is the answer to whoever removes one.
+type untrackedBody struct {
+	Collection syntax.NSID `json:"collection"`
+	Deleted    int64       `json:"deleted"` // records
+}
+
+func (s *Server) listCollections(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, err
+	}
+	list, err := s.cfg.Store.Collections(r.Context())
+	if err != nil {
+		return reply{}, err
+	}
+	body := collectionsBody{Collections: make([]collectionBody, len(list))}
+	for i, c := range list {
+		body.Collections[i] = s.newCollectionBody(c)
+	}
+	return ok(body), nil
+}
+
+// addCollection tracks a collection and starts to read it.
+func (s *Server) addCollection(r *http.Request) (reply, error) {
+	if _, err := query(r); err != nil {
+		return reply{}, badRequest("%s: the collection goes in the body", err)
+	}
+	var text string
+	if err := decodeBody(r.Body, member{"collection", &text}); err != nil {
+		return reply{}, err
+	}
+	c, err := parseCollection(text)
+	switch {
+	case err != nil:
+		return reply{}, err
+	case c == "":
+		return reply{}, badRequest("name the collection to track in collection")
+	}
+	job, added, err := s.cfg.Jobs.AddCollection(detached(r), c) //nolint:contextcheck // a client that goes away does not leave it in doubt
+	if err != nil {
+		return reply{}, err
+	}
+	body := addedBody{Collection: c}
+	if job != nil {
+		body.Job = &jobRef{ID: job.ID, Status: job.Status}
+	}
+	if !added {
+		return ok(body), nil
+	}
+	s.log.InfoContext(r.Context(), "collection tracked", "collection", c)
+	return reply{status: http.StatusCreated, body: body}, nil
+}
+
+// removeCollection ceases to track a collection. What becomes of its records is for
+// the client to say: there is no way back.
+func (s *Server) removeCollection(r *http.Request) (reply, error) {
+	params, err := query(r, "collection", "records")
+	if err != nil {
+		return reply{}, err
+	}
+	c, err := parseCollection(params["collection"])
+	switch {
+	case err != nil:
+		return reply{}, err
+	case c == "":
+		return reply{}, badRequest("name the collection to remove in the parameter collection")
+	}
+	what := params["records"]
+	switch what {
+	case "keep", "delete":
+	case "":
+		return reply{}, badRequest("say what becomes of the records of %s: records=keep goes on serving them as they are, records=delete deletes them", c)
+	default:
+		return reply{}, badRequest("records %s is neither keep nor delete", quoted(what))
+	}
+	if err := decodeBody(r.Body); err != nil {
+		return reply{}, err
+	}
+	ctx, cancel := untilStop(r)
+	defer cancel()
+	n, err := s.cfg.Store.RemoveCollection(ctx, c, what == "delete") //nolint:contextcheck // it ends with the server, not with the client
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return reply{}, notFound("%s is not tracked", c)
+	case errors.Is(err, store.ErrBusy):
+		return reply{}, failure{status: http.StatusConflict, text: err.Error() + ": wait for its end, or cancel it"}
+	case err != nil:
+		return reply{}, deletionStopped(err)
+	}
+	s.log.InfoContext(r.Context(), "collection no longer tracked", "collection", c, "deleted", n)
+	return ok(untrackedBody{Collection: c, Deleted: n}), nil
+}
