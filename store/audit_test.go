@@ -137,30 +137,43 @@ func TestActionAndItsEventAreOneCommit(t *testing.T) {
 	}
 }
 
-func TestDeletionThatGoesOnAfterARestartIsNotedWhenItIsDone(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "appview.db")
-	var commits atomic.Int64 // that are let through; below 0: all
-	commits.Store(-1)
-	crash := errors.New("power is gone")
+var errPower = errors.New("power is gone")
+
+// cutOff runs a change of several commits of which only the first one is made, and
+// returns the store as the next process opens it.
+func cutOff(t *testing.T, path string, prepare func(*store.Store), change func(*store.Store) error) *store.Store {
+	t.Helper()
+	var left atomic.Int64 // commits that are let through; below 0: all
+	left.Store(-1)
 	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond, Hooks: store.Hooks{BeforeCommit: func() error {
-		if commits.Load() >= 0 && commits.Add(-1) < 0 {
-			return crash
+		if left.Load() >= 0 && left.Add(-1) < 0 {
+			return errPower
 		}
 		return nil
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
-	commits.Store(1)
-	if _, err := s.DeleteRecords(asAdmin(t), store.Filter{Collection: note}); !errors.Is(err, crash) {
-		t.Errorf("delete: %v, want the crash", err)
+	prepare(s)
+	left.Store(1)
+	if err := change(s); !errors.Is(err, errPower) {
+		t.Errorf("the change: %v, want it to be cut off", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = storetest.OpenPath(t, path)
+	return storetest.OpenPath(t, path)
+}
+
+func TestDeletionThatGoesOnAfterARestartIsNotedWhenItIsDone(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s := cutOff(t, path, func(s *store.Store) {
+		newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	}, func(s *store.Store) error {
+		_, err := s.DeleteRecords(asAdmin(t), store.Filter{Collection: note})
+		return err
+	})
 	wantAudit(t, s, "records:delete com.example.note () begun")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
