@@ -61,9 +61,10 @@ fmt-check: ## fail and show the difference if the code is not formatted
 	$(LINT) fmt --diff
 
 .PHONY: vet
-vet: ## run go vet, over the e2e tests too
+vet: ## run go vet, over the e2e and browser tests too
 	go vet ./...
 	go vet -tags=e2e ./e2e/...
+	go vet -tags=browser ./cmd
 
 .PHONY: tidy-check
 tidy-check: ## fail if go.mod or go.sum is not what go mod tidy makes
@@ -112,6 +113,14 @@ demo: ## run the whole job on an invented network, nothing else needed
 .PHONY: e2e
 e2e: ## run the built program against real PDSes, PLC, relay and collection directory
 	@bash .ci/e2e
+
+.PHONY: browser
+browser: ## drive the page in a real browser (chromium; BROWSER_SHOTS=folder keeps screenshots)
+	@bash .ci/browser
+
+.PHONY: screenshot
+screenshot: ## make docs/page.png, the screenshot in README.md, on an invented network
+	@SCREENSHOT='$(CURDIR)/docs/page.png' bash .ci/browser '^TestScreenshot$$'
 
 .PHONY: ci
 ci: ## everything CI runs, with the time each member took

@@ -14,7 +14,7 @@ import (
 
 // concrete is a path of the route with its wildcards filled in.
 func (rt route) concrete() string {
-	return strings.ReplaceAll(rt.path, "{id}", "00000000-0000-4000-8000-000000000000")
+	return strings.NewReplacer("{id}", "00000000-0000-4000-8000-000000000000", "{file}", "style.css", "{$}", "").Replace(rt.path)
 }
 
 // key stores a key with permissions.

@@ -22,7 +22,7 @@ func newDescription(routes []route, version string) (json.RawMessage, error) {
 	}
 	served := map[string]bool{}
 	for _, rt := range routes {
-		served[rt.path+" "+strings.ToLower(rt.method)] = true
+		served[strings.TrimSuffix(rt.path, "{$}")+" "+strings.ToLower(rt.method)] = true
 	}
 	paths, _ := doc["paths"].(map[string]any)
 	for path, item := range paths {

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	sourceFile = "openapi/openapi.yaml"
-	jsonFile   = "openapi/openapi.json"
-	pageFile   = "../docs/api.md"
+	sourceFile    = "openapi/openapi.yaml"
+	jsonFile      = "openapi/openapi.json"
+	referenceFile = "../docs/api.md"
 	// updateDocs makes the test write what it else compares.
 	updateDocs = "UPDATE_DOCS"
 )
@@ -41,7 +41,7 @@ func TestDocsAreMadeFromTheDescription(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := apiPage{doc: doc, paths: keysOf(order.Paths), schemas: keysOf(order.Components.Schemas)}
-	for file, want := range map[string]string{jsonFile: string(made) + "\n", pageFile: p.text()} {
+	for file, want := range map[string]string{jsonFile: string(made) + "\n", referenceFile: p.text()} {
 		if os.Getenv(updateDocs) != "" {
 			if err := os.WriteFile(file, []byte(want), 0o644); err != nil { //nolint:gosec // they are published
 				t.Fatal(err)

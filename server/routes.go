@@ -54,6 +54,8 @@ func (s *Server) routes() []route {
 		{http.MethodDelete, "/admin/api-keys/{id}", KeysManage, s.answer(s.revokeKey)},
 		{http.MethodGet, "/admin/events", AuditRead, s.answer(s.listEvents)},
 
+		{http.MethodGet, "/{$}", "", http.HandlerFunc(s.servePage)},
+		{http.MethodGet, webSpace + "{file}", "", http.HandlerFunc(s.servePage)},
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
 		{http.MethodGet, "/openapi.json", "", s.answer(s.describe)},

@@ -86,7 +86,8 @@ type Server struct {
 	buffers sync.Pool // of *[]byte, for answers
 	zips    sync.Pool // of *gzip.Writer
 
-	description json.RawMessage // of the routes
+	description json.RawMessage     // of the routes
+	files       map[string]pageFile // of the page, by path
 
 	streaming streaming
 	watches   watches
@@ -132,6 +133,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
 	var err error
+	if s.files, err = pageFiles(); err != nil {
+		return nil, err
+	}
 	if s.description, err = newDescription(s.routes(), cfg.Version); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
 	}

@@ -1,0 +1,337 @@
+//go:build browser
+
+package cmd
+
+import (
+	"math"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp/kb"
+
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+)
+
+// views are the pages that there are beside those of one job.
+func views() []string { return []string{"jobs", "create", "collections", "records", "database"} }
+
+func TestPageOfAnEmptyServer(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir)
+	for name, on := range map[string]screen{"desk": desk, "phone": phone, "night": night} {
+		b := open(t, s.url, on)
+		b.see("Where do I find a key?")
+		b.accessible()
+		b.shot("signin-" + name)
+		if name == "desk" {
+			b.allow("status of 401")
+			b.until("document.activeElement.name === 'key'")
+			b.press("hv_this-is-no-key-of-this-server", kb.Enter)
+			b.see("the key is not known here")
+			value[string](b, "document.querySelector('input[name=key]').value = ''")
+		}
+		b.signIn(dir)
+		b.see("Nothing here yet")
+		b.see("Create the first job")
+		for _, view := range views() {
+			b.visit("#/" + view)
+			b.until("document.querySelector('nav [aria-current]') !== null && document.querySelector('h1') !== null")
+			b.accessible()
+			b.shot("empty-" + view + "-" + name)
+		}
+		b.click("Sign out")
+		b.see("Where do I find a key?")
+		if value[int](b, "sessionStorage.length + localStorage.length + document.cookie.length") != 0 {
+			t.Error("something is left of who has signed out")
+		}
+		b.leave()
+	}
+	s.end()
+}
+
+// slowly has hosts take their time.
+func slowly(world *sandbox.World, each time.Duration) {
+	world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Part != sandbox.PartPDS {
+			return sandbox.Fault{}
+		}
+		return sandbox.Fault{Delay: each}
+	})
+}
+
+func TestPageOfARunningJob(t *testing.T) {
+	t.Parallel()
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 3, Repos: 300, Hosts: 6}), t.TempDir()
+	slowly(world, 400*time.Millisecond)
+	s := serveIn(t, world, dir, "--repos-per-host", "2")
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+	b.click("Create the first job")
+	b.until("document.activeElement.name === 'collection'")
+	b.press(sandbox.StatusCollection.String())
+	b.click("Review")
+	b.see("every repo that the relay lists")
+	b.accessible()
+	b.shot("review-desk")
+	b.click("Start the job")
+	b.see("It reads records")
+	b.until("document.querySelector('.chart path.records') !== null")
+	b.until("document.querySelectorAll('#content table tbody tr').length === 6") // hosts
+	read := value[string](b, "document.querySelector('.steps li:last-child .detail').textContent")
+	b.until("document.querySelector('.steps li:last-child .detail').textContent !== " + quote(read))
+	b.until("document.querySelector('.chart')?.dataset.points >= 5")
+	b.accessible()
+	b.shot("running-desk")
+	for name, on := range map[string]screen{"phone": phone, "night": night} {
+		other := open(t, s.url, on)
+		other.signIn(dir)
+		other.until("document.querySelector('.cards .badge.running') !== null")
+		other.accessible()
+		other.shot("jobs-" + name)
+		value[any](other, "document.querySelector('.cards a').click()")
+		other.see("It reads records")
+		other.until("document.querySelector('.chart path.records') !== null")
+		other.accessible()
+		other.shot("running-" + name)
+		other.leave()
+	}
+	b.click("Cancel")
+	b.see("Cancel this job?")
+	b.accessible()
+	b.shot("dialog-desk")
+	b.click("Leave it")
+	b.until("document.querySelector('dialog') === null && document.querySelector('.title .badge').textContent === 'running'")
+	b.click("Cancel")
+	b.click("Cancel the job")
+	b.until("document.querySelector('.title .badge').textContent === 'cancelled'")
+	b.see("cancelled by request")
+	b.shot("cancelled-desk")
+	world.SetFault(nil)
+	first := value[string](b, "location.hash")
+	b.click("Retry")
+	b.until("location.hash !== " + quote(first))
+	b.until("document.querySelector('.title .badge').textContent === 'completed'")
+	b.see("every repo could be read")
+	b.leave()
+	s.end()
+}
+
+func TestPageOfAJobWithFailures(t *testing.T) {
+	t.Parallel()
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 5, Repos: 60, Hosts: 4}), t.TempDir()
+	repos := world.Repos()
+	refused, unknown := map[string]bool{}, repos[20].DID.String()
+	for _, repo := range repos[:7] {
+		refused[repo.DID.String()] = true
+	}
+	world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Part == sandbox.PartPLC && q.DID == unknown {
+			return sandbox.Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"message":"DID not registered"}`)}
+		}
+		if q.Part != sandbox.PartPDS || !refused[q.DID] {
+			return sandbox.Fault{}
+		}
+		return sandbox.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"error":"<img src=x onerror=alert(1)>"}`)}
+	})
+	s := serveIn(t, world, dir)
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	for name, on := range map[string]screen{"desk": desk, "phone": phone, "night": night} {
+		b := open(t, s.url, on)
+		b.signIn(dir)
+		b.until("document.querySelector('.cards .badge.completed') !== null")
+		b.see("could not be read")
+		b.shot("failures-jobs-" + name)
+		value[any](b, "document.querySelector('.cards a').click()")
+		b.see("7 failed")
+		b.click("failedhttp_4xx7 repos")
+		b.see(repos[0].DID.String())
+		b.see("It may block this server's address.")
+		b.accessible()
+		b.shot("failures-" + name)
+		if name != "desk" {
+			b.leave()
+			continue
+		}
+		b.click("unavailablenot_found1 repo")
+		b.see(unknown)
+		downloads := t.TempDir()
+		b.downloadTo(downloads)
+		b.click("Download report")
+		late := time.After(time.Minute)
+		for tick := time.Tick(50 * time.Millisecond); ; {
+			files, err := os.ReadDir(downloads)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(files) == 1 && strings.HasSuffix(files[0].Name(), ".ndjson") {
+				if n := strings.Count(read(t, downloads+"/"+files[0].Name()), "\n"); n != len(repos) {
+					t.Errorf("the report has %d lines, there are %d repos", n, len(repos))
+				}
+				break
+			}
+			select {
+			case <-tick:
+			case <-late:
+				t.Fatalf("no report was downloaded: %v", files)
+			}
+		}
+		b.leave()
+	}
+	s.end()
+}
+
+func TestPageBrowsesRecordsWrittenByStrangers(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	evil := `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
+	owner := world.Repos()[0].DID
+	if _, err := world.Create(owner, sandbox.NoteCollection, "zzz-evil", map[string]any{"$type": sandbox.NoteCollection.String(), "text": evil}); err != nil {
+		t.Fatal(err)
+	}
+	s := serveIn(t, world, dir)
+	want(t, exitOK, "completed", nil, "backfill", "create", "--watch", "--data-dir", dir)
+	for name, on := range map[string]screen{"desk": desk, "phone": phone, "night": night} {
+		b := open(t, s.url, on)
+		b.signIn(dir)
+		b.click("Collections")
+		b.click(sandbox.NoteCollection.String())
+		b.until("document.querySelectorAll('.record-list li').length > 10")
+		b.accessible()
+		b.shot("records-" + name)
+		b.visit("#/records?did=" + owner.String() + "&collection=" + sandbox.NoteCollection.String())
+		b.until("document.querySelector('.record-list .preview')?.textContent.startsWith('<img')")
+		value[any](b, "document.querySelector('.record-list summary').click()")
+		b.see("at://" + owner.String() + "/" + sandbox.NoteCollection.String() + "/zzz-evil")
+		b.until("document.querySelector('.record pre').textContent.includes('onerror')")
+		if value[int](b, "document.querySelectorAll('#content img, #content script').length") != 0 || strings.Contains(value[string](b, "document.title"), "owned") {
+			t.Error("text from the network became markup")
+		}
+		b.accessible()
+		b.shot("record-" + name)
+		b.visit("#/collections")
+		b.see(sandbox.UnknownCollection.String())
+		b.accessible()
+		b.shot("collections-" + name)
+		b.visit("#/database")
+		b.see("What compaction would give back")
+		b.accessible()
+		b.shot("database-" + name)
+		b.visit("#/jobs")
+		b.see("ended")
+		b.shot("jobs-done-" + name)
+		b.leave()
+	}
+	s.end()
+}
+
+func TestPageWithNothingButAKeyboard(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir)
+	b := open(t, s.url, desk)
+	b.signIn(dir) // types the key and presses Enter
+	b.see("Nothing here yet")
+	b.tabTo("Skip to the content")
+	b.press(kb.Enter)
+	b.until("document.activeElement.id === 'content'")
+	b.tabTo("Create the first job")
+	b.press(kb.Enter)
+	b.until("document.activeElement.name === 'collection'")
+	b.press(sandbox.StatusCollection.String(), kb.Enter)
+	b.until("document.activeElement.textContent === 'Start the job'")
+	b.press(kb.Enter)
+	b.until("document.querySelector('.title .badge')?.textContent === 'running'")
+	b.tabTo("Cancel")
+	b.press(kb.Enter)
+	b.until("document.querySelector('dialog[open]') !== null")
+	b.press(kb.Escape)
+	b.until("document.querySelector('dialog') === null && document.activeElement.textContent === 'Cancel'")
+	b.press(kb.Enter)
+	b.tabTo("Cancel the job")
+	b.press(kb.Enter)
+	b.until("document.querySelector('.title .badge').textContent === 'cancelled'")
+	b.tabTo("← Jobs")
+	b.press(kb.Enter)
+	b.until("location.hash === '#/jobs' && document.querySelector('.cards .badge.cancelled') !== null")
+	b.tabTo("Records")
+	b.press(kb.Enter)
+	b.until("document.querySelector('h1').textContent === 'Records'")
+	b.leave()
+	s.end()
+}
+
+func TestPageOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir)
+	at := strings.TrimPrefix(s.url, "http://")
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	b := open(t, s.url, desk)
+	b.allow("Failed to load resource")
+	b.signIn(dir)
+	b.until("document.querySelector('.cards a') !== null")
+	value[any](b, "document.querySelector('.cards a').click()")
+	b.until("document.querySelector('.title .badge')?.textContent === 'running'")
+	s.end()
+	b.see("The server does not answer")
+	b.shot("gone-desk")
+	world.SetFault(nil)
+	again := serveIn(t, world, dir, "--listen", at)
+	b.until("document.querySelector('.title .badge').textContent === 'completed'")
+	b.until("!document.body.innerText.includes('The server does not answer')")
+	b.leave()
+	again.end()
+}
+
+// TestScreenshot makes the picture of the README, if it is told where to put it.
+func TestScreenshot(t *testing.T) {
+	t.Parallel()
+	file := os.Getenv("SCREENSHOT")
+	if file == "" {
+		t.Skip("SCREENSHOT names no file")
+	}
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 1, Repos: 600, Hosts: 8, Skew: true}), t.TempDir()
+	hosts, repos := world.HostURLs(), world.Repos()
+	var refused []string
+	for _, repo := range repos {
+		if len(refused) < 5 && repo.Host == hosts[0] {
+			refused = append(refused, repo.DID.String())
+		}
+	}
+	answer := func(status int, header http.Header) sandbox.Fault {
+		header.Set("Content-Type", "application/json")
+		return sandbox.Fault{Status: status, Header: header, Body: []byte(`{"error":"No","message":"not now"}`)}
+	}
+	world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		switch {
+		case q.Part != sandbox.PartPDS:
+			return sandbox.Fault{}
+		case q.Host == hosts[3]:
+			return answer(http.StatusTooManyRequests, http.Header{"Retry-After": {"240"}})
+		case q.Host == hosts[4]:
+			return sandbox.Fault{Cut: true}
+		case slices.Contains(refused, q.DID):
+			return answer(http.StatusForbidden, http.Header{})
+		default: // now faster, now slower
+			return sandbox.Fault{Delay: time.Duration(250+200*math.Sin(float64(time.Now().UnixMilli())/1500)) * time.Millisecond}
+		}
+	})
+	s := serveIn(t, world, dir, "--repos-per-host", "3")
+	want(t, exitOK, "created job", nil, "backfill", "create", "--collection", sandbox.StatusCollection.String(), "--data-dir", dir)
+	b := open(t, s.url, screen{width: 1100, height: 760})
+	b.signIn(dir)
+	b.until("document.querySelector('.cards a') !== null")
+	value[any](b, "document.querySelector('.cards a').click()")
+	b.until("document.querySelector('.chart')?.dataset.points >= 12 && document.querySelector('.badge.parked') !== null && document.querySelector('.badge.down') !== null && document.querySelector('.reason') !== null")
+	b.picture(file)
+	b.leave()
+	s.end()
+}

@@ -1,0 +1,71 @@
+package server
+
+import (
+	"io/fs"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestThePageIsServedWithAStrictPolicy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for path, kind := range map[string]string{
+		"/": "text/html; charset=utf-8", "/web/main.js": "text/javascript; charset=utf-8", "/web/style.css": "text/css; charset=utf-8", "/web/icon.svg": "image/svg+xml",
+	} {
+		a := r.do(http.MethodGet, path, "", "Authorization", "")
+		if a.status != http.StatusOK || a.header.Get("Content-Type") != kind || a.body == "" {
+			t.Errorf("%s: %d %s", path, a.status, a.header.Get("Content-Type"))
+		}
+		for name, want := range map[string]string{
+			"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+			"Cache-Control": "no-cache", "Cross-Origin-Opener-Policy": "same-origin", "Content-Security-Policy": pagePolicy,
+		} {
+			if got := a.header.Get(name); got != want {
+				t.Errorf("%s: %s is %q", path, name, got)
+			}
+		}
+		again := r.do(http.MethodGet, path, "", "Authorization", "", "If-None-Match", a.header.Get("ETag"))
+		if again.status != http.StatusNotModified || again.body != "" {
+			t.Errorf("%s again: %d", path, again.status)
+		}
+	}
+	for _, part := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "trusted-types 'none'"} {
+		if !strings.Contains(pagePolicy, part) || strings.Contains(pagePolicy, "unsafe") {
+			t.Errorf("the policy is %s", pagePolicy)
+		}
+	}
+	r.get("/web/index.htm").want(t, 404, "there is no route")
+	r.do(http.MethodPost, "/", "").want(t, 405, "does not answer POST")
+}
+
+// Text from the network must not become markup, and nothing may come from elsewhere.
+func TestThePageMakesNoMarkupOfTextAndAsksNobodyElse(t *testing.T) {
+	t.Parallel()
+	forbidden := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|eval\(|new Function|javascript:|style="|\son[a-z]+="|localStorage\.|document\.cookie`)
+	elsewhere := regexp.MustCompile(`(?:https?:)?//[a-z0-9.-]+\.[a-z]+`)
+	seen := 0
+	err := fs.WalkDir(web, "web", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		seen++
+		data, err := web.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if found := forbidden.FindString(string(data)); found != "" {
+			t.Errorf("%s: %s", name, found)
+		}
+		for _, found := range elsewhere.FindAllString(string(data), -1) {
+			if found != "http://www.w3.org" { // the name of SVG, never asked
+				t.Errorf("%s names %s", name, found)
+			}
+		}
+		return nil
+	})
+	if err != nil || seen < 10 {
+		t.Errorf("%d files, %v", seen, err)
+	}
+}
