@@ -207,7 +207,9 @@ func next(out io.Writer, s *service, example string) error {
 	admin := curl + "-H 'Authorization: Bearer " + key + "' "
 	for _, line := range []string{
 		"",
-		"The server runs at " + s.url + ". Try, in another terminal:",
+		"The server runs at " + s.url + " : open that in a browser, and sign in with the key",
+		key,
+		"Or try, in another terminal:",
 		"",
 		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.url, uri.DID, uri.Collection, uri.RKey),
 		fmt.Sprintf("%s'%s/api/records?collection=%s&limit=3'", curl, s.url, uri.Collection),

@@ -31,7 +31,7 @@ export function chart() {
     node: figure,
     draw(points) {
       if (points.length < 2) {
-        show(figure, el("p", { class: "hint" }, "The chart begins while this page watches the job."));
+        show(figure, el("p", { class: "hint" }, "A chart follows as soon as there is something to show."));
         return;
       }
       const from = points[0].at, to = points.at(-1).at;
