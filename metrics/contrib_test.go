@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metricsql"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
 	dto "github.com/prometheus/client_model/go"
 	"go.yaml.in/yaml/v3"
 
@@ -24,7 +26,22 @@ import (
 func known(t *testing.T) map[string]map[string][]string {
 	t.Helper()
 	st := storetest.Open(t)
-	if err := st.Track(t.Context(), "com.example.note"); err != nil {
+	const tracked = "com.example.note"
+	err := st.Track(t.Context(), tracked)
+	job := store.Job{}
+	if err == nil {
+		job, err = st.CreateJob(t.Context(), uuid.New(), store.Request{Collection: tracked}, []syntax.NSID{tracked})
+	}
+	if err == nil {
+		_, err = st.StartJob(t.Context(), job.Seq)
+	}
+	if err == nil {
+		err = st.EndDiscovery(t.Context(), job.Seq, "")
+	}
+	if err == nil {
+		_, err = st.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	m := watching(t, st)

@@ -52,10 +52,10 @@ func (m *Metrics) Watch(s Sources) error {
 type kept struct {
 	Sources
 
-	jobs, waiting, repos, records                            *prometheus.Desc
-	indexRecords, indexRepos, changes, tracked, indexLag     *prometheus.Desc
-	fileBytes, freeBytes, freeDisk, diskFull, queued, buffer *prometheus.Desc
-	hosts, outage, streams                                   *prometheus.Desc
+	jobs, waiting, repos, records                                *prometheus.Desc
+	indexRecords, indexRepos, changes, tracked, synced, indexLag *prometheus.Desc
+	fileBytes, freeBytes, freeDisk, diskFull, queued, buffer     *prometheus.Desc
+	hosts, outage, streams                                       *prometheus.Desc
 }
 
 func newKept(s Sources) *kept {
@@ -74,6 +74,7 @@ func newKept(s Sources) *kept {
 		indexRepos:   desc("index_repos", "Repos of which the index ever held a record."),
 		changes:      desc("changes_total", "Changes of the index there ever were."),
 		tracked:      desc("collection_records", "Records that are served of a tracked collection.", "collection"),
+		synced:       desc("collection_synced_timestamp_seconds", "When the last complete job over a tracked collection began: what is served of it is no older.", "collection"),
 		indexLag:     desc("key_index_lag_changes", "Changes that the order by record key is behind, in the collection where it is most."),
 
 		fileBytes: desc("database_bytes", "Size of the database file."),
@@ -92,7 +93,7 @@ func newKept(s Sources) *kept {
 // Describe names the series.
 func (k *kept) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		k.jobs, k.waiting, k.repos, k.records, k.indexRecords, k.indexRepos, k.changes, k.tracked, k.indexLag,
+		k.jobs, k.waiting, k.repos, k.records, k.indexRecords, k.indexRepos, k.changes, k.tracked, k.synced, k.indexLag,
 		k.fileBytes, k.freeBytes, k.freeDisk, k.diskFull, k.queued, k.buffer, k.hosts, k.outage, k.streams,
 	} {
 		ch <- d
@@ -120,15 +121,18 @@ func (k *kept) Collect(ch chan<- prometheus.Metric) {
 	out.gauge(k.streams, float64(k.Streams.Streams()))
 }
 
-// collectJobs adds up the rows of all jobs. A row is never deleted, and its
-// counters never go back, so that the sums are counters too.
+// collectJobs tells of the jobs there are, and of what all that there ever were have
+// settled.
 func (k *kept) collectJobs(ctx context.Context, out output) error {
 	jobs, err := k.Store.Jobs(ctx)
 	if err != nil {
 		return err
 	}
+	totals, err := k.Store.Totals(ctx)
+	if err != nil {
+		return err
+	}
 	statuses, waiting, reasons := map[string]int64{}, map[string]int64{}, map[string]int64{}
-	var t store.Tally
 	for _, s := range store.Statuses() {
 		statuses[string(s)] = 0
 	}
@@ -145,13 +149,12 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 				waiting[what]++
 			}
 		}
-		for r, n := range j.Reasons {
-			if !slices.Contains(network.Reasons(), network.Reason(r)) {
-				r = other // of a program that knew more
-			}
-			reasons[r] += n
+	}
+	for r, n := range totals.Reasons {
+		if !slices.Contains(network.Reasons(), network.Reason(r)) {
+			r = other // of a program that knew more
 		}
-		t = add(t, j.Tally)
+		reasons[r] += n
 	}
 	for s, n := range statuses {
 		out.gauge(k.jobs, float64(n), s)
@@ -162,19 +165,13 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 	for r, n := range reasons {
 		out.counter(k.repos, float64(n), string(network.Reason(r).Class()), r)
 	}
+	t := totals.Tally
 	for change, n := range map[string]int64{
 		"created": t.Created, "updated": t.Updated, "deleted": t.Deleted, "unchanged": t.Unchanged(), "rejected": t.Rejected,
 	} {
 		out.counter(k.records, float64(n), change)
 	}
 	return nil
-}
-
-func add(a, b store.Tally) store.Tally {
-	return store.Tally{
-		Records: a.Records + b.Records, Created: a.Created + b.Created, Updated: a.Updated + b.Updated,
-		Deleted: a.Deleted + b.Deleted, Rejected: a.Rejected + b.Rejected,
-	}
 }
 
 func (k *kept) collectStore(ctx context.Context, out output) error {
@@ -198,6 +195,13 @@ func (k *kept) collectStore(ctx context.Context, out output) error {
 	}
 	for _, c := range tracked[:min(len(tracked), maxTracked)] {
 		out.gauge(k.tracked, float64(st.Collections[c].Records), c.String())
+		fresh, err := k.Store.Freshness(ctx, c)
+		if err != nil {
+			return err
+		}
+		if !fresh.SyncedAt.IsZero() {
+			out.gauge(k.synced, float64(fresh.SyncedAt.Unix()), c.String())
+		}
 	}
 	load, err := k.Store.Load(ctx)
 	if err != nil {

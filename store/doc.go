@@ -14,6 +14,7 @@
 //	dids                   DID                   rid
 //	counts                 collection            records and repos that are served
 //	jobs                   job sequence          the job: request, targets, status, stage, counters, times
+//	totals                 "settled"             what all jobs there ever were have settled
 //	job_ids                job id                job sequence
 //	unfinished             job sequence          a job that is not final
 //	freshness              collection, or *      what jobs over the network came to there: when the last complete one began

@@ -51,7 +51,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{

@@ -331,6 +331,7 @@ type group struct {
 
 	nextRID, nextSeq uint64
 	jobs             map[uint64]*Job
+	counted          map[uint64]counted // of jobs, before the group changed them
 	counts           map[syntax.NSID]*Count
 	collections      map[syntax.NSID]*collectionBuckets
 	work             map[uint64]*workBuckets
@@ -341,7 +342,7 @@ type group struct {
 func newGroup(tx *bbolt.Tx, now time.Time) (*group, error) {
 	g := &group{
 		tx: tx, now: now.UTC().Truncate(time.Second),
-		jobs: map[uint64]*Job{}, counts: map[syntax.NSID]*Count{},
+		jobs: map[uint64]*Job{}, counted: map[uint64]counted{}, counts: map[syntax.NSID]*Count{},
 		collections: map[syntax.NSID]*collectionBuckets{}, work: map[uint64]*workBuckets{},
 	}
 	meta := tx.Bucket([]byte(metaBucket))
@@ -363,7 +364,7 @@ func (g *group) job(seq uint64) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.jobs[seq] = &j
+	g.jobs[seq], g.counted[seq] = &j, countedOf(&j)
 	return &j, nil
 }
 
@@ -377,6 +378,7 @@ func (g *group) seq() uint64 {
 func (g *group) save() error {
 	meta := g.tx.Bucket([]byte(metaBucket))
 	err := errors.Join(putMeta(meta, metaNextRID, g.nextRID), putMeta(meta, metaNextSeq, g.nextSeq))
+	err = errors.Join(err, g.saveTotals())
 	for _, seq := range slices.Sorted(maps.Keys(g.jobs)) {
 		j := g.jobs[seq]
 		err = errors.Join(err, jobs.put(jobs.bucket(g.tx), u64Key(seq), *j), g.keepUnfinished(j))
