@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"appview/sandbox"
@@ -18,7 +19,9 @@ import (
 )
 
 // views are the pages that there are beside those of one job.
-func views() []string { return []string{"jobs", "create", "collections", "records", "database"} }
+func views() []string {
+	return []string{"jobs", "create", "collections", "records", "keys", "audit", "database"}
+}
 
 func TestPageOfAnEmptyServer(t *testing.T) {
 	t.Parallel()
@@ -227,6 +230,85 @@ func TestPageBrowsesRecordsWrittenByStrangers(t *testing.T) {
 		b.shot("jobs-done-" + name)
 		b.leave()
 	}
+	s.end()
+}
+
+func TestPageKeepsCollectionsKeysAndWhoDidWhat(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir)
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+
+	b.click("Collections")
+	b.see("Track a collection to have it read")
+	value[any](b, "document.querySelector('input[name=collection]').focus()")
+	b.press(sandbox.StatusCollection.String(), kb.Enter)
+	b.see("is tracked.")
+	b.until("document.querySelector('.badge.active')?.textContent === 'tracked'")
+	b.click("The job that reads it")
+	b.until("document.querySelector('.title .badge')?.textContent === 'completed'")
+	for name, on := range map[string]screen{"desk": desk, "phone": phone, "night": night} {
+		other := open(t, s.url, on)
+		other.signIn(dir)
+		other.visit("#/collections")
+		other.see("read again in")
+		other.accessible()
+		other.shot("tracked-" + name)
+		other.visit("#/keys")
+		other.see("Make a key")
+		other.accessible()
+		other.shot("keys-" + name)
+		other.leave()
+	}
+	b.click("Collections")
+	b.until("document.querySelector('.scroller tbody tr td:nth-child(4)').textContent.endsWith('ago')")
+	b.click("Stop")
+	b.see("Stop tracking " + sandbox.StatusCollection.String() + "?")
+	b.accessible()
+	b.shot("untrack-desk")
+	b.click("Delete the records")
+	b.see("is not tracked any more, and ")
+
+	b.click("Keys")
+	value[any](b, "document.querySelector('input[name=name]').focus()")
+	b.press("the website", kb.Enter)
+	b.until("document.querySelector('.secret') !== null")
+	key := value[string](b, "document.querySelector('.secret').textContent")
+	b.accessible()
+	b.shot("key-made-desk")
+
+	guest := open(t, s.url, desk)
+	guest.allow("status of 40")                    // 403, and 401 in the end
+	guest.allow("ERR_INCOMPLETE_CHUNKED_ENCODING") // the stream that breaks with its key
+	guest.do(chromedp.WaitVisible("input[name=key]"), chromedp.SendKeys("input[name=key]", key), chromedp.KeyEvent(kb.Enter))
+	guest.until("document.querySelector('.cards .badge.completed') !== null")
+	guest.click("Keys")
+	guest.see("The key lacks the permission keys:manage.")
+	guest.accessible()
+	guest.shot("forbidden-desk")
+	guest.click("Jobs")
+	guest.until("document.querySelector('.cards .badge.completed') !== null")
+	hang(world)
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	guest.until("document.querySelector('.cards .badge.running') !== null")
+	value[any](guest, "document.querySelector('.cards a').click()")
+	guest.until("document.querySelector('.title .badge')?.textContent === 'running'")
+
+	value[any](b, "[...document.querySelectorAll('button')].find(e => e.getAttribute('aria-label') === 'Revoke the website').click()")
+	b.see("Revoke the website?")
+	b.click("Revoke the key")
+	b.until("document.querySelector('.badge.revoked') !== null")
+	guest.see("You have been signed out: the key was revoked")
+	guest.shot("signed-out-desk")
+	guest.leave()
+
+	b.click("Audit log")
+	b.see("key:revoke")
+	b.see("the website")
+	b.accessible()
+	b.shot("audit-desk")
+	b.leave()
 	s.end()
 }
 

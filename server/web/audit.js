@@ -15,7 +15,7 @@ export async function audit(node, { signal }) {
         el("td", {}, a.name ?? a.kind, a.prefix && [" ", el("code", {}, a.prefix + "…")]),
         el("th", { scope: "row" }, e.action),
         el("td", {}, e.target ?? "", e.detail && el("span", { class: "hint" }, " " + e.detail)),
-        el("td", {}, e.outcome)));
+        el("td", {}, e.outcome === "done" ? e.outcome : el("strong", {}, e.outcome))));
     }
     cursor = page.cursor ?? "";
     show(more, cursor && el("button", { class: "button", onclick: async (ev) => {

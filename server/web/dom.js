@@ -57,19 +57,25 @@ export function field(label, input, hint) {
   return el("div", { class: "field" }, el("label", { for: id }, label), input, note);
 }
 
-// confirmed asks before something is done that cannot be undone.
-export function confirmed(title, text, action, danger = true) {
+// choose asks what is to be done, and returns the value of what was chosen, empty if
+// nothing was. The first choice has the focus: it should be the one that does nothing.
+export function choose(title, text, choices) {
   return new Promise((resolve) => {
-    const yes = el("button", { class: danger ? "button danger" : "button primary", value: "yes" }, action);
     const dialog = el("dialog", { "aria-labelledby": "ask-title" },
       el("form", { method: "dialog", onsubmit: (e) => { e.preventDefault(); dialog.close(e.submitter?.value); } },
         el("h2", { id: "ask-title" }, title),
         el("p", {}, text),
-        el("div", { class: "actions" }, el("button", { class: "button", value: "no" }, "Leave it"), yes)));
-    dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "yes"); });
+        el("div", { class: "actions" }, choices.map(([value, label, danger]) =>
+          el("button", { class: danger ? "button danger" : "button", value }, label)))));
+    dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue); });
     document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+// confirmed asks before something is done that cannot be undone.
+export async function confirmed(title, text, action) {
+  return (await choose(title, text, [["", "Leave it"], ["yes", action, true]])) === "yes";
 }
 
 // copyButton copies a text.

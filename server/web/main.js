@@ -61,6 +61,7 @@ async function render(why) {
   current = new AbortController();
   const { signal } = current;
   const { view, about, params } = address();
+  announce("");
   const node = el("div", { class: "view" });
   if (session.key && !learned) learned = await learnRoutes();
   if (signal.aborted) return;
