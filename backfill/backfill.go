@@ -56,15 +56,15 @@ type Backfill struct {
 
 	check func(syntax.DID) bool // checkNow, or a test's choice
 
-	wake  chan struct{} // a job was created, asked to stop, or has ended
+	wake  chan struct{} // a job was created, asked to stop or to go on, or its worker has ended
 	ended chan struct{} // a job has ended
 
 	mu      sync.Mutex
 	workers map[uuid.UUID]*worker
 }
 
-// errCancelled is why a worker's context ends when its job is to stop.
-var errCancelled = errors.New("cancelled by request")
+// errAsked is why a worker's context ends when its job is to stop or to pause.
+var errAsked = errors.New("the job was asked to stop or to pause")
 
 // New checks the configuration.
 func New(cfg Config) (*Backfill, error) {
@@ -112,15 +112,15 @@ func New(cfg Config) (*Backfill, error) {
 	}, err
 }
 
-// Recover finishes the jobs that were asked to stop before the process ended. It
-// is to be called before the first request is answered.
+// Recover stops the jobs that were asked to stop or to pause before the process
+// ended. It is to be called before the first request is answered.
 func (b *Backfill) Recover(ctx context.Context) error {
 	jobs, err := b.cfg.Store.Unfinished(ctx)
 	if err != nil {
 		return fmt.Errorf("recover jobs: %w", err)
 	}
 	for _, j := range jobs {
-		if j.Status != store.StatusCancelling {
+		if !asked(j) {
 			continue
 		}
 		if _, err := b.cfg.Store.FinishJob(ctx, j.Seq, summary); err != nil {
@@ -128,6 +128,11 @@ func (b *Backfill) Recover(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// asked tells whether the job is to stop or to pause, and does not yet.
+func asked(j store.Job) bool {
+	return j.Status == store.StatusCancelling || j.Status == store.StatusPausing
 }
 
 // Create stores a new job and has it worked on. What it covers is fixed here.
@@ -162,19 +167,24 @@ func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (store.Job, error) 
 	return job, nil
 }
 
-// Cancel asks a job to stop. It fails with store.ErrMove when the job is not
-// running, and with store.ErrNotFound when there is none.
-func (b *Backfill) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) {
-	job, err := b.cfg.Store.CancelJob(ctx, id)
+// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing)
+// or to go on (store.StatusRunning). It fails with store.ErrMove when the job is not
+// in a status from which it can, and with store.ErrNotFound when there is none.
+func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error) {
+	job, err := b.cfg.Store.MoveJob(ctx, id, to)
 	if err != nil {
 		return store.Job{}, err
 	}
-	b.cfg.Log.InfoContext(ctx, "job is cancelled", "job", id)
-	b.mu.Lock()
-	if w := b.workers[id]; w != nil {
-		w.cancel(errCancelled)
+	b.cfg.Log.InfoContext(ctx, "job was asked for", "job", id, "status", to)
+	if to != store.StatusRunning {
+		// The worker may be one that was started after the job had paused already,
+		// and went on: then the job owes work and has no worker, and gets the next.
+		b.mu.Lock()
+		if w := b.workers[id]; w != nil {
+			w.cancel(errAsked)
+		}
+		b.mu.Unlock()
 	}
-	b.mu.Unlock()
 	b.notify()
 	return job, nil
 }
@@ -232,12 +242,12 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 		}
 	}
 	for _, j := range jobs {
-		if b.workers[j.ID] != nil {
+		if j.Status == store.StatusPaused || b.workers[j.ID] != nil {
 			continue
 		}
 		named := !j.Request.Network()
 		switch {
-		case j.Status == store.StatusCancelling: // it never got its turn
+		case asked(j): // it never got its turn
 		case named && dids < maxDIDJobs:
 			dids++
 		case !named && network < b.cfg.MaxJobs:
@@ -254,8 +264,8 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
-// work runs one worker to its end and gives its job the final status. The
-// worker's own context ends earlier than ctx when its job is cancelled.
+// work runs one worker to its end and notes what has become of its job. The
+// worker's own context ends earlier than ctx when its job is to stop or to pause.
 func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 	defer func() {
 		w.cancel(nil)
@@ -265,7 +275,7 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 		b.notify()
 		notify(b.ended)
 	}()
-	if err := w.run(own); err != nil && !errors.Is(context.Cause(own), errCancelled) {
+	if err := w.run(own); err != nil && !errors.Is(context.Cause(own), errAsked) {
 		// At a shutdown the rows say what is owed.
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}
@@ -273,8 +283,14 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 	if err != nil {
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}
-	if !job.Status.Final() {
-		return nil // another job has found out meanwhile that repos are to be reopened: the next worker does
+	switch {
+	case job.Status == store.StatusPaused:
+		b.cfg.Log.InfoContext(ctx, "job paused", "job", job.ID, "repos", job.TotalRepos, "processed", job.Processed)
+		return nil
+	case !job.Status.Final():
+		// It was asked to pause and to go on, faster than the worker heard of it; or
+		// another job has found out that repos are to be reopened. The next worker does.
+		return nil
 	}
 	b.cfg.Log.InfoContext(ctx, "job ended", "job", job.ID, "status", job.Status, "repos", job.TotalRepos,
 		"failed", job.Failed, "unavailable", job.Unavailable, "records", job.Tally.Records,

@@ -150,7 +150,7 @@ func TestOneParkedLookUpHoldsUpNobody(t *testing.T) {
 	if r.world.Faults("sent on") == 0 {
 		t.Error("no look-up was sent on")
 	}
-	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)
@@ -247,7 +247,7 @@ func TestPostponedRepoDoesNotHoldUpItsHost(t *testing.T) {
 	if r.world.Faults("sick") != 1 {
 		t.Errorf("the sick repo was asked for %d times", r.world.Faults("sick"))
 	}
-	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)
@@ -275,7 +275,7 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"
 	})
-	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	asked := time.Now()

@@ -291,7 +291,7 @@ func TestCancelStopsAtOnceWhateverHostsDo(t *testing.T) {
 	job := r.create(store.Request{Collection: status})
 	job = r.await(job, "fetching", func(j store.Job) bool { return j.Stage == store.StageFetching && r.world.Faults("hang") > 0 })
 	asked := time.Now()
-	got, err := r.b.Cancel(t.Context(), job.ID)
+	got, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling)
 	if err != nil || got.Status != store.StatusCancelling {
 		t.Fatalf("cancel: %+v, %v", got, err)
 	}
@@ -302,10 +302,10 @@ func TestCancelStopsAtOnceWhateverHostsDo(t *testing.T) {
 	if job.Status != store.StatusCancelled || job.Stage != store.StageCancelled || job.Error != "cancelled by request" {
 		t.Errorf("job: %+v", job)
 	}
-	if _, err := r.b.Cancel(t.Context(), job.ID); !errors.Is(err, store.ErrMove) {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); !errors.Is(err, store.ErrMove) {
 		t.Errorf("second cancel: %v", err)
 	}
-	if _, err := r.b.Cancel(t.Context(), uuid.New()); !errors.Is(err, store.ErrNotFound) {
+	if _, err := r.b.Move(t.Context(), uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel of no job: %v", err)
 	}
 }
@@ -335,7 +335,7 @@ func TestJobsWaitForTheirTurnAndNamedOnesDoNot(t *testing.T) {
 		t.Errorf("waiting job waits for %q", waiting)
 	}
 	// A job in the queue can be cancelled too.
-	if _, err := r.b.Cancel(t.Context(), second.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), second.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.finish(second); got.Status != store.StatusCancelled {

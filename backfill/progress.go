@@ -18,8 +18,8 @@ const (
 // Progress tells what a job waits for, if anything, and how fast it settles
 // repos and finds records at the moment.
 func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64) {
-	if job.Status.Final() {
-		return "", 0, 0
+	if job.Status != store.StatusRunning {
+		return "", 0, 0 // it waits for nothing: it has ended, rests, or is about to
 	}
 	b.mu.Lock()
 	w := b.workers[job.ID]

@@ -261,7 +261,7 @@ func TestCancelledRefreshIsLeftAlone(t *testing.T) {
 	if err := k.b.RefreshDue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.b.Cancel(t.Context(), k.jobs()[0].ID); err != nil {
+	if _, err := k.b.Move(t.Context(), k.jobs()[0].ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(k.tick()); n != 1 {
@@ -297,7 +297,7 @@ func TestCollectionThatIsBeingReadIsNotRefreshed(t *testing.T) {
 				t.Errorf("%d jobs, want those that were asked for", n)
 			}
 			k.world.SetFault(nil)
-			if _, err := k.b.Cancel(t.Context(), job.ID); err != nil {
+			if _, err := k.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 				t.Fatal(err)
 			}
 			k.idle()

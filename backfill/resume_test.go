@@ -50,7 +50,7 @@ func TestCancelledBeforeACrashIsCancelledAfterIt(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 21, Repos: 20})
 	r.stop()
 	job := r.create(store.Request{Collection: status}) // nobody works on it
-	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.job(job); got.Status != store.StatusCancelling {

@@ -152,7 +152,7 @@ func TestCancelledJobIsCarriedOn(t *testing.T) {
 	if _, err := r.b.Retry(t.Context(), job.ID); !errors.Is(err, store.ErrMove) {
 		t.Errorf("retry of a running job: %v", err)
 	}
-	if _, err := r.b.Cancel(t.Context(), job.ID); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	job = r.finish(job)

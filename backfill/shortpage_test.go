@@ -406,7 +406,7 @@ func TestRetryReadsWhatWasTakenForTheEnd(t *testing.T) {
 			first := r.create(store.Request{Collection: status})
 			r.await(first, "all but done", func(j store.Job) bool { return j.Processed == 199 })
 			if cancel {
-				if _, err := r.b.Cancel(t.Context(), first.ID); err != nil {
+				if _, err := r.b.Move(t.Context(), first.ID, store.StatusCancelling); err != nil {
 					t.Fatal(err)
 				}
 			}

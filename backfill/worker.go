@@ -45,7 +45,6 @@ func newWorker(b *Backfill, j store.Job) *worker {
 		found: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)
-	w.listed.Store(j.Discovered)
 	return w
 }
 
@@ -55,6 +54,7 @@ func (w *worker) run(ctx context.Context) error {
 	if err != nil || job.Status != store.StatusRunning {
 		return err
 	}
+	w.listed.Store(job.Discovered) // as it is now: the row that the worker was made from may be older
 	w.log.InfoContext(ctx, "job started", "stage", job.Stage, "repos", job.TotalRepos, "processed", job.Processed)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.discover(ctx) })

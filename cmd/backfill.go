@@ -16,11 +16,14 @@ func newBackfillCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "backfill",
-		Short: "Create, list, show, watch, cancel and retry backfill jobs of a running server, and see what they came to",
+		Short: "Create, list, show, watch, pause, resume, cancel and retry backfill jobs of a running server, and see what they came to",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(
-		newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o), newCancelCommand(p, &o),
+		newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o),
+		newOrderCommand(p, &o, order{"cancel", "Ask a running or paused job to stop", "stops: what it has read stays"}),
+		newOrderCommand(p, &o, order{"pause", "Ask a running job to pause, over restarts too", "pauses: what it has read stays"}),
+		newOrderCommand(p, &o, order{"resume", "Let a paused job go on where it was", "goes on"}),
 		newRetryCommand(p, &o), newJobReposCommand(p, &o), newJobHostsCommand(p, &o), newReportCommand(p, &o),
 	)
 	return cmd
@@ -243,22 +246,28 @@ func watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error 
 	return j.outcome()
 }
 
-func newCancelCommand(p *program, o *clientOptions) *cobra.Command {
+// order is a command that asks a job for something.
+type order struct {
+	name, short string
+	said        string // what comes of it
+}
+
+func newOrderCommand(p *program, o *clientOptions, ask order) *cobra.Command {
 	return &cobra.Command{
-		Use:   "cancel ID",
-		Short: "Ask a running job to stop",
+		Use:   ask.name + " ID",
+		Short: ask.short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
 				return err
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], "cancel"), nil)
+			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], ask.name), nil)
 			if err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "job %s stops: what it has read stays\n", args[0])
+				_, err := fmt.Fprintf(w, "job %s %s\n", args[0], ask.said)
 				return err
 			})
 		},

@@ -30,7 +30,7 @@ func TestClientCommands(t *testing.T) {
 	id := strings.Fields(strings.Split(listed, "\n")[1])[0]
 	want(t, exitOK, "status     completed", nil, in("backfill", "show", id)...)
 	want(t, exitOK, "status     completed", nil, in("backfill", "watch", id)...)
-	want(t, exitError, "is completed: only a running job can be cancelled", nil, in("backfill", "cancel", id)...)
+	want(t, exitError, "is completed: only a running, pausing or paused job can be cancelled", nil, in("backfill", "cancel", id)...)
 	want(t, exitError, "there is no job", nil, in("backfill", "show", "7")...)
 	want(t, exitError, "collection is an empty string", nil, in("backfill", "create", "--collection", "")...)
 	want(t, exitError, "no valid NSID", nil, in("backfill", "create", "--collection", "x")...)
@@ -73,6 +73,30 @@ func TestCancelledJobFailsTheWatch(t *testing.T) {
 	id := strings.Fields(made)[2]
 	want(t, exitOK, "job "+id+" stops", nil, "backfill", "cancel", id, "--data-dir", dir)
 	want(t, exitError, "is cancelled: cancelled by request", nil, "backfill", "watch", id, "--data-dir", dir)
+	s.end()
+}
+
+func TestPausedJobGoesOnInTheNextServer(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir, "--collection", sandbox.StatusCollection.String())
+	id := newestJob(t, dir).ID
+	job := func(what string) []string { return []string{"backfill", what, id, "--data-dir", dir} }
+	want(t, exitError, "is running: only a paused job can be resumed", nil, job("resume")...)
+	want(t, exitOK, "job "+id+" pauses", nil, job("pause")...)
+	until(t, "the job has paused", func() bool { return newestJob(t, dir).Status == "paused" })
+	if listed := want(t, exitOK, "paused", nil, "backfill", "list", "--status", "paused", "--data-dir", dir); strings.Count(listed, id) != 1 {
+		t.Errorf("not one paused job:\n%s", listed)
+	}
+	s.end()
+	world.SetFault(nil)
+	s = serveIn(t, world, dir, "--collection", sandbox.StatusCollection.String())
+	if got := newestJob(t, dir); got.ID != id || got.Status != "paused" {
+		t.Errorf("the paused job does not cover its collection: %+v", got)
+	}
+	want(t, exitOK, "job "+id+" goes on", nil, job("resume")...)
+	want(t, exitOK, "completed", nil, job("watch")...)
 	s.end()
 }
 

@@ -78,14 +78,18 @@ func (j jobView) covers() string {
 	return what
 }
 
+// phase is the job's stage while it is worked on, else what it is.
+func (j jobView) phase() string {
+	if j.Status == "running" {
+		return j.Stage
+	}
+	return j.Status
+}
+
 // line is the job's state on one line.
 func (j jobView) line() string {
-	phase := j.Stage
-	if j.Status == "cancelling" {
-		phase = j.Status
-	}
 	parts := []string{
-		fmt.Sprintf("%-17s", phase),
+		fmt.Sprintf("%-17s", j.phase()),
 		fmt.Sprintf("%s/%s repos", number(j.ProcessedRepos), number(j.TotalRepos)),
 		number(j.TotalRecords) + " records",
 	}
@@ -156,12 +160,12 @@ func (d *display) show(j jobView, now time.Time) {
 	switch {
 	case d.live:
 		_, _ = fmt.Fprintf(d.w, "\r\x1b[K%s", j.line())
-	case j.Stage != d.last || now.Sub(d.at) >= plainEvery:
+	case j.phase() != d.last || now.Sub(d.at) >= plainEvery:
 		_, _ = fmt.Fprintln(d.w, strings.TrimSpace(j.line()))
 	default:
 		return
 	}
-	d.last, d.at, d.shown = j.Stage, now, true
+	d.last, d.at, d.shown = j.phase(), now, true
 }
 
 // end leaves the last line where it is.

@@ -80,14 +80,28 @@ func parseRequest(collection, did string, dids []string) (req store.Request, err
 }
 
 func (s *Server) cancelBackfill(r *http.Request) (reply, error) {
+	return s.moveBackfill(r, store.StatusCancelling, "only a running, pausing or paused job can be cancelled")
+}
+
+func (s *Server) pauseBackfill(r *http.Request) (reply, error) {
+	return s.moveBackfill(r, store.StatusPausing, "only a running job can be paused")
+}
+
+func (s *Server) resumeBackfill(r *http.Request) (reply, error) {
+	return s.moveBackfill(r, store.StatusRunning, "only a paused job can be resumed")
+}
+
+// moveBackfill asks a job to stop, to pause or to go on. It answers with the status
+// that this gives it, whatever has become of it since.
+func (s *Server) moveBackfill(r *http.Request, to store.Status, rule string) (reply, error) {
 	id, err := commanded(r)
 	if err != nil {
 		return reply{}, err
 	}
-	if _, err = s.cfg.Jobs.Cancel(detached(r), id); err != nil {
-		return reply{}, s.refused(r, id, err, "only a running job can be cancelled")
+	if _, err = s.cfg.Jobs.Move(detached(r), id, to); err != nil {
+		return reply{}, refused(id, err, rule)
 	}
-	return ok(jobRef{ID: id, Status: store.StatusCancelling}), nil
+	return ok(jobRef{ID: id, Status: to}), nil
 }
 
 // retryBackfill makes a job that carries on what a final one has left undone.
@@ -98,7 +112,7 @@ func (s *Server) retryBackfill(r *http.Request) (reply, error) {
 	}
 	job, err := s.cfg.Jobs.Retry(detached(r), id)
 	if err != nil {
-		return reply{}, s.refused(r, id, err, "only a job that has ended can be retried")
+		return reply{}, refused(id, err, "only a job that has ended can be retried")
 	}
 	return created(job), nil
 }
@@ -117,16 +131,13 @@ func commanded(r *http.Request) (uuid.UUID, error) {
 
 // refused says why a command was not carried out: what the job is, where it would
 // have to be something else.
-func (s *Server) refused(r *http.Request, id uuid.UUID, err error, rule string) error {
+func refused(id uuid.UUID, err error, rule string) error {
+	var is *store.MoveError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return noJob(id.String())
-	case errors.Is(err, store.ErrMove):
-		job, errRead := s.cfg.Store.Job(detached(r), id)
-		if errRead != nil {
-			return err
-		}
-		return badRequest("job %s is %s: %s", id, job.Status, rule)
+	case errors.As(err, &is):
+		return badRequest("job %s is %s: %s", id, is.Status, rule)
 	default:
 		return err
 	}
@@ -240,6 +251,7 @@ const maxJobsPage = 10_000
 
 func statuses() []store.Status {
 	return []store.Status{
-		store.StatusRunning, store.StatusCancelling, store.StatusCancelled, store.StatusCompleted, store.StatusFailed,
+		store.StatusRunning, store.StatusPausing, store.StatusPaused, store.StatusCancelling, store.StatusCancelled,
+		store.StatusCompleted, store.StatusFailed,
 	}
 }

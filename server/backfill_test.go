@@ -174,16 +174,60 @@ func TestCancelIsTwoPhase(t *testing.T) {
 	if d.Status != store.StatusCancelling {
 		t.Errorf("status %s", d.Status)
 	}
-	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelling: only a running job can be cancelled")
+	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelling: only a running, pausing or paused job can be cancelled")
 
 	job, err := r.store.Job(t.Context(), id)
 	r.check(err)
 	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
 	r.check(err)
-	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelled: only a running job can be cancelled")
+	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelled: only a running, pausing or paused job can be cancelled")
 	r.get(path).decode(t, &d)
 	if d.Status != store.StatusCancelled || d.Stage != store.StageCancelled || d.Error == nil || *d.Error != "cancelled by request" || d.CompletedAt == nil {
 		t.Errorf("cancelled job: %+v", d)
+	}
+}
+
+func TestPauseIsTwoPhaseAndResumeGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id := r.create("")
+	path := "/admin/backfill/" + id.String()
+	ask := func(what, status string) {
+		t.Helper()
+		a := r.do(http.MethodPost, path+"/"+what, "")
+		if want := `{"id":"` + id.String() + `","status":"` + status + `"}` + "\n"; a.status != 200 || a.body != want {
+			t.Errorf("%s: got %d %s, want 200 %s", what, a.status, a.body, want)
+		}
+	}
+	stopped := func() {
+		t.Helper()
+		job, err := r.store.Job(t.Context(), id)
+		r.check(err)
+		_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+		r.check(err)
+	}
+	r.do(http.MethodPost, path+"/resume", "").want(t, 400, "is running: only a paused job can be resumed")
+	ask("pause", "pausing")
+	r.do(http.MethodPost, path+"/pause", "").want(t, 400, "is pausing: only a running job can be paused")
+	r.do(http.MethodPost, path+"/resume", "").want(t, 400, "is pausing: only a paused job can be resumed")
+	stopped()
+	r.do(http.MethodPost, path+"/pause", "").want(t, 400, "is paused: only a running job can be paused")
+	r.do(http.MethodPost, path+"/retry", "").want(t, 400, "is paused: only a job that has ended can be retried")
+	var list []jobBody
+	r.get("/admin/backfill/status?status=paused").decode(t, &list)
+	if len(list) != 1 || list[0].Status != store.StatusPaused || list[0].Stage != store.StagePending || list[0].CompletedAt != nil || list[0].Error != nil {
+		t.Errorf("paused: %+v", list)
+	}
+	ask("resume", "running")
+	ask("pause", "pausing")
+	ask("cancel", "cancelling")
+	r.do(http.MethodPost, path+"/pause", "").want(t, 400, "is cancelling: only a running job can be paused")
+	stopped()
+	r.do(http.MethodPost, path+"/resume", "").want(t, 400, "is cancelled: only a paused job can be resumed")
+	for _, what := range []string{"pause", "resume"} {
+		r.do(http.MethodPost, "/admin/backfill/"+uuid.NewString()+"/"+what, "").want(t, 404, "there is no job")
+		r.do(http.MethodPost, path+"/"+what, `{"force":true}`).want(t, 400, `unknown member "force"`)
+		r.do(http.MethodGet, path+"/"+what, "").want(t, 405, "use POST")
 	}
 }
 
@@ -193,7 +237,7 @@ func TestCancelOfACompletedJobIsRefused(t *testing.T) {
 	r.settle(alice, store.AccountActive, nil)
 	jobs, err := r.store.Jobs(t.Context())
 	r.check(err)
-	r.do(http.MethodPost, "/admin/backfill/"+jobs[0].ID.String()+"/cancel", "").want(t, 400, "is completed: only a running job")
+	r.do(http.MethodPost, "/admin/backfill/"+jobs[0].ID.String()+"/cancel", "").want(t, 400, "is completed: only a running, pausing or paused job")
 }
 
 func TestCancelOfNoJobIsNotFound(t *testing.T) {
@@ -454,7 +498,7 @@ func TestStatusIsFiltered(t *testing.T) {
 	}
 	for query, text := range map[string]string{
 		"?stat=running":                 `unknown parameter "stat": this route takes status,`,
-		"?status=paused":                `status "paused" is none of [running`,
+		"?status=resting":               `status "resting" is none of [running`,
 		"?status=":                      "status is empty",
 		"?status=running&status=failed": "status is given twice",
 		"?collection=note":              "no valid NSID",

@@ -77,7 +77,7 @@ func (s *Server) hostState(job store.Job, h store.JobHost) (HostState, time.Time
 	switch {
 	case h.Left() <= 0:
 		return hostDone, time.Time{}
-	case job.Status.Final():
+	case job.Status.Final(), job.Status == store.StatusPaused:
 		return hostStopped, time.Time{}
 	case s.cfg.Hosts == nil:
 		return HostActive, time.Time{}

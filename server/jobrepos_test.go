@@ -54,7 +54,7 @@ func (r *rig) mixed() store.Job {
 func (r *rig) end(job store.Job) {
 	r.t.Helper()
 	r.check(r.store.EndDiscovery(r.t.Context(), job.Seq, ""))
-	_, err := r.store.CancelJob(r.t.Context(), job.ID)
+	_, err := r.store.MoveJob(r.t.Context(), job.ID, store.StatusCancelling)
 	r.check(err)
 	_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
 	r.check(err)

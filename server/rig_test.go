@@ -78,8 +78,8 @@ func (j *idleJobs) Create(ctx context.Context, req store.Request) (store.Job, er
 	return j.store.CreateJob(ctx, uuid.New(), req, nil)
 }
 
-func (j *idleJobs) Cancel(ctx context.Context, id uuid.UUID) (store.Job, error) {
-	return j.store.CancelJob(ctx, id)
+func (j *idleJobs) Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error) {
+	return j.store.MoveJob(ctx, id, to)
 }
 
 func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (store.Job, error) {

@@ -30,6 +30,8 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/backfill/status", BackfillRead, s.answer(s.listBackfills)},
 		{http.MethodGet, "/admin/backfill/{id}", BackfillRead, s.answer(s.showBackfill)},
 		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, s.answer(s.cancelBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/pause", BackfillCreate, s.answer(s.pauseBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/resume", BackfillCreate, s.answer(s.resumeBackfill)},
 		{http.MethodPost, "/admin/backfill/{id}/retry", BackfillCreate, s.answer(s.retryBackfill)},
 		{http.MethodGet, "/admin/backfill/{id}/repos", BackfillRead, s.answer(s.listJobRepos)},
 		{http.MethodGet, "/admin/backfill/{id}/pds-summary", BackfillRead, s.answer(s.listJobHosts)},

@@ -12,7 +12,7 @@ func TestUnknownRoutesAreNotFound(t *testing.T) {
 	r := newRig(t)
 	for _, path := range []string{
 		"/nothing", "/web/", "/web/nothing.js", "/web/../server.go", "/admin", "/admin/", "/admin/nothing", "/admin/backfill/", "/admin/backfill/status/", "/admin/backfill/a/b",
-		"/admin/backfill/00000000-0000-4000-8000-000000000000/pause", "/admin/records/", "/admin//stats", "/admin/./stats",
+		"/admin/backfill/00000000-0000-4000-8000-000000000000/stop", "/admin/records/", "/admin//stats", "/admin/./stats",
 		"/x/../admin/stats", "/admin%2Fstats", "/api/nothing", "/metrics", "//",
 	} {
 		a := r.get(path)

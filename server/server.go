@@ -33,8 +33,9 @@ const drainTimeout = 2 * time.Second
 type Jobs interface {
 	// Create stores a job and lets its worker start. It does not wait for the network.
 	Create(ctx context.Context, req store.Request) (store.Job, error)
-	// Cancel asks a job to stop. It fails with store.ErrMove when that cannot be asked of it now.
-	Cancel(ctx context.Context, id uuid.UUID) (store.Job, error)
+	// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing) or to go
+	// on (store.StatusRunning). It fails with store.ErrMove when that cannot be asked of it now.
+	Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error)
 	// Retry stores a job that carries on a final one. It fails with store.ErrMove if that
 	// is not final, and with store.ErrNothingLeft if it has left nothing undone.
 	Retry(ctx context.Context, id uuid.UUID) (store.Job, error)

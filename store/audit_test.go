@@ -58,12 +58,14 @@ func TestActionsOfAdministratorsAreNoted(t *testing.T) {
 	if _, err := s.CreateJob(ctx, id, store.Request{Collection: note}, nil); err != nil {
 		t.Fatal(err)
 	}
-	job, err := s.CancelJob(ctx, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
-		t.Fatal(err)
+	for _, to := range []store.Status{store.StatusPausing, store.StatusRunning, store.StatusCancelling} {
+		job, err := s.MoveJob(ctx, id, to)
+		if err == nil && to != store.StatusRunning {
+			_, err = s.FinishJob(t.Context(), job.Seq, none)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.RetryJob(ctx, id, again); err != nil {
 		t.Fatal(err)
@@ -77,6 +79,8 @@ func TestActionsOfAdministratorsAreNoted(t *testing.T) {
 	}
 	wantAudit(t, s,
 		"backfill:create "+id.String()+" (com.example.note of every repo) done",
+		"backfill:pause "+id.String()+" () done",
+		"backfill:resume "+id.String()+" () done",
 		"backfill:cancel "+id.String()+" () done",
 		"backfill:retry "+again.String()+" (carries on "+id.String()+") done",
 		"records:delete com.example.note of "+alice.String()+" () begun",
@@ -92,7 +96,7 @@ func TestRefusedActionsAreNotNoted(t *testing.T) {
 	s := storetest.Open(t)
 	b := newBench(t, s)
 	ctx := asAdmin(t)
-	if _, err := s.CancelJob(ctx, uuid.New()); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.MoveJob(ctx, uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel nothing: %v", err)
 	}
 	if _, err := s.RetryJob(ctx, b.job.ID, uuid.New()); !errors.Is(err, store.ErrMove) {

@@ -29,7 +29,7 @@ func TestAddedCollectionIsTrackedAndRead(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].NSID != note || list[0].Since.IsZero() || list[0].Job.ID != id || !list[0].Covered {
 		t.Errorf("collections: %+v, %v", list, err)
 	}
-	if _, err := s.CancelJob(t.Context(), id); err != nil {
+	if _, err := s.MoveJob(t.Context(), id, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {

@@ -111,7 +111,7 @@ func TestCollectionIsAsOldAsTheStartOfItsLastCompleteJob(t *testing.T) {
 		t.Errorf("after a failure: %+v", f)
 	}
 	cancelled := w.begin(store.Request{Collection: note}, 10, 10)
-	if _, err := w.s.CancelJob(t.Context(), cancelled.ID); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), cancelled.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(cancelled, 11, "")
@@ -210,7 +210,7 @@ func TestJobsThatAreNotFinalAreFound(t *testing.T) {
 	want()
 	a, b := w.begin(store.Request{Collection: note}, 1, 1), w.begin(store.Request{DID: alice}, 1, 1)
 	want(a, b)
-	if _, err := w.s.CancelJob(t.Context(), a.ID); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), a.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	want(a, b)

@@ -18,21 +18,35 @@ import (
 // asked to go. The text names the status that it is in.
 var ErrMove = errors.New("job cannot do that now")
 
+// MoveError is ErrMove with what the job is.
+type MoveError struct {
+	Job    uuid.UUID
+	Status Status
+}
+
+func (e *MoveError) Error() string { return fmt.Sprintf("job %s is %s: %v", e.Job, e.Status, ErrMove) }
+
+func (e *MoveError) Unwrap() error { return ErrMove }
+
 // Status is what a job is, as the API shows it.
 type Status string
 
 // The statuses of a job. The last three are final.
 const (
 	StatusRunning    Status = "running"    // created; its worker runs, or waits for its turn
+	StatusPausing    Status = "pausing"    // asked to pause; its worker has not stopped yet
+	StatusPaused     Status = "paused"     // nobody works on it until it is asked to go on
 	StatusCancelling Status = "cancelling" // asked to stop; its worker has not stopped yet
 	StatusCancelled  Status = "cancelled"  // stopped because it was asked to
 	StatusCompleted  Status = "completed"  // every repo it found is settled
 	StatusFailed     Status = "failed"     // it could not find out which repos there are
 )
 
-// statusMoves is every way that a status may change.
+// statusMoves is every way that a status may change. docs/operating.md draws it.
 var statusMoves = map[Status][]Status{
-	StatusRunning:    {StatusCompleted, StatusFailed, StatusCancelling},
+	StatusRunning:    {StatusCompleted, StatusFailed, StatusPausing, StatusCancelling},
+	StatusPausing:    {StatusPaused, StatusCancelling},
+	StatusPaused:     {StatusRunning, StatusCancelling},
 	StatusCancelling: {StatusCancelled},
 	StatusCompleted:  {},
 	StatusFailed:     {},
@@ -190,7 +204,7 @@ var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend}
 // move changes the status. It is the only way a status changes.
 func (j *Job) move(to Status, now time.Time) error {
 	if !slices.Contains(statusMoves[j.Status], to) {
-		return fmt.Errorf("job %s is %s: %w", j.ID, j.Status, ErrMove)
+		return &MoveError{Job: j.ID, Status: j.Status}
 	}
 	j.Status = to
 	if to.Final() {
@@ -356,10 +370,10 @@ func (s *Store) EachJob(ctx context.Context, before uuid.UUID, f func(Job) bool)
 }
 
 // StartJob notes that a worker has taken the job up. Taking it up again after a
-// restart changes nothing.
+// restart or a pause changes nothing, nor does taking up one that is to stop.
 func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
 	return s.changeJob(ctx, "start job", seq, func(g *group, j *Job) error {
-		if j.Status.Final() || !j.StartedAt.IsZero() {
+		if j.Status != StatusRunning || !j.StartedAt.IsZero() {
 			return nil
 		}
 		j.StartedAt = g.now
@@ -368,10 +382,18 @@ func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
 	})
 }
 
-// CancelJob asks a running job to stop, or fails with ErrMove.
-func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
+// MoveJob asks a job to stop (StatusCancelling), to pause (StatusPausing) or to go
+// on (StatusRunning). It fails with ErrMove when the job is not in a status from
+// which it can. Stopping and pausing end work: they are done on a full disk too.
+func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to Status) (Job, error) {
+	action, may := map[Status]Action{
+		StatusCancelling: ActCancelJob, StatusPausing: ActPauseJob, StatusRunning: ActResumeJob,
+	}[to]
+	if !may {
+		return Job{}, fmt.Errorf("move job %s: nobody can ask it to be %s", id, to)
+	}
 	var job Job
-	err := s.wait(ctx, change{op: "cancel job", urgent: true, ends: true, apply: func(g *group) error {
+	err := s.wait(ctx, change{op: "move job", urgent: true, admin: true, ends: to != StatusRunning, apply: func(g *group) error {
 		seq := g.tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
 		if seq == nil {
 			return refuse(fmt.Errorf("job %s: %w", id, ErrNotFound))
@@ -380,11 +402,11 @@ func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
 		if err != nil {
 			return err
 		}
-		if err := j.move(StatusCancelling, g.now); err != nil {
+		if err := j.move(to, g.now); err != nil {
 			return refuse(err)
 		}
 		job = j.clone()
-		return g.note(ctx, Event{Action: ActCancelJob, Target: id.String()})
+		return g.note(ctx, Event{Action: action, Target: id.String()})
 	}})
 	if err != nil {
 		return Job{}, err
@@ -392,18 +414,21 @@ func (s *Store) CancelJob(ctx context.Context, id uuid.UUID) (Job, error) {
 	return job, nil
 }
 
-// FinishJob gives the job its final status: cancelled when it was asked to stop,
-// failed when discovery could not end, completed otherwise. summary is the error
-// that a completed job shows when not every repo could be read. Nothing is
-// changed while the job still owes work, or has repos to reopen, unless it is to
-// stop.
+// FinishJob notes that nobody works on the job any more: it is cancelled or paused
+// when it was asked to be, failed when discovery could not end, completed
+// otherwise. summary is the error that a completed job shows when not every repo
+// could be read. Nothing is changed while the job still owes work, or has repos to
+// reopen, unless it is to stop.
 func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) string) (Job, error) {
 	return s.changeJob(ctx, "finish job", seq, func(g *group, j *Job) error {
 		if j.Status == StatusCancelling {
 			j.Error = "cancelled by request"
 			return j.move(StatusCancelled, g.now)
 		}
-		if j.Status.Final() || !j.Done() {
+		if j.Status == StatusPausing {
+			return j.move(StatusPaused, g.now)
+		}
+		if j.Status != StatusRunning || !j.Done() {
 			return nil
 		}
 		w, err := g.workOf(seq)

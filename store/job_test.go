@@ -91,7 +91,7 @@ func TestCancelIsGivenToOneOfTwo(t *testing.T) {
 	var wg sync.WaitGroup
 	errs := make([]error, 2)
 	for i := range errs {
-		wg.Go(func() { _, errs[i] = b.s.CancelJob(t.Context(), b.job.ID) })
+		wg.Go(func() { _, errs[i] = b.s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling) })
 	}
 	wg.Wait()
 	if (errs[0] == nil) == (errs[1] == nil) {
@@ -112,7 +112,7 @@ func TestCancelIsGivenToOneOfTwo(t *testing.T) {
 	if _, err := b.s.Discover(t.Context(), b.job.Seq, store.Discovery{DIDs: []syntax.DID{bob}}); !errors.Is(err, store.ErrStale) {
 		t.Errorf("work for a final job: %v, want ErrStale", err)
 	}
-	if _, err := b.s.CancelJob(t.Context(), uuid.New()); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.s.MoveJob(t.Context(), uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel of no job: %v, want ErrNotFound", err)
 	}
 }

@@ -144,7 +144,7 @@ func TestFailedCommitStopsTheStore(t *testing.T) {
 	b := newBench(t, s)
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
 	armed.Store(true)
-	if _, err := s.CancelJob(t.Context(), b.job.ID); !errors.Is(err, crash) {
+	if _, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling); !errors.Is(err, crash) {
 		t.Errorf("the failed commit says %v", err)
 	}
 	select {
@@ -195,7 +195,7 @@ func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, store.ErrDiskFull) {
 		t.Errorf("a user is told %v, want ErrDiskFull", err)
 	}
-	if job, err := s.CancelJob(t.Context(), b.job.ID); err != nil || job.Status != store.StatusCancelling {
+	if job, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling); err != nil || job.Status != store.StatusCancelling {
 		t.Errorf("a job cannot be stopped on a full disk: %+v, %v", job, err)
 	}
 	wantRecords(t, s, 0)

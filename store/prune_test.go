@@ -154,7 +154,7 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	w.prune()
 	// The oldest one is carried on: it makes room only when that has ended.
 	w.kept(append(young[3:], old, running, retry)...)
-	if _, err := w.s.CancelJob(t.Context(), retry.ID); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), retry.ID, store.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(retry, 4, "")

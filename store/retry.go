@@ -37,7 +37,7 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 			return err
 		}
 		if !was.Status.Final() {
-			return refuse(fmt.Errorf("job %s is %s: %w", old, was.Status, ErrMove))
+			return refuse(&MoveError{Job: old, Status: was.Status})
 		}
 		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0
 		from, err := g.workOf(was.Seq)

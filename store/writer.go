@@ -51,7 +51,7 @@ type change struct {
 	op     string // what it does, for errors
 	apply  func(*group) error
 	urgent bool // commit at once
-	admin  bool // a user waits for it: refuse it while the disk is full
+	admin  bool // a user waits for it: refuse it while the disk is full, unless
 	ends   bool // it ends work: make it even then, it takes next to no room
 	bytes  int
 	done   func(error) // told the outcome after the commit; must not wait for anything
@@ -72,7 +72,7 @@ func (s *Store) errFull(op string) error {
 // the answer but the program itself, it returns when ctx ends: the change may
 // still be committed then, so that nothing it has computed may be used.
 func (s *Store) wait(ctx context.Context, c change) error {
-	if c.admin && s.full.Load() && s.diskFull() {
+	if c.admin && !c.ends && s.full.Load() && s.diskFull() {
 		return s.errFull(c.op) // the writer waits for room, and would not get to it
 	}
 	done := make(chan error, 1)

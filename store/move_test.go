@@ -1,0 +1,182 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+// contract is how statuses may change, as the HTTP contract has it.
+var contract = map[store.Status][]store.Status{
+	store.StatusRunning:    {store.StatusCompleted, store.StatusFailed, store.StatusCancelling, store.StatusPausing},
+	store.StatusPausing:    {store.StatusPaused, store.StatusCancelling},
+	store.StatusPaused:     {store.StatusRunning, store.StatusCancelling},
+	store.StatusCancelling: {store.StatusCancelled},
+	store.StatusCompleted:  nil,
+	store.StatusFailed:     nil,
+	store.StatusCancelled:  nil,
+}
+
+// reach brings a new job into a status.
+func reach(t *testing.T, s *store.Store, status store.Status) store.Job {
+	t.Helper()
+	job := newJob(t, s, nil)
+	ask := func(to store.Status) {
+		t.Helper()
+		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish := func() {
+		t.Helper()
+		if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := func(reason string) {
+		t.Helper()
+		if err := s.EndDiscovery(t.Context(), job.Seq, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	switch status {
+	case store.StatusRunning:
+	case store.StatusPausing:
+		ask(store.StatusPausing)
+	case store.StatusPaused:
+		ask(store.StatusPausing)
+		finish()
+	case store.StatusCancelling:
+		ask(store.StatusCancelling)
+	case store.StatusCancelled:
+		ask(store.StatusCancelling)
+		finish()
+	case store.StatusCompleted:
+		end("")
+		finish()
+	case store.StatusFailed:
+		end("the relay is down")
+		finish()
+	}
+	return at(t, s, job.ID, status)
+}
+
+// at wants the job to be in a status.
+func at(t *testing.T, s *store.Store, id uuid.UUID, status store.Status) store.Job {
+	t.Helper()
+	job, err := s.Job(t.Context(), id)
+	if err != nil || job.Status != status {
+		t.Fatalf("job is %s, %v; want %s", job.Status, err, status)
+	}
+	return job
+}
+
+func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	asked := []store.Status{store.StatusCancelling, store.StatusPausing, store.StatusRunning}
+	for from, to := range contract {
+		for _, ask := range asked {
+			before := reach(t, s, from)
+			_, err := s.MoveJob(t.Context(), before.ID, ask)
+			if allowed := slices.Contains(to, ask); allowed && err != nil {
+				t.Errorf("%s → %s: %v", from, ask, err)
+			} else if !allowed {
+				var is *store.MoveError
+				if !errors.Is(err, store.ErrMove) || !errors.As(err, &is) || is.Status != from {
+					t.Errorf("%s → %s: %v, want ErrMove that says what it is", from, ask, err)
+				}
+				ask = from
+			}
+			after := at(t, s, before.ID, ask)
+			if after.Stage != before.Stage {
+				t.Errorf("%s → %s took the stage from %s to %s", from, ask, before.Stage, after.Stage)
+			}
+		}
+		// A worker that ends moves nothing that is not to stop or done.
+		job := reach(t, s, from)
+		if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+			t.Fatal(err)
+		}
+		want := from
+		switch from {
+		case store.StatusPausing:
+			want = store.StatusPaused
+		case store.StatusCancelling:
+			want = store.StatusCancelled
+		default:
+		}
+		job = at(t, s, job.ID, want)
+		if job.CompletedAt.IsZero() == want.Final() {
+			t.Errorf("%s job has completed_at %s", want, job.CompletedAt)
+		}
+	}
+	for _, to := range []store.Status{store.StatusPaused, store.StatusCompleted, store.StatusFailed, store.StatusCancelled, "other"} {
+		job := reach(t, s, store.StatusPausing)
+		if _, err := s.MoveJob(t.Context(), job.ID, to); err == nil || errors.Is(err, store.ErrMove) {
+			t.Errorf("a user may ask for %s: %v", to, err)
+		}
+		at(t, s, job.ID, store.StatusPausing)
+	}
+	if _, err := s.MoveJob(t.Context(), uuid.New(), store.StatusPausing); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("pause of no job: %v", err)
+	}
+}
+
+func TestStatusTableIsTheContractsAndTheDiagramsToo(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn := map[store.Status][]store.Status{}
+	for _, m := range regexp.MustCompile(`(?m)^ *(\w+) --> (\w+)`).FindAllSubmatch(page, -1) {
+		drawn[store.Status(m[1])] = append(drawn[store.Status(m[1])], store.Status(m[2]))
+	}
+	for from, want := range contract {
+		for what, got := range map[string][]store.Status{"code": store.StatusMoves()[from], "diagram": drawn[from]} {
+			got, want := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
+			if !slices.Equal(got, want) {
+				t.Errorf("%s of the %s leads to %v, of the contract to %v", from, what, got, want)
+			}
+		}
+	}
+	if got := len(store.StatusMoves()); got != len(contract) {
+		t.Errorf("the code has %d statuses, the contract %d", got, len(contract))
+	}
+}
+
+func TestJobPausedInTheQueueHasNotBegun(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	job, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []store.Status{store.StatusPausing, store.StatusRunning, store.StatusCancelling} {
+		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
+			t.Fatal(err)
+		}
+		if to == store.StatusRunning {
+			continue
+		}
+		// The worker that is to note the end takes the job up like any other.
+		if _, err := s.StartJob(t.Context(), job.Seq); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.FinishJob(t.Context(), job.Seq, none)
+		if err != nil || !got.StartedAt.IsZero() {
+			t.Errorf("%s: started at %s, %v", got.Status, got.StartedAt, err)
+		}
+		if got.Status == store.StatusPaused && got.Stage != store.StagePending {
+			t.Errorf("paused at stage %s", got.Stage)
+		}
+	}
+}
