@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -174,7 +175,8 @@ func (s *service) track(ctx context.Context) error {
 
 // run serves and works until ctx ends or something fails, then ends everything
 // in the opposite order of its start. It leaves the database open when that
-// takes longer than shutdownTimeout: the file is whole at every moment.
+// takes longer than shutdownTimeout: the file is whole at every moment. When the
+// database has failed, that is the error, whoever has met it first.
 func (s *service) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.server.Run(gctx, s.listener) })
@@ -186,7 +188,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-s.store.Failed():
-			return fmt.Errorf("the database has failed, nothing more is written: %w", s.store.Err())
+			return s.failed()
 		case <-gctx.Done():
 			return nil
 		}
@@ -199,9 +201,22 @@ func (s *service) run(ctx context.Context) error {
 	defer late.Stop()
 	select {
 	case err := <-done:
+		if failed := s.failed(); failed != nil {
+			return failed
+		}
 		return err
 	case <-late.C:
-		return fmt.Errorf("not everything stopped within %s: ended with the database open", shutdownTimeout)
+		return errors.Join(s.failed(), fmt.Errorf("not everything stopped within %s: ended with the database open", shutdownTimeout))
+	}
+}
+
+// failed is why the database has failed, nil if it has not.
+func (s *service) failed() error {
+	select {
+	case <-s.store.Failed():
+		return fmt.Errorf("the database has failed, nothing more is written: %w", s.store.Err())
+	default:
+		return nil
 	}
 }
 
@@ -237,6 +252,8 @@ func explainOpen(err error) error {
 		return fmt.Errorf("%w: stop it, or choose another --data-dir", err)
 	case errors.Is(err, store.ErrNewer):
 		return fmt.Errorf("%w: run that version, or restore a backup from before it", err)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: the user that runs appview must be able to write there", err)
 	default:
 		return err
 	}

@@ -34,6 +34,10 @@ type Body struct {
 	Data     []byte
 }
 
+// Intact tells whether a verified body is still what its CID names. Of one that is
+// not verified nobody can tell.
+func (b Body) Intact() bool { return !b.Verified || hashed(b.CID) && matches(b.CID, b.Data) }
+
 // FromJSON reads a value that a host printed as JSON, with the CID it claims for
 // it. A value that has another CID is ErrMismatch, but only when the JSON says
 // for certain what was hashed: otherwise it is kept, unverified, as received.

@@ -340,3 +340,25 @@ func TestAppendCIDWritesWhatStringReturns(t *testing.T) {
 		}
 	}
 }
+
+func TestVerifiedBodyTellsWhetherItIsIntact(t *testing.T) {
+	t.Parallel()
+	block := reference(t, `{"$type":"xyz.statusphere.status","status":"👍"}`)
+	body, err := record.FromCBOR(block, sum(t, block))
+	if err != nil || !body.Verified || !body.Intact() {
+		t.Fatalf("%+v, %v", body, err)
+	}
+	other := body
+	other.CID = cid.NewCidV1(cid.Raw, body.CID.Hash())
+	if other.Intact() {
+		t.Error("a verified body of a form that nothing proves is intact")
+	}
+	body.Data[len(body.Data)-1] ^= 1
+	if body.Intact() {
+		t.Error("a changed body is intact")
+	}
+	body.Verified = false
+	if !body.Intact() {
+		t.Error("of an unverified body nobody can tell")
+	}
+}

@@ -32,26 +32,37 @@ func (c *checker) found(format string, args ...any) {
 	}
 }
 
-// Check proves that the file is in order: bbolt's own pages, every record
-// against its CID, its log entry and its repo, every index row against the row
-// it stands for, every count against what it counts, and every job's counters
-// against its work. It joins all findings into one error.
+// Check proves that the file is in order: every page, every record against its CID,
+// its log entry and its repo, every index row against the row it stands for, every
+// count against what it counts, and every job's counters against its work. It joins
+// all findings into one error, which is ErrDamaged.
 func (s *Store) Check(ctx context.Context) error {
 	return s.view(ctx, func(tx *bbolt.Tx) error {
 		c := &checker{tx: tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}}
-		for err := range tx.Check() {
-			c.found("bbolt: %w", err)
-		}
-		if len(c.findings) > 0 {
-			return errors.Join(c.findings...) // the rest cannot be read
-		}
-		for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs, c.unfinished, c.events} {
-			if err := part(ctx); err != nil {
-				return errors.Join(append(c.findings, err)...)
+		err := s.pagesOf(tx).walk(ctx, c.found)
+		if err == nil && len(c.findings) == 0 { // bbolt may follow what it reads
+			for err := range tx.Check() {
+				c.found("%w", err)
 			}
 		}
-		return errors.Join(c.findings...)
+		if err == nil && len(c.findings) == 0 {
+			err = c.rows(ctx)
+		}
+		if len(c.findings) > 0 {
+			err = fmt.Errorf("%w: %w", ErrDamaged, errors.Join(append(c.findings, err)...))
+		}
+		return err
 	})
+}
+
+// rows checks what is in the pages.
+func (c *checker) rows(ctx context.Context) error {
+	for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs, c.unfinished, c.events} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *checker) meta(context.Context) error {
@@ -152,8 +163,11 @@ func (c *checker) body(collection string, id rid, rkey syntax.RecordKey, row rec
 	if !row.verified() {
 		return
 	}
-	if _, err := record.FromCBOR(row.data(), claimed); err != nil {
+	switch body, err := record.FromCBOR(row.data(), claimed); {
+	case err != nil:
 		c.found("%s/%d/%s: %w", collection, id, rkey, err)
+	case !body.Verified:
+		c.found("%s/%d/%s: marked as verified, which its cid %s does not allow", collection, id, rkey, claimed)
 	}
 }
 

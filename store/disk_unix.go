@@ -2,7 +2,12 @@
 
 package store
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // initialMmapSize is address space, not memory. A file that outgrows its map is
 // mapped anew, for which bbolt waits until no read is going on.
@@ -16,3 +21,10 @@ func freeSpace(dir string) (uint64, error) {
 	}
 	return uint64(st.Bavail) * uint64(st.Bsize), nil //nolint:unconvert // the types differ between systems
 }
+
+// noSpace tells whether a write failed for want of room.
+func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// unlock gives the lock on an open file back. Closing it does not, as long as it is
+// mapped.
+func unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -1,6 +1,11 @@
 package store
 
-import "golang.org/x/sys/windows"
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
 
 // initialMmapSize is none: Windows would make the file as long as its map.
 const initialMmapSize = 0
@@ -14,3 +19,12 @@ func freeSpace(dir string) (free uint64, err error) {
 	err = windows.GetDiskFreeSpaceEx(p, &free, nil, nil)
 	return free, err
 }
+
+// noSpace tells whether a write failed for want of room.
+func noSpace(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) ||
+		errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
+}
+
+// unlock gives the lock on an open file back: closing it does.
+func unlock(*os.File) error { return nil }

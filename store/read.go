@@ -243,6 +243,9 @@ func (f Filter) String() string {
 // file cannot reuse pages meanwhile, so f must not take long. begin is called
 // once, before the first record.
 func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64) error, f func(Record) error) error {
+	begun, each := begin, f
+	begin = func(seq uint64) error { defer passOn(); return begun(seq) }
+	f = func(r Record) error { defer passOn(); return each(r) }
 	return s.view(ctx, func(tx *bbolt.Tx) error {
 		next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
 		if err != nil {

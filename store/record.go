@@ -101,7 +101,7 @@ func appendRecordRow(row []byte, rev syntax.TID, at time.Time, seq uint64, src S
 // parseRecordRow checks that the parts of a row are where they should be.
 func parseRecordRow(row []byte) (recordRow, error) {
 	switch {
-	case len(row) < rowCID || len(row) < rowCID+int(row[rowCIDLen]):
+	case len(row) < rowCID || len(row) < rowCID+int(row[rowCIDLen]) || len(row) > maxPageLen:
 		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(row))
 	case row[0] != formatCBOR && row[0] != formatJSON:
 		return nil, fmt.Errorf("%w: a record row of format %d", errRow, row[0])
@@ -115,11 +115,16 @@ func (r recordRow) seq() uint64    { return binary.BigEndian.Uint64(r[rowSeq:]) 
 func (r recordRow) cid() []byte    { return r[rowCID:][:r[rowCIDLen]] }
 func (r recordRow) data() []byte   { return r[rowCID+int(r[rowCIDLen]):] }
 
-// record copies the row out.
+// record copies the row out. A verified one is proved anew: a disk that has let a
+// byte of it change must not make us serve that.
 func (r recordRow) record(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) (Record, error) {
 	id, err := cid.Cast(r.cid())
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: cid of %s/%s/%s: %w", errRow, did, collection, rkey, err)
+	}
+	body := record.Body{CID: id, Verified: r.verified(), Data: append([]byte(nil), r.data()...)}
+	if !body.Intact() {
+		return Record{}, fmt.Errorf("%w: %s/%s/%s is not what its cid %s names", errRow, did, collection, rkey, id)
 	}
 	return Record{
 		DID: did, Collection: collection, RKey: rkey,
@@ -127,7 +132,7 @@ func (r recordRow) record(did syntax.DID, collection syntax.NSID, rkey syntax.Re
 		IndexedAt: time.Unix(int64(binary.BigEndian.Uint32(r[rowTime:])), 0).UTC(),
 		Seq:       r.seq(),
 		Source:    Source(r[rowSource]),
-		Body:      record.Body{CID: id, Verified: r.verified(), Data: append([]byte(nil), r.data()...)},
+		Body:      body,
 	}, nil
 }
 

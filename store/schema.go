@@ -103,22 +103,18 @@ func current(tx *bbolt.Tx) error {
 // migrate brings the file to the version that this program writes, or refuses.
 func migrate(db *bbolt.DB) error {
 	for {
-		done := false
-		err := db.Update(func(tx *bbolt.Tx) error {
-			v, err := version(tx)
-			if err != nil {
-				return err
-			}
-			if v == uint64(len(migrations)) {
-				done = true
-				return nil
-			}
+		var v uint64
+		err := db.View(func(tx *bbolt.Tx) (err error) { v, err = version(tx); return err })
+		if err != nil || v == uint64(len(migrations)) {
+			return err
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
 			if err := migrations[v](tx); err != nil {
 				return fmt.Errorf("migrate to schema %d: %w", v+1, err)
 			}
 			return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, v+1)
 		})
-		if err != nil || done {
+		if err != nil {
 			return err
 		}
 	}

@@ -29,6 +29,8 @@ const (
 	// pageSize is fixed when the file is made. Records of some hundred bytes pack
 	// better into 8 KiB than into the system's 4.
 	pageSize = 8 << 10
+	// skimTime is how long Open may look at pages before it goes on without.
+	skimTime = time.Second
 	// defaultReserve is the free disk that is left alone, so that the system and
 	// the last commits have room.
 	defaultReserve = 256 << 20
@@ -72,8 +74,10 @@ func (h Hooks) afterCommit() error {
 
 // Store is an open database file.
 type Store struct {
-	cfg Config
-	db  *bbolt.DB
+	cfg  Config
+	db   *bbolt.DB
+	file *os.File    // of db
+	info os.FileInfo // of file
 
 	queue   chan change
 	ends    chan change         // that end work, while the disk is full
@@ -93,9 +97,11 @@ type Store struct {
 	denying sync.Mutex // held while denied is changed
 	uses    uses
 
+	failing sync.Once
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed with failure
 	full    atomic.Bool
+	cramped atomic.Bool // changes are held because a commit has found no room
 }
 
 // Open opens the file, making it if it is not there, and brings it to the
@@ -120,12 +126,8 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	db, err := openFile(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", cfg.Path, err)
-	}
 	s := &Store{
-		cfg: cfg, db: db,
+		cfg:     cfg,
 		queue:   make(chan change, queueLen),
 		ends:    make(chan change, endsLen),
 		queued:  semaphore.NewWeighted(maxQueuedBytes),
@@ -133,57 +135,142 @@ func Open(cfg Config) (*Store, error) {
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), s.shut(err))
+	}
 	if cfg.ReadOnly {
 		s.closed = true
 		close(s.stopped)
-		if err := db.View(current); err != nil {
-			return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())
-		}
 		return s, nil
-	}
-	if err = migrate(db); err == nil {
-		s.purges, err = openPurges(db)
-	}
-	if err == nil {
-		var d denied
-		d, err = loadDenied(db)
-		s.denied.Store(&d)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())
 	}
 	go s.write()
 	return s, nil
 }
 
-func openFile(cfg Config) (*bbolt.DB, error) {
-	if err := checkSize(cfg.Path, cfg.ReadOnly); err != nil {
-		return nil, err
+func (s *Store) open() error {
+	if err := s.openFile(); err != nil {
+		return err
 	}
+	return guard(func() error {
+		if err := s.db.View(s.skim); err != nil {
+			return err
+		}
+		if s.cfg.ReadOnly {
+			return s.db.View(current)
+		}
+		err := migrate(s.db)
+		if err == nil {
+			s.purges, err = openPurges(s.db)
+		}
+		if err == nil {
+			var d denied
+			d, err = loadDenied(s.db)
+			s.denied.Store(&d)
+		}
+		return err
+	})
+}
+
+// skim refuses a file in which bbolt would run in a circle. It gives up where that
+// takes long, on a slow disk that has none of the file in memory yet: to be up again
+// soon is worth more than to meet the worst of damage early.
+func (s *Store) skim(tx *bbolt.Tx) error {
+	ctx, cancel := context.WithTimeout(context.Background(), skimTime)
+	defer cancel()
+	c := &checker{}
+	err := s.pagesOf(tx).skim(ctx, c.found)
+	if len(c.findings) > 0 {
+		return fmt.Errorf("%w: %w: restore a backup", ErrDamaged, errors.Join(c.findings...))
+	}
+	if err != nil {
+		s.cfg.Log.Warn("the pages of the database were not all looked at, which took too long: appview check does so", "took", skimTime)
+	}
+	return nil
+}
+
+// openTries bounds how often a file is opened that is replaced meanwhile.
+const openTries = 3
+
+func (s *Store) openFile() error {
+	for try := 1; ; try++ {
+		if err := inspect(s.cfg.Path, s.cfg.ReadOnly); err != nil {
+			return err
+		}
+		if err := s.openBolt(); err != nil {
+			return err
+		}
+		// Compaction, or somebody who restores a backup, may have put another file
+		// there before this one was locked.
+		err := s.inPlace()
+		if err == nil {
+			return nil
+		}
+		if try == openTries {
+			return err
+		}
+		if err := s.db.Close(); err != nil {
+			return err
+		}
+	}
+}
+
+// openBolt opens the file and notes it.
+func (s *Store) openBolt() error {
 	opts := &bbolt.Options{
 		Timeout: lockTimeout, PageSize: pageSize, InitialMmapSize: initialMmapSize,
-		FreelistType: bbolt.FreelistArrayType, ReadOnly: cfg.ReadOnly, PreLoadFreelist: true,
+		FreelistType: bbolt.FreelistArrayType, ReadOnly: s.cfg.ReadOnly, PreLoadFreelist: true,
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(name, flag, mode)
+			s.file = f
+			return f, err
+		},
 	}
-	db, err := bbolt.Open(cfg.Path, 0o600, opts)
-	if err == nil && !cfg.ReadOnly {
+	err := guard(func() (err error) {
+		if s.db, err = bbolt.Open(s.cfg.Path, 0o600, opts); err != nil || s.cfg.ReadOnly {
+			return err
+		}
 		// bbolt counts its free pages when a write transaction ends.
-		if tx, errTx := db.Begin(true); errTx == nil {
+		tx, err := s.db.Begin(true)
+		if err == nil {
 			err = tx.Rollback()
 		}
-		if err == nil && db.Stats().FreePageN > manyFreePages {
+		if err == nil && s.db.Stats().FreePageN > manyFreePages {
 			opts.FreelistType = bbolt.FreelistMapType
-			if err = db.Close(); err == nil {
-				db, err = bbolt.Open(cfg.Path, 0o600, opts)
+			if err = s.db.Close(); err == nil {
+				s.db, err = bbolt.Open(s.cfg.Path, 0o600, opts)
 			}
 		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrDamaged):
+		return fmt.Errorf("%w: restore a backup", err)
+	case err != nil:
+		s.file = nil // bbolt has closed it
 	}
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, ErrLocked
+		return ErrLocked
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("%w: %w: restore a backup", ErrDamaged, err)
+		return fmt.Errorf("%w: %w: restore a backup", ErrDamaged, err)
+	case err != nil:
+		return err
 	}
-	return db, err
+	s.info, err = s.file.Stat()
+	return err
+}
+
+// inPlace fails when the file is no longer where it was opened. What is written then
+// is lost with the process.
+func (s *Store) inPlace() error {
+	there, err := os.Stat(s.cfg.Path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("the file was removed, or moved away, while it was open: put it back, or restore a backup, and start again")
+	case err == nil && !os.SameFile(there, s.info):
+		return errors.New("the file was replaced while it was open: start again, with the one that is to be used in its place")
+	}
+	return nil // or it cannot be told
 }
 
 // Close commits what is queued and closes the file.
@@ -197,15 +284,29 @@ func (s *Store) Close() error {
 	s.closing.Unlock()
 	<-s.stopped
 	s.drained.Wait()
-	if err := s.db.Close(); err != nil {
+	if err := s.shut(s.damaged()); err != nil {
 		return fmt.Errorf("close %s: %w", s.cfg.Path, err)
 	}
 	return nil
 }
 
-// Failed is closed when a write has failed. Nothing is written from then on, and
-// the process should end: what is in the file is whole, but what could not be
-// written is not in it.
+// shut closes the file. A panic within bbolt may have left its locks held, for which
+// its own Close would wait for ever: then its map stays until the process ends.
+func (s *Store) shut(why error) error {
+	_, broken := errors.AsType[*panicked](why)
+	switch {
+	case s.file == nil:
+		return nil
+	case broken:
+		return errors.Join(unlock(s.file), s.file.Close())
+	default:
+		return s.db.Close()
+	}
+}
+
+// Failed is closed when a write has failed, or when the file has turned out to be
+// damaged. Nothing is written from then on, and the process should end: what could
+// not be written is not in the file, and nobody may take it to be.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Err is why the store has failed, or ErrClosed.
@@ -216,18 +317,44 @@ func (s *Store) Err() error {
 	return ErrClosed
 }
 
+// fail stops the store for good.
 func (s *Store) fail(err error) {
-	s.failure.Store(&err)
-	close(s.failed)
+	s.failing.Do(func() {
+		if errors.Is(err, ErrDamaged) {
+			err = fmt.Errorf("%w: %s", err, advice)
+		}
+		if p, ok := errors.AsType[*panicked](err); ok {
+			s.cfg.Log.Debug("where damage was met", "err", err, "stack", string(p.stack))
+		}
+		s.failure.Store(&err)
+		close(s.failed)
+	})
+}
+
+// damaged is why nothing of the file is to be believed any more, nil if it is.
+func (s *Store) damaged() error {
+	if err := s.failure.Load(); err != nil && errors.Is(*err, ErrDamaged) {
+		return *err
+	}
+	return nil
 }
 
 // DiskFull tells whether writes wait because less than the reserve is free.
 func (s *Store) DiskFull() bool { return s.full.Load() }
 
-// diskFull looks at the disk. Where the system cannot tell, it is not full.
+// diskFull tells whether the disk is full now.
 func (s *Store) diskFull() bool {
+	s.look()
+	return s.full.Load()
+}
+
+// look looks at the disk, and tells whether less than the reserve is free. Where the
+// system cannot tell, it is not. The disk counts as full, too, while changes are held
+// because a commit has found no room, whatever the system says: a quota may be used up.
+func (s *Store) look() (low bool) {
 	free, err := s.cfg.FreeSpace(filepath.Dir(s.cfg.Path))
-	full := err == nil && free < s.cfg.Reserve
+	low = err == nil && free < s.cfg.Reserve
+	full := low || s.cramped.Load()
 	if s.full.Swap(full) != full {
 		if full {
 			s.cfg.Log.Warn("disk is full: writes wait until there is room", "free_bytes", free, "reserve_bytes", s.cfg.Reserve)
@@ -235,22 +362,21 @@ func (s *Store) diskFull() bool {
 			s.cfg.Log.Info("disk has room again", "free_bytes", free)
 		}
 	}
-	return full
+	return low
 }
 
-// view runs f in a read transaction. A row that cannot be decoded is our own
-// damage: it stops the store.
+// view runs f in a read transaction. A row that cannot be decoded, or a page that
+// leads astray, is our own damage: it stops the store, and nothing is answered from
+// it any more.
 func (s *Store) view(ctx context.Context, f func(*bbolt.Tx) error) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), s.damaged()); err != nil {
 		return err
 	}
-	if err := s.db.View(f); err != nil {
-		if errors.Is(err, errRow) {
-			s.cfg.Log.ErrorContext(ctx, "the database is damaged: run appview check, restore a backup", "err", err)
-		}
-		return err
+	err := guard(func() error { return s.db.View(f) })
+	if errors.Is(err, ErrDamaged) {
+		s.fail(err)
 	}
-	return nil
+	return err
 }
 
 // Size is the length of the file, and how much of it is free to be used again.

@@ -13,7 +13,7 @@ var ErrNotFound = errors.New("not found")
 
 // errRow marks a row of our own file that cannot be what we wrote. It is never
 // the fault of a user or of the network: whoever meets it stops.
-var errRow = errors.New("damaged row")
+var errRow = fmt.Errorf("%w: a row is not as it was written", ErrDamaged)
 
 // table is a kind of versioned JSON row of type V. Most tables are one bucket at
 // the top of the file; those of a job's work are given their bucket.
@@ -61,7 +61,7 @@ func (t table[V]) encode(v V) ([]byte, error) {
 
 // decode copies: row is bbolt's memory and dies with the transaction.
 func (t table[V]) decode(row []byte) (v V, err error) {
-	if len(row) == 0 || row[0] != t.version {
+	if len(row) == 0 || len(row) > maxPageLen || row[0] != t.version {
 		return v, fmt.Errorf("%w: not version %d: % x", errRow, t.version, row[:min(len(row), 1)])
 	}
 	if err := json.Unmarshal(row[1:], &v); err != nil {

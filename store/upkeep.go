@@ -20,7 +20,8 @@ const (
 
 // Run keeps the file in order until ctx ends: it goes on with deletions that an
 // earlier process has left, enforces the deny list, deletes what is kept no longer,
-// notes when API keys were used, and brings the key index up to date.
+// notes when API keys were used, brings the key index up to date, and notices when
+// the file is taken away.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.resumePurges(ctx); err != nil {
 		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
@@ -33,6 +34,10 @@ func (s *Store) Run(ctx context.Context) error {
 	timer := time.NewTimer(indexEvery)
 	defer timer.Stop()
 	for {
+		if err := s.inPlace(); err != nil {
+			s.fail(err)
+			return err
+		}
 		if time.Since(pruned) >= pruneEvery {
 			for done := false; !done; {
 				var err error

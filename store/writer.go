@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -202,47 +203,105 @@ func (s *Store) gather(again []change, last time.Time, timer *time.Timer) (pendi
 // part. While the disk is full only changes that end work are committed; those
 // that a user waits for are refused, and the others wait for room. It reports
 // whether the writer can go on.
+//
+// The disk is full when less than the reserve is free. It is full, too, when a
+// commit finds no room in spite of that, since somebody else has filled the disk in
+// between, or a quota is used up: bbolt has written nothing but pages that are free
+// in what was committed last, so that the group can be made again. A commit whose
+// sync has failed is never made again: the system may have forgotten what it could
+// not write, and say at the next sync that all is well.
 func (s *Store) flush(pending []change) (again []change, ok bool) {
-	for s.diskFull() {
-		var held, ends []change
-		for _, c := range pending {
-			switch {
-			case c.ends:
-				ends = append(ends, c)
-			case c.admin:
-				c.answer(s.errFull(c.op))
-			default:
-				held = append(held, c)
-			}
+	for {
+		if err := s.fit(); err != nil {
+			return s.giveUp(pending, err)
 		}
-		pending = held
-		if len(ends) > 0 {
-			if _, ok := s.commitOrFail(ends); !ok {
-				s.refuseAll(held, s.Err())
-				return nil, false
+		if low := s.look(); !low {
+			results, err := s.commit(pending)
+			if err == nil {
+				s.cramp(false) // before anybody hears that it was made
+				return answer(pending, results), true
 			}
+			if !errors.Is(err, errNoRoom) {
+				return s.giveUp(pending, err)
+			}
+			s.cramp(true)
 		}
-		if len(held) == 0 {
+		var err error
+		if pending, err = s.flushEnds(pending); err != nil {
+			return s.giveUp(pending, err)
+		}
+		if len(pending) == 0 {
+			s.cramp(false) // nothing is held that would find out when there is room
 			return nil, true
 		}
 		select {
 		case c := <-s.ends:
 			pending = append(pending, c)
 		case <-s.quit:
-			s.refuseAll(held, ErrDiskFull)
+			s.refuseAll(pending, ErrDiskFull)
 			return nil, true
 		case <-time.After(diskRecheck):
 		}
 	}
-	return s.commitOrFail(pending)
 }
 
-// commitOrFail commits the changes, or stops the store for good.
-func (s *Store) commitOrFail(pending []change) (again []change, ok bool) {
-	again, err := s.commit(pending)
-	if err == nil {
-		return again, true
+// cramp notes whether changes are held because a commit has found no room.
+func (s *Store) cramp(is bool) {
+	if s.cramped.Swap(is) != is {
+		s.look()
 	}
+}
+
+// flushEnds commits those of the changes that end work, refuses those that a user
+// waits for, and returns those that wait for room.
+func (s *Store) flushEnds(pending []change) (held []change, err error) {
+	var ends []change
+	for _, c := range pending {
+		switch {
+		case c.ends:
+			ends = append(ends, c)
+		case c.admin:
+			c.answer(s.errFull(c.op))
+		default:
+			held = append(held, c)
+		}
+	}
+	if len(ends) == 0 {
+		return held, nil
+	}
+	results, err := s.commit(ends)
+	switch {
+	case errors.Is(err, errNoRoom):
+		// Not even for this.
+		s.cramp(true)
+		for _, c := range ends {
+			if c.admin {
+				c.answer(s.errFull(c.op))
+			} else {
+				held = append(held, c)
+			}
+		}
+		return held, nil
+	case err != nil:
+		return append(held, ends...), err
+	default:
+		answer(ends, results)
+		return held, nil
+	}
+}
+
+// fit tells why nothing may be written any more.
+func (s *Store) fit() error {
+	select {
+	case <-s.failed:
+		return s.Err()
+	default:
+		return s.inPlace()
+	}
+}
+
+// giveUp stops the store for good.
+func (s *Store) giveUp(pending []change, err error) ([]change, bool) {
 	s.fail(err)
 	s.refuseAll(pending, err)
 	s.drain()
@@ -256,39 +315,32 @@ func (s *Store) refuseAll(pending []change, err error) {
 	}
 }
 
-// commit applies the changes in one transaction and answers them. It returns
-// those that were done in part, which are not answered yet.
-func (s *Store) commit(pending []change) (again []change, err error) {
-	results := make([]error, len(pending))
+// commit applies the changes in one transaction. It returns what each came to.
+func (s *Store) commit(pending []change) (results []error, err error) {
+	results = make([]error, len(pending))
 	began := time.Now()
-	err = s.db.Update(func(tx *bbolt.Tx) error {
-		g, err := newGroup(tx, s.cfg.Now())
-		if err != nil {
-			return err
-		}
-		for i, c := range pending {
-			var r refusal
-			switch err := c.apply(g); {
-			case errors.As(err, &r):
-				results[i] = r.error
-			case errors.Is(err, errAgain):
-				results[i] = errAgain
-			case err != nil:
-				return fmt.Errorf("%s: %w", c.op, err)
-			}
-		}
-		if err := g.save(); err != nil {
-			return err
-		}
-		return s.cfg.Hooks.beforeCommit()
+	id := 0
+	err = guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			id = tx.ID()
+			return s.apply(tx, pending, results)
+		})
 	})
-	if err == nil {
+	if err != nil {
+		err = s.unwritten(id, err)
+	} else {
 		err = s.cfg.Hooks.afterCommit()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("commit to %s: %w", s.cfg.Path, err)
 	}
 	s.cfg.observe(pending, time.Since(began))
+	return results, nil
+}
+
+// answer answers changes that are committed. It returns those that were done in
+// part, which are not answered yet.
+func answer(pending []change, results []error) (again []change) {
 	for i, c := range pending {
 		if errors.Is(results[i], errAgain) {
 			again = append(again, c)
@@ -296,7 +348,52 @@ func (s *Store) commit(pending []change) (again []change, err error) {
 			c.answer(results[i])
 		}
 	}
-	return again, nil
+	return again
+}
+
+// apply makes the changes in a transaction, and notes what each came to.
+func (s *Store) apply(tx *bbolt.Tx, pending []change, results []error) error {
+	g, err := newGroup(tx, s.cfg.Now())
+	if err != nil {
+		return err
+	}
+	for i, c := range pending {
+		var r refusal
+		switch err := c.apply(g); {
+		case errors.As(err, &r):
+			results[i] = r.error
+		case errors.Is(err, errAgain):
+			results[i] = errAgain
+		case err != nil:
+			return fmt.Errorf("%s: %w", c.op, err)
+		}
+	}
+	if err := g.save(); err != nil {
+		return err
+	}
+	return s.cfg.Hooks.beforeCommit()
+}
+
+// errNoRoom says that a commit found no room on the disk, and that the file is as it
+// was before.
+var errNoRoom = errors.New("no room")
+
+// unwritten tells whether a failed commit may be made again: it found no room while
+// it wrote pages, and the meta page that would make them count is not there, though
+// its writing may have failed halfway.
+func (s *Store) unwritten(id int, err error) error {
+	var at *fs.PathError
+	if !errors.As(err, &at) || at.Op != "write" || !noSpace(at.Err) {
+		return err
+	}
+	last := id
+	errView := guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { last = tx.ID(); return nil })
+	})
+	if errView != nil || last >= id {
+		return errors.Join(err, errView)
+	}
+	return fmt.Errorf("%w: %w", errNoRoom, err)
 }
 
 // drain answers the changes that will not be made, until the queue is closed.

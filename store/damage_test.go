@@ -1,0 +1,347 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/store"
+	"appview/store/storetest"
+)
+
+const (
+	pageLen  = 8 << 10
+	metaPage = 0x04
+)
+
+// populated makes a file with every kind of page and of row, and returns its bytes.
+func populated(t *testing.T) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "whole.db")
+	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, s)
+	for i := range 40 {
+		did := syntax.DID(fmt.Sprintf("did:plc:%024d", i))
+		var list []store.Listed
+		for k := 40; k > 0; k-- {
+			list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprintf("%d of %d", k, i)))
+		}
+		b.mustRead(did, rev(i+1), segment(note, list...), segment(other, list[:3]...))
+	}
+	if err := s.Track(t.Context(), note); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutAPIKey(t.Context(), "hv_secret", store.APIKey{ID: uuid.New(), Name: "k", CreatedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeleteRecords(t.Context(), store.Filter{DID: "did:plc:000000000000000000000007"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []syntax.NSID{note, other} {
+		if _, err := s.IndexKeys(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.again()
+	b.owe(alice)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, _ := newestMeta(data)
+	return data[:pages*pageLen] // the rest is nothing
+}
+
+// newestMeta is the number of pages in use or free, and the page that lists the free
+// ones.
+func newestMeta(data []byte) (pages, freelist int) {
+	newest := data[:pageLen]
+	if binary.NativeEndian.Uint64(data[pageLen+64:]) > binary.NativeEndian.Uint64(data[64:]) {
+		newest = data[pageLen : 2*pageLen]
+	}
+	return int(binary.NativeEndian.Uint64(newest[16+40:])), int(binary.NativeEndian.Uint64(newest[16+32:]))
+}
+
+func freelistOf(data []byte) int { _, list := newestMeta(data); return list }
+
+// kinds are the pages that are in use, by kind.
+func kinds(t *testing.T, data []byte) map[string][]int {
+	t.Helper()
+	pages, freelist := newestMeta(data)
+	free := map[int]bool{}
+	list := data[pageLen*freelist:]
+	for i := range int(binary.NativeEndian.Uint16(list[10:])) {
+		free[int(binary.NativeEndian.Uint64(list[16+8*i:]))] = true
+	}
+	got := map[string][]int{}
+	for id := range pages {
+		name := map[uint16]string{1: "branch", 2: "leaf", metaPage: "meta", 16: "freelist"}[binary.NativeEndian.Uint16(data[pageLen*id+8:])]
+		if !free[id] {
+			got[name] = append(got[name], id)
+		}
+	}
+	for _, name := range []string{"branch", "leaf", "meta", "freelist"} {
+		if len(got[name]) == 0 {
+			t.Fatalf("no %s page among %d: the test tests too little", name, pages)
+		}
+	}
+	return got
+}
+
+// everything is what the store answers, by what can be proved.
+func everything(t *testing.T, s *store.Store) (map[string]string, error) {
+	t.Helper()
+	got := map[string]string{}
+	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
+		got[r.URI().String()] = r.Body.CID.String() + " " + string(r.Body.Data)
+		return nil
+	})
+	jobs, errJobs := s.Jobs(t.Context())
+	for _, j := range jobs {
+		got[j.ID.String()] = fmt.Sprint(j.Processed, j.TotalRepos, j.Tally)
+	}
+	return got, errors.Join(err, errJobs)
+}
+
+// use has the store do what a server does, and returns what went wrong.
+func use(t *testing.T, s *store.Store) error {
+	t.Helper()
+	_, err := everything(t, s)
+	_, errTracked := s.Tracked(t.Context())
+	_, errKeys := s.APIKeys(t.Context())
+	_, errStats := s.Stats(t.Context())
+	_, _, errByKey := s.ByKey(t.Context(), note, nil, 100)
+	job, errCreate := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil)
+	err = errors.Join(err, errTracked, errKeys, errStats, errByKey, errCreate)
+	if errCreate == nil {
+		for _, did := range []syntax.DID{"did:plc:000000000000000000000020"} {
+			_, errFound := s.Discover(t.Context(), job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{did}})
+			done := make(chan error, 1)
+			errMove := s.Rehost(t.Context(), job.Seq, did, "", host, func(err error) { done <- err })
+			if errMove == nil {
+				errMove = <-done
+			}
+			err = errors.Join(err, errFound, errMove)
+			set := settlement(did, rev(900), segment(note, listed(t, "3k", "x")), segment(other))
+			if errSettle := s.Settle(t.Context(), job.Seq, set, func(err error) { done <- err }); errSettle == nil {
+				err = errors.Join(err, <-done)
+			}
+		}
+	}
+	return err
+}
+
+// TestFlippedBytesAreNeverAnsweredFrom damages a byte at a time in pages of every
+// kind. Whatever comes of it, nothing panics or hangs; what check lets pass answers
+// as before; and what it does not either answers or says that it is damaged.
+func TestFlippedBytesAreNeverAnsweredFrom(t *testing.T) {
+	t.Parallel()
+	whole := populated(t)
+	var want map[string]string
+	{
+		path := filepath.Join(t.TempDir(), "whole.db")
+		writeAll(t, path, whole)
+		var err error
+		if want, err = everything(t, storetest.OpenPath(t, path)); err != nil || len(want) < 1000 {
+			t.Fatalf("%d answers, %v", len(want), err)
+		}
+	}
+	for kind, pages := range kinds(t, whole) {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(1, uint64(len(kind))))
+			caught, refused := 0, 0
+			const flips = 40
+			for range flips {
+				page := pages[rng.IntN(len(pages))]
+				// Half of the time where a page says what it is and what it holds.
+				at := rng.IntN(pageLen)
+				if rng.IntN(2) == 0 {
+					at = rng.IntN(16 + 64)
+				}
+				flip := byte(1) << rng.IntN(8)
+				path := filepath.Join(t.TempDir(), "flipped.db")
+				data := append([]byte(nil), whole...)
+				data[page*pageLen+at] ^= flip
+				writeAll(t, path, data)
+				what := fmt.Sprintf("%s page %d, byte %d, bit %#x", kind, page, at, flip)
+
+				passed, err := checked(t, path)
+				switch {
+				case err == nil:
+					if kind != "meta" && !maps.Equal(passed, want) {
+						t.Errorf("%s: check lets it pass, but it answers differently: %v", what, difference(passed, want))
+					}
+				case !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNewer):
+					t.Errorf("%s: check says %v", what, err)
+				default:
+					caught++
+				}
+				s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond})
+				if err != nil {
+					if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNewer) {
+						t.Errorf("%s: open says %v", what, err)
+					}
+					refused++
+					continue
+				}
+				err = use(t, s)
+				select {
+				case <-s.Failed():
+					refused++
+					if !errors.Is(s.Err(), store.ErrDamaged) || !strings.Contains(s.Err().Error(), "restore a backup") {
+						t.Errorf("%s: the store failed with %v", what, s.Err())
+					}
+					if _, err := s.Jobs(t.Context()); !errors.Is(err, store.ErrDamaged) {
+						t.Errorf("%s: after that it still answers, %v", what, err)
+					}
+				default:
+					// What says that the index is ahead of the host is no lie but a refusal.
+					if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrRevWentBack) {
+						t.Errorf("%s: %v, and the store goes on", what, err)
+					}
+				}
+				if err := s.Close(); err != nil {
+					t.Errorf("%s: close: %v", what, err)
+				}
+			}
+			t.Logf("%d of %d found by check, %d met in use", caught, flips, refused)
+			if kind != "meta" && caught == 0 {
+				t.Error("no flip did any harm: the test tests nothing")
+			}
+		})
+	}
+}
+
+// TestPageThatLeadsBackIsRefused has a branch lead to itself, in which bbolt would
+// run until the memory is full.
+func TestPageThatLeadsBackIsRefused(t *testing.T) {
+	t.Parallel()
+	data := populated(t)
+	for _, id := range kinds(t, data)["branch"] {
+		for name, to := range map[string]int{"itself": id, "a meta page": 0, "the list of free pages": freelistOf(data), "nowhere": 1 << 40} {
+			path := filepath.Join(t.TempDir(), "circle.db")
+			bent := append([]byte(nil), data...)
+			binary.NativeEndian.PutUint64(bent[id*pageLen+16+8:], uint64(to)) // where its first element leads
+			writeAll(t, path, bent)
+			for _, readOnly := range []bool{false, true} {
+				if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrDamaged) {
+					t.Errorf("page %d leads to %s, read-only %t: %v", id, name, readOnly, err)
+				}
+			}
+		}
+	}
+}
+
+func TestFreePageThatIsInUseIsRefused(t *testing.T) {
+	t.Parallel()
+	data := populated(t)
+	in := kinds(t, data)
+	list := data[freelistOf(data)*pageLen:]
+	if binary.NativeEndian.Uint16(list[10:]) == 0 {
+		t.Fatal("no page is free: the test tests nothing")
+	}
+	// The first free page becomes one before it that is in use.
+	first := binary.NativeEndian.Uint64(list[16:])
+	for _, id := range append(in["leaf"], in["branch"]...) {
+		if uint64(id) < first {
+			binary.NativeEndian.PutUint64(list[16:], uint64(id))
+		}
+	}
+	path := filepath.Join(t.TempDir(), "free.db")
+	writeAll(t, path, data)
+	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), "in use, and listed as free") {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}
+
+func TestFileCutWhileItIsOpenStopsTheStore(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "cut.db")
+	writeAll(t, path, populated(t))
+	s, err := store.Open(store.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 3*pageLen); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := everything(t, s); !errors.Is(err, store.ErrDamaged) { // by a fault of the memory, otherwise
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+	select {
+	case <-s.Failed():
+	default:
+		t.Error("the store goes on")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPanicOfACallerIsNoDamage(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t)
+	newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
+	func() {
+		defer func() {
+			if got := recover(); got != "mine" {
+				t.Errorf("recovered %v", got)
+			}
+		}()
+		_ = s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(store.Record) error { panic("mine") })
+	}()
+	wantRecords(t, s, 1)
+}
+
+func writeAll(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checked checks a file and returns what it answers.
+func checked(t *testing.T, path string) (map[string]string, error) {
+	t.Helper()
+	s, err := store.Open(store.Config{Path: path, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	if err = s.Check(t.Context()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	got, err := everything(t, s)
+	return got, errors.Join(err, s.Close())
+}
+
+// difference lists what two maps do not share.
+func difference(a, b map[string]string) (list []string) {
+	for k, v := range a {
+		if b[k] != v {
+			list = append(list, k+" = "+v)
+		}
+	}
+	for k, v := range b {
+		if a[k] != v {
+			list = append(list, "not "+k+" = "+v)
+		}
+	}
+	return list
+}
