@@ -95,19 +95,9 @@ func makeKey(path string) (string, error) {
 }
 
 // writeFile replaces a small file as a whole, readable by the owner alone.
-func writeFile(path, text string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // made with mode 0600
-	if err != nil {
+func writeFile(path, text string) error {
+	return replaceFile(path, func(f *os.File) error {
+		_, err := f.WriteString(text)
 		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, errWrite := f.WriteString(text)
-	if err := errors.Join(errWrite, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	})
 }

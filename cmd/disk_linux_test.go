@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,15 @@ func notReady(t *testing.T, dir string) string {
 func TestFullDiskIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), volume(t)
-	hang(world)
+	gate := make(chan struct{}) // hosts answer when it is closed
+	release := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	world.SetFault(func(r sandbox.Request) sandbox.Fault {
+		if r.Part == sandbox.PartPDS {
+			<-gate
+		}
+		return sandbox.Fault{}
+	})
 	args := []string{
 		"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts",
 		"--collection", sandbox.StatusCollection.String(),
@@ -62,10 +71,12 @@ func TestFullDiskIsWaitedFor(t *testing.T) {
 	job := newestJob(t, dir)
 	weight := filepath.Join(dir, "ballast")
 	write(t, weight, strings.Repeat("x", 40<<20))
-	world.SetFault(nil)
-	until(t, "the full disk is noticed", func() bool { return strings.Contains(notReady(t, dir), "the disk is full") })
 	in := func(args ...string) []string { return append(args, "--data-dir", dir) }
-	want(t, exitError, "disk is full", nil, in("backfill", "create")...)
+	want(t, exitError, "disk is full", nil, in("backfill", "create")...) // which notices it
+	if why := notReady(t, dir); !strings.Contains(why, "the disk is full") {
+		t.Errorf("not ready: %q", why)
+	}
+	release()
 	want(t, exitOK, `"waiting": "disk"`, nil, in("backfill", "show", job.ID, "--json")...)
 	want(t, exitOK, "waits for", nil, in("backfill", "show", job.ID)...) // reads go on
 	if err := os.Remove(weight); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -76,15 +75,11 @@ func (l *lineCounter) Write(p []byte) (int, error) {
 
 // downloadFile writes the lines to a file that appears only when it is complete.
 func (c *client) downloadFile(ctx context.Context, d download, output string) (n int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(output), filepath.Base(output)+".part-*")
+	err = replaceFile(output, func(f *os.File) error {
+		n, err = c.download(ctx, d, f)
+		return err
+	})
 	if err != nil {
-		return 0, fmt.Errorf("write the %s to %s: %w", d.name, output, err)
-	}
-	n, err = c.download(ctx, d, f)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return n, errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), output); err != nil {
 		return n, fmt.Errorf("write the %s to %s: %w", d.name, output, err)
 	}
 	return n, nil

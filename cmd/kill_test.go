@@ -142,11 +142,7 @@ func TestKilledInEveryStage(t *testing.T) {
 		if job := newestJob(t, dir); job.Status != "completed" || job.Error != nil {
 			t.Errorf("at the end: %+v", job)
 		}
-		got := exported(t, dir)
-		truth := map[string]string{}
-		for uri, rec := range world.Truth(sandbox.StatusCollection) {
-			truth[uri] = rec.CID
-		}
+		got, truth := exported(t, dir), truthOf(world)
 		if !maps.Equal(got, truth) {
 			t.Errorf("%d records served, the world has %d, or some differ", len(got), len(truth))
 		}

@@ -131,7 +131,7 @@ func (p *program) newRoot() *cobra.Command {
 	root.AddCommand(
 		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newDenylistCommand(p), newStatsCommand(p),
 		newCollectionsCommand(p), newKeysCommand(p), newAuditCommand(p),
-		newCheckCommand(), newDemoCommand(), newVersionCommand(),
+		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(), newVersionCommand(),
 	)
 	return root
 }

@@ -32,6 +32,16 @@ func changes() map[string]func(r *rig) (path, body string) {
 		"POST /admin/backfill/{id}/cancel": func(r *rig) (string, string) {
 			return "/admin/backfill/" + r.create("").String() + "/cancel", ""
 		},
+		"POST /admin/backfill/{id}/pause": func(r *rig) (string, string) {
+			return "/admin/backfill/" + r.create("").String() + "/pause", ""
+		},
+		"POST /admin/backfill/{id}/resume": func(r *rig) (string, string) {
+			job, err := r.store.MoveJob(r.t.Context(), r.create(""), store.StatusPausing)
+			r.check(err)
+			_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
+			r.check(err)
+			return pathOf(job) + "/resume", ""
+		},
 		"POST /admin/backfill/{id}/retry": func(r *rig) (string, string) { return pathOf(finished(r)) + "/retry", "" },
 		"DELETE /admin/records":           func(*rig) (string, string) { return "/admin/records?collection=com.example.note", "" },
 		"POST /admin/collections":         func(*rig) (string, string) { return "/admin/collections", `{"collection":"com.example.note"}` },

@@ -178,7 +178,7 @@ func TestEventsAreRefusedLikeEverythingElse(t *testing.T) {
 		r.server.streams <- struct{}{}
 	}
 	a := r.get(path)
-	a.want(t, 429, "256 streams of events run already")
+	a.want(t, 429, "streams of events as may run at once (256) run already")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

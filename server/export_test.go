@@ -116,11 +116,17 @@ func (r *rig) bulk() {
 // open starts an export and reads no more than its header. Headers are whole lines.
 func (r *rig) open(headers ...string) (net.Conn, *http.Response) {
 	r.t.Helper()
+	return r.openAt("/admin/records/export", headers...)
+}
+
+// openAt is open for any path.
+func (r *rig) openAt(path string, headers ...string) (net.Conn, *http.Response) {
+	r.t.Helper()
 	conn, err := new(net.Dialer).DialContext(r.t.Context(), "tcp", r.http.Listener.Addr().String())
 	r.check(err)
 	r.t.Cleanup(func() { _ = conn.Close() })
 	r.check(conn.(*net.TCPConn).SetReadBuffer(16 << 10)) //nolint:errcheck,forcetypeassert // it was dialled as tcp
-	_, err = fmt.Fprintf(conn, "GET /admin/records/export HTTP/1.1\r\nHost: appview\r\nAuthorization: Bearer %s\r\n%s\r\n", testKey, strings.Join(headers, ""))
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: appview\r\nAuthorization: Bearer %s\r\n%s\r\n", path, testKey, strings.Join(headers, ""))
 	r.check(err)
 	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 1<<10), nil)
 	r.check(err)
@@ -151,7 +157,7 @@ func TestClientThatStallsIsCutOff(t *testing.T) {
 					t.Errorf("decompressed, it ended with %v", err)
 				}
 			}
-			if log := r.logs.String(); !strings.Contains(log, "the client takes the lines too slowly") {
+			if log := r.logs.String(); !strings.Contains(log, "the client takes the answer too slowly") {
 				t.Errorf("log: %s", log)
 			}
 		})
@@ -321,7 +327,7 @@ func TestOnlyTwoExportsRunAtOnce(t *testing.T) {
 	_, second := r.open()
 	defer func() { _ = second.Body.Close() }()
 	a := r.get("/admin/records/export")
-	a.want(t, 429, "2 exports run already")
+	a.want(t, 429, "exports as may run at once (2) run already")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
@@ -351,7 +357,7 @@ func TestExportBreaksTheConnectionOnAnError(t *testing.T) {
 	if n, err := io.Copy(io.Discard, res.Body); err == nil || n == 0 {
 		t.Errorf("after %d bytes the export ended cleanly", n)
 	}
-	if log := r.logs.String(); !strings.Contains(log, "answer in lines cut off") || !strings.Contains(log, string(bob)) {
+	if log := r.logs.String(); !strings.Contains(log, "answer cut off") || !strings.Contains(log, string(bob)) {
 		t.Errorf("log: %s", log)
 	}
 }

@@ -53,18 +53,24 @@ func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan
 	}
 	l.out = bufio.NewWriterSize(l.pacer, lineBuffer)
 	err = write(l)
-	if errors.Is(err, errHead) {
-		return nil
-	}
 	if err == nil {
 		err = l.out.Flush()
 	}
 	if err == nil {
 		err = l.pacer.end()
 	}
+	return s.cut(w, r, err)
+}
+
+// cut breaks the connection of an answer that has begun and cannot be ended: a clean
+// end would say that this was all.
+func (s *Server) cut(w http.ResponseWriter, r *http.Request, err error) error {
+	if errors.Is(err, errHead) {
+		return nil
+	}
 	if err != nil && begun(w) {
-		s.log.WarnContext(r.Context(), "answer in lines cut off", "path", r.URL.Path, "err", err)
-		panic(http.ErrAbortHandler) // a clean end would say that this was all
+		s.log.WarnContext(r.Context(), "answer cut off", "path", r.URL.Path, "err", err)
+		panic(http.ErrAbortHandler)
 	}
 	return err
 }
@@ -95,7 +101,7 @@ func take(places chan struct{}, what string) (free func(), err error) {
 	default:
 		f := failure{
 			status: http.StatusTooManyRequests,
-			text:   fmt.Sprintf("%d %s run already, which is as many as may run at once: try again later", cap(places), what),
+			text:   fmt.Sprintf("as many %s as may run at once (%d) run already: try again later", what, cap(places)),
 		}
 		f.header("Retry-After", strconv.Itoa(lineRetryAfter))
 		return nil, f

@@ -16,7 +16,7 @@ const (
 	lineMinRate      = 1 << 20          // bytes a second that a client must take
 )
 
-var errSlowClient = errors.New("the client takes the lines too slowly")
+var errSlowClient = errors.New("the client takes the answer too slowly")
 
 // pace is how fast a client must take what is written to it.
 type pace struct {

@@ -151,7 +151,7 @@ func TestOnlySomeReportsRunAtOnce(t *testing.T) {
 		r.server.reports <- struct{}{}
 	}
 	a := r.get(path)
-	a.want(t, 429, "4 reports run already")
+	a.want(t, 429, "reports as may run at once (4) run already")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

@@ -55,6 +55,7 @@ func (s *Server) routes() []route {
 		{http.MethodPost, "/admin/api-keys", KeysManage, s.answer(s.createKey)},
 		{http.MethodDelete, "/admin/api-keys/{id}", KeysManage, s.answer(s.revokeKey)},
 		{http.MethodGet, "/admin/events", AuditRead, s.answer(s.listEvents)},
+		{http.MethodGet, "/admin/backup", Backup, unhurried(s.stream(s.backup))},
 
 		{http.MethodGet, "/{$}", "", http.HandlerFunc(s.servePage)},
 		{http.MethodGet, webSpace + "{file}", "", http.HandlerFunc(s.servePage)},

@@ -81,6 +81,7 @@ type Server struct {
 	exports chan struct{} // holds one token for each running export
 	reports chan struct{} // holds one token for each running report
 	streams chan struct{} // holds one token for each running stream of events
+	backups chan struct{} // holds one token for each running backup
 	pace    pace          // of clients that take lines
 	cache   cache
 	ages    cache     // of collections: what syncedHeader says
@@ -126,6 +127,7 @@ func New(cfg Config) (*Server, error) {
 		exports:   make(chan struct{}, maxExports),
 		reports:   make(chan struct{}, maxReports),
 		streams:   make(chan struct{}, maxStreams),
+		backups:   make(chan struct{}, maxBackups),
 		cache:     cache{limit: cacheBytes},
 		ages:      cache{limit: agesBytes},
 		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},

@@ -49,10 +49,15 @@ func (s *Store) Check(ctx context.Context) error {
 			err = c.rows(ctx)
 		}
 		if len(c.findings) > 0 {
-			err = fmt.Errorf("%w: %w", ErrDamaged, errors.Join(append(c.findings, err)...))
+			return c.damage(err)
 		}
 		return err
 	})
+}
+
+// damage joins what was found, and what has ended the search, into one error.
+func (c *checker) damage(err error) error {
+	return fmt.Errorf("%w: %w", ErrDamaged, errors.Join(append(c.findings, err)...))
 }
 
 // rows checks what is in the pages.

@@ -108,8 +108,26 @@ type Store struct {
 // current schema. It fails with ErrLocked, ErrNewer or ErrDamaged where these
 // apply.
 func Open(cfg Config) (*Store, error) {
+	s, err := prepare(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", s.cfg.Path, err), s.shut(err))
+	}
+	if s.cfg.ReadOnly {
+		s.closed = true
+		close(s.stopped)
+		return s, nil
+	}
+	go s.write()
+	return s, nil
+}
+
+// prepare makes a store of which nothing is open yet.
+func prepare(cfg Config) (*Store, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("open store: no path")
+		return nil, errors.New("no path")
 	}
 	if cfg.FlushEvery == 0 {
 		cfg.FlushEvery = defaultFlushEvery
@@ -126,7 +144,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Store{
+	return &Store{
 		cfg:     cfg,
 		queue:   make(chan change, queueLen),
 		ends:    make(chan change, endsLen),
@@ -134,17 +152,7 @@ func Open(cfg Config) (*Store, error) {
 		quit:    make(chan struct{}),
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
-	}
-	if err := s.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), s.shut(err))
-	}
-	if cfg.ReadOnly {
-		s.closed = true
-		close(s.stopped)
-		return s, nil
-	}
-	go s.write()
-	return s, nil
+	}, nil
 }
 
 func (s *Store) open() error {
@@ -180,7 +188,7 @@ func (s *Store) skim(tx *bbolt.Tx) error {
 	c := &checker{}
 	err := s.pagesOf(tx).skim(ctx, c.found)
 	if len(c.findings) > 0 {
-		return fmt.Errorf("%w: %w: restore a backup", ErrDamaged, errors.Join(c.findings...))
+		return fmt.Errorf("%w: restore a backup", c.damage(nil))
 	}
 	if err != nil {
 		s.cfg.Log.Warn("the pages of the database were not all looked at, which took too long: appview check does so", "took", skimTime)

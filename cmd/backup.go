@@ -1,0 +1,103 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"appview/store"
+)
+
+func newBackupCommand(p *program) *cobra.Command {
+	var o clientOptions
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write a copy of the database of a running server, and prove it",
+		Long: `Backup writes the database as it is at one moment, while the server and its jobs go
+on. FILE appears, or is replaced, when the copy is complete and has been checked.
+
+To restore it, stop the server, copy FILE over appview.db in the data directory,
+and start the server. The database of a server that is stopped needs no such
+command: copy appview.db.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.newClient(o)
+			if err != nil {
+				return err
+			}
+			path := args[0]
+			if err := unused(path); err != nil {
+				return err
+			}
+			var held string
+			err = replaceFile(path, func(f *os.File) error {
+				if err := c.backup(cmd.Context(), f); err != nil {
+					return err
+				}
+				held, err = checkDatabase(cmd.Context(), f.Name())
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("backup to %s: %w", path, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "wrote %s, which is consistent: %s\n", path, held)
+			return err
+		},
+	}
+	addClientFlags(cmd, &o)
+	return cmd
+}
+
+// unused refuses to replace the database of a server that runs: it would go on
+// writing to the file that is gone.
+func unused(path string) error {
+	st, err := store.Open(store.Config{Path: path, ReadOnly: true})
+	switch {
+	case err == nil:
+		return st.Close()
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("%s is the database of a server that runs: name another file", path)
+	default:
+		return nil // there is nothing, or something else
+	}
+}
+
+// backup copies the server's database to w. What breaks off is an error.
+func (c *client) backup(ctx context.Context, w io.Writer) error {
+	res, err := c.send(ctx, http.MethodGet, "/admin/backup", nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
+	if res.ContentLength < 0 {
+		return fmt.Errorf("%s sends no backup: is it appview?", c.base)
+	}
+	if n, err := io.Copy(w, res.Body); err != nil {
+		return fmt.Errorf("the backup broke off after %s of %s: %w", size(n), size(res.ContentLength), err)
+	}
+	return nil
+}
+
+// replaceFile writes a file, readable by the owner alone, that appears only when it
+// is complete. fill must not close it.
+func replaceFile(path string, fill func(*os.File) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := errors.Join(fill(f), f.Close()); err != nil {
+		return err
+	}
+	return store.Replace(f.Name(), path)
+}

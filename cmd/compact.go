@@ -1,0 +1,36 @@
+package cmd
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"appview/store"
+)
+
+func newCompactCommand() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{
+		Use:   "compact",
+		Short: "Give back to the disk what is free in the database of a stopped server",
+		Long: `Compact copies the database without what is free in it, proves that the copy holds
+the same, and puts it in the database's place. Until then the database is as it
+was, whatever happens. The disk must have room for both. The server must not be
+running. What the server deletes, it uses again: compact only when much was deleted
+for good.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := filepath.Join(dataDir, databaseFile)
+			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path})
+			if err != nil {
+				return explainOpen(err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s had %s and has %s: %s given back\n", path, size(before), size(after), size(max(before-after, 0)))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "data directory of the database")
+	configurable(cmd, "data-dir")
+	return cmd
+}

@@ -1,0 +1,63 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"appview/store"
+)
+
+// maxBackups bounds the backups that run at once, for the same reason as exports.
+const maxBackups = 1
+
+// backup sends a copy of the database as it is at one moment. Its length is told
+// first, so that a copy that was cut off does not look like a whole one.
+func (s *Server) backup(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	free, err := take(s.backups, "backups")
+	if err != nil {
+		return err
+	}
+	free = sync.OnceFunc(free)
+	defer free()
+	begin := func(size int64) error {
+		h := w.Header()
+		h.Set("Content-Type", "application/octet-stream")
+		h.Set("Content-Disposition", `attachment; filename="appview.db"`)
+		h.Set("Content-Length", strconv.FormatInt(size, 10))
+		w.WriteHeader(http.StatusOK)
+		if r.Method == http.MethodHead {
+			return errHead
+		}
+		return nil
+	}
+	out := bufio.NewWriterSize(newPacer(w, s.pace), lineBuffer)
+	err = s.cfg.Store.Backup(r.Context(), begin, out)
+	// Before the client has all of it, and asks for another.
+	free()
+	if err == nil {
+		err = out.Flush()
+	}
+	s.noteBackup(r, err)
+	return s.cut(w, r, err)
+}
+
+// noteBackup notes who has been sent what is here, even if not all of it. A disk that
+// is too full for that must not keep anybody from saving what is on it.
+func (s *Server) noteBackup(r *http.Request, err error) {
+	e := store.Event{Action: store.ActBackup, Outcome: store.OutcomeDone}
+	switch {
+	case errors.Is(err, errHead):
+		return
+	case err != nil:
+		e.Outcome, e.Detail = store.OutcomeFailed, err.Error()
+	}
+	if err := s.cfg.Store.Note(detached(r), e); err != nil { //nolint:contextcheck // it is noted even if the client has gone
+		s.log.WarnContext(r.Context(), "backup is not noted", "err", err)
+	}
+}

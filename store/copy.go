@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+)
+
+// Backup writes a copy of the file as it is at one moment. begin is called once,
+// before the first byte, with the length of the copy. It holds one read transaction
+// open until it returns: the file cannot reuse pages meanwhile, so that neither may
+// take long.
+func (s *Store) Backup(ctx context.Context, begin func(size int64) error, w io.Writer) error {
+	return s.view(ctx, func(tx *bbolt.Tx) error {
+		if err := func() error { defer passOn(); return begin(tx.Size()) }(); err != nil {
+			return err
+		}
+		bound := &boundWriter{done: ctx.Err, w: w}
+		if _, err := tx.WriteTo(bound); err != nil {
+			return errors.Join(bound.err, err) // bbolt does not always keep what it was
+		}
+		return nil
+	})
+}
+
+// boundWriter writes until it is done.
+type boundWriter struct {
+	done func() error
+	w    io.Writer
+	err  error
+}
+
+func (b *boundWriter) Write(p []byte) (n int, err error) {
+	defer passOn()
+	if b.err = b.done(); b.err == nil {
+		n, b.err = b.w.Write(p)
+	}
+	return n, b.err
+}
+
+// Replace moves a file that is written and closed to where another may be, as a
+// whole: whoever looks, and whatever crashes, finds one or the other.
+func Replace(from, to string) error {
+	f, err := os.OpenFile(from, os.O_RDWR, 0) // Windows syncs nothing that is open for reading
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", from, err)
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(to)); err != nil {
+		return fmt.Errorf("sync the directory of %s: %w", to, err)
+	}
+	return nil
+}
