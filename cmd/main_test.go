@@ -20,9 +20,26 @@ import (
 // which would be refused.
 const reexec = "TEST_RUNS_APPVIEW"
 
+// stall names a file: while it exists, commits do not end.
+const stall = "TEST_STALLS_COMMITS"
+
+func stallCommit(file string) error {
+	if _, err := os.Stat(file); err != nil {
+		return nil //nolint:nilerr // it is not there
+	}
+	if err := os.WriteFile(file+".stalled", nil, 0o600); err != nil {
+		return err
+	}
+	select {}
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(reexec) != "" {
-		os.Exit(Execute()) //nolint:forbidigo // here the test binary stands in for main
+		p := &program{environ: os.Environ()}
+		if file := os.Getenv(stall); file != "" {
+			p.hooks.BeforeCommit = func() error { return stallCommit(file) }
+		}
+		os.Exit(p.execute()) //nolint:forbidigo // here the test binary stands in for main
 	}
 	if file := os.Getenv(rebare); file != "" {
 		if err := runBareLoop(context.Background(), file); err != nil {

@@ -51,19 +51,23 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type program struct {
 	environ []string       // as os.Environ gives it
 	handles handleResolver // nil: where the owners of handles publish them
+	hooks   store.Hooks    // tests hold commits up here
 	started bool           // a command has been found, with its flags and arguments
 }
 
-// Execute runs the command line of this process and returns its exit code. The
-// first signal asks the command to end; a second one does not wait for it.
-func Execute() int {
+// Execute runs the command line of this process and returns its exit code.
+func Execute() int { return (&program{environ: os.Environ()}).execute() }
+
+// execute runs the command line of this process. The first signal asks the command
+// to end; a second one does not wait for it.
+func (p *program) execute() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	done := make(chan int, 1)
-	go func() { done <- run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr) }()
+	go func() { done <- p.run(ctx, os.Args[1:], os.Stdout, os.Stderr) }()
 	for asked := false; ; asked = true {
 		select {
 		case code := <-done:

@@ -48,7 +48,7 @@ Every flag has an environment variable, shown in brackets; a flag beats it.
 makes one, and writes it to admin.key in the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.service.adminKey = p.env(envAdminKey)
+			o.service.adminKey, o.service.hooks = p.env(envAdminKey), p.hooks
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
 		},
 	}
@@ -126,7 +126,7 @@ func serve(ctx context.Context, stderr io.Writer, o serveOptions) error {
 	s.announce(ctx)
 	// A start must not be refused because a job could not be created: what is
 	// served is there, and the next start tries again.
-	if err := s.track(ctx); err != nil {
+	if err := s.track(ctx); err != nil && ctx.Err() == nil {
 		log.ErrorContext(ctx, "tracked collections are not all covered", "err", err)
 	}
 	return s.run(ctx)

@@ -182,20 +182,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	world, dir := newWorld(t), t.TempDir()
 	c := startChild(t, nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts")
 	c.log.wait(t, "msg=serving")
-	// A request that does not end holds the shutdown up.
-	addr := strings.TrimPrefix(strings.TrimSpace(read(t, filepath.Join(dir, urlFile))), "http://")
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
-	if _, err := conn.Write([]byte("POST /admin/backfill HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err != nil { // 100 Continue: the handler waits for the body
-		t.Fatal(err)
-	}
+	begin(t, dir) // a request that does not end holds the shutdown up
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

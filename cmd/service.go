@@ -44,6 +44,7 @@ type serviceConfig struct {
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	noPublicReads bool
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
+	hooks         store.Hooks
 }
 
 // service is a whole server: database, network, backfill and HTTP.
@@ -77,7 +78,9 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.metrics = metrics.New(version())
-	s.store, err = store.Open(store.Config{Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit})
+	s.store, err = store.Open(store.Config{
+		Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
+	})
 	if err != nil {
 		return explainOpen(err)
 	}

@@ -233,3 +233,44 @@ func TestRefusedChangeDoesNotHoldUpItsGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestCloseCommitsWhatIsQueued(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, s)
+	if _, err := s.Discover(t.Context(), b.job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{alice, bob}}); err != nil {
+		t.Fatal(err)
+	}
+	outcomes := make(chan error, 4)
+	done := func(err error) { outcomes <- err }
+	for _, did := range []syntax.DID{alice, bob} {
+		if err := s.Rehost(t.Context(), b.job.Seq, did, "", host, done); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Settle(t.Context(), b.job.Seq, settlement(did, rev(1), segment(note, listed(t, "a", "1"))), done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-outcomes:
+		t.Fatalf("committed before its time: %v", err)
+	default:
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(outcomes) {
+		if err := <-outcomes; err != nil {
+			t.Error(err)
+		}
+	}
+	b.s = storetest.OpenPath(t, path)
+	if got := b.row(); got.Processed != 2 {
+		t.Errorf("%d repos are settled, want 2", got.Processed)
+	}
+	wantRecords(t, b.s, 2)
+}
