@@ -56,6 +56,7 @@ type Backfill struct {
 
 	check func(syntax.DID) bool // checkNow, or a test's choice
 
+	began time.Time     // of New
 	wake  chan struct{} // a job was created, asked to stop or to go on, or its worker has ended
 	ended chan struct{} // a job has ended
 
@@ -106,11 +107,18 @@ func New(cfg Config) (*Backfill, error) {
 		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
 		claims:  newClaims(),
 		check:   checkNow,
+		began:   cfg.Now(),
 		wake:    make(chan struct{}, 1),
 		ended:   make(chan struct{}, 1),
 		workers: map[uuid.UUID]*worker{},
 	}, err
 }
+
+// now is the time by which everything is scheduled. It goes on evenly, as long as the
+// machine is awake: a wall clock that is set, or jumps, makes nothing due, and lets
+// nothing wait. What it writes into rows is read by another process with due, and
+// with an eye on when that began.
+func (b *Backfill) now() time.Time { return b.began.Add(b.cfg.Now().Sub(b.began)) }
 
 // Recover stops the jobs that were asked to stop or to pause before the process
 // ended. It is to be called before the first request is answered.

@@ -29,3 +29,10 @@ func due(o store.Owed, now time.Time) bool {
 	wait := o.NotBefore.Sub(now)
 	return wait <= 0 || wait > 2*maxBackoff
 }
+
+// since tells whether a time in the file was written by this worker. What another
+// clock has written, in the time before or in what it took for the future, says
+// nothing about how long something has lasted.
+func (w *worker) since(t, now time.Time) bool {
+	return !t.Before(w.began.Truncate(time.Second)) && !t.After(now)
+}

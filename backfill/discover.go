@@ -178,7 +178,7 @@ func (c *circle) closed(cursor string) bool {
 // page asks for one page, again when that may help, and waits as long as the
 // relay wants it.
 func (w *worker) page(ctx context.Context, l listing, cursor string) (network.ReposPage, error) {
-	limited := w.b.cfg.Now()
+	limited := w.b.now()
 	for attempts := 1; ; {
 		page, err := l.page(ctx, cursor)
 		var (
@@ -190,17 +190,17 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		case err == nil:
 			return page, nil
 		case errors.As(err, &parked) && parked.Why != network.WhyDown:
-			wait = max(parked.Until.Sub(w.b.cfg.Now()), minPause)
+			wait = max(parked.Until.Sub(w.b.now()), minPause)
 		case errors.As(err, &parked):
 			// The breaker speaks for a relay that does not answer: that is an attempt.
 			failed = &network.Error{Reason: network.ReasonConnect, Op: l.call, Host: parked.Host, Err: w.b.cfg.Network.HostState(parked.Host).LastErr}
-			wait = max(parked.Until.Sub(w.b.cfg.Now()), minPause)
+			wait = max(parked.Until.Sub(w.b.now()), minPause)
 		case errors.As(err, &failed) && failed.Reason.Retryable():
 			wait = backoff(w.b.cfg.Retry, attempts)
 		default:
 			return page, err
 		}
-		if failed == nil && w.b.cfg.Now().Sub(limited) > maxLimited && !w.b.cfg.Network.Outage() {
+		if failed == nil && w.b.now().Sub(limited) > maxLimited && !w.b.cfg.Network.Outage() {
 			return page, &network.Error{Reason: network.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
 		}
 		if failed != nil {

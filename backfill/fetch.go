@@ -36,7 +36,7 @@ func (w *worker) fetch(ctx context.Context) error {
 	g.Go(func() error {
 		defer stop()
 		for {
-			host, next, idle := w.queues.take(w.b.cfg.Now(), w.b.cfg.MaxHosts)
+			host, next, idle := w.queues.take(w.b.now(), w.b.cfg.MaxHosts)
 			if host != "" {
 				g.Go(func() error { return w.sweep(ctx, host) })
 				continue
@@ -48,7 +48,7 @@ func (w *worker) fetch(ctx context.Context) error {
 			}
 			var timer <-chan time.Time
 			if !next.IsZero() {
-				timer = time.After(max(next.Sub(w.b.cfg.Now()), minPause))
+				timer = time.After(max(next.Sub(w.b.now()), minPause))
 			}
 			select {
 			case <-timer:
@@ -102,7 +102,7 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 // slow down, and reports whether it did. gotOn says that the sweep got something
 // done.
 func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given bool, err error) {
-	now := w.b.cfg.Now()
+	now := w.b.now()
 	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
 	if err != nil {
 		return false, err
@@ -127,7 +127,7 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given 
 		}
 	case parked:
 		note.LimitedAt = known.LimitedAt
-		if note.LimitedAt.Before(w.began) || gotOn {
+		if !w.since(note.LimitedAt, now) || gotOn {
 			note.LimitedAt = now.UTC().Truncate(time.Second)
 		}
 		if now.Sub(note.LimitedAt) > maxLimited {

@@ -27,7 +27,7 @@ func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, reco
 	if w == nil {
 		return waitingQueue, 0, 0
 	}
-	reposPerSecond, recordsPerSecond = w.rate.now(b.cfg.Now())
+	reposPerSecond, recordsPerSecond = w.rate.now(b.now())
 	switch {
 	case b.cfg.Store.DiskFull():
 		waiting = waitingDisk

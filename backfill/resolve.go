@@ -28,7 +28,7 @@ func (w *worker) resolve(ctx context.Context) error {
 		var timer <-chan time.Time
 		switch {
 		case !end.next.IsZero():
-			timer = time.After(max(end.next.Sub(w.b.cfg.Now()), minPause))
+			timer = time.After(max(end.next.Sub(w.b.now()), minPause))
 		case listed:
 			return nil
 		}
@@ -91,7 +91,7 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 	o.LimitedAt = time.Time{}
 	o.Reason, o.Detail = string(failed.Reason), detail(failed)
 	if failed.Reason.Class() == network.ClassFailed && failed.Reason.Retryable() && o.Attempts < w.b.cfg.Attempts {
-		w.postpone(ctx, h, o, w.b.cfg.Now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
+		w.postpone(ctx, h, o, w.b.now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
 		return
 	}
 	w.settleWithout(ctx, h, o, failed.Reason)
@@ -117,12 +117,12 @@ func (w *worker) parks(host string, p *network.Parked) bool {
 // is down costs an attempt; one that asks us to slow down costs none, but not for
 // ever.
 func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Parked) {
-	now := w.b.cfg.Now()
+	now := w.b.now()
 	if p.Why == network.WhyDown {
 		w.missed(ctx, h, o, &network.Error{Reason: network.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
 		return
 	}
-	if o.LimitedAt.IsZero() || o.LimitedAt.Before(w.began) {
+	if !w.since(o.LimitedAt, now) {
 		o.LimitedAt = now.UTC()
 	}
 	o.Reason, o.Detail = string(network.ReasonRateLimited), detail(p)

@@ -59,7 +59,7 @@ func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records
 		if err != nil {
 			return
 		}
-		w.rate.add(w.b.cfg.Now(), records)
+		w.rate.add(w.b.now(), records)
 		if h.Host == unknownHost {
 			notify(w.queues.changed) // it may have been the last
 		}

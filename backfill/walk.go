@@ -50,7 +50,7 @@ type walked struct {
 // unless ctx has ended.
 func (w *worker) walk(ctx context.Context, host string, width int, do func(context.Context, hand)) (walked, error) {
 	var end walked
-	for until := w.b.cfg.Now().Add(maxWalk); ; {
+	for until := w.b.now().Add(maxWalk); ; {
 		p := pass{w: w, host: host, until: until, free: make(chan struct{}, 1)}
 		err := p.run(ctx, width, do)
 		end.gotOn = end.gotOn || p.gotOn.Load()
@@ -61,7 +61,7 @@ func (w *worker) walk(ctx context.Context, host string, width int, do func(conte
 			end.next, end.parked = p.parked, true
 			return end, nil
 		case p.late:
-			end.next = w.b.cfg.Now()
+			end.next = w.b.now()
 			return end, nil
 		case p.moved == 0:
 			end.next = p.next
@@ -121,7 +121,7 @@ func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand
 func (p *pass) take(row store.Owed) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := p.w.b.cfg.Now(); !due(row, now) {
+	if now := p.w.b.now(); !due(row, now) {
 		// By the running clock from here on, not by that of the file.
 		p.later(now.Add(row.NotBefore.Sub(now)))
 		return false
@@ -153,7 +153,7 @@ func (p *pass) settle(ctx context.Context) error {
 func (p *pass) goOn(ctx context.Context) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.late = p.w.b.cfg.Now().After(p.until)
+	p.late = p.w.b.now().After(p.until)
 	return ctx.Err() == nil && p.failed == nil && p.parked.IsZero() && !p.late
 }
 
@@ -189,7 +189,7 @@ func (p *pass) back(err error) {
 		p.parked = parked.Until
 	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack), errors.Is(err, store.ErrNotTheEnd):
 		// Another job is reading it, or has found out something newer just now.
-		p.later(p.w.b.cfg.Now().Add(claimedPause))
+		p.later(p.w.b.now().Add(claimedPause))
 	case p.failed == nil:
 		p.failed = err
 	}

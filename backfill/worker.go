@@ -41,7 +41,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 	w := &worker{
 		b: b, id: j.ID, seq: j.Seq, named: !j.Request.Network(), targets: j.Targets, request: j.Request, retry: j.RetryOf != 0,
 		log:   b.cfg.Log.With("job", j.ID),
-		began: b.cfg.Now(),
+		began: b.now(),
 		found: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)
