@@ -43,6 +43,36 @@ func (b *boundWriter) Write(p []byte) (n int, err error) {
 	return n, b.err
 }
 
+// keepOld copies a file of an older format to a place beside it, for whoever has to
+// go back to the program that wrote it.
+func (s *Store) keepOld(format uint64) (err error) {
+	to := fmt.Sprintf("%s.format%d.backup", s.cfg.Path, format)
+	// Under one name, so that what a crash leaves is written over: nobody else has the
+	// database.
+	f, err := os.OpenFile(to+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		need := uint64(tx.Size()) + s.cfg.Reserve
+		if free, err := s.cfg.FreeSpace(filepath.Dir(to)); err == nil && free < need {
+			return fmt.Errorf("%w: %d MiB are needed, %d MiB are free: nothing was changed", ErrDiskFull, need>>20+1, free>>20)
+		}
+		s.cfg.Log.Info("database is of an older format: a copy of it is kept", "file", to, "format", format, "bytes", tx.Size())
+		_, err := tx.WriteTo(f)
+		return err
+	})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return Replace(f.Name(), to)
+}
+
 // Replace moves a file that is written and closed to where another may be, as a
 // whole: whoever looks, and whatever crashes, finds one or the other.
 func Replace(from, to string) error {

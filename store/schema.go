@@ -100,15 +100,20 @@ func current(tx *bbolt.Tx) error {
 	return err
 }
 
-// migrate brings the file to the version that this program writes, or refuses.
-func migrate(db *bbolt.DB) error {
-	for {
-		var v uint64
-		err := db.View(func(tx *bbolt.Tx) (err error) { v, err = version(tx); return err })
-		if err != nil || v == uint64(len(migrations)) {
-			return err
+// migrate brings the file to the version that this program writes, or refuses. A
+// copy of an older one is kept first.
+func (s *Store) migrate() error {
+	from, err := s.version()
+	if err != nil {
+		return err
+	}
+	if from > 0 && from < uint64(len(migrations)) {
+		if err := s.keepOld(from); err != nil {
+			return fmt.Errorf("keep a copy of the database before it is brought from format %d to %d: %w", from, len(migrations), err)
 		}
-		err = db.Update(func(tx *bbolt.Tx) error {
+	}
+	for v := from; v < uint64(len(migrations)); v++ {
+		err := s.db.Update(func(tx *bbolt.Tx) error {
 			if err := migrations[v](tx); err != nil {
 				return fmt.Errorf("migrate to schema %d: %w", v+1, err)
 			}
@@ -118,6 +123,15 @@ func migrate(db *bbolt.DB) error {
 			return err
 		}
 	}
+	if from > 0 && from < uint64(len(migrations)) {
+		s.cfg.Log.Info("database brought to the current format", "from", from, "to", len(migrations))
+	}
+	return nil
+}
+
+func (s *Store) version() (v uint64, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error { v, err = version(tx); return err })
+	return v, err
 }
 
 func getMeta(meta *bbolt.Bucket, name string) (uint64, error) {

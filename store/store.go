@@ -166,7 +166,7 @@ func (s *Store) open() error {
 		if s.cfg.ReadOnly {
 			return s.db.View(current)
 		}
-		err := migrate(s.db)
+		err := s.migrate()
 		if err == nil {
 			s.purges, err = openPurges(s.db)
 		}
