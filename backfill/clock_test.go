@@ -8,39 +8,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
 	"appview/backfill"
 	"appview/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 const year = 365 * 24 * time.Hour
-
-// wild is a wall clock that is set as it likes. What has passed since, which programs
-// measure by the other clock of the machine, is right all the same.
-type wild struct{ ahead atomic.Int64 }
-
-func (w *wild) now() time.Time { return jumped(time.Now(), time.Duration(w.ahead.Load())) }
-
-// jumped is a time as a clock gives it that has been set forward by a number of
-// seconds: no function makes one.
-func jumped(t time.Time, by time.Duration) time.Time {
-	const nanosecondBits = 30 // of time.Time's first word; the seconds are above
-	*(*uint64)(unsafe.Pointer(&t)) += uint64(by/time.Second) << nanosecondBits
-	return t
-}
-
-func TestWildClockIsOne(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	for _, by := range []time.Duration{year, -year, 0, time.Hour} {
-		then := jumped(now, by)
-		if got := then.Round(0).Sub(now.Round(0)); got != by || then.Sub(now) != 0 {
-			t.Fatalf("set forward by %s, but %s by the wall, %s by what has passed: these tests test nothing", by, got, then.Sub(now))
-		}
-	}
-}
 
 // TestClockThatJumpsChangesOnlyTimes has the clock jump back and forth by up to a
 // year, within a process and between two, while repos fail, are tried again, and
@@ -81,13 +56,13 @@ func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
 	}
 	undisturbed, calm := run(nil)
 
-	clock, rng := &wild{}, rand.New(rand.NewPCG(70, 70))
+	clock, rng := &storetest.Clock{}, rand.New(rand.NewPCG(70, 70))
 	set := func() {
 		by := time.Duration(rng.Int64N(int64(2*year))) - year
-		clock.ahead.Store(int64(by.Truncate(time.Second)))
+		clock.Set(by.Truncate(time.Second))
 	}
 	disturbed, took := run(func(r *rig, job store.Job) store.Job {
-		o := options{config: backfill.Config{Now: clock.now}}
+		o := options{config: backfill.Config{Now: clock.Now}}
 		for settled := int64(0); settled < undisturbed.TotalRepos; settled += 80 {
 			set()
 			r.stop()
@@ -136,13 +111,13 @@ func TestHostThatLimitsIsNotWaitedForForAYear(t *testing.T) {
 // TestJobsKeepTheirOrderWhateverTheClockDoes creates jobs while the clock goes back.
 func TestJobsKeepTheirOrderWhateverTheClockDoes(t *testing.T) {
 	t.Parallel()
-	clock := &wild{}
+	clock := &storetest.Clock{}
 	r := newRigWith(t, sandbox.Config{Seed: 72, Repos: 3}, options{
-		store: store.Config{Now: clock.now}, config: backfill.Config{Now: clock.now},
+		store: store.Config{Now: clock.Now}, config: backfill.Config{Now: clock.Now},
 	})
 	var made []string
 	for i := range 4 {
-		clock.ahead.Store(-int64(i) * int64(year))
+		clock.Set(-time.Duration(i) * year)
 		made = append(made, r.complete(store.Request{Collection: status}).ID.String())
 	}
 	slices.Reverse(made)
@@ -166,8 +141,8 @@ func TestJobsKeepTheirOrderWhateverTheClockDoes(t *testing.T) {
 // be left alone: that has not lasted for longer.
 func TestHostThatLimitsIsNotGivenUpForAJump(t *testing.T) {
 	t.Parallel()
-	clock := &wild{}
-	r := newRigWith(t, sandbox.Config{Seed: 73, Repos: 6, Hosts: 1, Collections: statuses(1, 1)}, options{config: backfill.Config{Now: clock.now}})
+	clock := &storetest.Clock{}
+	r := newRigWith(t, sandbox.Config{Seed: 73, Repos: 6, Hosts: 1, Collections: statuses(1, 1)}, options{config: backfill.Config{Now: clock.Now}})
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		if q.Part != sandbox.PartPDS {
 			return sandbox.Fault{}
@@ -179,7 +154,7 @@ func TestHostThatLimitsIsNotGivenUpForAJump(t *testing.T) {
 		h, err := r.store.Host(t.Context(), j.Seq, r.world.HostURLs()[0])
 		return err == nil && !h.LimitedAt.IsZero()
 	})
-	clock.ahead.Store(int64(year))
+	clock.Set(year)
 	asked := r.world.Faults("limited")
 	r.await(job, "limited once more", func(store.Job) bool { return r.world.Faults("limited") > asked })
 	r.world.SetFault(nil)

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -193,4 +194,27 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if code := c.wait(); code != exitSignal {
 		t.Errorf("ended with %d: %s", code, c.log)
 	}
+}
+
+func TestTimesAreUTCWhereverTheServerIs(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	c := startChild(t, []string{"TZ=Pacific/Kiritimati"}, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0",
+		"--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts", "--collection", sandbox.StatusCollection.String())
+	c.log.wait(t, `msg="job ended"`)
+	var jobs []map[string]any
+	if err := json.Unmarshal(ask(t, dir, "/admin/backfill/status"), &jobs); err != nil || len(jobs) != 1 {
+		t.Fatalf("jobs: %v, %v", jobs, err)
+	}
+	for _, name := range []string{"created_at", "started_at", "completed_at"} {
+		text, _ := jobs[0][name].(string)
+		at, err := time.Parse("2006-01-02T15:04:05Z", text)
+		if err != nil || time.Since(at).Abs() > time.Minute {
+			t.Errorf("%s is %q: %v", name, text, err)
+		}
+	}
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	c.wait()
 }

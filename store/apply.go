@@ -161,7 +161,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 	if err := b.records.Delete(key); err != nil {
 		return wasAbsent, err
 	}
-	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.now, rev, key)); err != nil {
+	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.steady, rev, key)); err != nil {
 		return wasAbsent, err
 	}
 	h := r.repo.Collections[c]

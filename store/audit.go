@@ -174,7 +174,7 @@ func (s *Store) Events(ctx context.Context, below uint64, limit int) (list []Eve
 // pruneEvents deletes the events that are too old or too many.
 func (g *group) pruneEvents(left *int) error {
 	b := events.bucket(g.tx)
-	last, limit := b.Sequence(), g.now.Add(-keepEvents)
+	last, limit := b.Sequence(), g.steady.Add(-keepEvents)
 	var errDecode error
 	err := drop(b, left, func(k, row []byte) bool {
 		if binary.BigEndian.Uint64(k)+keepEventsNo <= last {

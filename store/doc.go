@@ -4,7 +4,7 @@
 //
 // # Schema
 //
-//	meta                   name                  schema version, next rid, next seq
+//	meta                   name                  schema version, next rid, next seq, the store's own clock
 //	records/<nsid>         rid, rkey             format, rev, cid, indexed-at, seq, source, body
 //	log/<nsid>             seq                   rid, rkey: one entry for each record, moved when it changes
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days

@@ -155,6 +155,7 @@ type Job struct {
 	CreatedAt   time.Time `json:"created_at"`
 	StartedAt   time.Time `json:"started_at,omitzero"`
 	CompletedAt time.Time `json:"completed_at,omitzero"`
+	KeptFrom    time.Time `json:"kept_from,omitzero"` // the same by the store's own clock
 }
 
 // Tally counts the records of one repo, or of all settled repos of a job.
@@ -202,14 +203,14 @@ func (t Tally) after(before Tally) Tally {
 var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend}
 
 // move changes the status. It is the only way a status changes.
-func (j *Job) move(to Status, now time.Time) error {
+func (j *Job) move(to Status, g *group) error {
 	if !slices.Contains(statusMoves[j.Status], to) {
 		return &MoveError{Job: j.ID, Status: j.Status}
 	}
 	j.Status = to
 	if to.Final() {
 		j.advance(Stage(to))
-		j.CompletedAt = now
+		j.CompletedAt, j.KeptFrom = g.now, g.steady
 	}
 	return nil
 }
@@ -236,6 +237,14 @@ func (j *Job) count(r WorkRepo, n int64) {
 	if j.Reasons[r.Reason] += n; j.Reasons[r.Reason] == 0 {
 		delete(j.Reasons, r.Reason)
 	}
+}
+
+// keptFor is for how long the job has been final, by the store's own clock.
+func (j *Job) keptFor(steady time.Time) time.Duration {
+	if j.KeptFrom.IsZero() { // it ended before there was such a clock, which began at the wall's time
+		return steady.Sub(j.CompletedAt)
+	}
+	return steady.Sub(j.KeptFrom)
 }
 
 // advance moves the stage forward, never back.
@@ -402,7 +411,7 @@ func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to Status) (Job, erro
 		if err != nil {
 			return err
 		}
-		if err := j.move(to, g.now); err != nil {
+		if err := j.move(to, g); err != nil {
 			return refuse(err)
 		}
 		job = j.clone()
@@ -423,10 +432,10 @@ func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) str
 	return s.changeJob(ctx, "finish job", seq, func(g *group, j *Job) error {
 		if j.Status == StatusCancelling {
 			j.Error = "cancelled by request"
-			return j.move(StatusCancelled, g.now)
+			return j.move(StatusCancelled, g)
 		}
 		if j.Status == StatusPausing {
-			return j.move(StatusPaused, g.now)
+			return j.move(StatusPaused, g)
 		}
 		if j.Status != StatusRunning || !j.Done() {
 			return nil
@@ -441,11 +450,11 @@ func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) str
 			return err
 		case j.DiscoveryError != "":
 			j.Error = j.DiscoveryError
-			return j.move(StatusFailed, g.now)
+			return j.move(StatusFailed, g)
 		default:
 			j.Error = summary(*j)
 			j.Listed = true
-			return j.move(StatusCompleted, g.now)
+			return j.move(StatusCompleted, g)
 		}
 	})
 }

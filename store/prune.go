@@ -78,7 +78,7 @@ func drop(b *bbolt.Bucket, left *int, old func(k, row []byte) bool) error {
 }
 
 func (g *group) pruneDeletions(left *int) error {
-	limit := g.now.Add(-keepDeletions).Unix()
+	limit := g.steady.Add(-keepDeletions).Unix()
 	for _, name := range collectionNames(g.tx) {
 		b := g.tx.Bucket([]byte(deletionsBucket)).Bucket([]byte(name))
 		if b == nil || *left == 0 {
@@ -96,8 +96,11 @@ func (g *group) pruneDeletions(left *int) error {
 // oldJobs are jobs to be forgotten, no more than fit into one step.
 func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
 	old = map[uint64]bool{}
-	now := s.cfg.Now()
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		steady, _, err := storedClock(tx.Bucket([]byte(metaBucket)))
+		if err != nil {
+			return err
+		}
 		running, err := unfinished(tx)
 		if err != nil {
 			return err
@@ -116,7 +119,7 @@ func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
 			if !j.Status.Final() || needed[j.Seq] || len(old) == pruneStep {
 				return nil
 			}
-			past := j.Origin == OriginRefresh && now.Sub(j.CompletedAt) >= keepWork
+			past := j.Origin == OriginRefresh && j.keptFor(steady) >= keepWork
 			if past && len(j.Targets) > 0 { // the last that is known of a collection stays
 				f, err := freshnessOf(tx, j.Targets[0])
 				if err != nil {
@@ -173,7 +176,7 @@ func (g *group) pruneWork(left *int, old map[uint64]bool) error {
 		if j.Origin == OriginRefresh {
 			keep = keepRefreshWork
 		}
-		if !j.Status.Final() || g.now.Sub(j.CompletedAt) < keep && !old[j.Seq] {
+		if !j.Status.Final() || j.keptFor(g.steady) < keep && !old[j.Seq] {
 			continue
 		}
 		w, err := workOf(g.tx, j.Seq)

@@ -26,10 +26,10 @@ const (
 // Repo is a repo of which the index has held a record.
 type Repo struct {
 	DID         syntax.DID           `json:"did"`
-	Host        string               `json:"host,omitempty"` // its PDS when it was last read
-	Account     string               `json:"account"`        // AccountActive, or why it is not served
-	NotFoundAt  time.Time            `json:"not_found_at,omitzero"`
-	Floor       syntax.TID           `json:"floor,omitzero"` // the highest rev at which any collection was read completely
+	Host        string               `json:"host,omitempty"`        // its PDS when it was last read
+	Account     string               `json:"account"`               // AccountActive, or why it is not served
+	NotFoundAt  time.Time            `json:"not_found_at,omitzero"` // by the store's own clock
+	Floor       syntax.TID           `json:"floor,omitzero"`        // the highest rev at which any collection was read completely
 	Collections map[syntax.NSID]Held `json:"collections"`
 }
 

@@ -245,7 +245,7 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 		guarded = guarded || held
 		repo.raise(t.Complete, t.Floor)
 	}
-	return guarded, repo.account(t, tally, g.now)
+	return guarded, repo.account(t, tally, g.steady)
 }
 
 // raise moves the floors of collections that were read completely. Nothing is
@@ -425,16 +425,16 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 }
 
 // account notes what is known of the account, and purges what must not stay.
-func (r *repoRow) account(t Settlement, tally *Tally, now time.Time) error {
+func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
 	if t.Account == "" || r.rid == 0 {
 		return nil
 	}
 	purge := t.Purge
 	switch {
 	case t.Account == AccountNotFound && r.repo.NotFoundAt.IsZero():
-		r.repo.NotFoundAt = now
+		r.repo.NotFoundAt = steady
 	case t.Account == AccountNotFound:
-		purge = purge || now.Sub(r.repo.NotFoundAt) >= notFoundTwice
+		purge = purge || steady.Sub(r.repo.NotFoundAt) >= notFoundTwice
 	default:
 		r.repo.NotFoundAt = time.Time{}
 	}

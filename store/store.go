@@ -93,6 +93,8 @@ type Store struct {
 
 	tails tails
 
+	clock clock // of the writer
+
 	denied  atomic.Pointer[denied]
 	denying sync.Mutex // held while denied is changed
 	uses    uses

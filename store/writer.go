@@ -353,7 +353,7 @@ func answer(pending []change, results []error) (again []change) {
 
 // apply makes the changes in a transaction, and notes what each came to.
 func (s *Store) apply(tx *bbolt.Tx, pending []change, results []error) error {
-	g, err := newGroup(tx, s.cfg.Now())
+	g, err := newGroup(tx, s.cfg.Now(), &s.clock)
 	if err != nil {
 		return err
 	}
@@ -423,8 +423,10 @@ func (c change) answer(err error) {
 // group is one transaction of the writer, with the rows that many changes touch.
 // They live no longer than the transaction.
 type group struct {
-	tx  *bbolt.Tx
-	now time.Time
+	tx     *bbolt.Tx
+	now    time.Time // by the wall clock, for users
+	steady time.Time // by the store's own, for what is kept for a while
+	clock  *clock
 
 	nextRID, nextSeq uint64
 	jobs             map[uint64]*Job
@@ -436,13 +438,16 @@ type group struct {
 	purgesRead       bool
 }
 
-func newGroup(tx *bbolt.Tx, now time.Time) (*group, error) {
+func newGroup(tx *bbolt.Tx, now time.Time, c *clock) (*group, error) {
+	meta := tx.Bucket([]byte(metaBucket))
+	if err := c.tick(now, meta); err != nil {
+		return nil, err
+	}
 	g := &group{
-		tx: tx, now: now.UTC().Truncate(time.Second),
+		tx: tx, now: now.UTC().Truncate(time.Second), steady: c.steady.UTC().Truncate(time.Second), clock: c,
 		jobs: map[uint64]*Job{}, counted: map[uint64]counted{}, counts: map[syntax.NSID]*Count{},
 		collections: map[syntax.NSID]*collectionBuckets{}, work: map[uint64]*workBuckets{},
 	}
-	meta := tx.Bucket([]byte(metaBucket))
 	var errRID, errSeq error
 	g.nextRID, errRID = getMeta(meta, metaNextRID)
 	g.nextSeq, errSeq = getMeta(meta, metaNextSeq)
@@ -474,7 +479,7 @@ func (g *group) seq() uint64 {
 // save writes the rows that the group has gathered.
 func (g *group) save() error {
 	meta := g.tx.Bucket([]byte(metaBucket))
-	err := errors.Join(putMeta(meta, metaNextRID, g.nextRID), putMeta(meta, metaNextSeq, g.nextSeq))
+	err := errors.Join(putMeta(meta, metaNextRID, g.nextRID), putMeta(meta, metaNextSeq, g.nextSeq), g.clock.save(meta))
 	err = errors.Join(err, g.saveTotals())
 	for _, seq := range slices.Sorted(maps.Keys(g.jobs)) {
 		j := g.jobs[seq]

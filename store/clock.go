@@ -1,0 +1,66 @@
+package store
+
+import (
+	"errors"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// How long something has been kept is told by a clock of the store's own. A wall
+// clock may be a year ahead for an hour: by that, all that is kept for some weeks
+// would be deleted in the hour, and what was written in it be kept for a year. The
+// store's clock goes on with the time that the process runs, which no setting of the
+// wall clock changes, and with what has passed between two processes, of which only
+// the wall clock knows, as far as that can be believed. Rows show the wall clock's
+// time to users, and are in no other way gone by.
+
+// maxGap is how much of the time between two processes is believed.
+const maxGap = 24 * time.Hour
+
+// Names of meta rows of the clock: its time, and the wall's when that was written.
+const (
+	metaSteady = "clock"
+	metaWall   = "clock_wall"
+)
+
+// clock is the store's own. It belongs to the writer.
+type clock struct {
+	steady time.Time
+	last   time.Time // when it was looked at last
+}
+
+// tick brings the clock to now.
+func (c *clock) tick(now time.Time, meta *bbolt.Bucket) error {
+	passed := max(now.Sub(c.last), 0)
+	if c.last.IsZero() {
+		stored, wall, err := storedClock(meta)
+		if err != nil {
+			return err
+		}
+		if c.steady = stored; stored.IsZero() {
+			c.steady = now
+		}
+		passed = min(max(now.Sub(wall), 0), maxGap)
+	}
+	c.steady, c.last = c.steady.Add(passed), now
+	return nil
+}
+
+// storedClock is the clock as it was written last; zero, if it never was.
+func storedClock(meta *bbolt.Bucket) (steady, wall time.Time, err error) {
+	if meta.Get([]byte(metaSteady)) == nil {
+		return steady, wall, nil
+	}
+	at, errSteady := getMeta(meta, metaSteady)
+	by, errWall := getMeta(meta, metaWall)
+	return time.Unix(int64(at), 0).UTC(), time.Unix(int64(by), 0).UTC(), errors.Join(errSteady, errWall)
+}
+
+// save writes the clock. Times before 1970 are the first moment of it.
+func (c *clock) save(meta *bbolt.Bucket) error {
+	return errors.Join(
+		putMeta(meta, metaSteady, uint64(max(c.steady.Unix(), 0))),
+		putMeta(meta, metaWall, uint64(max(c.last.Unix(), 0))),
+	)
+}
