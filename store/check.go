@@ -62,7 +62,9 @@ func (c *checker) damage(err error) error {
 
 // rows checks what is in the pages.
 func (c *checker) rows(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{c.meta, c.owners, c.records, c.logs, c.counts, c.jobs, c.unfinished, c.events} {
+	for _, part := range []func(context.Context) error{
+		c.meta, c.owners, c.records, c.logs, c.keyIndex, c.counts, c.jobs, c.unfinished, c.events, c.tables,
+	} {
 		if err := part(ctx); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 
 const (
 	// compactStep bounds the bytes that are copied in one transaction.
-	compactStep = 16 << 20
+	compactStep = 4 << 20
 	// compactSlack is what a copy may need beside the pages that are in use: bbolt
 	// makes a file longer in steps of 16 MiB, and has some pages free in between.
 	compactSlack = 64 << 20

@@ -28,7 +28,7 @@ func loose(t *testing.T) string {
 	}
 	b := newBench(t, s)
 	var list []store.Listed
-	for k := 20_000; k > 0; k-- {
+	for k := 6_000; k > 0; k-- {
 		list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprint(k)))
 	}
 	b.mustRead(bob, rev(1), segment("com.example.much", list...))
@@ -182,7 +182,7 @@ func TestBackupIsOneMoment(t *testing.T) {
 	s := storetest.Open(t)
 	b := newBench(t, s)
 	path := filepath.Join(t.TempDir(), "backup.db")
-	for round := range 8 {
+	for round := range 4 {
 		done, n := make(chan error, 1), 0
 		go func() {
 			f, err := os.Create(path)

@@ -72,6 +72,15 @@ func addDistrusted(tx *bbolt.Tx) error {
 	return err
 }
 
+// topBuckets are the buckets that a file of the current version has at its top.
+func topBuckets() []string {
+	return []string{
+		metaBucket, recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
+		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name, denials.name,
+		distrusted.name, events.name, unfinishedBucket, freshness.name, totals.name,
+	}
+}
+
 // ErrOlder says that the file must be opened for writing once, to be brought to
 // the current schema.
 var ErrOlder = errors.New("written by an older version of appview: start appview serve once to bring it up to date")
@@ -91,13 +100,22 @@ func version(tx *bbolt.Tx) (uint64, error) {
 	return 0, nil
 }
 
-// current refuses a file that is not of the version that this program writes.
+// current refuses a file that is not of the version that this program writes, or
+// lacks what such a file has.
 func current(tx *bbolt.Tx) error {
 	v, err := version(tx)
 	if err == nil && v < uint64(len(migrations)) {
 		err = fmt.Errorf("schema version %d, this program reads %d: %w", v, len(migrations), ErrOlder)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for _, name := range topBuckets() {
+		if tx.Bucket([]byte(name)) == nil {
+			return fmt.Errorf("%w: it has no %s: restore a backup", ErrDamaged, name)
+		}
+	}
+	return nil
 }
 
 // migrate brings the file to the version that this program writes, or refuses. A

@@ -170,6 +170,9 @@ func (s *Store) open() error {
 		}
 		err := s.migrate()
 		if err == nil {
+			err = s.db.View(current)
+		}
+		if err == nil {
 			s.purges, err = openPurges(s.db)
 		}
 		if err == nil {
