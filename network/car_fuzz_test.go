@@ -24,7 +24,10 @@ func FuzzCAR(f *testing.F) {
 	m := newCARMaker(f)
 	f.Add([]byte(m.car(m.commit(m.node("", leaf{key: low0("com.example.thing"), value: m.value(1)}), nil))))
 	f.Add([]byte(carHeader(idOf("x")) + frame(idOf("x")+"x")))
-	key := m.ident().Key
+	key, err := m.ident().Key()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var asked int64
 		c := &car{open: -1, grow: func(n int64) error {

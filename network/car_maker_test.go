@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/ipfs/go-cid"
@@ -37,7 +38,9 @@ func (m *carMaker) ident() Identity {
 	if err != nil {
 		m.tb.Fatal(err)
 	}
-	return Identity{DID: alice, Key: key}
+	return Identity{DID: alice, parsed: identity.Identity{DID: alice, Keys: map[string]identity.VerificationMethod{
+		"atproto": {Type: "Multikey", PublicKeyMultibase: key.Multibase()},
+	}}}
 }
 
 func idOf(data string) string {

@@ -62,8 +62,10 @@ func (g *guard) transport(cfg Config) *http.Transport {
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		MaxIdleConns:           maxIdleConns,
 		MaxIdleConnsPerHost:    max(cfg.PerHost, directoryInFlight),
-		IdleConnTimeout:        idleConn,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingIdle, PingTimeout: pingTimeout},
+		// Past it a dial could only wait for one of these to end.
+		MaxConnsPerHost: cfg.PerAddress,
+		IdleConnTimeout: idleConn,
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: pingIdle, PingTimeout: pingTimeout},
 	}
 }
 

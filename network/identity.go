@@ -24,8 +24,14 @@ const (
 type Identity struct {
 	DID syntax.DID
 	PDS Host
-	Key atcrypto.PublicKey // signs the repo's commits; nil when the document has none that can be read
+
+	// parsed has the key that signs the repo's commits. It is read when it is wanted:
+	// that takes as long as the rest of a look-up.
+	parsed identity.Identity
 }
+
+// Key is what signs the repo's commits.
+func (id Identity) Key() (atcrypto.PublicKey, error) { return id.parsed.PublicKey() }
 
 // Lookup fetches and reads the DID document. Nothing is cached, and no handle is
 // checked. Its reasons: ReasonBadDID, ReasonNotFound, ReasonTombstoned,
@@ -67,11 +73,7 @@ func lookable(did syntax.DID) error {
 }
 
 func (c *Client) identity(did syntax.DID, doc *identity.DIDDocument) (Identity, error) {
-	id := Identity{DID: did}
-	parsed := identity.ParseIdentity(doc)
-	if key, err := parsed.PublicKey(); err == nil {
-		id.Key = key
-	}
+	id := Identity{DID: did, parsed: identity.ParseIdentity(doc)}
 	endpoint := ""
 	for _, s := range doc.Service {
 		if s.Type == serviceTypePDS && (s.ID == servicePDS || s.ID == did.String()+servicePDS) {

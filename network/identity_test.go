@@ -69,12 +69,13 @@ func TestLookup(t *testing.T) {
 			})
 			client := newClient(t, Config{PLC: string(plc)})
 			id, err := client.Lookup(t.Context(), alice)
-			if reasonOf(err) != string(c.want) || id.PDS != c.pds || (id.Key != nil) != c.key {
-				t.Fatalf("got %+v, %v, want %s, %s, key %v", id, err, c.want, c.pds, c.key)
+			key, errKey := id.Key()
+			if reasonOf(err) != string(c.want) || id.PDS != c.pds || (errKey == nil) != c.key {
+				t.Fatalf("got %+v, %v, %v, want %s, %s, key %v", id, err, errKey, c.want, c.pds, c.key)
 			}
 			if c.key {
-				if want, err := atcrypto.ParsePublicMultibase(testKey); err != nil || !want.Equal(id.Key) {
-					t.Fatalf("got key %v, want %v (%v)", id.Key, want, err)
+				if want, err := atcrypto.ParsePublicMultibase(testKey); err != nil || !want.Equal(key) {
+					t.Fatalf("got key %v, want %v (%v)", key, want, err)
 				}
 			}
 		})

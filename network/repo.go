@@ -61,8 +61,9 @@ type Block struct {
 // While the memory of all repos and bodies is taken, the call waits. So whoever
 // holds a Repo must not wait for another answer before it is closed.
 func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, error) {
-	if ident.Key == nil {
-		return nil, &Error{Op: methodGetRepo, Host: host, Reason: ReasonBadSignature, Err: errors.New("the did document has no key to check it with")}
+	key, err := ident.Key()
+	if err != nil {
+		return nil, &Error{Op: methodGetRepo, Host: host, Reason: ReasonBadSignature, Err: fmt.Errorf("the did document has no key to check it with: %w", err)}
 	}
 	q := call{
 		op: methodGetRepo, host: host, limit: maxCAR, subject: ident.DID.String(), lane: laneRepo,
@@ -73,7 +74,7 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		return nil, err
 	}
 	r := &Repo{car: q.car, grant: a.grant}
-	if err := c.verify(ctx, r, a.host, ident); err != nil {
+	if err := c.verify(ctx, r, a.host, ident.DID, key); err != nil {
 		r.Close()
 		return nil, err
 	}
@@ -81,14 +82,14 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 }
 
 // verify checks commit and tree. The hashes of the blocks were checked as they came.
-func (c *Client) verify(ctx context.Context, r *Repo, host Host, ident Identity) error {
+func (c *Client) verify(ctx context.Context, r *Repo, host Host, did syntax.DID, key atcrypto.PublicKey) error {
 	fail := func(err error) error {
 		if bad, ok := errors.AsType[*badCAR](err); ok {
 			return &Error{Op: methodGetRepo, Host: host, Reason: bad.reason, Err: bad.err}
 		}
 		return fmt.Errorf("%s at %s: %w", methodGetRepo, host, err)
 	}
-	commit, err := r.car.commit(ident)
+	commit, err := r.car.commit(did, key)
 	if err != nil {
 		return fail(err)
 	}
@@ -105,7 +106,7 @@ func (c *Client) verify(ctx context.Context, r *Repo, host Host, ident Identity)
 }
 
 // commit reads the commit and checks whose it is.
-func (c *car) commit(ident Identity) (*repo.Commit, error) {
+func (c *car) commit(did syntax.DID, key atcrypto.PublicKey) (*repo.Commit, error) {
 	data, kept, there := c.find(c.root)
 	switch {
 	case !there:
@@ -118,12 +119,12 @@ func (c *car) commit(ident Identity) (*repo.Commit, error) {
 		return nil, spoiled(ReasonBadAnswer, "commit: %w", err)
 	}
 	switch {
-	case commit.DID != ident.DID.String():
+	case commit.DID != did.String():
 		return nil, spoiled(ReasonBadAnswer, "the repo is that of %.100q", commit.DID)
 	case commit.Version != repo.ATPROTO_REPO_VERSION:
 		return nil, spoiled(ReasonBadAnswer, "repo of version %d", commit.Version)
 	}
-	if err := signed(commit, ident.Key); err != nil {
+	if err := signed(commit, key); err != nil {
 		return nil, spoiled(ReasonBadSignature, "commit %s: %w", cut(commit.Rev), err)
 	}
 	return commit, nil
