@@ -79,6 +79,17 @@ func (d *directory) page(collection syntax.NSID, from, limit int) (dids []syntax
 	return dids, next, false
 }
 
+// count is how many repos the directory has seen with a collection. It counts
+// those too that it does not list any more.
+func (d *directory) count(collection syntax.NSID) int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if l := d.listings[collection]; l != nil {
+		return len(l.dids)
+	}
+	return 0
+}
+
 // cursorMark begins every directory cursor. It makes sure that each one holds
 // the characters + / and = that break a client which does not encode them.
 const cursorMark = "\xfb\xff\xfe"

@@ -24,6 +24,7 @@ const (
 	RelayBadGateway              // answers 502 with HTML, as a proxy before a dead relay
 	RelayNoCollections           // has no listReposByCollection: 501 MethodNotImplemented
 	RelayNotFound                // has no listReposByCollection: 404 with plain text
+	RelayNoEstimates             // has neither listCollections nor listHosts
 )
 
 // SetRelay changes how the relay behaves from the next request on.
@@ -32,7 +33,9 @@ func (w *World) SetRelay(mode RelayMode) { w.relayMode.Store(int32(mode)) }
 func (w *World) relayEndpoints() map[string]endpoint {
 	return map[string]endpoint{
 		methodListReposByCollection: w.relayListReposByCollection,
+		methodListCollections:       w.relayListCollections,
 		methodListRepos:             w.relayListRepos,
+		methodListHosts:             w.relayListHosts,
 		methodGetRepo:               w.relayGetRepo,
 		methodGetRepoStatus:         w.relayGetRepoStatus,
 		methodGetLatestCommit:       w.relayGetLatestCommit,
@@ -55,6 +58,10 @@ func (w *World) relayGate(method string) *answer {
 		a = fail(http.StatusNotImplemented, "MethodNotImplemented", "Method Not Implemented")
 	case mode == RelayNotFound && method == methodListReposByCollection:
 		a = answer{status: http.StatusNotFound, contentType: contentText, body: []byte("404 page not found\n")}
+	case mode == RelayNoEstimates && method == methodListCollections:
+		a = answer{status: http.StatusNotFound, contentType: contentText, body: []byte("404 page not found\n")}
+	case mode == RelayNoEstimates && method == methodListHosts:
+		a = fail(http.StatusNotImplemented, "MethodNotImplemented", "Method Not Implemented")
 	default:
 		return nil
 	}

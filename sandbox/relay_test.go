@@ -211,3 +211,40 @@ func TestDirectoryOfDIDs(t *testing.T) {
 		t.Errorf("health: %d", r.status)
 	}
 }
+
+func TestTheRelayEstimates(t *testing.T) {
+	t.Parallel()
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 34, Hosts: 3, Repos: 60})
+	c := newClient(t)
+	var counted struct{ Collections map[syntax.NSID]int }
+	address := w.RelayURL() + "/v1/listCollections?c=" + sandbox.StatusCollection.String() + "&c=com.example.unheard"
+	c.into(&counted, address)
+	if want := len(c.discover(w.RelayURL(), listReposByCollection, 2000, sandbox.StatusCollection)); len(counted.Collections) != 1 || counted.Collections[sandbox.StatusCollection] != want {
+		t.Errorf("counted %v, want %d repos of one collection", counted.Collections, want)
+	}
+	accounts, cursor := map[string]int{}, ""
+	for page := 0; page == 0 || cursor != ""; page++ {
+		var hosts struct {
+			Hosts []struct {
+				Hostname     string
+				AccountCount int
+			}
+			Cursor string
+		}
+		c.into(&hosts, xrpc(w.RelayURL(), "com.atproto.sync.listHosts", "limit", "2", "cursor", cursor))
+		for _, h := range hosts.Hosts {
+			accounts["http://"+h.Hostname] += h.AccountCount
+		}
+		cursor = hosts.Cursor
+	}
+	for _, url := range w.HostURLs() {
+		if accounts[url] != 20 {
+			t.Errorf("%d accounts on %s, want 20: %v", accounts[url], url, accounts)
+		}
+	}
+	w.SetRelay(sandbox.RelayNoEstimates)
+	c.wantError(xrpc(w.RelayURL(), "com.atproto.sync.listHosts"), http.StatusNotImplemented, "MethodNotImplemented", "Method Not Implemented")
+	if r := c.get(address); r.status != http.StatusNotFound {
+		t.Errorf("a relay without estimates answers %d %s", r.status, r.body)
+	}
+}

@@ -21,7 +21,10 @@ const (
 	methodGetLatestCommit       = "com.atproto.sync.getLatestCommit"
 	methodListRepos             = "com.atproto.sync.listRepos"
 	methodListReposByCollection = "com.atproto.sync.listReposByCollection"
+	methodListHosts             = "com.atproto.sync.listHosts"
 	methodHealth                = "_health"
+	// methodListCollections is the collection directory's own, outside of /xrpc.
+	methodListCollections = "v1/listCollections"
 )
 
 // endpoint computes the answer to one request.
