@@ -89,7 +89,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		switch {
 		case err == nil:
 		case errors.As(err, &failed):
-			return advise(failed), nil
+			return advise(failed, "create the job again"), nil
 		case errors.Is(err, errListing):
 			return err.Error(), nil
 		default:
@@ -219,12 +219,13 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 // minPause keeps a wait that has just ended from becoming a busy loop.
 const minPause = 50 * time.Millisecond
 
-// advise says what happened at the relay and what can be done about it.
-func advise(err *network.Error) string {
-	help := "check that the relay is up and reachable from here, or choose another with --relay, then create the job again"
+// advise says what happened at the relay and what can be done about it, before
+// what was asked for is tried again.
+func advise(err *network.Error, again string) string {
+	help := "check that the relay is up and reachable from here, or choose another with --relay, then " + again
 	switch {
 	case err.Name == "MethodNotImplemented", err.Status == http.StatusNotFound, err.Status == http.StatusNotImplemented, err.Status == http.StatusMethodNotAllowed:
-		help = "this relay does not offer it: choose one that does with --relay (https://relay1.us-east.bsky.network does), then create the job again"
+		help = "this relay does not offer it: choose one that does with --relay (https://relay1.us-east.bsky.network does), then " + again
 	case err.Reason == network.ReasonRefusedAddress || err.Reason == network.ReasonBadEndpoint:
 		help = "the relay's address is not public: --allow-private-hosts lets appview use it"
 	}

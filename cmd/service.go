@@ -107,7 +107,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return usageError{err}
 	}
 	web := server.Config{
-		Store: s.store, Jobs: s.backfill, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
+		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
 		NoPublicReads: cfg.noPublicReads, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}

@@ -58,6 +58,8 @@ type idleJobs struct {
 	repos   float64
 	records float64
 
+	plan func(context.Context, store.Request) (Plan, error)
+
 	restless bool  // every look at a job shows another speed
 	looked   int64 // how often Progress was called
 }
@@ -106,6 +108,17 @@ func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
 		return j.waiting, float64(j.looked), j.records
 	}
 	return j.waiting, j.repos, j.records
+}
+
+// Plan calls the function that a test has given, or plans nothing.
+func (j *idleJobs) Plan(ctx context.Context, req store.Request) (Plan, error) {
+	j.mu.Lock()
+	plan := j.plan
+	j.mu.Unlock()
+	if plan == nil {
+		return Plan{ReposFrom: "named", HostsFrom: "lookup", RequestsFrom: "fixed"}, nil
+	}
+	return plan(ctx, req)
 }
 
 func (j *idleJobs) looks() int64 {
@@ -169,7 +182,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		rev: syntax.NewTID(1_700_000_000_000_000, 0),
 	}
 	cfg := Config{
-		Store: st, Jobs: r.jobs, AdminKey: testKey, Version: "v-test",
+		Store: st, Jobs: r.jobs, Planner: r.jobs, AdminKey: testKey, Version: "v-test",
 		Log: slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {

@@ -63,6 +63,9 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
 		{http.MethodGet, "/openapi.json", "", s.answer(s.describe)},
 	}
+	if s.cfg.Planner != nil {
+		list = append(list, route{http.MethodGet, "/admin/backfill/plan", BackfillRead, s.answer(s.planBackfill)})
+	}
 	if s.cfg.Metrics != nil {
 		list = append(list, route{http.MethodGet, "/metrics", "", s.cfg.Metrics})
 	}

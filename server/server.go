@@ -62,6 +62,7 @@ type Backfill interface {
 type Config struct {
 	Store         *store.Store
 	Jobs          Backfill
+	Planner       Planner          // nil: no plans are made
 	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
@@ -80,6 +81,7 @@ type Server struct {
 	mux     *http.ServeMux
 	exports chan struct{} // holds one token for each running export
 	reports chan struct{} // holds one token for each running report
+	plans   chan struct{} // holds one token for each plan that is made
 	streams chan struct{} // holds one token for each running stream of events
 	backups chan struct{} // holds one token for each running backup
 	pace    pace          // of clients that take lines
@@ -126,6 +128,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, log: cfg.Log,
 		exports:   make(chan struct{}, maxExports),
 		reports:   make(chan struct{}, maxReports),
+		plans:     make(chan struct{}, maxPlans),
 		streams:   make(chan struct{}, maxStreams),
 		backups:   make(chan struct{}, maxBackups),
 		cache:     cache{limit: cacheBytes},
