@@ -52,14 +52,14 @@ func newAuditCommand(p *program) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				rows := [][]string{{"TIME", "WHO", "ACTION", "OUTCOME", "ON", "DETAIL"}}
+				t := table{columns: []column{{"TIME", whole}, {"WHO", prose}, {"ACTION", whole}, {"OUTCOME", whole}, {"ON", prose}, {"DETAIL", prose}}}
 				for _, e := range page.Events {
-					rows = append(rows, []string{e.At, e.who(), e.Action, e.Outcome, text(e.Target, "-"), text(e.Detail, "-")})
+					t.add(e.At, e.who(), e.Action, e.Outcome, text(e.Target, unknown), text(e.Detail, unknown))
 				}
-				if err := printTable(w, rows); err != nil || page.Cursor == "" {
+				if err := t.print(w); err != nil || page.Cursor == "" {
 					return err
 				}
-				_, err := fmt.Fprintf(w, "there are more: --cursor %s\n", page.Cursor)
+				_, err := fmt.Fprintf(w, "\nthere are more: --cursor %s\n", page.Cursor)
 				return err
 			})
 		},

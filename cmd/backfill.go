@@ -87,11 +87,11 @@ func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
 		Short: "Create a job that carries on a job that has ended: what it gave up, and what it did not get to",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], "retry"), nil)
+			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(id, "retry"), nil)
 			if err != nil {
 				return err
 			}
@@ -155,13 +155,13 @@ func printJobs(w io.Writer, jobs []jobView) error {
 		_, err := fmt.Fprintln(w, "no jobs: create one with appview backfill create")
 		return err
 	}
-	rows := [][]string{{"ID", "STATUS", "STAGE", "REPOS", "RECORDS", "CREATED", "COVERS"}}
+	t := table{columns: []column{
+		{"ID", id}, {"STATUS", whole}, {"STAGE", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
+	}}
 	for _, j := range jobs {
-		rows = append(rows, []string{
-			j.ID, j.Status, j.Stage, number(j.ProcessedRepos) + "/" + number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers(),
-		})
+		t.add(j.ID, j.Status, j.Stage, number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
 	}
-	return printTable(w, rows)
+	return t.print(w)
 }
 
 func newShowCommand(p *program, o *clientOptions) *cobra.Command {
@@ -170,12 +170,12 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 		Short: "Show one job",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
 			var j jobView
-			answer, err := c.get(cmd.Context(), jobPath(args[0]), &j)
+			answer, err := c.get(cmd.Context(), jobPath(id), &j)
 			if err != nil {
 				return err
 			}
@@ -186,7 +186,7 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 
 func printJob(w io.Writer, j jobView) error {
 	count := func(n int64) string { return number(&n) }
-	rows := [][]string{
+	fields := []field{
 		{"job", j.ID},
 		{"covers", j.covers()},
 		{"made by", j.origin()},
@@ -204,9 +204,9 @@ func printJob(w io.Writer, j jobView) error {
 		{"completed", text(j.CompletedAt, "-")},
 	}
 	if j.RetryOf != nil {
-		rows = slices.Insert(rows, 3, []string{"retry of", *j.RetryOf})
+		fields = slices.Insert(fields, 3, field{"retry of", *j.RetryOf})
 	}
-	return printTable(w, rows)
+	return printFields(w, fields)
 }
 
 func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
@@ -215,11 +215,11 @@ func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
 		Short: "Show how a job goes on until it ends; exit 1 if it fails or is cancelled",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
-			return watchJob(cmd, c, o, args[0])
+			return watchJob(cmd, c, o, id)
 		},
 	}
 }
@@ -258,16 +258,16 @@ func newOrderCommand(p *program, o *clientOptions, ask order) *cobra.Command {
 		Short: ask.short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(args[0], ask.name), nil)
+			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(id, ask.name), nil)
 			if err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "job %s %s\n", args[0], ask.said)
+				_, err := fmt.Fprintf(w, "job %s %s\n", id, ask.said)
 				return err
 			})
 		},

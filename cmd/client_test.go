@@ -168,3 +168,31 @@ func TestProgressShowsALineNowAndThenWhereNoTerminalIs(t *testing.T) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
+
+func TestJobsAreNamedByTheBeginningOfTheirID(t *testing.T) {
+	t.Parallel()
+	ids := []string{"6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20", "6c0e8a3e-9c55-4dd3-9a5a-0b3d3f7c1a21"}
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/admin/backfill/status":
+			_, _ = fmt.Fprintf(w, `[{"id":%q},{"id":%q}]`, ids[0], ids[1])
+		case "/admin/backfill/" + ids[0], "/admin/backfill/" + ids[1]:
+			_, _ = fmt.Fprintf(w, `{"id":%q,"status":"completed"}`, strings.TrimPrefix(r.URL.Path, "/admin/backfill/"))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = fmt.Fprintf(w, `{"error":"there is no job %s"}`, r.URL.Path)
+		}
+	}))
+	defer other.Close()
+	show := func(id string) []string {
+		return []string{"backfill", "show", id, "--url", other.URL, "--key", testKey}
+	}
+	want(t, exitOK, ids[0], nil, show(ids[0])...)
+	want(t, exitOK, ids[0], nil, show("6c0e8a3e-3")...)
+	want(t, exitOK, ids[1], nil, show("6C0E8A3E-9")...)
+	want(t, exitUsage, "the ids of 2 jobs begin with 6c0e8a3e: give more of it", nil, show("6c0e8a3e")...)
+	for _, none := range []string{"6c0", "abcdef", "status?", "-"} {
+		want(t, exitError, "there is no job", nil, append(show("x")[:2], append([]string{"--url", other.URL, "--key", testKey, "--"}, none)...)...)
+	}
+}

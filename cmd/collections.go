@@ -53,17 +53,17 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 					_, err := fmt.Fprintln(w, "no collection is tracked: add one with appview collections add")
 					return err
 				}
-				rows := [][]string{{"COLLECTION", "RECORDS", "REPOS", "AGE", "READ AGAIN AT", "LAST JOB"}}
+				t := table{columns: []column{
+					{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}, {"READ AGAIN AT", whole}, {"LAST JOB", id}, {"STATUS", whole},
+				}}
 				for _, c := range list.Collections {
-					last := "-"
+					last, status := unknown, unknown
 					if c.LastJob != nil {
-						last = c.LastJob.ID + " " + c.LastJob.Status
+						last, status = c.LastJob.ID, c.LastJob.Status
 					}
-					rows = append(rows, []string{
-						c.Collection, number(&c.Records), number(&c.Repos), age(c.AgeSeconds), text(c.RefreshAt, "-"), last,
-					})
+					t.add(c.Collection, number(&c.Records), number(&c.Repos), age(c.AgeSeconds), text(c.RefreshAt, unknown), last, status)
 				}
-				return printTable(w, rows)
+				return t.print(w)
 			})
 		},
 	}

@@ -59,11 +59,11 @@ func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 					_, err := fmt.Fprintln(w, "nothing is denied")
 					return err
 				}
-				rows := [][]string{{"ENTRY", "ADDED", "REASON"}}
+				t := table{columns: []column{{"ENTRY", whole}, {"ADDED", whole}, {"REASON", prose}}}
 				for _, d := range list.Entries {
-					rows = append(rows, []string{d.Entry, d.AddedAt, text(d.Reason, "-")})
+					t.add(d.Entry, d.AddedAt, text(d.Reason, unknown))
 				}
-				return printTable(w, rows)
+				return t.print(w)
 			})
 		},
 	}

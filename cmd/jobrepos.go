@@ -4,20 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 // reposPage is the most repos that a server gives at once.
 const reposPage = 1000
-
-// jobPath is where a server has a job, or what belongs to it.
-func jobPath(id string, rest ...string) string {
-	return "/admin/backfill/" + strings.Join(append([]string{url.PathEscape(id)}, rest...), "/")
-}
 
 // repoView is a repo of a job as the server shows it.
 type repoView struct {
@@ -47,7 +40,7 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 			if limit < 1 {
 				return usagef("--limit is %d, it must be at least 1", limit)
 			}
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
@@ -55,7 +48,7 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 			// A page of the server may be short, or empty, without being the last.
 			for first := true; first || list.Cursor != "" && len(list.Repos) < limit; first = false {
 				var page reposAnswer
-				_, err := c.get(cmd.Context(), withQuery(jobPath(args[0], "repos"), "state", state, "cursor", list.Cursor,
+				_, err := c.get(cmd.Context(), withQuery(jobPath(id, "repos"), "state", state, "cursor", list.Cursor,
 					"limit", strconv.Itoa(min(reposPage, limit-len(list.Repos)))), &page)
 				if err != nil {
 					return err
@@ -77,17 +70,17 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 }
 
 func printRepos(w io.Writer, list reposAnswer) error {
-	rows := [][]string{{"DID", "STATE", "REASON", "RECORDS", "ATTEMPTS", "NEXT ATTEMPT", "PDS"}}
+	t := table{columns: []column{
+		{"DID", whole}, {"STATE", whole}, {"REASON", whole}, {"RECORDS", figure}, {"ATTEMPTS", figure}, {"NEXT ATTEMPT", whole}, {"PDS", prose},
+	}}
 	for _, raw := range list.Repos {
 		var r repoView
 		if err := decodeAnswer(raw, &r); err != nil {
 			return err
 		}
-		rows = append(rows, []string{
-			r.DID, r.State, text(r.Reason, "-"), number(&r.Records), number(&r.Attempts), text(r.NextAttemptAt, "-"), text(r.PDS, "-"),
-		})
+		t.add(r.DID, r.State, text(r.Reason, unknown), number(&r.Records), number(&r.Attempts), text(r.NextAttemptAt, unknown), text(r.PDS, unknown))
 	}
-	if err := printTable(w, rows); err != nil || list.Cursor == "" {
+	if err := t.print(w); err != nil || list.Cursor == "" {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "there may be more: --cursor %s\n", list.Cursor)
@@ -111,26 +104,26 @@ func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
 		Short: "List the hosts of a job, that with most repos first",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
 			var list struct {
 				Hosts []hostView `json:"pds_endpoints"`
 			}
-			answer, err := c.get(cmd.Context(), jobPath(args[0], "pds-summary"), &list)
+			answer, err := c.get(cmd.Context(), jobPath(id, "pds-summary"), &list)
 			if err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				rows := [][]string{{"HOST", "STATE", "REPOS", "COMPLETED", "FAILED", "RECORDS", "PAUSED UNTIL"}}
+				t := table{columns: []column{
+					{"HOST", prose}, {"STATE", whole}, {"REPOS", figure}, {"COMPLETED", figure}, {"FAILED", figure}, {"RECORDS", figure}, {"PAUSED UNTIL", whole},
+				}}
 				for _, h := range list.Hosts {
-					rows = append(rows, []string{
-						h.Endpoint, h.State, number(&h.TotalRepos), number(&h.CompletedRepos), number(&h.FailedRepos), number(&h.TotalRecords),
-						text(h.PausedUntil, "-"),
-					})
+					t.add(h.Endpoint, h.State, number(&h.TotalRepos), number(&h.CompletedRepos), number(&h.FailedRepos), number(&h.TotalRecords),
+						text(h.PausedUntil, unknown))
 				}
-				return printTable(w, rows)
+				return t.print(w)
 			})
 		},
 	}

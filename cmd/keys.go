@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -125,6 +126,26 @@ func parseExpiry(text string, now time.Time) (string, error) {
 	return now.Add(d).UTC().Format(time.RFC3339), nil
 }
 
+// keyList are all keys.
+type keyList struct {
+	Keys           []keyView `json:"keys"`
+	EnvironmentKey bool      `json:"environment_key"`
+}
+
+// keyID is the id of the key that a command line names.
+func (c *client) keyID(ctx context.Context, name string) (string, error) {
+	return fullID(name, "keys", func() (ids []string, err error) {
+		var list keyList
+		if _, err = c.get(ctx, "/admin/api-keys", &list); err != nil {
+			return nil, err
+		}
+		for _, k := range list.Keys {
+			ids = append(ids, k.ID)
+		}
+		return ids, nil
+	})
+}
+
 func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -135,25 +156,22 @@ func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list struct {
-				Keys           []keyView `json:"keys"`
-				EnvironmentKey bool      `json:"environment_key"`
-			}
+			var list keyList
 			answer, err := c.get(cmd.Context(), "/admin/api-keys", &list)
 			if err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				rows := [][]string{{"ID", "KEY", "STATE", "LAST USED", "EXPIRES", "NAME", "PERMISSIONS"}}
+				t := table{columns: []column{
+					{"ID", id}, {"KEY", whole}, {"STATE", whole}, {"LAST USED", whole}, {"EXPIRES", whole}, {"NAME", prose}, {"PERMISSIONS", prose},
+				}}
 				for _, k := range list.Keys {
-					rows = append(rows, []string{
-						k.ID, k.Prefix + "…", k.State, text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "),
-					})
+					t.add(k.ID, k.Prefix+"…", k.State, text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "))
 				}
 				if list.EnvironmentKey {
-					rows = append(rows, []string{"-", envAdminKey, "usable", "-", "never", "of the server's environment", "*"})
+					t.add(unknown, envAdminKey, "usable", unknown, "never", "of the server's environment", "*")
 				}
-				return printTable(w, rows)
+				return t.print(w)
 			})
 		},
 	}
@@ -169,13 +187,17 @@ func newRevokeKeyCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := c.call(cmd.Context(), http.MethodDelete, "/admin/api-keys/"+url.PathEscape(args[0]), nil); err != nil {
+			id, err := c.keyID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if _, err := c.call(cmd.Context(), http.MethodDelete, "/admin/api-keys/"+url.PathEscape(id), nil); err != nil {
 				return err
 			}
 			if o.json {
 				return nil // as the server's answer: nothing
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", args[0])
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", id)
 			return err
 		},
 	}

@@ -44,7 +44,7 @@ func TestKeysFromTheirMakingToTheirEnd(t *testing.T) {
 	if strings.Contains(log, key) || !strings.Contains(log, "admin (hv_") || !strings.Contains(log, "key:create") || strings.Count(log, "start ") != 1 {
 		t.Errorf("audit log:\n%s", log)
 	}
-	if first := want(t, exitOK, "there are more: --cursor ", nil, append([]string{"audit", "--limit", "1"}, at...)...); strings.Count(first, "\n") != 3 {
+	if first := want(t, exitOK, "there are more: --cursor ", nil, append([]string{"audit", "--limit", "1"}, at...)...); strings.Count(first, "\n") != 4 {
 		t.Errorf("one event:\n%s", first)
 	}
 	if code := s.end(); code != exitOK {
@@ -137,7 +137,9 @@ func TestStartDoesNotBringARevokedKeyBack(t *testing.T) {
 func TestWhatSomebodySentDoesNotCommandTheTerminal(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	if err := printTable(&out, [][]string{{"A", "B"}, {"x\x1b[2Jy\nz\t", "ü"}}); err != nil || strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != 2 {
+	table := table{columns: []column{{"A", whole}, {"B", whole}}}
+	table.add("x\x1b[2Jy\nz\t", "ü")
+	if err := table.print(&out); err != nil || strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != 2 {
 		t.Errorf("printed %q, %v", out.String(), err)
 	}
 }

@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 )
 
 // printJSON prints what the server answered, indented.
@@ -20,32 +17,6 @@ func printJSON(w io.Writer, data json.RawMessage) error {
 	}
 	_, err := fmt.Fprintln(w, out.String())
 	return err
-}
-
-// printTable prints rows of cells in columns. The first row is the head. What
-// somebody has sent must neither break a line nor command the terminal.
-func printTable(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		if _, err := fmt.Fprintln(t, strings.Join(plain(row), "\t")); err != nil {
-			return err
-		}
-	}
-	return t.Flush()
-}
-
-// plain are cells without characters that cannot be shown.
-func plain(row []string) []string {
-	cells := make([]string, len(row))
-	for i, cell := range row {
-		cells[i] = strings.Map(func(c rune) rune {
-			if !unicode.IsPrint(c) {
-				return ' '
-			}
-			return c
-		}, cell)
-	}
-	return cells
 }
 
 // number prints n with separators, and a dash for what is not known.
@@ -101,15 +72,4 @@ func size(n int64) string {
 		f, names = f/unit, names[1:]
 	}
 	return fmt.Sprintf("%.1f %ciB", f, names[0])
-}
-
-// isTerminal tells whether somebody watches what is written to stream, or types
-// what is read from it.
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -78,11 +78,11 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				rows := [][]string{{"URI", "CID", "INDEXED"}}
+				t := table{columns: []column{{"URI", whole}, {"CID", prose}, {"INDEXED", whole}}}
 				for _, r := range page.Records {
-					rows = append(rows, []string{r.URI, r.CID, r.IndexedAt})
+					t.add(r.URI, r.CID, r.IndexedAt)
 				}
-				if err := printTable(w, rows); err != nil || page.Cursor == "" {
+				if err := t.print(w); err != nil || page.Cursor == "" {
 					return err
 				}
 				_, err := fmt.Fprintf(w, "there are more: --cursor %s\n", page.Cursor)

@@ -36,11 +36,11 @@ func newReportCommand(p *program, o *clientOptions) *cobra.Command {
 of JSON for each repo instead, and with --output it writes these to a file.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args[0])
 			if err != nil {
 				return err
 			}
-			d := download{path: jobPath(args[0], "report"), name: "report", unit: "repos"}
+			d := download{path: jobPath(id, "report"), name: "report", unit: "repos"}
 			switch {
 			case output != "":
 				return saveDownload(cmd, c, d, output)
@@ -90,15 +90,15 @@ func printOutcomes(w io.Writer, counts map[outcomeKey]outcomeCount) error {
 	keys := slices.SortedFunc(maps.Keys(counts), func(a, b outcomeKey) int {
 		return cmp.Or(cmp.Compare(counts[b].repos, counts[a].repos), cmp.Compare(a.class, b.class), cmp.Compare(a.reason, b.reason))
 	})
-	rows := [][]string{{"CLASS", "REASON", "REPOS", "RECORDS"}}
+	t := table{columns: []column{{"CLASS", whole}, {"REASON", whole}, {"REPOS", figure}, {"RECORDS", figure}}}
 	var all outcomeCount
 	for _, k := range keys {
 		n := counts[k]
-		rows = append(rows, []string{k.class, k.reason, number(&n.repos), number(&n.records)})
+		t.add(k.class, k.reason, number(&n.repos), number(&n.records))
 		all.repos += n.repos
 		all.records += n.records
 	}
-	if err := printTable(w, rows); err != nil {
+	if err := t.print(w); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%s repos, %s records\n", number(&all.repos), number(&all.records))

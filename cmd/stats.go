@@ -51,12 +51,12 @@ func newStatsCommand(p *program) *cobra.Command {
 }
 
 func printStats(w io.Writer, st statsView) error {
-	rows := [][]string{{"COLLECTION", "RECORDS", "REPOS", "AGE"}}
+	t := table{columns: []column{{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}}}
 	for _, name := range slices.Sorted(maps.Keys(st.Collections)) {
 		n := st.Collections[name]
-		rows = append(rows, []string{name, number(&n.Records), number(&n.Repos), age(n.AgeSeconds)})
+		t.add(name, number(&n.Records), number(&n.Repos), age(n.AgeSeconds))
 	}
-	if err := printTable(w, rows); err != nil {
+	if err := t.print(w); err != nil {
 		return err
 	}
 	tracked := "none, so jobs cover every collection"
@@ -67,7 +67,14 @@ func printStats(w io.Writer, st statsView) error {
 	if st.DiskFull {
 		full = ": THE DISK IS FULL, jobs wait"
 	}
-	_, err := fmt.Fprintf(w, "\ntracked   %s\nrepos     %s known\nchanges   %s\ndatabase  %s, %s of it free%s\nversion   %s\n",
-		tracked, number(&st.Repos), number(&st.Seq), size(st.Database.FileBytes), size(st.Database.FreeBytes), full, st.Version)
-	return err
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return printFields(w, []field{
+		{"tracked", tracked},
+		{"repos", number(&st.Repos) + " known"},
+		{"changes", number(&st.Seq)},
+		{"database", fmt.Sprintf("%s, %s of it free%s", size(st.Database.FileBytes), size(st.Database.FreeBytes), full)},
+		{"version", st.Version},
+	})
 }
