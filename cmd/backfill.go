@@ -16,11 +16,11 @@ func newBackfillCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "backfill",
-		Short: "Create, list, show, watch, pause, resume, cancel and retry backfill jobs of a running server, and see what they came to",
+		Short: "Plan, create, list, show, watch, pause, resume, cancel and retry backfill jobs of a running server, and see what they came to",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(
-		newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o),
+		newPlanCommand(p, &o), newCreateCommand(p, &o), newListJobsCommand(p, &o), newShowCommand(p, &o), newWatchCommand(p, &o),
 		newOrderCommand(p, &o, order{"cancel", "Ask a running or paused job to stop", "stops: what it has read stays"}),
 		newOrderCommand(p, &o, order{"pause", "Ask a running job to pause, over restarts too", "pauses: what it has read stays"}),
 		newOrderCommand(p, &o, order{"resume", "Let a paused job go on where it was", "goes on"}),

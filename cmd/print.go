@@ -35,6 +35,25 @@ func number(n *int64) string {
 	return out.String()
 }
 
+// span prints a time in seconds by its two largest units.
+func span(seconds int64) string {
+	for _, u := range []struct {
+		name string
+		size int64
+		next string
+		part int64
+	}{{"d", 24 * 60 * 60, "h", 60 * 60}, {"h", 60 * 60, "min", 60}, {"min", 60, "s", 1}} {
+		if seconds < 2*u.size {
+			continue
+		}
+		if rest := seconds % u.size / u.part; rest > 0 {
+			return fmt.Sprintf("%d %s %d %s", seconds/u.size, u.name, rest, u.next)
+		}
+		return fmt.Sprintf("%d %s", seconds/u.size, u.name)
+	}
+	return fmt.Sprintf("%d s", seconds)
+}
+
 // text prints what may be unknown.
 func text(s *string, unknown string) string {
 	if s == nil {
