@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -71,7 +72,7 @@ Handles are looked up by this command: the job knows the DIDs.`,
 			if err != nil {
 				return err
 			}
-			return showCreated(cmd, c, o, answer, watch)
+			return p.showCreated(cmd, c, o, answer, watch)
 		},
 	}
 	cmd.Flags().StringVar(&collection, "collection", "", "only this collection")
@@ -95,7 +96,7 @@ func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showCreated(cmd, c, o, answer, watch)
+			return p.showCreated(cmd, c, o, answer, watch)
 		},
 	}
 	addWatchFlag(cmd, &watch)
@@ -107,13 +108,13 @@ func addWatchFlag(cmd *cobra.Command, watch *bool) {
 }
 
 // showCreated shows the job that was created, to its end if that was asked for.
-func showCreated(cmd *cobra.Command, c *client, o *clientOptions, answer json.RawMessage, watch bool) error {
+func (p *program) showCreated(cmd *cobra.Command, c *client, o *clientOptions, answer json.RawMessage, watch bool) error {
 	var made jobView
 	if err := decodeAnswer(answer, &made); err != nil {
 		return err
 	}
 	if watch {
-		return watchJob(cmd, c, o, made.ID)
+		return p.watchJob(cmd, c, o, made.ID)
 	}
 	return o.print(cmd, answer, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: appview backfill watch %s\n", made.ID, made.ID)
@@ -150,16 +151,19 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 	return cmd
 }
 
+// noJobs is what is said where there is no job.
+const noJobs = "no jobs: create one with appview backfill create"
+
 func printJobs(w io.Writer, jobs []jobView) error {
 	if len(jobs) == 0 {
-		_, err := fmt.Fprintln(w, "no jobs: create one with appview backfill create")
+		_, err := fmt.Fprintln(w, noJobs)
 		return err
 	}
 	t := table{columns: []column{
-		{"ID", id}, {"STATUS", whole}, {"STAGE", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
+		{"ID", id}, {"STATUS", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
 	}}
 	for _, j := range jobs {
-		t.add(j.ID, j.Status, j.Stage, number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
+		t.add(j.ID, j.phase(), number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
 	}
 	return t.print(w)
 }
@@ -192,58 +196,23 @@ func printJob(w io.Writer, j jobView) error {
 		{"made by", j.origin()},
 		{"status", j.Status},
 		{"stage", j.Stage},
-		{"waits for", text(j.Waiting, "-")},
-		{"error", text(j.Error, "-")},
+		{"error", text(j.Error, unknown)},
 		{"repos", fmt.Sprintf("%s of %s: %s empty, %s unavailable, %s failed",
 			number(j.ProcessedRepos), number(j.TotalRepos), count(j.EmptyRepos), count(j.UnavailableRepos), count(j.FailedRepos))},
 		{"records", fmt.Sprintf("%s: %s created, %s updated, %s unchanged; %s deleted, %s rejected",
 			number(j.TotalRecords), count(j.CreatedRecords), count(j.UpdatedRecords), count(j.UnchangedRecords), count(j.DeletedRecords), count(j.RejectedRecords))},
-		{"speed", fmt.Sprintf("%.1f repos/s, %.1f records/s", j.ReposPerSecond, j.RecordsPerSecond)},
-		{"created", j.CreatedAt},
-		{"started", text(j.StartedAt, "-")},
-		{"completed", text(j.CompletedAt, "-")},
+	}
+	if lost := j.losses(); lost != "" {
+		fields = append(fields, field{"not read", lost})
 	}
 	if j.RetryOf != nil {
 		fields = slices.Insert(fields, 3, field{"retry of", *j.RetryOf})
 	}
-	return printFields(w, fields)
-}
-
-func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
-	return &cobra.Command{
-		Use:   "watch ID",
-		Short: "Show how a job goes on until it ends; exit 1 if it fails or is cancelled",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
-			if err != nil {
-				return err
-			}
-			return watchJob(cmd, c, o, id)
-		},
+	if pace := j.pace()[1:]; len(pace) > 0 {
+		fields = append(fields, field{"pace", strings.Join(pace, ", ")})
 	}
-}
-
-// watchJob shows a job to its end. Where JSON is wanted, the progress goes to the
-// error output and the job to the standard one.
-func watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error {
-	progress := cmd.OutOrStdout()
-	if o.json {
-		progress = cmd.ErrOrStderr()
-	}
-	j, err := c.watch(cmd.Context(), progress, id, watchEvery)
-	if err != nil {
-		return err
-	}
-	var again jobView
-	answer, err := c.get(cmd.Context(), jobPath(id), &again)
-	if err != nil {
-		return err
-	}
-	if err := o.print(cmd, answer, func(w io.Writer) error { return printJob(w, again) }); err != nil {
-		return err
-	}
-	return j.outcome()
+	return printFields(w, append(fields,
+		field{"created", j.CreatedAt}, field{"started", text(j.StartedAt, unknown)}, field{"completed", text(j.CompletedAt, unknown)}))
 }
 
 // order is a command that asks a job for something.

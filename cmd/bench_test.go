@@ -241,7 +241,7 @@ func followed(b *testing.B, dir string, log *output, clients int) (wait func()) 
 	for i := range clients {
 		if i%2 == 0 {
 			reading.Go(func() error {
-				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(jobView) {})
+				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(jobView, json.RawMessage) {})
 				return err
 			})
 			continue

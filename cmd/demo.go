@@ -40,7 +40,7 @@ type demoOptions struct {
 	exit    bool
 }
 
-func newDemoCommand() *cobra.Command {
+func newDemoCommand(p *program) *cobra.Command {
 	var o demoOptions
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -49,7 +49,7 @@ func newDemoCommand() *cobra.Command {
 hosts with signed repos), starts a server over it, runs a backfill, compares what
 was indexed with what there is, and stays up so that it can be tried out.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.demo(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", defaultListen, "address to answer on; if it is in use, another port is taken")
@@ -61,7 +61,7 @@ was indexed with what there is, and stays up so that it can be tried out.`,
 	return cmd
 }
 
-func demo(cmd *cobra.Command, o demoOptions) (err error) {
+func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	out := cmd.OutOrStdout()
 	if o.dataDir == "" {
 		if o.dataDir, err = os.MkdirTemp("", "appview-demo-"); err != nil {
@@ -84,7 +84,7 @@ func demo(cmd *cobra.Command, o demoOptions) (err error) {
 	g.Go(func() error { return world.Run(gctx) })
 	g.Go(func() error { return s.run(gctx) })
 	g.Go(func() error {
-		example, err := tour(gctx, out, s, world)
+		example, err := tour(gctx, newDisplay(out, p.env("TERM")), out, s, world)
 		switch {
 		case o.exit:
 			stop()
@@ -124,7 +124,7 @@ func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service
 
 // tour runs a backfill, shows how it goes and proves its result. It returns the
 // URI of a record that was indexed.
-func tour(ctx context.Context, out io.Writer, s *service, world *sandbox.World) (example string, err error) {
+func tour(ctx context.Context, show display, out io.Writer, s *service, world *sandbox.World) (example string, err error) {
 	collection := sandbox.StatusCollection.String()
 	key, err := readKey(filepath.Join(s.cfg.dataDir, keyFile))
 	if err != nil {
@@ -138,7 +138,7 @@ func tour(ctx context.Context, out io.Writer, s *service, world *sandbox.World) 
 	if err := c.post(ctx, "/admin/backfill", fmt.Sprintf(`{"collection":%q}`, collection), &made); err != nil {
 		return "", err
 	}
-	job, err := c.watch(ctx, out, made.ID, demoEvery)
+	job, err := c.watch(ctx, show, made.ID, watching{every: demoEvery})
 	if err == nil {
 		err = job.outcome()
 	}

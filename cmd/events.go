@@ -3,6 +3,7 @@ package cmd
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -25,7 +26,7 @@ var errNoEvents = errors.New("the stream of events ended early")
 
 // follow shows a job's states as the server sends them, and returns the final one.
 // Its errors say no more than that the job has to be followed in another way.
-func (c *client) follow(ctx context.Context, id string, patience time.Duration, show func(jobView)) (jobView, error) {
+func (c *client) follow(ctx context.Context, id string, patience time.Duration, show func(jobView, json.RawMessage)) (jobView, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	late := time.AfterFunc(patience, cancel)
@@ -52,7 +53,7 @@ func (c *client) follow(ctx context.Context, id string, patience time.Duration, 
 		}
 		late.Reset(eventSilence)
 		shown = true
-		show(j)
+		show(j, json.RawMessage(data))
 		if j.final() {
 			return j, nil
 		}

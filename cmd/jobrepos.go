@@ -83,7 +83,7 @@ func printRepos(w io.Writer, list reposAnswer) error {
 	if err := t.print(w); err != nil || list.Cursor == "" {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "there may be more: --cursor %s\n", list.Cursor)
+	_, err := fmt.Fprintf(w, "\nthere may be more: --cursor %s\n", list.Cursor)
 	return err
 }
 
@@ -98,6 +98,11 @@ type hostView struct {
 	PausedUntil    *string `json:"paused_until"`
 }
 
+// hostList are the hosts of a job.
+type hostList struct {
+	Hosts []hostView `json:"pds_endpoints"`
+}
+
 func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "hosts ID",
@@ -108,9 +113,7 @@ func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list struct {
-				Hosts []hostView `json:"pds_endpoints"`
-			}
+			var list hostList
 			answer, err := c.get(cmd.Context(), jobPath(id, "pds-summary"), &list)
 			if err != nil {
 				return err

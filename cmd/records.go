@@ -16,10 +16,14 @@ import (
 
 // recordView is a record as the server lists it.
 type recordView struct {
-	URI       string `json:"uri"`
-	CID       string `json:"cid"`
-	IndexedAt string `json:"indexed_at"`
+	URI       string          `json:"uri"`
+	CID       string          `json:"cid"`
+	IndexedAt string          `json:"indexed_at"`
+	Value     json.RawMessage `json:"value"`
 }
+
+// valueShown is how much of a record's value a list shows.
+const valueShown = 60
 
 func newRecordsCommand(p *program) *cobra.Command {
 	var o clientOptions
@@ -78,14 +82,14 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{columns: []column{{"URI", whole}, {"CID", prose}, {"INDEXED", whole}}}
+				t := table{columns: []column{{"URI", whole}, {"INDEXED", whole}, {"VALUE", prose}}}
 				for _, r := range page.Records {
-					t.add(r.URI, r.CID, r.IndexedAt)
+					t.add(r.URI, r.IndexedAt, cut(plain(string(r.Value)), valueShown))
 				}
 				if err := t.print(w); err != nil || page.Cursor == "" {
 					return err
 				}
-				_, err := fmt.Fprintf(w, "there are more: --cursor %s\n", page.Cursor)
+				_, err := fmt.Fprintf(w, "\nthere are more: --cursor %s\n", page.Cursor)
 				return err
 			})
 		},

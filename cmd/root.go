@@ -135,7 +135,7 @@ func (p *program) newRoot() *cobra.Command {
 	root.AddCommand(
 		newServeCommand(p), newBackfillCommand(p), newRecordsCommand(p), newDenylistCommand(p), newStatsCommand(p),
 		newCollectionsCommand(p), newKeysCommand(p), newAuditCommand(p),
-		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(), newVersionCommand(),
+		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
 	return root
 }

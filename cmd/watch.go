@@ -2,134 +2,100 @@ package cmd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
+	"net/http"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 const (
 	// watchEvery is how often a job is looked at where no events come through.
 	watchEvery = 500 * time.Millisecond
-	// plainEvery is how often a line is printed where no terminal is: lines stay.
-	plainEvery = 5 * time.Second
+	// watchStreams is how often in a row events are tried before that.
+	watchStreams = 3
+	// watchLost is how long a server may be away before it is watched no more: long
+	// enough to be started again.
+	watchLost = time.Minute
+	// hostsEvery is how often the hosts of a watched job are looked at. A job may have
+	// thousands: a look takes at most hostsShare of the time.
+	hostsEvery = 3 * time.Second
+	hostsShare = 20
 )
 
-// jobView is a job as the server shows it.
-type jobView struct {
-	ID             string  `json:"id"`
-	Collection     *string `json:"collection"`
-	DID            *string `json:"did"`
-	Status         string  `json:"status"`
-	Stage          string  `json:"stage"`
-	TotalRepos     *int64  `json:"total_repos"`
-	ProcessedRepos *int64  `json:"processed_repos"`
-	TotalRecords   *int64  `json:"total_records"`
-	Error          *string `json:"error"`
-	StartedAt      *string `json:"started_at"`
-	CompletedAt    *string `json:"completed_at"`
-	CreatedAt      string  `json:"created_at"`
-
-	// Of one job only.
-	ResolvedRepos    int64    `json:"resolved_repos"`
-	FailedRepos      int64    `json:"failed_repos"`
-	UnavailableRepos int64    `json:"unavailable_repos"`
-	EmptyRepos       int64    `json:"empty_repos"`
-	CreatedRecords   int64    `json:"created_records"`
-	UpdatedRecords   int64    `json:"updated_records"`
-	DeletedRecords   int64    `json:"deleted_records"`
-	UnchangedRecords int64    `json:"unchanged_records"`
-	RejectedRecords  int64    `json:"rejected_records"`
-	Scope            string   `json:"scope"`
-	Origin           string   `json:"origin"`
-	RetryOf          *string  `json:"retry_of"`
-	Waiting          *string  `json:"waiting"`
-	RecordsPerSecond float64  `json:"records_per_second"`
-	ReposPerSecond   float64  `json:"repos_per_second"`
-	ETASeconds       *float64 `json:"eta_seconds"`
+// display shows how a job goes on. hosts and lost may be called at any time, job and
+// end only by one at a time.
+type display interface {
+	// job shows the job's state, which is not the one before. raw is the server's JSON.
+	job(j jobView, raw json.RawMessage)
+	// hosts shows the hosts of the job.
+	hosts(list []hostView)
+	// lost shows that the server does not answer, or that it does again.
+	lost(is bool)
+	// end leaves what was shown last where it is.
+	end()
 }
 
-func (j jobView) final() bool {
-	return j.Status == "completed" || j.Status == "failed" || j.Status == "cancelled"
-}
-
-// origin says who wanted the job.
-func (j jobView) origin() string {
-	switch j.Origin {
-	case "start":
-		return "the start of the server: its settings name the collection"
-	case "refresh":
-		return "the schedule: the collection was read too long ago"
-	default:
-		return "request"
-	}
-}
-
-// covers says what the job is about.
-func (j jobView) covers() string {
-	what := text(j.Collection, "all collections")
-	switch {
-	case j.DID != nil:
-		what += " of " + *j.DID
-	case j.Scope == "dids":
-		what += " of the repos that were named"
-	}
-	return what
-}
-
-// phase is the job's stage while it is worked on, else what it is.
-func (j jobView) phase() string {
-	if j.Status == "running" {
-		return j.Stage
-	}
-	return j.Status
-}
-
-// line is the job's state on one line.
-func (j jobView) line() string {
-	parts := []string{
-		fmt.Sprintf("%-17s", j.phase()),
-		fmt.Sprintf("%s/%s repos", number(j.ProcessedRepos), number(j.TotalRepos)),
-		number(j.TotalRecords) + " records",
-	}
-	if j.ReposPerSecond > 0 && !j.final() {
-		parts = append(parts, fmt.Sprintf("%.0f repos/s", j.ReposPerSecond))
-	}
-	if j.ETASeconds != nil {
-		parts = append(parts, (time.Duration(*j.ETASeconds)*time.Second).String()+" left")
-	}
-	if j.Waiting != nil {
-		parts = append(parts, "waits for "+*j.Waiting)
-	}
-	return strings.Join(parts, "  ")
+// watching is how a job is watched. Zero values mean the defaults.
+type watching struct {
+	every time.Duration // watchEvery
+	lost  time.Duration // watchLost
 }
 
 // watch shows a job until it is final, and returns it: as the server sends it, or,
-// where something on the way keeps its events back, by asking again and again.
-func (c *client) watch(ctx context.Context, w io.Writer, id string, every time.Duration) (jobView, error) {
-	show := display{w: w, live: isTerminal(w)}
-	j, err := c.follow(ctx, id, eventPatience, func(j jobView) { show.show(j, time.Now()) })
-	if err == nil {
-		show.end()
-		return j, nil
+// where something on the way keeps its events back, by asking again and again. A
+// server that goes away is waited for: the job goes on when it is there again.
+func (c *client) watch(ctx context.Context, show display, id string, how watching) (jobView, error) {
+	if how.every == 0 {
+		how.every = watchEvery
 	}
-	tick := time.NewTicker(every)
+	if how.lost == 0 {
+		how.lost = watchLost
+	}
+	defer show.end()
+	hostsCtx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.watchHosts(hostsCtx, show, id) }()
+	defer func() { stop(); <-ended }()
+
+	tick := time.NewTicker(how.every)
 	defer tick.Stop()
-	for {
-		var j jobView
-		_, err := c.get(ctx, jobPath(id), &j)
-		if err != nil {
-			show.end()
-			if ctx.Err() != nil {
-				return j, errors.New("no longer watched: the job goes on")
-			}
-			return j, err
+	var lostAt time.Time
+	seen, streams := false, watchStreams
+	saw := func(j jobView, raw json.RawMessage) {
+		if !lostAt.IsZero() {
+			show.lost(false)
+			lostAt, streams = time.Time{}, watchStreams
 		}
-		show.show(j, time.Now())
-		if j.final() {
-			show.end()
-			return j, nil
+		seen = true
+		show.job(j, raw)
+	}
+	for {
+		if streams > 0 {
+			streams--
+			if j, err := c.follow(ctx, id, eventPatience, saw); err == nil {
+				return j, nil
+			}
+		}
+		var j jobView
+		raw, err := c.get(ctx, jobPath(id), &j)
+		switch {
+		case ctx.Err() != nil:
+			return j, fmt.Errorf("no longer watched: the job goes on, see it with appview backfill watch %s", id)
+		case err == nil:
+			saw(j, raw)
+			if j.final() {
+				return j, nil
+			}
+		case !seen || !mayPass(err):
+			return j, err
+		case lostAt.IsZero():
+			lostAt = time.Now()
+			show.lost(true)
+		case time.Since(lostAt) > how.lost:
+			return j, fmt.Errorf("the server has not answered for %s, the job goes on when it runs again: %w", span(int64(how.lost.Seconds())), err)
 		}
 		select {
 		case <-tick.C:
@@ -138,39 +104,98 @@ func (c *client) watch(ctx context.Context, w io.Writer, id string, every time.D
 	}
 }
 
-// outcome is the error of a final job that did not end well.
-func (j jobView) outcome() error {
-	if j.Status == "completed" {
-		return nil
+// mayPass tells whether an error says that a server is away, or stops: not that it
+// refuses.
+func mayPass(err error) bool {
+	var answer answerError
+	if !errors.As(err, &answer) {
+		return true
 	}
-	return fmt.Errorf("job %s is %s: %s", j.ID, j.Status, text(j.Error, "no reason was given"))
-}
-
-// display shows how a job goes on: on a terminal one line that changes, else a
-// line now and then, and whenever the job enters another phase.
-type display struct {
-	w     io.Writer
-	live  bool
-	last  string // phase that was shown last
-	at    time.Time
-	shown bool
-}
-
-func (d *display) show(j jobView, now time.Time) {
-	switch {
-	case d.live:
-		_, _ = fmt.Fprintf(d.w, "\r\x1b[K%s", j.line())
-	case j.phase() != d.last || now.Sub(d.at) >= plainEvery:
-		_, _ = fmt.Fprintln(d.w, strings.TrimSpace(j.line()))
+	switch answer.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
 	default:
-		return
+		return false
 	}
-	d.last, d.at, d.shown = j.phase(), now, true
 }
 
-// end leaves the last line where it is.
-func (d *display) end() {
-	if d.live && d.shown {
-		_, _ = fmt.Fprintln(d.w)
+// watchHosts shows the hosts of a job until ctx ends.
+func (c *client) watchHosts(ctx context.Context, show display, id string) {
+	for wait := hostsEvery / 3; ; {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		began := time.Now()
+		var list hostList
+		if _, err := c.get(ctx, jobPath(id, "pds-summary"), &list); err == nil { // else the job's own state says more
+			show.hosts(list.Hosts)
+		}
+		wait = max(hostsEvery, hostsShare*time.Since(began))
 	}
+}
+
+func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch [ID]",
+		Short: "Show how a job goes on until it ends; exit 1 if it fails or is cancelled",
+		Long: `Watch shows the job, or without an ID the one that was created last, until it ends:
+its progress and speed, the hosts that are down or asked for a pause, and what could
+not be read. On a terminal that changes in place; elsewhere it is a line now and then,
+and one when a host's state changes. With --json every state of the job is a line of
+JSON, the last one the final state.
+
+A server that goes away meanwhile is waited for, a minute at most. Ctrl-C ends the
+watching, not the job.`,
+		Example: `  appview backfill watch
+  appview backfill watch 6c0e8a3e
+  appview backfill watch 6c0e8a3e --json | tail -n 1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				c, id, err := p.jobClient(cmd, o, args[0])
+				if err != nil {
+					return err
+				}
+				return p.watchJob(cmd, c, o, id)
+			}
+			c, err := p.newClient(*o)
+			if err != nil {
+				return err
+			}
+			var jobs []jobView
+			if _, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "limit", "1"), &jobs); err != nil {
+				return err
+			}
+			if len(jobs) == 0 {
+				return errors.New(noJobs)
+			}
+			return p.watchJob(cmd, c, o, jobs[0].ID)
+		},
+	}
+}
+
+// watchJob shows a job to its end, and what it came to.
+func (p *program) watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error {
+	if o.json {
+		j, err := c.watch(cmd.Context(), &jsonDisplay{w: cmd.OutOrStdout()}, id, watching{})
+		if err != nil {
+			return err
+		}
+		return j.outcome()
+	}
+	out := cmd.OutOrStdout()
+	j, err := c.watch(cmd.Context(), newDisplay(out, p.env("TERM")), id, watching{})
+	if err != nil {
+		return err
+	}
+	var again jobView
+	if _, err := c.get(cmd.Context(), jobPath(id), &again); err != nil {
+		return err
+	}
+	if err := printJob(out, again); err != nil {
+		return err
+	}
+	return j.outcome()
 }

@@ -444,12 +444,13 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 		"unavailable_repos": 1.0, "empty_repos": 1.0, "created_records": 1.0, "updated_records": 0.0, "deleted_records": 0.0,
 		"unchanged_records": 0.0, "rejected_records": 0.0, "discovery_complete": false, "scope": "network", "origin": "request", "retry_of": nil,
 		"waiting": nil, "records_per_second": 0.0, "repos_per_second": 0.0, "eta_seconds": nil,
+		"reasons": map[string]any{"exact": 1.0, "empty": 1.0, "deactivated": 1.0},
 	} {
-		if got, there := raw[name]; !there || got != want {
+		if got, there := raw[name]; !there || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	if len(raw) != len(twelve)+17 {
+	if len(raw) != len(twelve)+18 {
 		t.Errorf("%d members: %v", len(raw), raw)
 	}
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -92,6 +93,8 @@ type jobDetail struct {
 	RecordsPerSecond  float64  `json:"records_per_second"`
 	ReposPerSecond    float64  `json:"repos_per_second"`
 	ETASeconds        *float64 `json:"eta_seconds"`
+
+	Reasons map[string]int64 `json:"reasons"`
 }
 
 // originOf is who wanted a job.
@@ -115,7 +118,9 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 		DiscoveryComplete: j.Discovered && j.DiscoveryError == "",
 		Scope:             scopeNetwork,
 		Origin:            originOf(j),
+		Reasons:           map[string]int64{}, // none is {}, not null
 	}
+	maps.Copy(d.Reasons, j.Reasons)
 	if !j.Request.Network() {
 		d.Scope = scopeDIDs
 	}

@@ -1,0 +1,129 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// plainEvery is how often a line is printed where no terminal is: lines stay.
+	plainEvery = 5 * time.Second
+	// plainHosts bounds the hosts of whom a line is printed at once.
+	plainHosts = 10
+)
+
+// newDisplay is how a job is shown on w: in place on a terminal that can do that,
+// which the variable TERM tells.
+func newDisplay(w io.Writer, term string) display {
+	if isTerminal(w) && term != "dumb" {
+		return &liveDisplay{w: w}
+	}
+	return &plainDisplay{w: w, now: time.Now}
+}
+
+// jsonDisplay prints every state of the job as a line of JSON.
+type jsonDisplay struct{ w io.Writer }
+
+func (d *jsonDisplay) job(_ jobView, raw json.RawMessage) {
+	var line bytes.Buffer
+	if json.Compact(&line, raw) == nil { // it was decoded before
+		_, _ = fmt.Fprintln(d.w, line.String()) // nobody may read it any more
+	}
+}
+
+func (*jsonDisplay) hosts([]hostView) {}
+func (*jsonDisplay) lost(bool)        {}
+func (*jsonDisplay) end()             {}
+
+// plainDisplay prints a line now and then, whenever the job enters another phase,
+// and when it stands otherwise with a host.
+type plainDisplay struct {
+	w   io.Writer
+	now func() time.Time
+
+	mu     sync.Mutex
+	phase  string // that was shown last
+	at     time.Time
+	states map[string]string // of hosts that may not be asked
+}
+
+func (d *plainDisplay) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(d.w, format+"\n", args...) // nobody may read it any more
+}
+
+func (d *plainDisplay) job(j jobView, _ json.RawMessage) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := d.now(); j.phase() != d.phase || now.Sub(d.at) >= plainEvery {
+		d.phase, d.at = j.phase(), now
+		d.say("%s", j.line())
+	}
+}
+
+func (d *plainDisplay) hosts(list []hostView) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.states == nil {
+		d.states = map[string]string{}
+	}
+	var news []string
+	for _, h := range list {
+		before := d.states[h.Endpoint]
+		switch {
+		case h.State == before:
+		case h.bad():
+			d.states[h.Endpoint] = h.State
+			news = append(news, fmt.Sprintf("host %s is %s until %s, %s repos left", h.Endpoint, h.State, text(h.PausedUntil, "it answers"), h.left()))
+		case before != "":
+			delete(d.states, h.Endpoint)
+			news = append(news, fmt.Sprintf("host %s is %s: %s repos read, %s given up", h.Endpoint, h.State, number(&h.CompletedRepos), number(&h.FailedRepos)))
+		}
+	}
+	for _, line := range news[:min(len(news), plainHosts)] {
+		d.say("%s", plain(line))
+	}
+	if more := len(news) - plainHosts; more > 0 {
+		d.say("and %d more hosts", more)
+	}
+}
+
+func (d *plainDisplay) lost(is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if is {
+		d.say("%s", serverLost)
+	} else {
+		d.say("the server answers again")
+	}
+}
+
+func (*plainDisplay) end() {}
+
+// serverLost is shown while a server is waited for.
+const serverLost = "the server does not answer: trying again"
+
+// bad tells whether the host may not be asked at the moment.
+func (h hostView) bad() bool { return h.State == "parked" || h.State == "down" }
+
+// left is how many repos of the host are not settled.
+func (h hostView) left() string {
+	left := h.TotalRepos - h.CompletedRepos - h.FailedRepos
+	return number(&left)
+}
+
+// again says when a host is asked again.
+func (h hostView) again(now time.Time) string {
+	until, err := time.Parse(time.RFC3339, text(h.PausedUntil, ""))
+	if err != nil {
+		return ""
+	}
+	left := int64(until.Sub(now).Seconds())
+	if left <= 0 {
+		return "is asked again"
+	}
+	return "asked again in " + span(left)
+}
