@@ -155,7 +155,7 @@ func TestNumbersAreReadable(t *testing.T) {
 func TestTimesAreReadable(t *testing.T) {
 	t.Parallel()
 	for seconds, text := range map[int64]string{
-		0: "0 s", 119: "119 s", 120: "2 min", 1000: "16 min 40 s", 7199: "119 min 59 s", 7200: "2 h", 12_000: "3 h 20 min", 172_800: "2 d", 1_053_000: "12 d 4 h",
+		0: "0s", 59: "59s", 60: "1m", 119: "1m59s", 1000: "16m40s", 7200: "2h", 12_000: "3h20m", 172_800: "2d", 1_053_000: "12d4h",
 	} {
 		if got := span(seconds); got != text {
 			t.Errorf("%d: %s", seconds, got)

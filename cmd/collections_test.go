@@ -53,7 +53,7 @@ func TestCollectionsAtRunTime(t *testing.T) {
 
 func TestAgesAreReadable(t *testing.T) {
 	t.Parallel()
-	for seconds, text := range map[int64]string{0: "under a minute", 60: "1m", 3599: "59m", 3600: "1h0m", 86399: "23h59m", 172800: "2d0h", 1e7: "115d17h"} {
+	for seconds, text := range map[int64]string{0: "under a minute", 60: "1m", 3599: "59m", 3600: "1h", 86399: "23h59m", 172800: "2d", 1e7: "115d17h"} {
 		if got := age(&seconds); got != text {
 			t.Errorf("%d: %s", seconds, got)
 		}

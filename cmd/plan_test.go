@@ -25,7 +25,7 @@ func TestPlanTellsAndStartsNothing(t *testing.T) {
 	status := sandbox.StatusCollection.String()
 	out := want(t, exitOK, "bottleneck  ", nil, in("--collection", status)...)
 	for _, text := range []string{
-		"covers      " + status + "\n", ", by the relay's listing", "hosts       3\n", "if each repo has one page of records", "time        about 1 s", "(the directory)", "(the relay)",
+		"covers      " + status + "\n", ", by the relay's listing", "hosts       3\n", "if each repo has one page of records", "time        about 1s", "(the directory)", "(the relay)",
 		"WHO ", world.HostURLs()[0] + "  ",
 	} {
 		if !strings.Contains(out, text) {

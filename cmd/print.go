@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 )
 
 // printJSON prints what the server answered, indented.
@@ -38,20 +37,19 @@ func number(n *int64) string {
 // span prints a time in seconds by its two largest units.
 func span(seconds int64) string {
 	for _, u := range []struct {
-		name string
-		size int64
-		next string
-		part int64
-	}{{"d", 24 * 60 * 60, "h", 60 * 60}, {"h", 60 * 60, "min", 60}, {"min", 60, "s", 1}} {
-		if seconds < 2*u.size {
+		name, next string
+		size, part int64
+	}{{"d", "h", 24 * 60 * 60, 60 * 60}, {"h", "m", 60 * 60, 60}, {"m", "s", 60, 1}} {
+		if seconds < u.size {
 			continue
 		}
+		whole := fmt.Sprintf("%d%s", seconds/u.size, u.name)
 		if rest := seconds % u.size / u.part; rest > 0 {
-			return fmt.Sprintf("%d %s %d %s", seconds/u.size, u.name, rest, u.next)
+			whole += fmt.Sprintf("%d%s", rest, u.next)
 		}
-		return fmt.Sprintf("%d %s", seconds/u.size, u.name)
+		return whole
 	}
-	return fmt.Sprintf("%d s", seconds)
+	return fmt.Sprintf("%ds", seconds)
 }
 
 // text prints what may be unknown.
@@ -62,21 +60,15 @@ func text(s *string, unknown string) string {
 	return *s
 }
 
-// age prints how old an index is, in the two largest units.
+// age prints how old an index is.
 func age(seconds *int64) string {
-	if seconds == nil {
-		return "never read"
-	}
-	d := time.Duration(*seconds) * time.Second
 	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	default:
+	case seconds == nil:
+		return "never read"
+	case *seconds < 60:
 		return "under a minute"
+	default:
+		return span(*seconds / 60 * 60)
 	}
 }
 

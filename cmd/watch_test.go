@@ -29,7 +29,7 @@ func running() jobView {
 func TestAJobOnOneLine(t *testing.T) {
 	t.Parallel()
 	j := running()
-	want := "fetching_records   920/1,840 repos  4,321 records  12 repos/s  123 records/s  61 s left  " +
+	want := "fetching_records   920/1,840 repos  4,321 records  12 repos/s  123 records/s  1m1s left  " +
 		"4 failed (3 http_5xx, 1 timeout), 2 unavailable (2 not_found)"
 	if got := j.line(); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -98,9 +98,9 @@ func TestLinesBelowTheBar(t *testing.T) {
 	d.lost(true)
 	got := d.lines(now)
 	want := []string{
-		"4,321 records  12 repos/s  123 records/s  61 s left",
+		"4,321 records  12 repos/s  123 records/s  1m1s left",
 		"4 failed (3 http_5xx, 1 timeout), 2 unavailable (2 not_found)",
-		"  down    asked again in 90 s              7 repos left  https://0.example",
+		"  down    asked again in 1m30s             7 repos left  https://0.example",
 	}
 	if !slices.Equal(got[:3], want) || len(got) != 2+livePaused+2 || got[2+livePaused] != "  and 2 more hosts that are down or asked for a pause" || got[3+livePaused] != serverLost {
 		t.Errorf("got:\n%s", strings.Join(got, "\n"))
