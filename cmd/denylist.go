@@ -37,6 +37,11 @@ func newDenylistCommand(p *program) *cobra.Command {
 	return cmd
 }
 
+// denialList is the deny list.
+type denialList struct {
+	Entries []denialView `json:"entries"`
+}
+
 func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -47,9 +52,7 @@ func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list struct {
-				Entries []denialView `json:"entries"`
-			}
+			var list denialList
 			answer, err := c.get(cmd.Context(), "/admin/denylist", &list)
 			if err != nil {
 				return err

@@ -15,8 +15,8 @@ const (
 )
 
 // envInjected begin the variables that container platforms set for a service
-// called appview.
-var envInjected = []string{"APPVIEW_PORT", "APPVIEW_SERVICE_"} //nolint:gochecknoglobals // a table that is never changed
+// called appview, and that shells set while they complete its command line.
+var envInjected = []string{"APPVIEW_PORT", "APPVIEW_SERVICE_", "APPVIEW_ACTIVE_HELP", "APPVIEW_COMPLETION_"} //nolint:gochecknoglobals // a table that is never changed
 
 // envAnnotation marks the flags that have a variable.
 const envAnnotation = "appview_env"

@@ -137,6 +137,7 @@ func (p *program) newRoot() *cobra.Command {
 		newCollectionsCommand(p), newKeysCommand(p), newAuditCommand(p),
 		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
+	p.addCompletions(root)
 	return root
 }
 
