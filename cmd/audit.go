@@ -35,9 +35,10 @@ func newAuditCommand(p *program) *cobra.Command {
 	var cursor string
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "audit",
-		Short: "Show what administrators did on a running server, the latest first",
-		Args:  cobra.NoArgs,
+		Use:     "audit",
+		Short:   "Show what administrators did on a running server, the latest first",
+		Example: `  appview audit --limit 20`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(o)
 			if err != nil {

@@ -41,6 +41,9 @@ func newCreateCommand(p *program, o *clientOptions) *cobra.Command {
 --dids-file name, and keeps the records of the collection that --collection names.
 Without --collection these are the tracked collections, or all if none is tracked.
 Handles are looked up by this command: the job knows the DIDs.`,
+		Example: `  appview backfill create --collection xyz.statusphere.status --watch
+  appview backfill create --did alice.example.com --did did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  appview backfill create --dids-file repos.txt --collection xyz.statusphere.status`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
@@ -84,11 +87,12 @@ Handles are looked up by this command: the job knows the DIDs.`,
 func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "retry ID",
-		Short: "Create a job that carries on a job that has ended: what it gave up, and what it did not get to",
-		Args:  cobra.ExactArgs(1),
+		Use:     "retry ID",
+		Short:   "Create a job that carries on a job that has ended: what it gave up, and what it did not get to",
+		Example: `  appview backfill retry 6c0e8a3e --watch`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}
@@ -128,7 +132,9 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List jobs, newest first",
-		Args:  cobra.NoArgs,
+		Example: `  appview backfill list --limit 10
+  appview backfill list --status running`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -170,11 +176,13 @@ func printJobs(w io.Writer, jobs []jobView) error {
 
 func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ID",
-		Short: "Show one job",
-		Args:  cobra.ExactArgs(1),
+		Use:   "show [ID]",
+		Short: "Show one job, or without an ID the one that was created last",
+		Example: `  appview backfill show
+  appview backfill show 6c0e8a3e --json`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}
@@ -223,11 +231,12 @@ type order struct {
 
 func newOrderCommand(p *program, o *clientOptions, ask order) *cobra.Command {
 	return &cobra.Command{
-		Use:   ask.name + " ID",
-		Short: ask.short,
-		Args:  cobra.ExactArgs(1),
+		Use:     ask.name + " ID",
+		Short:   ask.short,
+		Example: "  appview backfill " + ask.name + " 6c0e8a3e",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}

@@ -25,7 +25,8 @@ on. FILE appears, or is replaced, when the copy is complete and has been checked
 To restore it, stop the server, copy FILE over appview.db in the data directory,
 and start the server. The database of a server that is stopped needs no such
 command: copy appview.db.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  appview backup /var/backups/appview.db`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(o)
 			if err != nil {

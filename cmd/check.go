@@ -19,6 +19,8 @@ func newCheckCommand() *cobra.Command {
 		Long: `Check reads the whole database and compares every index row with the row it
 points to. It changes nothing. Without FILE, a backup or any other copy, it checks
 the database in the data directory, whose server must not be running.`,
+		Example: `  appview check --data-dir /var/lib/appview
+  appview check backup.db`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := filepath.Join(dataDir, databaseFile)

@@ -33,9 +33,10 @@ func newCollectionsCommand(p *program) *cobra.Command {
 
 func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the tracked collections: what is held, how old that is, and when it is read again",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the tracked collections: what is held, how old that is, and when it is read again",
+		Example: `  appview collections list`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -71,9 +72,10 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 
 func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "add COLLECTION",
-		Short: "Track a collection, and start to read it from the whole network",
-		Args:  cobra.ExactArgs(1),
+		Use:     "add COLLECTION",
+		Short:   "Track a collection, and start to read it from the whole network",
+		Example: `  appview collections add xyz.statusphere.status`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -113,8 +115,9 @@ func newRemoveCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 that name no collection. With --records keep its records are served on as they are,
 with --records delete they are deleted. While an unfinished job reads the collection
 it cannot be removed. A server that is started with --collection tracks it again.`,
-		Example: `  appview collections remove com.example.note --records keep`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  appview collections remove com.example.note --records keep
+  appview collections remove com.example.note --records delete --yes`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch records {
 			case "keep", "delete":

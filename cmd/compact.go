@@ -19,7 +19,8 @@ the same, and puts it in the database's place. Until then the database is as it
 was, whatever happens. The disk must have room for both. The server must not be
 running. What the server deletes, it uses again: compact only when much was deleted
 for good.`,
-		Args: cobra.NoArgs,
+		Example: `  appview compact --data-dir /var/lib/appview`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := filepath.Join(dataDir, databaseFile)
 			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path})

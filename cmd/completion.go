@@ -52,6 +52,7 @@ func (p *program) addCompletions(root *cobra.Command) {
 		case known:
 			cmd.ValidArgsFunction = p.completeOne(find)
 		case cmd.HasSubCommands(): // cobra offers these
+		case path == "backup", path == "check": // files
 		default:
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}

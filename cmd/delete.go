@@ -19,6 +19,8 @@ func newDeleteCommand(p *program, o *clientOptions) *cobra.Command {
 		Short: "Delete the records of a collection, of a repo, or of a collection of a repo",
 		Long: `Delete deletes what the index holds now. A job that reads the repos afterwards
 brings back what they still hold.`,
+		Example: `  appview records delete --collection com.example.note
+  appview records delete --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if collection == "" && did == "" {

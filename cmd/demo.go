@@ -48,6 +48,8 @@ func newDemoCommand(p *program) *cobra.Command {
 		Long: `Demo invents a network on this machine (a relay, a directory of identities, and
 hosts with signed repos), starts a server over it, runs a backfill, compares what
 was indexed with what there is, and stays up so that it can be tried out.`,
+		Example: `  appview demo
+  appview demo --repos 5000 --hosts 40 --exit`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.demo(cmd, o) },
 	}

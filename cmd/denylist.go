@@ -44,9 +44,10 @@ type denialList struct {
 
 func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List what is denied",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List what is denied",
+		Example: `  appview denylist list`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -81,6 +82,8 @@ func newDenyCommand(p *program, o *clientOptions) *cobra.Command {
 		Long: `Add hides what the index holds of the account, or of all accounts on the host, at
 once, deletes it, and keeps jobs from reading it again. A host is denied under the
 name given, not under the names below it.`,
+		Example: `  appview denylist add did:plc:ewvi7nxzyoun6zhxrhs64oiz --reason "asked to be removed"
+  appview denylist add pds.example.com --yes`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(*o)
@@ -122,9 +125,10 @@ name given, not under the names below it.`,
 
 func newAllowCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove DID|HOST",
-		Short: "Deny an account or a host no more; the next job that covers it reads it again",
-		Args:  cobra.ExactArgs(1),
+		Use:     "remove DID|HOST",
+		Short:   "Deny an account or a host no more; the next job that covers it reads it again",
+		Example: `  appview denylist remove pds.example.com`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,14 +16,25 @@ func jobPath(id string, rest ...string) string {
 	return "/admin/backfill/" + strings.Join(append([]string{url.PathEscape(id)}, rest...), "/")
 }
 
-// jobClient finds the server, its key, and the job that a command line names.
-func (p *program) jobClient(cmd *cobra.Command, o *clientOptions, name string) (*client, string, error) {
+// jobClient finds the server, its key, and the job that a command line names; where
+// it names none, the one that was created last.
+func (p *program) jobClient(cmd *cobra.Command, o *clientOptions, args []string) (*client, string, error) {
 	c, err := p.newClient(*o)
 	if err != nil {
 		return nil, "", err
 	}
-	id, err := c.jobID(cmd.Context(), name)
-	return c, id, err
+	if len(args) == 1 {
+		id, err := c.jobID(cmd.Context(), args[0])
+		return c, id, err
+	}
+	var jobs []jobView
+	if _, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "limit", "1"), &jobs); err != nil {
+		return nil, "", err
+	}
+	if len(jobs) == 0 {
+		return nil, "", errors.New(noJobs)
+	}
+	return c, jobs[0].ID, nil
 }
 
 // jobID is the id of the job that a command line names.

@@ -33,14 +33,17 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 	var state, cursor string
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "repos ID",
+		Use:   "repos [ID]",
 		Short: "List the repos of a job, in DID order: where each stands, and why",
-		Args:  cobra.ExactArgs(1),
+		Long:  `Repos lists the repos of a job, or without an ID of the one that was created last.`,
+		Example: `  appview backfill repos 6c0e8a3e --state failed
+  appview backfill repos --state pending --limit 1000`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return usagef("--limit is %d, it must be at least 1", limit)
 			}
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}
@@ -105,11 +108,16 @@ type hostList struct {
 
 func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "hosts ID",
+		Use:   "hosts [ID]",
 		Short: "List the hosts of a job, that with most repos first",
-		Args:  cobra.ExactArgs(1),
+		Long: `Hosts lists the hosts on which a job, or without an ID the one that was created last,
+has found repos, and how it stands with each: active, parked (it has asked for a pause)
+or down until a moment, done, or stopped with the job.`,
+		Example: `  appview backfill hosts
+  appview backfill hosts 6c0e8a3e --json`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}

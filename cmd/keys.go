@@ -148,9 +148,10 @@ func (c *client) keyID(ctx context.Context, name string) (string, error) {
 
 func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the keys, newest first: what each may do, and when it was used last",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the keys, newest first: what each may do, and when it was used last",
+		Example: `  appview keys list`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -179,9 +180,10 @@ func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 
 func newRevokeKeyCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke ID",
-		Short: "Make a key open nothing any more, at once",
-		Args:  cobra.ExactArgs(1),
+		Use:     "revoke ID",
+		Short:   "Make a key open nothing any more, at once",
+		Example: `  appview keys revoke 3e02a597`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {

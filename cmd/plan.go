@@ -105,7 +105,7 @@ func printPlan(w io.Writer, p planView, limit int) error {
 		{"requests", p.figure(p.Requests, p.Basis.Requests)},
 	}
 	if b := p.Bottleneck; b != nil {
-		fields = append(fields, field{"time", "about " + span(p.Seconds) + " at the limits of all, from its start on"},
+		fields = append(fields, field{"time", "about " + span(p.Seconds) + ", if everybody is asked as fast as may be"},
 			field{"bottleneck", fmt.Sprintf("%s: %s repos, %s requests", b.name(), number(&b.Repos), number(&b.Requests))})
 	}
 	if p.JobsBefore > 0 {

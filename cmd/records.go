@@ -38,9 +38,10 @@ func newRecordsCommand(p *program) *cobra.Command {
 
 func newGetCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "get URI",
-		Short: "Print one record, named by its at:// URI",
-		Args:  cobra.ExactArgs(1),
+		Use:     "get URI",
+		Short:   "Print one record, named by its at:// URI",
+		Example: `  appview records get at://did:plc:ewvi7nxzyoun6zhxrhs64oiz/xyz.statusphere.status/3kb3fge5lm32x`,
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			uri, err := record.ParseURI(args[0])
 			if err != nil {
@@ -66,7 +67,9 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List a page of the records of a collection, newest indexed first, or of a repo",
-		Args:  cobra.NoArgs,
+		Example: `  appview records list --collection xyz.statusphere.status
+  appview records list --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -108,7 +111,9 @@ func newExportCommand(p *program, o *clientOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write all records as lines of JSON, as they are at one moment",
-		Args:  cobra.NoArgs,
+		Example: `  appview records export --collection xyz.statusphere.status --output statuses.ndjson
+  appview records export | gzip > everything.ndjson.gz`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(*o)
 			if err != nil {

@@ -30,13 +30,17 @@ type outcomeCount struct{ repos, records int64 }
 func newReportCommand(p *program, o *clientOptions) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "report ID",
+		Use:   "report [ID]",
 		Short: "Count the repos of a job by what has become of them, or write a line of JSON for each",
-		Long: `Report counts the repos of a job by class and reason. With --json it writes a line
+		Long: `Report counts the repos of a job, or without an ID of the one that was created last,
+by class and reason; docs/operating.md says what each means and what to do. With --json it writes a line
 of JSON for each repo instead, and with --output it writes these to a file.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  appview backfill report
+  appview backfill report 6c0e8a3e --json | grep '"class":"failed"'
+  appview backfill report 6c0e8a3e --output report.ndjson`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, id, err := p.jobClient(cmd, o, args[0])
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}

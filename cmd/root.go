@@ -138,6 +138,7 @@ func (p *program) newRoot() *cobra.Command {
 		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
 	p.addCompletions(root)
+	walkCommands(root, explain)
 	return root
 }
 

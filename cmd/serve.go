@@ -52,6 +52,8 @@ completed before. Tracked collections are read again as often as --refresh says.
 Every flag has an environment variable, shown in brackets; a flag beats it.
 ` + envAdminKey + `, if set, is a key that has every permission. Otherwise a first start
 makes one, and writes it to admin.key in the data directory.`,
+		Example: `  appview serve --collection xyz.statusphere.status --contact mailto:you@example.com
+  appview serve --data-dir /var/lib/appview --log-format json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.env("GOGC") == "" {

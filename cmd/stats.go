@@ -32,7 +32,9 @@ func newStatsCommand(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats",
 		Short: "Show what the index of a running server holds",
-		Args:  cobra.NoArgs,
+		Example: `  appview stats
+  appview stats --url https://appview.example.com --key hv_... --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(o)
 			if err != nil {

@@ -153,25 +153,11 @@ watching, not the job.`,
   appview backfill watch 6c0e8a3e --json | tail -n 1`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				c, id, err := p.jobClient(cmd, o, args[0])
-				if err != nil {
-					return err
-				}
-				return p.watchJob(cmd, c, o, id)
-			}
-			c, err := p.newClient(*o)
+			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
 				return err
 			}
-			var jobs []jobView
-			if _, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "limit", "1"), &jobs); err != nil {
-				return err
-			}
-			if len(jobs) == 0 {
-				return errors.New(noJobs)
-			}
-			return p.watchJob(cmd, c, o, jobs[0].ID)
+			return p.watchJob(cmd, c, o, id)
 		},
 	}
 }
