@@ -80,6 +80,8 @@ func TestPageOfARunningJob(t *testing.T) {
 	b.press(sandbox.StatusCollection.String())
 	b.click("Review")
 	b.see("every repo that the relay lists")
+	b.see("if everybody is asked as fast as may be")
+	b.see("by the relay's listing")
 	b.accessible()
 	b.shot("review-desk")
 	b.click("Start the job")

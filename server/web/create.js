@@ -1,7 +1,7 @@
-// Makes a job: first what it would cover, then the start.
-import { command, get } from "./api.js";
+// Makes a job: first what it would cover and take, then the start.
+import { command, get, has, query } from "./api.js";
 import { append, el, field, show } from "./dom.js";
-import { many } from "./format.js";
+import { count, hostName, many, span } from "./format.js";
 
 // knownCollections are those that the index holds or tracks. A key that may not
 // read them knows none.
@@ -20,6 +20,44 @@ export function collectionInput(names, value = "") {
   const list = el("datalist", { id: "known-collections" }, names.map((n) => el("option", { value: n })));
   const input = el("input", { type: "text", name: "collection", list: "known-collections", value, placeholder: "xyz.statusphere.status", spellcheck: "false", autocapitalize: "off", autocomplete: "off" });
   return { input, list };
+}
+
+// basis says in words what a figure of a plan comes from.
+const basis = {
+  listing: "by the relay's listing", relay: "as the relay has counted", job: "as an earlier job found", floor: "or more",
+  index: "by the records that repos have here", assumed: "if each has one page of records",
+};
+
+// figure is a figure of a plan: an estimate has no more digits than it knows.
+function figure(n, from, sampled) {
+  if (from === "named" || from === "lookup") return count(n);
+  const why = from === "sample" ? "estimated from " + many(sampled, "repo") : basis[from];
+  const shown = count(from === "listing" || from === "floor" ? n : Number(n.toPrecision(2)));
+  return (from === "listing" ? "" : from === "floor" ? "at least " : "about ") + shown + (why ? ", " + why : "");
+}
+
+// plan fills a node with what a job would take. The job can be started before it is
+// known, or if it cannot be.
+async function plan(node, body, signal) {
+  if (!has("get", "/admin/backfill/plan")) return;
+  show(node, el("p", { class: "hint" }, "Finding out what it would take…"));
+  const dids = (body.dids ?? (body.did ? [body.did] : [])).join(",");
+  try {
+    const p = await get(query("/admin/backfill/plan", { collection: body.collection, dids }), { signal });
+    const slowest = p.bottleneck?.role === "max_hosts" ? "this server, which reads from --max-hosts hosts at once" : hostName(p.bottleneck?.host) + ({ plc: " (the directory)", relay: " (the relay)" }[p.bottleneck?.role] ?? "");
+    show(node, el("dl", { class: "facts" },
+      el("dt", {}, "Repos"), el("dd", {}, figure(p.repos, p.basis.repos)),
+      el("dt", {}, "On hosts"), el("dd", {}, figure(p.hosts, p.basis.hosts, p.basis.sampled_repos)),
+      el("dt", {}, "Requests"), el("dd", {}, figure(p.requests, p.basis.requests)),
+      p.bottleneck && [
+        el("dt", {}, "Time"), el("dd", {}, "about " + span(p.seconds) + ", if everybody is asked as fast as may be"),
+        el("dt", {}, "Bottleneck"), el("dd", {}, `${slowest}: ${many(p.bottleneck.repos, "repo")}, ${many(p.bottleneck.requests, "request")}`)],
+      p.jobs_before > 0 && [el("dt", {}, "Before it"), el("dd", {}, many(p.jobs_before, "job has", "jobs have") + " to end")]),
+    p.repos === 0 && el("p", { class: "notice warn" }, "No repo is known to have such records. Is the collection spelled right?"));
+  } catch (err) {
+    if (signal.aborted) return;
+    show(node, el("p", { class: "notice warn" }, "What it would take cannot be told: " + err.message));
+  }
 }
 
 export async function create(node, { params, signal }) {
@@ -67,7 +105,12 @@ export async function create(node, { params, signal }) {
     didsField, said,
     el("div", { class: "actions" }, el("button", { class: "button primary" }, "Review"), el("a", { class: "button", href: "#/jobs" }, "Leave it")));
 
+  let asked = new AbortController();
+  signal.addEventListener("abort", () => asked.abort());
   function draw(body) {
+    asked.abort(); // what was planned before
+    asked = new AbortController();
+    const takes = el("div", { "aria-live": "polite" });
     const n = body.dids?.length ?? (body.did ? 1 : 0);
     const start = el("button", { class: "button primary", onclick: async () => {
       start.disabled = true;
@@ -87,9 +130,11 @@ export async function create(node, { params, signal }) {
         el("dt", {}, "From"), el("dd", {}, n > 0 ? many(n, "named repo") : "every repo that the relay lists"),
         el("dt", {}, "Hosts"), el("dd", {}, "each is asked no faster than it allows; the job waits for those that want a pause"),
         el("dt", {}, "Again"), el("dd", {}, "a job over what is here already writes only what has changed, and deletes what is gone")),
+      takes,
       el("div", { class: "actions" }, start));
     review.hidden = false;
     start.focus();
+    plan(takes, body, asked.signal);
   }
   append(node, [el("p", { class: "back" }, el("a", { href: "#/jobs" }, "← Jobs")), el("div", { class: "title" }, el("h1", {}, "New job")), form, review]);
   collection.focus();
