@@ -17,7 +17,7 @@ func newBackfillCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "backfill",
-		Short: "Plan, create, list, show, watch, pause, resume, cancel and retry backfill jobs of a running server, and see what they came to",
+		Short: "Plan, start, watch and steer backfill jobs of a running server, and see what they came to",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(

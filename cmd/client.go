@@ -135,7 +135,7 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 		if errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.base, op.Err)
 		}
-		return nil, fmt.Errorf("ask %s: %w", c.base, errors.Unwrap(err))
+		return nil, fmt.Errorf("ask %s: %w: is that the address of appview?", c.base, errors.Unwrap(err))
 	}
 	if res.StatusCode/100 == 2 {
 		return res, nil
@@ -159,6 +159,7 @@ func (c *client) refused(res *http.Response) error {
 		text += ": " + body.Message
 	}
 	if res.StatusCode == http.StatusUnauthorized {
+		text, _, _ = strings.Cut(text, ": send the header") // which this command did
 		text += " (the key came from " + c.from + ")"
 	}
 	return answerError{status: res.StatusCode, text: text}

@@ -32,6 +32,7 @@ them from one file.
   appview demo                                   see it work, without any network
   appview serve --collection xyz.statusphere.status
                                                  index that collection and serve it
+
 Exit codes:
   0    clean
   1    error
@@ -137,6 +138,9 @@ func (p *program) newRoot() *cobra.Command {
 		newCollectionsCommand(p), newKeysCommand(p), newAuditCommand(p),
 		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see %s --help", err, cmd.CommandPath())
+	})
 	p.addCompletions(root)
 	walkCommands(root, explain)
 	return root

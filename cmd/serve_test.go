@@ -112,7 +112,7 @@ func TestConfiguredKeyIsNotWritten(t *testing.T) {
 	want(t, exitOK, "no jobs", []string{"APPVIEW_ADMIN_KEY=" + testKey}, "backfill", "list", "--data-dir", dir)
 	want(t, exitOK, "no jobs", []string{"APPVIEW_KEY=" + testKey, "APPVIEW_DATA_DIR=" + dir}, "backfill", "list")
 	want(t, exitError, "no key: there is no", nil, "backfill", "list", "--data-dir", dir)
-	want(t, exitError, "not known here: send the header", nil, "backfill", "list", "--data-dir", dir, "--key", "hv_another-key-than-the-one")
+	want(t, exitError, "the key is not known here (the key came from --key)", nil, "backfill", "list", "--data-dir", dir, "--key", "hv_another-key-than-the-one")
 	if _, err := os.Stat(filepath.Join(dir, keyFile)); !os.IsNotExist(err) {
 		t.Errorf("a key was written: %v", err)
 	}

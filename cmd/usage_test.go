@@ -18,7 +18,7 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 	}{
 		{`unknown command "srve"`, nil, "srve"},
 		{`unknown command "crate": see appview backfill --help`, nil, "backfill crate"},
-		{`unknown flag: --colection`, nil, "serve --colection a.b.c"},
+		{`unknown flag: --colection: see appview serve --help`, nil, "serve --colection a.b.c"},
 		{`appview serve takes no arguments: see appview serve --help`, nil, "serve now"},
 		{`appview backfill cancel takes ID: see appview backfill cancel --help`, nil, "backfill cancel"},
 		{`appview backfill show takes [ID]: see appview backfill show --help`, nil, "backfill show a b"},
