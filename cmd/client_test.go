@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -60,8 +61,25 @@ func TestClientCommands(t *testing.T) {
 	if left := want(t, exitOK, "", nil, in("records", "export", "--collection", status)...); left != "" {
 		t.Errorf("left after the deletion: %s", left)
 	}
+	full, errs := &fullDisk{}, newOutput()
+	want(t, exitOK, "created job", nil, in("backfill", "create", "--collection", status)...)
+	want(t, exitOK, "completed", nil, in("backfill", "watch")...)
+	if code := run(t.Context(), in("records", "export"), nil, full, errs); code != exitError || !full.hit || strings.Count(errs.String(), errFull.Error()) != 1 {
+		t.Errorf("an export to a full disk ended with %d: %s", code, errs)
+	}
 	want(t, exitError, "RecordNotFound: Could not locate record", nil, in("records", "get", "at://did:web:nobody.example/com.example.note/self")...)
 	s.end()
+}
+
+// errFull is what writing to a fullDisk ends with.
+var errFull = errors.New("no space left on device")
+
+// fullDisk takes nothing.
+type fullDisk struct{ hit bool }
+
+func (f *fullDisk) Write([]byte) (int, error) {
+	f.hit = true
+	return 0, errFull
 }
 
 func TestCancelledJobFailsTheWatch(t *testing.T) {

@@ -3,7 +3,6 @@ package cmd
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,10 +25,11 @@ func (d download) brokeOff(lines int64, err error) error {
 // printDownload writes the lines to where a command prints.
 func printDownload(cmd *cobra.Command, c *client, d download) error {
 	out := bufio.NewWriter(cmd.OutOrStdout())
-	if _, err := c.download(cmd.Context(), d, out); err != nil {
-		return errors.Join(err, out.Flush())
+	_, err := c.download(cmd.Context(), d, out)
+	if flushed := out.Flush(); err == nil { // else it says no more
+		err = flushed
 	}
-	return out.Flush()
+	return err
 }
 
 // saveDownload writes the lines to a file, and says how many there were.
