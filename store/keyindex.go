@@ -22,9 +22,10 @@ import (
 const (
 	// maxRun bounds the changes sorted in memory at a time, at about 80 bytes.
 	maxRun = 250_000
-	// runStep bounds the keys put in one transaction. A run is sorted, so that
-	// its steps touch each page of the index once between them.
-	runStep = 20_000
+	// runStep bounds the keys put in one transaction. A run is sorted, so that its
+	// steps touch each page of the index once between them; in a large index each key
+	// touches a page of its own, which takes about 25 KiB of memory until the commit.
+	runStep = 2_000
 	// maxTail bounds what a reader adds of the changes not in the index yet.
 	// Past that it reads the index as it is.
 	maxTail = 2_000
