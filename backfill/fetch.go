@@ -125,6 +125,9 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given 
 		if note.Probes > maxProbes {
 			verdict = w.verdict(network.ReasonHostDown, note.Error)
 		}
+	case parked && !state.AskedFor.IsZero():
+		// Longer than we ever wait at once: that is a refusal.
+		verdict = w.verdict(network.ReasonRateLimited, "asked us to wait until "+state.AskedFor.UTC().Format(time.RFC3339))
 	case parked:
 		note.LimitedAt = known.LimitedAt
 		if !w.since(note.LimitedAt, now) || gotOn {

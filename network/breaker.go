@@ -8,23 +8,53 @@ import (
 // host counts as dead. One repo that breaks its host again and again is not a dead host.
 const breakerTrips = 5
 
-// HostState is what the breaker knows of a host.
+// HostState is how it stands with a host.
 type HostState struct {
 	Failures  int       // different repos in a row whose requests the host did not answer
 	Down      bool      // set aside: only probes pass
 	Probes    int       // probes in a row that failed since it went down
 	NextProbe time.Time // when the next one may pass; zero unless Down
 	LastErr   error     // what the last failure was; nil after an answer
+	AskedFor  time.Time // it has asked for silence until then, and that is longer than we ever wait at once; else zero
+}
+
+// way is how a host came to be asked. Each has a breaker of its own: what fails
+// on one of them proves nothing for the others.
+type way int
+
+const (
+	wayOrdinary way = iota
+	wayRepo         // getRepo, which is the hardest to answer
+	waySentOn       // another host sent us here, and may have chosen what cannot be answered
+	ways
+)
+
+// way is how the call's host came to be asked.
+func (q call) way() way {
+	switch {
+	case q.hops > 0:
+		return waySentOn
+	case q.lane == laneRepo:
+		return wayRepo
+	default:
+		return wayOrdinary
+	}
 }
 
 // breaker sets a host aside that does not answer, or that a proxy answers for.
+// A host can be half dead: it says at once how a repo is, and stands still when
+// its records are asked for. So failures in a row are counted for each question
+// too, and what has opened the breaker by one question is not closed by another.
 // It is guarded by its gate's lock.
 type breaker struct {
 	first, longest time.Duration // between probes
 
-	failed  map[string]struct{} // subjects of the failures in a row
+	failed  map[string]struct{}            // subjects of the failures in a row
+	each    map[string]map[string]struct{} // the same for each question
 	last    error
 	down    bool
+	stuck   string // the one question that it is down for; empty: for all
+	half    bool   // another question was answered: the next request is the next probe
 	probing bool
 	probes  int
 	wait    time.Duration
@@ -39,7 +69,7 @@ func (b *breaker) closed(now time.Time) (time.Time, bool) {
 	case b.probing:
 		return now.Add(shortWait), true
 	default:
-		return b.next, now.Before(b.next)
+		return b.next, !b.half && now.Before(b.next)
 	}
 }
 
@@ -56,16 +86,26 @@ func (b *breaker) abandon(probe bool) {
 	}
 }
 
-// alive is called when the host itself has answered, whatever it said.
-func (b *breaker) alive() {
-	*b = breaker{first: b.first, longest: b.longest}
+// alive is called when the host itself has answered a question, whatever it said.
+func (b *breaker) alive(op string, probe bool) {
+	if b.down && b.stuck != "" && b.stuck != op {
+		b.abandon(probe)
+		b.half = b.half || probe
+		return
+	}
+	if b.down {
+		*b = breaker{first: b.first, longest: b.longest}
+		return
+	}
+	b.failed, b.last = nil, nil
+	delete(b.each, op)
 }
 
 // failure is called when it has not.
-func (b *breaker) failure(now time.Time, subject string, probe bool, err error) {
+func (b *breaker) failure(now time.Time, op, subject string, probe bool, err error) {
 	b.last = err
 	if probe {
-		b.probing = false
+		b.probing, b.half = false, false
 		b.probes++
 		b.wait = min(2*b.wait, b.longest)
 		b.next = now.Add(b.wait)
@@ -77,11 +117,22 @@ func (b *breaker) failure(now time.Time, subject string, probe bool, err error) 
 	if b.failed == nil {
 		b.failed = make(map[string]struct{}, breakerTrips)
 	}
-	b.failed[subject] = struct{}{}
-	if len(b.failed) >= breakerTrips {
-		b.down, b.wait = true, b.first
-		b.next = now.Add(b.wait)
+	if b.each == nil {
+		b.each = make(map[string]map[string]struct{})
 	}
+	if b.each[op] == nil {
+		b.each[op] = make(map[string]struct{}, breakerTrips)
+	}
+	b.failed[subject], b.each[op][subject] = struct{}{}, struct{}{}
+	all, one := len(b.failed) >= breakerTrips, len(b.each[op]) >= breakerTrips
+	if !all && !one {
+		return
+	}
+	if !all {
+		b.stuck = op
+	}
+	b.down, b.wait = true, b.first
+	b.next = now.Add(b.wait)
 }
 
 func (b *breaker) state() HostState {
@@ -92,25 +143,33 @@ func (b *breaker) state() HostState {
 	return s
 }
 
-// alive, failure and abandon settle the request that enter let through.
-func (g *gate) alive() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.breaker.alive()
+// passage is a request that a gate has let through. One of its methods settles it.
+type passage struct {
+	g     *gate
+	way   way
+	op    string
+	probe bool // of the breaker
 }
 
-func (g *gate) failure(now time.Time, subject string, probe bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	was := g.breaker.down
-	g.breaker.failure(now, subject, probe, err)
-	if !was && g.breaker.down {
-		g.moved() // whoever queues for a slot need not
+func (p passage) alive() {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	p.g.breakers[p.way].alive(p.op, p.probe)
+}
+
+func (p passage) failure(now time.Time, subject string, err error) {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	b := &p.g.breakers[p.way]
+	was := b.down
+	b.failure(now, p.op, subject, p.probe, err)
+	if !was && b.down {
+		p.g.moved() // whoever queues for a slot need not
 	}
 }
 
-func (g *gate) abandon(probe bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.breaker.abandon(probe)
+func (p passage) abandon() {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	p.g.breakers[p.way].abandon(p.probe)
 }

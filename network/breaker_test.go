@@ -12,27 +12,32 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
+// unanswered notes that a host has not answered about a repo.
+func unanswered(g *gate, now time.Time, repo string) {
+	passage{g: g}.failure(now, repo, errTooSlow)
+}
+
 func TestBreakerOpensAfterFiveDifferentRepos(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	g := testGate(8, 8)
 	for range 20 { // one repo that breaks its host is not a dead host
-		g.failure(now, "did:plc:a", false, errTooSlow)
+		unanswered(g, now, "did:plc:a")
 	}
-	if st := g.breaker.state(); st.Down || st.Failures != 1 {
+	if st := g.breakers[wayOrdinary].state(); st.Down || st.Failures != 1 {
 		t.Fatalf("one repo alone: %+v", st)
 	}
 	for _, repo := range []string{"b", "c", "d"} {
-		g.failure(now, repo, false, errTooSlow)
+		unanswered(g, now, repo)
 	}
-	g.alive()
+	passage{g: g}.alive()
 	for i, repo := range []string{"a", "b", "c", "d", "e"} {
-		if st := g.breaker.state(); st.Down || st.Failures != i {
+		if st := g.breakers[wayOrdinary].state(); st.Down || st.Failures != i {
 			t.Fatalf("after an answer and %d failures: %+v", i, st)
 		}
-		g.failure(now, repo, false, errTooSlow)
+		unanswered(g, now, repo)
 	}
-	st := g.breaker.state()
+	st := g.breakers[wayOrdinary].state()
 	if !st.Down || st.Failures != 5 || !st.NextProbe.Equal(now.Add(10*time.Second)) || !errors.Is(st.LastErr, errTooSlow) {
 		t.Fatalf("after five in a row: %+v", st)
 	}
@@ -43,23 +48,23 @@ func TestBreakerLetsOneProbePassAndWaitsLongerEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := testGate(8, 8)
 		for _, repo := range []string{"a", "b", "c", "d", "e"} {
-			g.failure(time.Now(), repo, false, errTooSlow)
+			unanswered(g, time.Now(), repo)
 		}
 		for i, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
 			if p, ok := errors.AsType[*Parked](pass(t, g)); !ok || p.Why != WhyDown || !p.Until.Equal(time.Now().Add(wait)) {
 				t.Fatalf("probe %d: got %v, want parked for %s", i, p, wait)
 			}
 			<-time.After(wait)
-			probe, err := g.enter(t.Context(), laneOrdinary, time.Now)
-			if err != nil || !probe {
-				t.Fatalf("probe %d: %v, %v", i, probe, err)
+			let, err := g.enter(t.Context(), call{}, time.Now)
+			if err != nil || !let.probe {
+				t.Fatalf("probe %d: %v, %v", i, let.probe, err)
 			}
 			if p, ok := errors.AsType[*Parked](pass(t, g)); !ok || p.Why != WhyDown {
 				t.Fatalf("beside probe %d: got %v, want parked", i, p)
 			}
-			g.failure(time.Now(), "f", probe, errTooSlow)
+			let.failure(time.Now(), "f", errTooSlow)
 			g.leave()
-			if st := g.breaker.state(); st.Probes != i+1 {
+			if st := g.breakers[wayOrdinary].state(); st.Probes != i+1 {
 				t.Fatalf("after probe %d: %+v", i, st)
 			}
 		}
@@ -67,15 +72,143 @@ func TestBreakerLetsOneProbePassAndWaitsLongerEachTime(t *testing.T) {
 		if err := pass(t, g); err != nil { // a probe whose caller went away
 			t.Fatal(err)
 		}
-		if probe, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil || !probe {
-			t.Fatalf("the next probe: %v, %v", probe, err)
+		let, err := g.enter(t.Context(), call{}, time.Now)
+		if err != nil || !let.probe {
+			t.Fatalf("the next probe: %v, %v", let.probe, err)
 		}
-		g.alive()
+		let.alive()
 		g.leave()
-		if err := pass(t, g); err != nil || g.breaker.state() != (HostState{}) {
-			t.Fatalf("after an answer: %v, %+v", err, g.breaker.state())
+		if err := pass(t, g); err != nil || g.breakers[wayOrdinary].state() != (HostState{}) {
+			t.Fatalf("after an answer: %v, %+v", err, g.breakers[wayOrdinary].state())
 		}
 	})
+}
+
+// TestAHalfDeadHostIsSetAside has a host that answers one question at once and
+// never another: that it answers the first does not close the breaker.
+func TestAHalfDeadHostIsSetAside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := testGate(8, 8)
+		ask := func(op, repo string, answers bool) *Parked {
+			t.Helper()
+			let, err := g.enter(t.Context(), call{op: op}, time.Now)
+			if err != nil {
+				p, _ := errors.AsType[*Parked](err)
+				return p
+			}
+			defer g.leave()
+			if answers {
+				let.alive()
+			} else {
+				let.failure(time.Now(), repo, errTooSlow)
+			}
+			return nil
+		}
+		for _, repo := range []string{"a", "b", "c", "d", "e"} {
+			if p := ask("status", repo, true); p != nil {
+				t.Fatal(p)
+			}
+			if p := ask("list", repo, false); p != nil {
+				t.Fatal(p)
+			}
+		}
+		for probe, wait := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+			st := g.breakers[wayOrdinary].state()
+			if !st.Down || st.Probes != probe || !st.NextProbe.Equal(time.Now().Add(wait)) {
+				t.Fatalf("after %d probes: %+v", probe, st)
+			}
+			if p := ask("status", "f", true); p == nil || p.Why != WhyDown {
+				t.Fatalf("while it is down: %v", p)
+			}
+			<-time.After(wait)
+			for range 3 { // these say nothing of what it is down for
+				if p := ask("status", "f", true); p != nil {
+					t.Fatalf("probe %d: %v", probe, p)
+				}
+			}
+			if st := g.breakers[wayOrdinary].state(); !st.Down || st.Probes != probe {
+				t.Fatalf("another question closed the breaker: %+v", st)
+			}
+			if p := ask("list", "f", false); p != nil {
+				t.Fatalf("probe %d: %v", probe, p)
+			}
+		}
+		<-time.After(time.Minute)
+		for _, op := range []string{"status", "list", "status", "list"} {
+			if p := ask(op, "f", true); p != nil {
+				t.Fatal(p)
+			}
+		}
+		if st := g.breakers[wayOrdinary].state(); st != (HostState{}) {
+			t.Errorf("after it came back: %+v", st)
+		}
+	})
+}
+
+func TestWhatARedirectMeetsIsNotHeldAgainstTheHost(t *testing.T) {
+	t.Parallel()
+	var web, api atomic.Int32
+	victim := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			web.Add(1)
+			says(200, "text/html", "<h1>welcome</h1>")(w, r)
+			return
+		}
+		api.Add(1)
+		says(200, "application/json", `{"records":[]}`)(w, r)
+	})
+	attacker := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", string(victim)+"/")
+		w.WriteHeader(http.StatusFound)
+	})
+	c := newClient(t, Config{})
+	for i := range 20 {
+		_, err := c.ListRecords(t.Context(), attacker, syntax.DID(fmt.Sprintf("did:plc:%024d", i)), status, "")
+		if p, ok := errors.AsType[*Parked](err); ok && p.Host == victim && p.Why == WhyDown {
+			continue // to redirects
+		}
+		wantReason(t, err, ReasonBadAnswer)
+	}
+	if n := web.Load(); n != breakerTrips {
+		t.Errorf("%d requests were sent on, want %d", n, breakerTrips)
+	}
+	if st := c.HostState(victim); st != (HostState{}) {
+		t.Errorf("the victim is blamed: %+v", st)
+	}
+	if _, err := page(t, c, victim); err != nil || api.Load() != 1 {
+		t.Errorf("the victim, asked itself: %v", err)
+	}
+}
+
+func TestAHostWithoutGetRepoIsAskedForEverythingElse(t *testing.T) {
+	t.Parallel()
+	m := newCARMaker(t)
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/xrpc/"+methodGetRepo {
+			says(504, "text/html", "<h1>gateway timeout</h1>")(w, r)
+			return
+		}
+		says(200, "application/json", `{"records":[]}`)(w, r)
+	})
+	c := newClient(t, Config{})
+	for i := range 2 * breakerTrips {
+		ident := m.ident()
+		ident.DID = syntax.DID(fmt.Sprintf("did:plc:%024d", i))
+		_, err := c.Repo(t.Context(), host, ident)
+		if want := map[bool]string{true: "http_5xx", false: "parked: down"}[i < breakerTrips]; reasonOf(err) != want {
+			t.Errorf("repo %d: %v, want %s", i, err, want)
+		}
+	}
+	if _, err := page(t, c, host); err != nil {
+		t.Error(err)
+	}
+	if _, parked := c.RepoParkedUntil(host); !parked {
+		t.Error("getRepo is not parked")
+	}
+	if until, parked := c.ParkedUntil(host); parked {
+		t.Errorf("everything else is parked until %s", until)
+	}
 }
 
 func TestADeadHostCostsAFewRequests(t *testing.T) {

@@ -204,7 +204,7 @@ func TestHostileCARs(t *testing.T) {
 			} else if len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error is no line: %q", err)
 			}
-			if st := client.HostState(host); (st.Failures > 0) != (name == "html") {
+			if st := client.gates.look(host).breakers[wayRepo].state(); (st.Failures > 0) != (name == "html") {
 				t.Errorf("breaker: %+v", st)
 			}
 			if !client.cars.pool.TryAcquire(carBudget - maxCARHeld) {

@@ -169,13 +169,17 @@ func (c *Client) Close() {
 
 // ParkedUntil tells whether the host is to be left alone, and until when. It
 // speaks of everything but Repo.
-func (c *Client) ParkedUntil(host Host) (time.Time, bool) { return c.parkedUntil(host, laneOrdinary) }
+func (c *Client) ParkedUntil(host Host) (time.Time, bool) {
+	return c.parkedUntil(host, laneOrdinary, wayOrdinary)
+}
 
 // RepoParkedUntil is ParkedUntil for Repo, which has a quota of its own: it may
 // go on where everything else is spent, and the other way round.
-func (c *Client) RepoParkedUntil(host Host) (time.Time, bool) { return c.parkedUntil(host, laneRepo) }
+func (c *Client) RepoParkedUntil(host Host) (time.Time, bool) {
+	return c.parkedUntil(host, laneRepo, wayRepo)
+}
 
-func (c *Client) parkedUntil(host Host, l lane) (time.Time, bool) {
+func (c *Client) parkedUntil(host Host, l lane, w way) (time.Time, bool) {
 	now := c.cfg.Now()
 	if until, down := c.outage.state(); down {
 		return until, true
@@ -186,7 +190,7 @@ func (c *Client) parkedUntil(host Host, l lane) (time.Time, bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.parked(l, now); p != nil {
+	if p := g.parked(l, w, now); p != nil {
 		return p.Until, true
 	}
 	return time.Time{}, false
@@ -198,7 +202,7 @@ func (c *Client) Outage() bool {
 	return down
 }
 
-// HostState tells what the breaker knows of a host.
+// HostState tells how it stands with a host.
 func (c *Client) HostState(host Host) HostState {
 	g := c.gates.look(host)
 	if g == nil {
@@ -206,7 +210,9 @@ func (c *Client) HostState(host Host) HostState {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.breaker.state()
+	state := g.breakers[wayOrdinary].state()
+	state.AskedFor = g.asked
+	return state
 }
 
 // networkChanged is told when our own network goes and when it comes back.

@@ -36,6 +36,7 @@ type call struct {
 	subject string // the repo, or whatever else tells one question from another to the breaker
 	lane    lane   // the quota that it counts to
 	car     *car   // takes a CAR instead of a body in one piece; nil: there is none
+	hops    int    // redirects that led here
 }
 
 // accept is the kind of answer that is wanted.
@@ -56,12 +57,12 @@ type answer struct {
 // fetch asks, follows redirects, and returns an answer with status 200 or an
 // error. Every hop passes the rules for hosts, the gate and the guard anew.
 func (c *Client) fetch(ctx context.Context, q call) (*answer, error) {
-	for hop := 0; ; hop++ {
+	for {
 		a, next, err := c.exchange(ctx, q)
 		if err != nil || next == "" {
 			return a, err
 		}
-		if hop == maxRedirects {
+		if q.hops == maxRedirects {
 			return nil, &Error{Op: q.op, Host: q.host, Reason: ReasonBadAnswer, Err: fmt.Errorf("more than %d redirects", maxRedirects)}
 		}
 		if q, err = c.redirect(q, next); err != nil {
@@ -91,7 +92,7 @@ func (c *Client) redirect(q call, location string) (call, error) {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return bad(e.Reason, e.Err)
 	}
-	q.host, q.target = host, to.RequestURI()
+	q.host, q.target, q.hops = host, to.RequestURI(), q.hops+1
 	return q, nil
 }
 
@@ -101,21 +102,21 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 	now := c.cfg.Now
 	g := c.gates.take(q.host, now())
 	defer func() { c.gates.give(g, now()) }()
-	probe, err := g.enter(ctx, q.lane, now)
+	let, err := g.enter(ctx, q, now)
 	if err != nil {
 		return nil, "", c.left(ctx, q, err)
 	}
 	defer g.leave()
 	look, err := c.outage.admit(q.host, now())
 	if err != nil {
-		g.abandon(probe)
+		let.abandon()
 		return nil, "", err
 	}
 	era, _ := c.jumps.look()
 	settled := false
 	defer func() {
 		if !settled { // the caller left, or we refused: nothing was learned
-			g.abandon(probe)
+			let.abandon()
 			c.outage.abandon(look)
 		}
 	}()
@@ -130,10 +131,10 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 		}
 		settled = true
 		if p := c.outage.failure(ctx, q.host, look, c.jumps.since(era), err, now); p != nil {
-			g.abandon(probe)
+			let.abandon()
 			return nil, "", p
 		}
-		g.failure(now(), q.subject, probe, fail)
+		let.failure(now(), q.subject, fail)
 		return nil, "", fail
 	}
 	settled = true
@@ -141,14 +142,14 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 	a, next, alive, err := c.judge(ctx, g, q, resp)
 	switch {
 	case alive:
-		g.alive()
+		let.alive()
 	case ctx.Err() != nil:
-		g.abandon(probe)
+		let.abandon()
 	case transient(err) && c.jumps.since(era):
-		g.abandon(probe)
+		let.abandon()
 		err = asleep(q.host, now())
 	default:
-		g.failure(now(), q.subject, probe, err)
+		let.failure(now(), q.subject, err)
 	}
 	return a, next, err
 }
@@ -171,8 +172,9 @@ func (c *Client) left(ctx context.Context, q call, err error) error {
 type received struct {
 	status int
 	header http.Header
-	body   []byte // of a CAR only how it begins
-	err    error  // that ended the body
+	body   []byte  // of a CAR only how it begins
+	err    error   // that ended the body
+	parked *Parked // the host asks for a pause; then there is no body
 	grant
 }
 
@@ -218,6 +220,12 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	r := &received{status: resp.StatusCode, header: resp.Header, grant: grant{b: c.budget}}
 	if q.car != nil {
 		r.b = c.cars
+	}
+	if pause := readPause(resp.Header, c.cfg.Now()); refuses(resp, pause) {
+		// From here on nothing is sent: a host may take its time over the body, and
+		// the caller may leave meanwhile.
+		r.parked = g.refused(c.cfg.Now(), pause, c.cfg.Timing.Pause)
+		return r, nil
 	}
 	w.body()
 	if q.car != nil && resp.StatusCode == http.StatusOK {
@@ -277,14 +285,9 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 		r.release()
 		return nil, "", false, fmt.Errorf("%s at %s: %w", q.op, q.host, ctx.Err())
 	}
-	if pause, asked := readPause(r.header, now); refuses(r, asked) {
-		r.release()
-		if !asked {
-			pause = 0
-		}
-		p := g.refused(now, pause, c.cfg.Timing.Pause)
-		c.cfg.Log.DebugContext(ctx, "host asks for a pause", "host", q.host, "until", p.Until)
-		return nil, "", true, p
+	if r.parked != nil {
+		c.cfg.Log.DebugContext(ctx, "host asks for a pause", "host", q.host, "until", r.parked.Until)
+		return nil, "", true, r.parked
 	}
 	g.answered(q.lane, now, readQuota(r.header, now))
 	if r.status != http.StatusOK {
@@ -325,7 +328,7 @@ func redirects(status int) bool {
 
 // refuses tells whether an answer asks us to come back later: 429, or a 503 that
 // says when. A 503 that does not is a broken host.
-func refuses(r *received, asked bool) bool {
-	return r.status == http.StatusTooManyRequests ||
-		r.status == http.StatusServiceUnavailable && asked && r.header.Get("Retry-After") != ""
+func refuses(resp *http.Response, pause time.Duration) bool {
+	return resp.StatusCode == http.StatusTooManyRequests ||
+		resp.StatusCode == http.StatusServiceUnavailable && pause > 0 && resp.Header.Get("Retry-After") != ""
 }

@@ -25,20 +25,21 @@ const (
 
 // gate is what every request to one host passes: it holds the in-flight cap,
 // the token bucket, the pause that the host asked for, what is left of its
-// quotas, and the breaker.
+// quotas, and the breakers.
 type gate struct {
 	host  Host
 	base  float64 // requests a second when nothing slows us
 	slots chan struct{}
 
-	mu      sync.Mutex
-	tokens  *rate.Limiter
-	backoff float64 // requests a second that the host's refusals have left us
-	eased   time.Time
-	until   time.Time     // nothing is sent before
-	wake    chan struct{} // closed when a pause or a spent quota moves
-	quotas  [lanes]paced
-	breaker breaker
+	mu       sync.Mutex
+	tokens   *rate.Limiter
+	backoff  float64 // requests a second that the host's refusals have left us
+	eased    time.Time
+	until    time.Time     // nothing is sent before
+	asked    time.Time     // the host wanted nothing before, and that is further away than until
+	wake     chan struct{} // closed when a pause or a spent quota moves
+	quotas   [lanes]paced
+	breakers [ways]breaker
 
 	// Kept by gates, under its lock.
 	users int
@@ -48,7 +49,10 @@ type gate struct {
 func newGate(host Host, rps float64, inFlight int, b breaker) *gate {
 	g := &gate{
 		host: host, base: rps, slots: make(chan struct{}, inFlight), backoff: rps, wake: make(chan struct{}),
-		tokens: bucket(rps), breaker: b,
+		tokens: bucket(rps),
+	}
+	for w := range g.breakers {
+		g.breakers[w] = b
 	}
 	for l := range g.quotas {
 		g.quotas[l].tokens = bucket(rps)
@@ -61,44 +65,44 @@ func bucket(rps float64) *rate.Limiter {
 }
 
 // enter waits until a request may be sent, for as long as that is soon, and
-// takes one of the slots. It tells whether the request is the breaker's probe.
-func (g *gate) enter(ctx context.Context, l lane, now func() time.Time) (probe bool, err error) {
+// takes one of the slots, which leave gives back.
+func (g *gate) enter(ctx context.Context, q call, now func() time.Time) (passage, error) {
 	for {
-		wake, err := g.blocked(l, now())
+		wake, err := g.blocked(q, now())
 		if err != nil {
-			return false, err
+			return passage{}, err
 		}
 		select {
 		case g.slots <- struct{}{}:
 		case <-wake:
 			continue
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return passage{}, ctx.Err()
 		}
-		probe, err := g.turn(ctx, l, now)
+		probe, err := g.turn(ctx, q, now)
 		if err != nil {
 			<-g.slots
 		}
-		return probe, err
+		return passage{g: g, way: q.way(), op: q.op, probe: probe}, err
 	}
 }
 
 // blocked tells whether there is any point in queueing.
-func (g *gate) blocked(l lane, now time.Time) (wake <-chan struct{}, err error) {
+func (g *gate) blocked(q call, now time.Time) (wake <-chan struct{}, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.parked(l, now); p != nil {
+	if p := g.parked(q.lane, q.way(), now); p != nil {
 		return nil, p
 	}
 	return g.wake, nil
 }
 
 // parked is nil when a request may be sent within a short wait, tokens aside.
-func (g *gate) parked(l lane, now time.Time) *Parked {
+func (g *gate) parked(l lane, w way, now time.Time) *Parked {
 	if until := g.pause(l); until.Sub(now) > shortWait {
 		return &Parked{Host: g.host, Until: until, Why: WhyRateLimited}
 	}
-	if next, closed := g.breaker.closed(now); closed {
+	if next, closed := g.breakers[w].closed(now); closed {
 		return &Parked{Host: g.host, Until: next, Why: WhyDown}
 	}
 	return nil
@@ -113,19 +117,19 @@ func (g *gate) pause(l lane) time.Time {
 }
 
 // turn waits for a token and the end of a short pause, with a slot in hand.
-func (g *gate) turn(ctx context.Context, l lane, now func() time.Time) (probe bool, err error) {
+func (g *gate) turn(ctx context.Context, q call, now func() time.Time) (probe bool, err error) {
 	var paid payment
 	var ready time.Time // when the tokens are ours
 	for {
 		at := now()
 		g.mu.Lock()
-		if p := g.parked(l, at); p != nil {
+		if p := g.parked(q.lane, q.way(), at); p != nil {
 			paid.refund(at)
 			g.mu.Unlock()
 			return false, p
 		}
 		if paid == nil {
-			paid = g.pay(l, at)
+			paid = g.pay(q.lane, at)
 			ready = at.Add(paid.delay(at))
 			if ready.Sub(at) > g.patience() {
 				paid.refund(at)
@@ -133,9 +137,9 @@ func (g *gate) turn(ctx context.Context, l lane, now func() time.Time) (probe bo
 				return false, &Parked{Host: g.host, Until: ready, Why: WhyPaced}
 			}
 		}
-		wait := max(ready.Sub(at), g.pause(l).Sub(at))
+		wait := max(ready.Sub(at), g.pause(q.lane).Sub(at))
 		if wait <= 0 {
-			probe = g.breaker.begin()
+			probe = g.breakers[q.way()].begin()
 			g.mu.Unlock()
 			return probe, nil
 		}
@@ -195,6 +199,13 @@ func (g *gate) refused(now time.Time, d, usual time.Duration) *Parked {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if now.After(g.until) {
+		g.asked = time.Time{}
+	}
+	if d > maxPause {
+		g.asked = now.Add(d)
+		d = maxPause
+	}
 	g.pauseUntil(now.Add(d))
 	if now.Sub(g.eased) > shortWait { // the refusals of one moment are one refusal
 		g.backoff = max(g.backoff/2, min(slowest, g.base))
@@ -207,6 +218,9 @@ func (g *gate) refused(now time.Time, d, usual time.Duration) *Parked {
 func (g *gate) answered(l lane, now time.Time, q quota) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if now.After(g.until) {
+		g.asked = time.Time{}
+	}
 	if g.backoff < g.base && now.Sub(g.eased) >= recovery {
 		g.backoff = min(g.base, g.backoff+g.base/recoverySteps)
 		g.eased = now

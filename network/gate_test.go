@@ -20,9 +20,9 @@ func testGate(rps float64, inFlight int) *gate {
 // pass goes through the gate and leaves at once.
 func pass(t *testing.T, g *gate) error {
 	t.Helper()
-	probe, err := g.enter(t.Context(), laneOrdinary, time.Now)
+	let, err := g.enter(t.Context(), call{}, time.Now)
 	if err == nil {
-		g.abandon(probe)
+		let.abandon()
 		g.leave()
 	}
 	return err
@@ -57,7 +57,7 @@ func TestGateHoldsTheInFlightCap(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 30 {
 			wg.Go(func() {
-				if _, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil {
+				if _, err := g.enter(t.Context(), call{}, time.Now); err != nil {
 					t.Error(err)
 					return
 				}
@@ -84,7 +84,7 @@ func TestGatePausesAndParks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := testGate(8, 2)
 		for range 2 { // both slots taken, and a third call queues
-			if _, err := g.enter(t.Context(), laneOrdinary, time.Now); err != nil {
+			if _, err := g.enter(t.Context(), call{}, time.Now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -252,6 +252,68 @@ func TestNothingIsSentBetweenA429AndTheEndOfItsPause(t *testing.T) {
 	}
 }
 
+func TestAPauseBeginsWithTheHeader(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	heard := make(chan struct{})
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusTooManyRequests)
+		_, _ = w.Write([]byte("slo"))
+		_ = http.NewResponseController(w).Flush()
+		close(heard)
+		silent(w, r) // and never ends the body
+	})
+	c := newClient(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.ListRecords(ctx, host, alice, status, "")
+		first <- err
+	}()
+	<-heard
+	select {
+	case err := <-first:
+		if reasonOf(err) != "parked: rate_limited" {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the caller waits for a body that nobody needs")
+	}
+	if _, err := page(t, c, host); reasonOf(err) != "parked: rate_limited" || requests.Load() != 1 {
+		t.Errorf("got %v after %d requests", err, requests.Load())
+	}
+}
+
+func TestAPauseOfMoreThanAnHourIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := testGate(8, 2)
+		asked := func() time.Duration {
+			if g.asked.IsZero() {
+				return 0
+			}
+			return time.Until(g.asked)
+		}
+		p := g.refused(time.Now(), 48*time.Hour, time.Minute)
+		if d := time.Until(p.Until); d != maxPause || asked() != 48*time.Hour {
+			t.Errorf("parked for %s, asked for %s", d, asked())
+		}
+		g.answered(laneOrdinary, time.Now(), quota{}) // what was in flight comes in
+		_ = g.refused(time.Now(), time.Minute, time.Minute)
+		if asked() != 48*time.Hour {
+			t.Errorf("forgotten at once: %s", asked())
+		}
+		<-time.After(maxPause + time.Second)
+		_ = g.refused(time.Now(), time.Minute, time.Minute)
+		if asked() != 0 {
+			t.Errorf("the next refusal asked for a minute, not for %s", asked())
+		}
+	})
+}
+
 func TestAConnectionThatTookLongDoesNotSendIntoAPause(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
@@ -293,7 +355,7 @@ func TestIdleGatesAreForgotten(t *testing.T) {
 	}
 	_ = c.gates.all["https://paused.example"].refused(now, maxPause, time.Hour)
 	for _, repo := range []string{"a", "b", "c", "d", "e"} {
-		c.gates.all["https://dead.example"].failure(now, repo, false, errTooSlow)
+		unanswered(c.gates.all["https://dead.example"], now, repo)
 	}
 	c.gates.take("https://other.example", now.Add(gateIdle+gateSweep))
 	for h, want := range map[Host]bool{"https://idle.example": false, "https://paused.example": true, "https://busy.example": true, "https://dead.example": true} {

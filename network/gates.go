@@ -62,7 +62,16 @@ func (gs *gates) acquit() {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	for _, g := range gs.all {
-		g.alive()
+		g.acquit()
+	}
+}
+
+func (g *gate) acquit() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for w := range g.breakers {
+		b := &g.breakers[w]
+		*b = breaker{first: b.first, longest: b.longest}
 	}
 }
 
@@ -78,5 +87,10 @@ func (g *gate) forgettable(now time.Time) bool {
 			return false
 		}
 	}
-	return !g.breaker.down || now.Sub(g.breaker.next) > deadGate
+	for _, b := range g.breakers {
+		if b.down && now.Sub(b.next) <= deadGate {
+			return false
+		}
+	}
+	return true
 }

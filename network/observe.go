@@ -97,5 +97,5 @@ func (g *gate) standing(now time.Time) (parked, down bool) {
 	for l := range lanes {
 		parked = parked || g.pause(l).After(now)
 	}
-	return parked, g.breaker.down
+	return parked, g.breakers[wayOrdinary].down
 }

@@ -29,14 +29,20 @@ func TestReadPause(t *testing.T) {
 		{head("Retry-After", "0"), 0},
 		{head("Retry-After", "-5"), 0},
 		{head("Retry-After", "soon"), 0},
-		{head("Retry-After", "99999999999999999999"), 0},
-		{head("Retry-After", "9999999999"), time.Hour},
+		{head("Retry-After", "99999999999999999999"), farAway},
+		{head("Retry-After", "1000000000000"), farAway},
+		{head("Retry-After", "7200"), 2 * time.Hour},
 		{head("Retry-After", now.Add(20*time.Second).Format(http.TimeFormat)), 20 * time.Second},
 		{head("Retry-After", now.Add(-time.Hour).Format(http.TimeFormat)), 0},
-		{head("Retry-After", now.Add(1000*time.Hour).Format(http.TimeFormat)), time.Hour},
+		{head("Retry-After", now.Add(1000*time.Hour).Format(http.TimeFormat)), 1000 * time.Hour},
+		{head("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"), farAway},
+		{head("Retry-After", now.Add(5*time.Hour).Format(http.TimeFormat), "Date", now.Add(5*time.Hour-time.Minute).Format(http.TimeFormat)), time.Minute},
 		{head("RateLimit-Reset", unix(90*time.Second)), 90 * time.Second},
 		{head("RateLimit-Reset", unix(-90*time.Second)), 0},
-		{head("RateLimit-Reset", unix(90*time.Hour)), time.Hour},
+		{head("RateLimit-Reset", unix(90*time.Hour)), 90 * time.Hour},
+		{head("RateLimit-Reset", "9223372036854775807"), farAway},
+		{head("RateLimit-Reset", unix(-time.Hour), "Date", now.Add(-time.Hour-time.Minute).Format(http.TimeFormat)), time.Minute},
+		{head("RateLimit-Reset", unix(time.Hour), "Date", "yesterday"), time.Hour},
 		{head("RateLimit-Reset", "45"), 45 * time.Second},
 		{head("RateLimit-Reset", "-45"), 0},
 		{head("RateLimit-Reset", "45", "RateLimit-Remaining", "0"), 45 * time.Second},
@@ -44,9 +50,8 @@ func TestReadPause(t *testing.T) {
 		{head("RateLimit-Reset", "45", "Retry-After", "3"), 45 * time.Second},
 		{head("RateLimit-Reset", "3", "Retry-After", "45"), 45 * time.Second},
 	} {
-		got, ok := readPause(c.header, now)
-		if got != c.want || ok != (c.want > 0) {
-			t.Errorf("%v: got %s, %v, want %s", c.header, got, ok, c.want)
+		if got := readPause(c.header, now); got != c.want {
+			t.Errorf("%v: got %s, want %s", c.header, got, c.want)
 		}
 	}
 }
@@ -68,6 +73,18 @@ func TestReadQuota(t *testing.T) {
 		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "10"), quota{true, 5, 10 * time.Second}},
 		{head("RateLimit-Remaining", "0", "RateLimit-Reset", strconv.FormatInt(now.Unix()+10, 10)), quota{true, 0, 10 * time.Second}},
 		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "9223372036854775807"), quota{true, 5, time.Hour}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Policy", "3000;w=300"), quota{true, 5, 5 * time.Minute}},
+		{head("RateLimit-Remaining", "5", "RateLimit-Reset", "10", "RateLimit-Policy", "3000;w=300"), quota{true, 5, 10 * time.Second}},
+		{head("RateLimit-Policy", "3000;w=300"), quota{true, 3000, 5 * time.Minute}},
+		{head("RateLimit-Policy", " 3000 ; w=300, 100;w=60;burst=7 "), quota{true, 100, time.Minute}},
+		{head("RateLimit-Policy", `"default";q=50;w=10`), quota{true, 50, 10 * time.Second}},
+		{head("RateLimit-Policy", `"default";w=10`, "RateLimit-Limit", "70"), quota{true, 70, 10 * time.Second}},
+		{head("RateLimit-Policy", "0;w=300"), quota{}},
+		{head("RateLimit-Policy", "3000;w=0"), quota{}},
+		{head("RateLimit-Policy", "3000;w=99999999999999999999"), quota{}},
+		{head("RateLimit-Policy", "3000"), quota{}},
+		{head("RateLimit-Policy", ";;;=,,w=1;q"), quota{}},
+		{head("RateLimit-Limit", "3000"), quota{}},
 	} {
 		if got := readQuota(c.header, now); got != c.want {
 			t.Errorf("%v: got %+v, want %+v", c.header, got, c.want)

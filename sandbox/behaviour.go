@@ -30,8 +30,8 @@ func unavailable(reason string) Outcome { return Outcome{"unavailable", reason} 
 // make them; [World.Assign] and [World.AssignHost] give them to somebody.
 type Behaviour struct {
 	Name string
-	// Listed is the outcome of a repo that is read by listRecords, Whole that of
-	// one that is read by getRepo first and listed if that fails. The zero Outcome
+	// Listed is the outcome of a repo that is read by listRecords alone, Whole that
+	// of one that is read by getRepo first and listed if that fails. The zero Outcome
 	// is that of a repo that nothing is wrong with.
 	Listed, Whole Outcome
 	// OnRecords says that the outcomes are those of repos with records: others
@@ -93,9 +93,24 @@ func (w *World) Scatter(seed int64, share float64, from ...Behaviour) map[syntax
 }
 
 // Expected is what the repo should be settled as, with what was assigned to it or
-// to its host, by a job that reads the collections, or all; whole says that it
-// asks for getRepo first. Of a repo that the fault hook breaks it knows nothing.
+// to its host, by a job that reads the collections, or all. whole says that it
+// asks for getRepo first; else it lists first, and asks for getRepo when that
+// fails. Of a repo that the fault hook breaks it knows nothing.
 func (w *World) Expected(did syntax.DID, whole bool, collections ...syntax.NSID) Outcome {
+	return w.expected(did, func(b Behaviour) Outcome {
+		if whole || b.Whole == (Outcome{}) {
+			return b.Whole
+		}
+		return b.Listed
+	}, collections)
+}
+
+// ExpectedListed is Expected for a host that offers no getRepo.
+func (w *World) ExpectedListed(did syntax.DID, collections ...syntax.NSID) Outcome {
+	return w.expected(did, func(b Behaviour) Outcome { return b.Listed }, collections)
+}
+
+func (w *World) expected(did syntax.DID, of func(Behaviour) Outcome, collections []syntax.NSID) Outcome {
 	a, err := w.account(did)
 	if err != nil {
 		return unavailable("not_found")
@@ -107,10 +122,7 @@ func (w *World) Expected(did syntax.DID, whole bool, collections ...syntax.NSID)
 	}
 	w.behaviours.mu.RUnlock()
 	well, records := a.expected(collections)
-	said := b.Listed
-	if whole {
-		said = b.Whole
-	}
+	said := of(b)
 	if said == (Outcome{}) || well.Class != "done" || b.OnRecords && !records {
 		return well
 	}

@@ -77,15 +77,10 @@ func onFirst(change func(r Request, entry string) string) func(*World, Request) 
 	})
 }
 
-// rejecting is a behaviour that costs single records.
+// rejecting is a behaviour that costs single records, some of which may be any. A
+// reader that doubts the listing finds the truth in the CAR.
 func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
 	return Behaviour{Name: name, Listed: failed("rejected"), OnRecords: true, fault: fault}
-}
-
-// hiding is a behaviour that makes it impossible to tell which records are meant.
-// A reader that doubts the listing finds the truth in the CAR.
-func hiding(name string, fault func(*World, Request) Fault) Behaviour {
-	return Behaviour{Name: name, OnRecords: true, fault: fault}
 }
 
 // RepeatedCursor gives the same page with the same cursor for ever.
@@ -99,7 +94,7 @@ func RepeatedCursor() Behaviour {
 // EndlessPages has another record, and another cursor, behind every page. A
 // reader that gives up listing finds the truth in the CAR.
 func EndlessPages() Behaviour {
-	return Behaviour{Name: "endless pages", fault: onPages(func(_ *World, r Request, l *listedPage) {
+	return Behaviour{Name: "endless pages", Listed: failed("too_large"), OnRecords: true, fault: onPages(func(_ *World, r Request, l *listedPage) {
 		if len(l.Records) > 0 {
 			return // the true ones come first, and the host gives a cursor with them
 		}
@@ -198,21 +193,21 @@ func MoreThanTheLimit() Behaviour {
 
 // ForeignRepo lists records under the URIs of another repo.
 func ForeignRepo() Behaviour {
-	return hiding("foreign repo", onFirst(func(r Request, entry string) string {
+	return rejecting("foreign repo", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "at://"+r.DID, "at://did:plc:zzzzzzzzzzzzzzzzzzzzzzzz", 1)
 	}))
 }
 
 // ForeignCollection lists records of another collection.
 func ForeignCollection() Behaviour {
-	return hiding("foreign collection", onFirst(func(r Request, entry string) string {
+	return rejecting("foreign collection", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/com.example.foreign/", 1)
 	}))
 }
 
 // InvalidRecordKey lists a record under a key that nobody may have.
 func InvalidRecordKey() Behaviour {
-	return hiding("invalid record key", onFirst(func(r Request, entry string) string {
+	return rejecting("invalid record key", onFirst(func(r Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/"+r.Collection.String()+"/no key/", 1)
 	}))
 }

@@ -123,7 +123,10 @@ func TestTheTruthKnowsWhatABehaviourComesTo(t *testing.T) {
 	want(0, false, "done", "exact")
 	want(0, false, "done", "empty", sandbox.UnknownCollection)
 	w.Assign(repos[0].DID, sandbox.WrongCID())
-	want(0, false, "failed", "rejected")
+	want(0, false, "done", "exact") // the CAR tells
+	if got := w.ExpectedListed(repos[0].DID); got != (sandbox.Outcome{Class: "failed", Reason: "rejected"}) {
+		t.Errorf("without getRepo: %+v", got)
+	}
 	want(0, true, "done", "exact")
 	want(0, false, "done", "empty", sandbox.UnknownCollection)
 	w.Assign(repos[1].DID, sandbox.WrongKey())
