@@ -83,21 +83,26 @@ func TestPagesWithoutKeysDeleteNothing(t *testing.T) {
 func TestEmptyPageBeforeTheEndDeletesNothing(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		empty int64 // pages
-		want  string
-	}{"once": {1, "exact"}, "for ever": {1 << 30, "incomplete"}} {
+		empty  int64 // pages
+		listed bool  // the host offers no getRepo, which would tell
+		want   string
+	}{"once": {1, true, "exact"}, "for ever": {1 << 30, true, "incomplete"}, "for ever with getRepo": {1 << 30, false, "exact"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, sandbox.Config{Seed: 42, Repos: 1, Hosts: 1, Collections: statuses(50, 50)})
 			r.complete(store.Request{Collection: status})
 			var n atomic.Int64
-			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+			hook := func(q sandbox.Request) sandbox.Fault {
 				if i := n.Add(1); q.Method == listRecords && i <= c.empty {
 					return says("empty", fmt.Sprintf(`{"records":[],"cursor":"zzzzzzzzzzzz%d"}`, i))
 				}
 				n.Add(-1)
 				return sandbox.Fault{}
-			})
+			}
+			r.world.SetFault(hook)
+			if c.listed {
+				listOnly(r.world, hook)
+			}
 			job := r.complete(store.Request{Collection: status})
 			r.wantTruth(status)
 			if r.world.Faults("empty") == 0 || job.Reasons[c.want] != 1 {

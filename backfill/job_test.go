@@ -350,7 +350,7 @@ func TestFailuresAreRetriedAndThenShown(t *testing.T) {
 	sick, dead := repos[0].DID, repos[1].DID
 	var mu sync.Mutex
 	failed := 0
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -384,7 +384,7 @@ func TestRejectedRecordHidesNothing(t *testing.T) {
 		bad = uri
 		break
 	}
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method != listRecords || q.DID != string(liar) {
 			return sandbox.Fault{}
 		}

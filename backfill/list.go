@@ -25,18 +25,29 @@ const (
 	maxBytes = 4 << 30
 )
 
-// doubtful tells whether a listing had entries that may stand for any record. The
-// whole repo tells what they are; what was listed is kept if it cannot be had.
+// doubtful tells whether a listing had entries that may stand for any record, or
+// that are not what they are said to be. The whole repo tells what they are; what
+// was listed is kept if it cannot be had.
 func (r *reader) doubtful() bool {
-	if r.steps {
-		return false
-	}
 	for _, at := range r.at.Read {
 		if at.Partial {
 			return true
 		}
 	}
+	for _, s := range r.segments {
+		if len(s.Rejected) > 0 {
+			return true
+		}
+	}
 	return false
+}
+
+// hopeless tells whether a listing has failed for good, in a way that says nothing
+// of the whole repo: then that is tried, as a listing is where it fails.
+func (r *reader) hopeless(err error) bool {
+	var failed *network.Error
+	return errors.As(err, &failed) && listable(failed.Reason) &&
+		(r.o.Attempts+1 >= r.w.b.cfg.Attempts || !failed.Reason.Retryable())
 }
 
 // collections are those to list of the repo.

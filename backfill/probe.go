@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"appview/network"
 	"appview/store"
 )
@@ -42,21 +44,27 @@ func (r *reader) probe(ctx context.Context) error {
 	case !status.Active:
 		return r.gone(ctx, status.Reason(), "")
 	}
-	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
-	if err != nil {
+	if err := r.above(ctx, "getRepoStatus", status.Rev); err != nil {
 		return err
-	}
-	if status.Rev < floor {
-		if err := r.doubt(ctx); err != nil {
-			return err
-		}
-		return &network.Error{
-			Reason: network.ReasonRevWentBack, Op: "getRepoStatus", Host: r.host,
-			Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, status.Rev, floor),
-		}
 	}
 	r.rev = status.Rev
 	return nil
+}
+
+// above fails when the index has read the repo at a later rev than the host shows
+// now.
+func (r *reader) above(ctx context.Context, op string, rev syntax.TID) error {
+	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
+	if err != nil || rev >= floor {
+		return err
+	}
+	if err := r.doubt(ctx); err != nil {
+		return err
+	}
+	return &network.Error{
+		Reason: network.ReasonRevWentBack, Op: op, Host: r.host,
+		Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, rev, floor),
+	}
 }
 
 // gone believes the host that the repo is unavailable, if it is the repo's host.

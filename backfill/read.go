@@ -120,6 +120,13 @@ func (r *reader) anew(ctx context.Context, failed *network.Error) error {
 // it at one rev. It reports whether it did.
 func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	if err := r.probe(ctx); err != nil {
+		if r.o.Position != nil || !r.spent(err, r.w.b.cfg.Network.RepoParkedUntil) {
+			return false, err
+		}
+		// getRepo has a quota of its own, and its commit says what the probe would.
+		if done, failed := r.whole(ctx); done || failed != nil {
+			return done, failed
+		}
 		return false, err
 	}
 	if err := r.resume(ctx); err != nil {
@@ -137,7 +144,7 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if errors.Is(err, errWhole) {
 			return true, nil
 		}
-		if err == nil && r.doubtful() {
+		if !r.steps && (err == nil && r.doubtful() || r.hopeless(err) || r.spent(err, r.w.b.cfg.Network.RepoParkedUntil)) {
 			if done, err := r.whole(ctx); done || err != nil {
 				return done, err
 			}

@@ -33,7 +33,7 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 70, Repos: 60, Hosts: 3, Collections: statuses(1, 3)}, options{config: backfill.Config{Attempts: 2}})
 	sick := r.world.HostURLs()[1]
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
-		if q.Host == sick && q.Method == listRecords {
+		if q.Host == sick && (q.Method == listRecords || q.Method == getRepo) {
 			return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
 		}
 		return sandbox.Fault{}

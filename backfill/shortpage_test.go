@@ -362,7 +362,7 @@ func TestWhatOneJobFindsOutReopensTheOthers(t *testing.T) {
 	before := r.assumed(job)
 	sick, gone, moved, witness := liars[10], liars[11], liars[12], liars[13]
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
-		if q.DID == string(sick) && q.Method == listRecords {
+		if q.DID == string(sick) && (q.Method == listRecords || q.Method == getRepo) {
 			return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
 		}
 		return x.answer(q)

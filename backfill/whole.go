@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -32,9 +33,16 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	repo, err := r.w.b.cfg.Network.Repo(ctx, r.host, r.ident)
-	var failed *network.Error
+	var (
+		failed *network.Error
+		parked *network.Parked
+	)
 	switch {
 	case err == nil:
+	case errors.As(err, &parked) && parked.Why == network.WhyDown && parked.Host == r.host:
+		return false, nil // it never answers getRepo
+	case r.spent(err, r.w.b.cfg.Network.ParkedUntil):
+		return false, nil
 	case !errors.As(err, &failed):
 		return false, err
 	case failed.Reason.Class() == network.ClassUnavailable:
@@ -48,6 +56,9 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	defer repo.Close()
 	if repo.Rev < r.rev {
 		return false, nil // an old copy
+	}
+	if err := r.above(ctx, "getRepo", repo.Rev); err != nil {
+		return false, err
 	}
 	more := r.at.More && repo.Rev == r.at.First // what was listed before was listed at this rev
 	r.rev, r.source = repo.Rev, store.SourceRepo
@@ -66,6 +77,22 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		last.Rejected = append(last.Rejected, make([]syntax.RecordKey, repo.Rejected)...)
 	}
 	return true, nil
+}
+
+// longPause is a pause that it is worth asking for something else for.
+const longPause = 10 * time.Second
+
+// spent tells whether a request was not answered because a quota of the host's is
+// spent, when the quota that other tells of is not: getRepo is counted apart.
+func (r *reader) spent(err error, other func(network.Host) (time.Time, bool)) bool {
+	var parked *network.Parked
+	if !errors.As(err, &parked) || parked.Host != r.host ||
+		parked.Why != network.WhyRateLimited && parked.Why != network.WhyPaced ||
+		parked.Until.Sub(r.w.b.cfg.Now()) < longPause {
+		return false
+	}
+	_, closed := other(r.host)
+	return !closed
 }
 
 // listable tells whether listRecords may do where getRepo has failed. A repo with

@@ -5,7 +5,9 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,9 +64,10 @@ func (r *rig) outcomes(job store.Job) map[syntax.DID]sandbox.Outcome {
 // truth, and every other one has the right class and reason.
 func TestZooEndsAsItShould(t *testing.T) {
 	t.Parallel()
-	for name, whole := range map[string]bool{"listed": false, "whole": true} {
+	for _, name := range []string{"listed", "whole", "listed only"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			whole := name == "whole"
 			repos := zooRepos(t)
 			o := options{config: backfill.Config{Attempts: 3, Retry: 10 * time.Millisecond}}
 			o.network.Timing.Probe, o.network.Timing.MaxProbe = 50*time.Millisecond, 100*time.Millisecond
@@ -85,7 +88,14 @@ func TestZooEndsAsItShould(t *testing.T) {
 			if underRace {
 				share, nth = 0.8, 12
 			}
-			zoo := r.world.Scatter(90, share, sandbox.Zoo()...)
+			animals, expected := sandbox.Zoo(), func(did syntax.DID) sandbox.Outcome { return r.world.Expected(did, whole, targets...) }
+			if name == "listed only" {
+				animals = slices.DeleteFunc(animals, func(b sandbox.Behaviour) bool {
+					return b.Name == "endless pages" // it takes 50,000 of them to be believed
+				})
+				expected = func(did syntax.DID) sandbox.Outcome { return r.world.ExpectedListed(did, targets...) }
+			}
+			zoo := r.world.Scatter(90, share, animals...)
 			dead, limited := r.world.HostURLs()[0], r.world.HostURLs()[1]
 			r.world.AssignHost(dead, sandbox.ServerErrors())
 			var inactive []syntax.DID
@@ -99,15 +109,18 @@ func TestZooEndsAsItShould(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			pauses := limit(r, limited, nth)
+			hook, pauses := limit(limited, nth)
+			r.world.SetFault(hook)
+			if name == "listed only" {
+				listOnly(r.world, hook)
+			}
 			job := r.finish(r.create(request))
 			if job.Status != store.StatusCompleted || job.Processed != job.TotalRepos {
 				t.Fatalf("job: %+v", job)
 			}
-			r.wantOutcomes(job, whole, targets)
+			r.wantOutcomes(job, expected)
 			r.wantPoliteTo(limited, pauses())
-			want := r.expectedIndex(held, whole, targets)
-			differ(t, r.served(""), want)
+			differ(t, r.served(""), r.expectedIndex(held, expected))
 			// The same network again, at rest: the same DIDs, classes and reasons.
 			again := r.finish(r.create(request))
 			if first, second := r.outcomes(job), r.outcomes(again); !maps.Equal(first, second) {
@@ -129,7 +142,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				}
 			}
 			// Those on listings do not fire where nothing is listed.
-			if want := map[bool]int{false: 30, true: 25}[whole]; len(fired) < want {
+			if want := map[string]int{"listed": 30, "listed only": 28, "whole": 25}[name]; len(fired) < want {
 				t.Errorf("only %d kinds of misbehaviour fired, want %d: %v", len(fired), want, fired)
 			}
 		})
@@ -186,30 +199,29 @@ func TestCancelStopsAtOnceInTheZoo(t *testing.T) {
 // limitPause is what a limited host asks for.
 const limitPause = 2 * time.Second
 
-// limit has a host answer every nth request with a 429, and returns when it did.
-func limit(r *rig, host string, nth int64) func() []time.Time {
-	type pause struct{ at []time.Time }
+// limit has a host answer every nth request with a 429, and tells when it did.
+func limit(host string, nth int64) (hook func(sandbox.Request) sandbox.Fault, pauses func() []time.Time) {
 	var (
-		p    pause
-		lock = make(chan struct{}, 1)
-		n    int64
+		mu sync.Mutex
+		at []time.Time
+		n  int64
 	)
-	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+	hook = func(q sandbox.Request) sandbox.Fault {
 		if q.Host != host {
 			return sandbox.Fault{}
 		}
-		lock <- struct{}{}
-		defer func() { <-lock }()
+		mu.Lock()
+		defer mu.Unlock()
 		if n++; n%nth != 0 {
 			return sandbox.Fault{}
 		}
-		p.at = append(p.at, time.Now())
+		at = append(at, time.Now())
 		return sandbox.Fault{Name: "slow down", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {strconv.Itoa(int(limitPause.Seconds()))}}}
-	})
-	return func() []time.Time {
-		lock <- struct{}{}
-		defer func() { <-lock }()
-		return p.at
+	}
+	return hook, func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return at
 	}
 }
 
@@ -232,11 +244,11 @@ func (r *rig) wantPoliteTo(host string, pauses []time.Time) {
 
 // wantOutcomes compares the class and reason of every repo with what the world
 // says that they come to.
-func (r *rig) wantOutcomes(job store.Job, whole bool, targets []syntax.NSID) {
+func (r *rig) wantOutcomes(job store.Job, expected func(syntax.DID) sandbox.Outcome) {
 	r.t.Helper()
 	wrong := map[string]int{}
 	for did, got := range r.outcomes(job) {
-		want := r.world.Expected(did, whole, targets...)
+		want := expected(did)
 		if want.Reason == "rev_went_back" && got.Reason == "empty" {
 			continue // the index never held anything of it, so that there is no rev to go back behind
 		}
@@ -252,11 +264,11 @@ func (r *rig) wantOutcomes(job store.Job, whole bool, targets []syntax.NSID) {
 // expectedIndex is what the index should serve: the truth of the repos that could
 // be read, what was held before of those that could not, and nothing of accounts
 // that are not active.
-func (r *rig) expectedIndex(held map[string]string, whole bool, targets []syntax.NSID) map[string]string {
+func (r *rig) expectedIndex(held map[string]string, expected func(syntax.DID) sandbox.Outcome) map[string]string {
 	r.t.Helper()
 	want := maps.Clone(held)
 	for _, repo := range r.world.Repos() {
-		o := r.world.Expected(repo.DID, whole, targets...)
+		o := expected(repo.DID)
 		if o.Class != store.ClassUnavailable {
 			continue // nothing has changed since it was held
 		}
