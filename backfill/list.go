@@ -111,15 +111,20 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	empty := 0
 	short := 0 // records on the last page that has any, if it was not full
 	for cursor, first := from.Cursor, true; ; first = false {
+		r.page.Close()
 		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
 		if err != nil {
 			return r.unlisted(ctx, err)
 		}
+		r.page = page
 		if first || len(page.Records) > 0 {
 			r.requests++
 		}
 		if err := r.count(s.add(page.Records)); err != nil {
 			return err
+		}
+		if !r.long() {
+			r.page.Close() // a large one is held until what it held is committed
 		}
 		r.full = r.full || len(page.Records) >= page.Limit
 		if empty++; len(page.Records) > 0 {

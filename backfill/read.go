@@ -41,7 +41,8 @@ type reader struct {
 	saved  bool // some of that in this attempt
 
 	segments []store.Segment
-	pages    int // buffered
+	page     network.RecordsPage // that counts against the budget
+	pages    int                 // buffered
 	bytes    int
 	held     int64 // of Backfill.buffered
 	listing  bool  // getRepo will not do
@@ -227,6 +228,7 @@ func (r *reader) hold(bytes int) {
 
 func (r *reader) drop() {
 	r.w.b.buffered.Add(-r.held)
+	r.page.Close()
 	r.pages, r.bytes, r.held = 0, 0, 0
 }
 

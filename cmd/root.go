@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -62,6 +63,9 @@ func Execute() int { return (&program{environ: os.Environ()}).execute() }
 // execute runs the command line of this process. The first signal asks the command
 // to end; a second one does not wait for it.
 func (p *program) execute() int {
+	// Libraries print here what hosts make them print: net/http every answer that
+	// nobody asked for, with the host's own words. What matters goes to the log.
+	log.SetOutput(io.Discard)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 2)

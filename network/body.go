@@ -16,8 +16,9 @@ const (
 	// minRate is the least that a body must bring on average, in bytes a second,
 	// once it is older than the idle timeout.
 	minRate = 4 << 10
-	// reserveRate is what a body must bring from the moment on when it holds the
-	// memory that all other large ones wait for.
+	// reserveRate is what a body must bring from the moment on when it holds memory
+	// that others wait for. Else a host could send most of a large body at once and
+	// drip the rest, and nobody's large bodies would come in meanwhile.
 	reserveRate = 64 << 10
 )
 
@@ -36,13 +37,16 @@ type watchdog struct {
 	apart time.Duration // spent waiting for ourselves
 	base  int64         // bytes before since
 	rate  float64       // bytes a second, at least
+	held  *grant        // of the budget
 }
 
 func watch(d time.Duration, cancel context.CancelCauseFunc, now func() time.Time, idle time.Duration) *watchdog {
 	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle, rate: minRate}
 }
 
-func (w *watchdog) body() {
+// body is called when a body begins that grows by a grant.
+func (w *watchdog) body(g *grant) {
+	w.held = g
 	w.since = w.now()
 	w.timer.Reset(w.idle)
 }
@@ -50,9 +54,19 @@ func (w *watchdog) body() {
 // progress is told of every read, with the bytes so far.
 func (w *watchdog) progress(total int64) error {
 	w.timer.Reset(w.idle)
+	if w.held.wanted() {
+		w.hurry(total)
+	}
 	age := w.now().Sub(w.since) - w.apart
-	if age > w.idle && float64(total-w.base) < w.rate*age.Seconds() {
+	if age <= w.idle {
+		return nil
+	}
+	if float64(total-w.base) < w.rate*age.Seconds() {
 		return errTooSlow
+	}
+	if w.rate == reserveRate {
+		// What came fast at first is no credit for later.
+		w.since, w.apart, w.base = w.now(), 0, total
 	}
 	return nil
 }
@@ -118,7 +132,7 @@ func grow(ctx context.Context, buf []byte, limit int64, g *grant, w *watchdog) (
 		if err := w.aside(func() error { return g.grow(ctx, more) }); err != nil {
 			return nil, err
 		}
-		if g.reserved {
+		if g.wanted() {
 			w.hurry(int64(len(buf)))
 		}
 	}

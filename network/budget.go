@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -24,6 +25,7 @@ const (
 type budget struct {
 	pool    *semaphore.Weighted
 	reserve *semaphore.Weighted
+	waiting atomic.Int32 // bodies that wait for the reserve
 }
 
 // newBudget shares total bytes; the reserve for one body of the largest size is part of them.
@@ -47,11 +49,18 @@ func (g *grant) grow(ctx context.Context, n int64) error {
 		g.held += n
 		return nil
 	}
+	g.b.waiting.Add(1)
+	defer g.b.waiting.Add(-1)
 	if err := g.b.reserve.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	g.reserved = true
 	return nil
+}
+
+// wanted tells whether others wait for what is held.
+func (g *grant) wanted() bool {
+	return g.reserved || g.held > 0 && g.b.waiting.Load() > 0
 }
 
 // release gives everything back.

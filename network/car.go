@@ -24,6 +24,9 @@ const (
 	// maxBlock is the largest block whose content is kept: records are no larger,
 	// and nodes are far smaller. Of a larger one only the hash is known.
 	maxBlock = 1 << 20
+	// maxStrange is how many blocks a CAR may have that no repo is made of. They are
+	// passed over, but each takes a moment, and millions of them fit into a CAR.
+	maxStrange = 1024
 	// maxCARHeader is as much as a header with a few roots may take.
 	maxCARHeader = 8 << 10
 
@@ -70,12 +73,13 @@ func linked(id []byte) (d digest, ok bool) {
 // blocks stand one behind the other in chunks, in the order in which they came,
 // each behind its hash and its length; places finds them.
 type car struct {
-	root   digest
-	chunks [][]byte
-	open   int // the chunk that takes the next block; -1: none
-	blocks int
-	places []place
-	held   int64 // bytes of chunks and places
+	root    digest
+	chunks  [][]byte
+	open    int // the chunk that takes the next block; -1: none
+	blocks  int
+	strange int // blocks that were passed over
+	places  []place
+	held    int64 // bytes of chunks and places
 
 	// grow waits until so many more bytes may be held.
 	grow func(n int64) error
@@ -119,7 +123,7 @@ func readCAR(ctx context.Context, into *car, body io.Reader, limit int64, g *gra
 	src := &source{body: body, limit: limit, w: w}
 	*into = car{open: -1, grow: func(n int64) error {
 		err := w.aside(func() error { return g.grow(ctx, n) })
-		if g.reserved {
+		if g.wanted() {
 			w.hurry(src.total)
 		}
 		return err
@@ -229,7 +233,7 @@ func (c *car) fill(in io.Reader, b []byte) error {
 func (c *car) block(in *bufio.Reader, size int) error {
 	var name [len(linkPrefix) + digestSize]byte
 	if size < len(name) {
-		return c.pass(in, io.Discard, size)
+		return c.skip(in, size)
 	}
 	if err := c.fill(in, name[:]); err != nil {
 		return err
@@ -237,7 +241,7 @@ func (c *car) block(in *bufio.Reader, size int) error {
 	size -= len(name)
 	id, ok := linked(name[:])
 	if !ok {
-		return c.pass(in, io.Discard, size)
+		return c.skip(in, size)
 	}
 	if size > maxBlock {
 		sum := sha256.New()
@@ -258,6 +262,14 @@ func (c *car) block(in *bufio.Reader, size int) error {
 		}
 		return nil
 	})
+}
+
+// skip passes over a block that no repo is made of.
+func (c *car) skip(in io.Reader, n int) error {
+	if c.strange++; c.strange > maxStrange {
+		return spoiled(ReasonBadAnswer, "more than %d blocks of no kind that a repo has", maxStrange)
+	}
+	return c.pass(in, io.Discard, n)
 }
 
 // pass reads n bytes away.

@@ -77,6 +77,7 @@ type Client struct {
 	gates      gates
 	budget     *budget // of bodies in one piece
 	cars       *budget // of repos
+	inflaters  inflaters
 	outage     *outage
 	jumps      *jumps
 }

@@ -95,6 +95,21 @@ func (g *guard) yield(to netip.Addr) {
 	}
 }
 
+// machine is what counts as one address: an IPv4 address, or the 64 bits of an
+// IPv6 address that whoever rents a machine gets as a whole, to use as many
+// addresses of as they like.
+func machine(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is4() {
+		return addr
+	}
+	prefix, err := addr.Prefix(64)
+	if err != nil {
+		return addr
+	}
+	return prefix.Addr()
+}
+
 // dialling is one dial, which may try several addresses, some of them at once.
 type dialling struct {
 	guard *guard
@@ -114,7 +129,7 @@ func (d *dialling) control(ctx context.Context, network, address string, raw sys
 	if err != nil {
 		return fmt.Errorf("connect to %q: %w", address, err)
 	}
-	at := to.Addr().Unmap().WithZone("")
+	at := machine(to.Addr())
 	if err := d.guard.enter(ctx, d.host, at); err != nil {
 		return err
 	}
@@ -138,7 +153,7 @@ func (d *dialling) end(conn net.Conn) (at netip.Addr) {
 	d.over = true
 	if conn != nil {
 		if to, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			at = to.AddrPort().Addr().Unmap().WithZone("")
+			at = machine(to.AddrPort().Addr())
 		}
 	}
 	d.guard.mu.Lock()

@@ -124,6 +124,26 @@ func TestAFullAddressIsNoFaultOfTheHost(t *testing.T) {
 	}
 }
 
+func TestAMachineIsCountedOnceHoweverManyAddressesItHas(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		one, other string
+		same       bool
+	}{
+		"v4":                 {"1.1.1.1", "1.1.1.2", false},
+		"v4 mapped":          {"1.1.1.1", "::ffff:1.1.1.1", true},
+		"in one /64":         {"2606:4700:1:2::1", "2606:4700:1:2:ffff:ffff:ffff:ffff", true},
+		"in another /64":     {"2606:4700:1:2::1", "2606:4700:1:3::1", false},
+		"with a zone":        {"fe80::1%eth0", "fe80::2", true},
+		"mapped, of two v4s": {"::ffff:1.1.1.1", "::ffff:1.1.1.2", false},
+	} {
+		one, other := machine(netip.MustParseAddr(c.one)), machine(netip.MustParseAddr(c.other))
+		if (one == other) != c.same {
+			t.Errorf("%s: %s counts as %s, %s as %s", name, c.one, one, c.other, other)
+		}
+	}
+}
+
 func TestADeadAddressLeavesNoPlaceTaken(t *testing.T) {
 	t.Parallel()
 	dead, _ := nobody(t)

@@ -205,6 +205,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	req.Header.Set("Accept", q.accept())
+	req.Header.Set("Accept-Encoding", "gzip")
 	resp, err := c.transport.RoundTrip(req)
 	for try := 1; err != nil && using.gaveWay() && try < connTries; try++ {
 		resp, err = c.transport.RoundTrip(req)
@@ -212,6 +213,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	if err != nil {
 		return nil, because(ctx, err)
 	}
+	c.inflaters.open(resp)
 	defer func() { _ = resp.Body.Close() }() // whatever it says, the body has been judged
 	limit := q.limit
 	if resp.StatusCode != http.StatusOK {
@@ -227,7 +229,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		r.parked = g.refused(c.cfg.Now(), pause, c.cfg.Timing.Pause)
 		return r, nil
 	}
-	w.body()
+	w.body(&r.grant)
 	if q.car != nil && resp.StatusCode == http.StatusOK {
 		r.body, err = readCAR(ctx, q.car, resp.Body, limit, &r.grant, w)
 	} else {
@@ -301,7 +303,7 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 	switch {
 	case errors.Is(r.err, errTooLarge):
 		r.release()
-		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes", q.limit))
+		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes: %w", q.limit, r.err))
 	case isHTML(r.header, r.body) && (r.err == nil || q.car != nil):
 		r.release()
 		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of "+q.accept()))

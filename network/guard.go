@@ -34,6 +34,7 @@ type guard struct {
 	allowPrivate bool
 	timeout      time.Duration
 	perAddress   int
+	resolver     *net.Resolver // nil: the system's
 
 	life context.Context //nolint:containedctx // the transport dials detached from any call; this ends its dials
 	end  context.CancelFunc
@@ -57,6 +58,7 @@ func (g *guard) transport(cfg Config) *http.Transport {
 		Proxy:                  nil,
 		DialContext:            g.dial,
 		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // inflaters do it
 		TLSHandshakeTimeout:    cfg.Timing.TLS,
 		ResponseHeaderTimeout:  cfg.Timing.Header,
 		MaxResponseHeaderBytes: maxHeaderBytes,
@@ -75,7 +77,7 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	stop := context.AfterFunc(g.life, cancel) //nolint:contextcheck // the guard's life ends a dial as well as the caller's
 	defer stop()
 	d := &dialling{guard: g, host: address}
-	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: d.control}
+	dialer := net.Dialer{Timeout: g.timeout, KeepAlive: keepAlive, ControlContext: d.control, Resolver: g.resolver}
 	conn, err := dialer.DialContext(ctx, network, address)
 	at := d.end(conn)
 	if err != nil {

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
+
+	"appview/sandbox/sandboxtest"
 )
 
 func TestNoConnectionLeavesForAPrivateAddress(t *testing.T) {
@@ -48,6 +52,62 @@ func TestNoConnectionLeavesForAPrivateAddress(t *testing.T) {
 			t.Errorf("%s: %d connections came through", on, n)
 		}
 	}
+}
+
+// TestNoConnectionLeavesForANameOfAPrivateAddress has a name server that gives
+// private addresses in every form. To show that the guard is what holds them back,
+// the same names are asked with the guard open.
+func TestNoConnectionLeavesForANameOfAPrivateAddress(t *testing.T) {
+	t.Parallel()
+	addresses := map[string][]string{
+		"loopback.test": {"127.0.0.1"}, "loopback6.test": {"::1"}, "mapped.test": {"::ffff:127.0.0.1"}, "nowhere.test": {"0.0.0.0"},
+		"ten.test": {"10.1.2.3"}, "home.test": {"192.168.1.1"}, "metadata.test": {"169.254.169.254"}, "linklocal.test": {"fe80::1"},
+		"local6.test": {"fd00::1"}, "nat64.test": {"64:ff9b::7f00:1"}, "sixtofour.test": {"2002:7f00:1::1"}, "shared.test": {"100.64.0.1"},
+		"group.test": {"224.0.0.1"}, "group6.test": {"ff02::1"}, "broadcast.test": {"255.255.255.255"},
+		"several.test": {"127.0.0.1", "10.1.2.3", "::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"},
+	}
+	names := sandboxtest.Resolver(t, func(name string) (all []netip.Addr) {
+		for _, a := range addresses[name] {
+			all = append(all, netip.MustParseAddr(a))
+		}
+		return all
+	})
+	var reached atomic.Int32
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		says(200, "application/json", `{"records":[]}`)(w, r)
+	})
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(string(host), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(strict.Close)
+	strict.guard.resolver = names
+	for name := range addresses {
+		for _, host := range []Host{Host("https://" + name), Host("http://" + name), Host("http://" + name + ":" + port)} {
+			_, err := page(t, strict, host)
+			wantReason(t, err, ReasonRefusedAddress)
+			if st := strict.HostState(host); st.Failures != 0 {
+				t.Errorf("%s: our refusal counts as %d failures of the host", host, st.Failures)
+			}
+		}
+	}
+	if n := reached.Load(); n != 0 {
+		t.Errorf("%d connections came through", n)
+	}
+	open := newClient(t, Config{})
+	open.guard.resolver = names
+	for _, name := range []string{"loopback.test", "mapped.test", "several.test"} {
+		if _, err := page(t, open, Host("http://"+name+":"+port)); err != nil {
+			t.Errorf("%s with the guard open: %v", name, err)
+		}
+	}
+	_, err = page(t, open, "http://unknown.test")
+	wantReason(t, err, ReasonDNS)
 }
 
 func TestGuardAllowsOnlyWebPorts(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 
 // TestMain fails when the tests are over and something of ours still runs.
 func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // where net/http complains of hosts
 	code := m.Run()
 	if code == 0 {
 		if left := goroutinesLeft(5 * time.Second); left != "" {
@@ -109,7 +110,9 @@ func page(tb testing.TB, c *Client, host Host) (RecordsPage, error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()
-	return c.ListRecords(ctx, host, alice, status, "")
+	p, err := c.ListRecords(ctx, host, alice, status, "")
+	p.grant.release()
+	return p, err
 }
 
 func wantReason(tb testing.TB, err error, want Reason) {

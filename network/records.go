@@ -34,16 +34,27 @@ type Listed struct {
 }
 
 // RecordsPage is one page of a repo's collection. An empty cursor ends the
-// listing. The values of a page are slices of one buffer.
+// listing. The values of a page are slices of one buffer, which counts against
+// the budget of bodies until Close.
 type RecordsPage struct {
 	Records []Listed
 	Cursor  string
 	Limit   int // how many records were asked for
+
+	grant grant
+}
+
+// Close gives the page's memory back to the budget: nothing of it is to be used
+// any more. It may be called twice.
+func (p *RecordsPage) Close() {
+	p.Records = nil
+	p.grant.release()
 }
 
 // ListRecords reads one page, in the host's own order: newest record key first.
 // An account that the host does not serve is ReasonNotFound, whatever became of
-// it: RepoStatus tells.
+// it: RepoStatus tells. Whoever holds a page that is not closed must not ask for
+// another one.
 func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, collection syntax.NSID, cursor string) (RecordsPage, error) {
 	query := url.Values{"repo": {did.String()}, "collection": {collection.String()}}
 	if cursor != "" {
@@ -69,11 +80,12 @@ func (c *Client) listRecords(ctx context.Context, q call) (RecordsPage, error) {
 	if err != nil {
 		return RecordsPage{}, err
 	}
-	defer a.release()
 	page, err := readRecords(a.body)
 	if err != nil {
+		a.release()
 		return RecordsPage{}, badAnswer(q.op, a.host, err)
 	}
+	page.grant = a.grant
 	return page, nil
 }
 

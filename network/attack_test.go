@@ -1,0 +1,483 @@
+package network
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// rawHost answers on the connection itself. Its handler gets the connection with
+// each request that came, and tells whether it wants another one.
+func rawHost(tb testing.TB, handle func(conn net.Conn, req *http.Request, n int) bool) Host {
+	tb.Helper()
+	ln, err := listen(tb, "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var (
+		open sync.WaitGroup
+		n    atomic.Int64
+	)
+	open.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer conn.Close() //nolint:errcheck // the client decides how this ends
+				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+				in := bufio.NewReader(conn)
+				for {
+					req, err := http.ReadRequest(in)
+					if err != nil || !handle(conn, req, int(n.Load())) {
+						return
+					}
+					n.Add(1)
+				}
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		_ = ln.Close()
+		open.Wait()
+	})
+	return Host("http://" + ln.Addr().String())
+}
+
+// sends answers every request with the same bytes and closes the connection.
+func sends(text string) func(net.Conn, *http.Request, int) bool {
+	return func(conn net.Conn, _ *http.Request, _ int) bool {
+		_, _ = io.WriteString(conn, text)
+		return false
+	}
+}
+
+// floods sends the beginning once and then the rest until the client goes.
+func floods(begin, again string) func(net.Conn, *http.Request, int) bool {
+	return func(conn net.Conn, _ *http.Request, _ int) bool {
+		_, err := io.WriteString(conn, begin)
+		for err == nil {
+			_, err = io.WriteString(conn, again)
+		}
+		return false
+	}
+}
+
+const goodPage = `{"records":[],"cursor":"c"}`
+
+// ok is a good answer with some more header.
+func ok(header, body string) string {
+	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
+}
+
+// TestAttacksOnTheWire has hosts that do not speak HTTP as it is meant. Each has
+// to end soon, with a reason, and leave nothing behind; a good host is asked
+// beside it all the while.
+func TestAttacksOnTheWire(t *testing.T) {
+	t.Parallel()
+	chunked := "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+	for name, c := range map[string]struct {
+		do   func(net.Conn, *http.Request, int) bool
+		want string // reasons, any of which will do
+	}{
+		"early hints without end":         {floods("", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"), "connect bad_answer timeout"},
+		"continue without end":            {floods("", "HTTP/1.1 100 Continue\r\n\r\n"), "connect bad_answer timeout"},
+		"another protocol":                {sends("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello"), "connect bad_answer"},
+		"status of nothing":               {sends("HTTP/1.1 000 \r\n\r\n"), "bad_answer"},
+		"status of another kind":          {sends("HTTP/1.1 999 Hm\r\nContent-Length: 0\r\n\r\n"), "http_5xx"},
+		"http 0.9":                        {sends(goodPage), "bad_answer"},
+		"chunks with endless extensions":  {floods(chunked+"1;", strings.Repeat("x", 4096)), "cut_body bad_answer"},
+		"chunks of one byte with ballast": {floods(chunked, "1;"+strings.Repeat("x", 2000)+"\r\n \r\n"), "cut_body bad_answer"},
+		"chunk of an impossible length":   {sends(chunked + "fffffffffffffffffff\r\n"), "cut_body bad_answer"},
+		"chunk that says it is huge":      {sends(chunked + "7fffffffffffffff\r\n{"), "cut_body"},
+		"endless trailers":                {floods(chunked+"1b\r\n"+goodPage+"\r\n0\r\n", "X-A: "+strings.Repeat("y", 4000)+"\r\n"), "cut_body bad_answer"},
+		"trailers":                        {sends(chunked + "1b\r\n" + goodPage + "\r\n0\r\nX-A: b\r\nContent-Length: 9\r\n\r\n"), ""},
+		"two lengths":                     {sends("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 27\r\n\r\n" + goodPage), "bad_answer connect"},
+		"negative length":                 {sends("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n" + goodPage), "bad_answer connect"},
+		"length and chunks":               {sends(strings.Replace(chunked, "\r\n\r\n", "\r\nContent-Length: 3\r\n\r\n", 1) + "1b\r\n" + goodPage + "\r\n0\r\n\r\n"), ""},
+		"length too short":                {sends("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + goodPage), "bad_answer"},
+		"length too long":                 {sends("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + goodPage), "cut_body"},
+		"unknown transfer encoding":       {sends("HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n" + goodPage), "bad_answer connect"},
+		"header with a null":              {sends("HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 27\r\n\r\n" + goodPage), "bad_answer connect"},
+		"header without a name":           {sends("HTTP/1.1 200 OK\r\n: b\r\nContent-Length: 27\r\n\r\n" + goodPage), "bad_answer connect"},
+		"many small headers":              {floods("HTTP/1.1 200 OK\r\n", strings.Repeat("a:\r\n", 1000)), "bad_answer"},
+		"compressed twice, it says":       {sends(ok("Content-Encoding: gzip, gzip\r\n", goodPage)), ""},
+		"compressed in another way":       {sends(ok("Content-Encoding: br\r\n", "\x8b\x0d\x80")), "bad_answer"},
+		"compressed nothing":              {sends(ok("Content-Encoding: gzip\r\n", "")), "cut_body bad_answer"},
+		"redirect to itself, long":        {sends("HTTP/1.1 302 Found\r\nLocation: /" + strings.Repeat("a", 60_000) + "\r\nContent-Length: 0\r\n\r\n"), "bad_answer http_4xx"},
+		"retry in a trillion seconds":     {sends("HTTP/1.1 429 No\r\nRetry-After: 1000000000000\r\nContent-Length: 0\r\n\r\n"), "parked: rate_limited"},
+		"retry before the beginning":      {sends("HTTP/1.1 429 No\r\nRetry-After: Thu, 01 Jan 0001 00:00:00 GMT\r\nDate: Fri, 31 Dec 9999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n"), "parked: rate_limited"},
+		"quota of nonsense":               {sends(ok("RateLimit-Remaining: 1e9\r\nRateLimit-Reset: NaN\r\nRateLimit-Policy: ;;;w=\r\n", goodPage)), ""},
+		"resets at once":                  {func(conn net.Conn, _ *http.Request, _ int) bool { return reset(conn) }, "connect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := newClient(t, Config{Timing: Timing{Header: 2 * time.Second, BodyIdle: 2 * time.Second, Connect: 2 * time.Second, TLS: 2 * time.Second}})
+			bad, good := rawHost(t, c.do), serve(t, says(200, "application/json", goodPage))
+			start := time.Now()
+			_, err := page(t, client, bad)
+			if got := reasonOf(err); !contains(c.want, got) {
+				t.Errorf("got %q (%v), want one of %q", got, err, c.want)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			}
+			if p, err := page(t, client, good); err != nil || p.Cursor != "c" {
+				t.Errorf("a good host beside it: %+v, %v", p, err)
+			}
+			if n := len(client.gates.look(bad).slots); n != 0 {
+				t.Errorf("%d slots are taken", n)
+			}
+		})
+	}
+}
+
+// contains tells whether one is among the reasons, or there is neither.
+func contains(reasons, one string) bool {
+	if reasons == "" || one == "" {
+		return reasons == one
+	}
+	return strings.Contains(reasons, one)
+}
+
+// reset ends a connection as a crashed machine does.
+func reset(conn net.Conn) bool {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return false
+}
+
+// TestAnswersThatNobodyAskedFor has a host send one answer more than it was asked
+// for. It can only lie about itself so: what it said too early is at most taken
+// for its next answer, and never for that of another host.
+func TestAnswersThatNobodyAskedFor(t *testing.T) {
+	t.Parallel()
+	forged := ok("", `{"records":[],"cursor":"forged"}`)
+	bad := rawHost(t, func(conn net.Conn, _ *http.Request, _ int) bool {
+		_, err := io.WriteString(conn, ok("", goodPage)+forged)
+		return err == nil
+	})
+	good := serve(t, says(200, "application/json", goodPage))
+	c := newClient(t, Config{})
+	for range 50 {
+		if p, err := page(t, c, bad); err != nil || p.Cursor != "c" && p.Cursor != "forged" {
+			if reasonOf(err) != "connect" && reasonOf(err) != "bad_answer" {
+				t.Fatalf("got %+v, %v", p, err)
+			}
+		}
+		if p, err := page(t, c, good); err != nil || p.Cursor != "c" {
+			t.Fatalf("another host: %+v, %v", p, err)
+		}
+	}
+}
+
+func TestNoCookieIsKept(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Int32
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cookie") != "" || r.Header.Get("Authorization") != "" || r.Header.Get("Referer") != "" {
+			t.Errorf("sent back: %v", r.Header)
+		}
+		seen.Add(1)
+		w.Header().Set("Set-Cookie", "id=tracked; Path=/")
+		w.Header().Set("WWW-Authenticate", "Basic")
+		if r.URL.Path != "/again" {
+			w.Header().Set("Location", "/again")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return
+		}
+		says(200, "application/json", goodPage)(w, r)
+	})
+	c := newClient(t, Config{})
+	for range 3 {
+		if _, err := page(t, c, host); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen.Load() != 6 {
+		t.Errorf("%d requests", seen.Load())
+	}
+}
+
+func TestTwoHostsThatSendToEachOther(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	var other [2]atomic.Value
+	var hosts [2]Host
+	for i := range hosts {
+		hosts[i] = serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			requests.Add(1)
+			to, _ := other[i].Load().(Host)
+			w.Header().Set("Location", string(to)+fmt.Sprintf("/xrpc/%d", requests.Load()))
+			w.WriteHeader(http.StatusFound)
+		})
+	}
+	other[0].Store(hosts[1])
+	other[1].Store(hosts[0])
+	_, err := page(t, newClient(t, Config{}), hosts[0])
+	wantReason(t, err, ReasonBadAnswer)
+	if n := requests.Load(); n != 1+maxRedirects {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// frameOf is an HTTP/2 frame.
+func frameOf(kind, flags byte, stream uint32, payload string) string {
+	n := len(payload)
+	return string([]byte{
+		byte(n >> 16), byte(n >> 8), byte(n), kind, flags,
+		byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream),
+	}) + payload
+}
+
+// TestAttacksOverHTTP2 has hosts that agree on HTTP/2 and then misuse it.
+func TestAttacksOverHTTP2(t *testing.T) {
+	t.Parallel()
+	const data, headers, rst, settings, push, ping, goAway, continuation = 0, 1, 3, 4, 5, 6, 7, 9
+	hello := frameOf(settings, 0, 0, "")
+	for name, c := range map[string]struct{ begin, again string }{
+		"silent":                     {hello, ""},
+		"no stream may be opened":    {frameOf(settings, 0, 0, "\x00\x03\x00\x00\x00\x00"), ""},
+		"goes away at once":          {hello + frameOf(goAway, 0, 0, "\x00\x00\x00\x00\x00\x00\x00\x00"), ""},
+		"refuses every stream":       {hello + frameOf(rst, 0, 1, "\x00\x00\x00\x07"), ""},
+		"header without end":         {hello + frameOf(headers, 0, 1, "\x88"), frameOf(continuation, 0, 1, "\x00\x01a"+"\x7f\xff\x03"+strings.Repeat("x", 4000))},
+		"pings without end":          {hello, frameOf(ping, 0, 0, "12345678")},
+		"settings without end":       {hello, hello},
+		"data without end, no head":  {hello, frameOf(data, 0, 1, strings.Repeat("x", 1000))},
+		"frame that is too large":    {hello + "\xff\xff\xff\x00\x00\x00\x00\x00\x01", ""},
+		"promises what nobody asked": {hello + frameOf(push, 4, 1, "\x00\x00\x00\x02\x88"), ""},
+		"speaks http/1 after all":    {"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n" + goodPage, ""},
+		"window of nothing":          {frameOf(settings, 0, 0, "\x00\x04\xff\xff\xff\xff"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, trust := http2Host(t, func(conn net.Conn) {
+				_, err := io.WriteString(conn, c.begin)
+				for err == nil && c.again != "" {
+					_, err = io.WriteString(conn, c.again)
+				}
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			client := newClient(t, Config{Timing: Timing{Header: 2 * time.Second, BodyIdle: 2 * time.Second, Connect: time.Second, TLS: time.Second}})
+			client.transport.TLSClientConfig = trust
+			start := time.Now()
+			_, err := page(t, client, host)
+			if got := reasonOf(err); !contains("connect timeout bad_answer cut_body tls", got) || got == "" {
+				t.Errorf("got %q (%v)", got, err)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+}
+
+// squeezed is a lot of text in a few bytes.
+func squeezed(tb testing.TB, text string, times int) string {
+	tb.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	for range times {
+		if _, err := io.WriteString(z, text); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return out.String()
+}
+
+// TestBombsAreRefusedForHowTheyInflate has bombs that would stay under every
+// limit on length, and repeat what is sound.
+func TestBombsAreRefusedForHowTheyInflate(t *testing.T) {
+	t.Parallel()
+	m := newCARMaker(t)
+	for name, c := range map[string]struct {
+		body string
+		car  bool
+	}{
+		"page":             {squeezed(t, repeat(" ", 1<<20), 30), false},
+		"car of blocks":    {squeezed(t, carHeader(idOf("x"))+repeat(frame(idOf("x")+"x"), 200_000), 1), true},
+		"car of one block": {squeezed(t, carHeader(idOf("x"))+frame(idOf(repeat("x", 20<<20))+repeat("x", 20<<20)), 1), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := serve(t, says(200, "application/json", c.body, "Content-Encoding", "gzip"))
+			if c.car {
+				host = serve(t, says(200, "application/vnd.ipld.car", c.body, "Content-Encoding", "gzip"))
+			}
+			client := newClient(t, Config{})
+			var err error
+			if c.car {
+				_, err = client.Repo(t.Context(), host, m.ident())
+			} else {
+				_, err = page(t, client, host)
+			}
+			wantReason(t, err, ReasonTooLarge)
+			if !strings.Contains(err.Error(), "inflates") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	// What inflates well and is no bomb comes through.
+	honest := `{"records":[` + strings.TrimSuffix(repeat(`{"uri":"at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/xyz.statusphere.status/3kgk4qs6aa22a","cid":"bafyrei","value":{"status":"a"}},`, 900), ",") + `]}`
+	host := serve(t, says(200, "application/json", squeezed(t, honest, 1), "Content-Encoding", "gzip"))
+	if p, err := page(t, newClient(t, Config{}), host); err != nil || len(p.Records) != 900 {
+		t.Errorf("%d records, %v", len(p.Records), err)
+	}
+}
+
+func TestInflatersAreUsedAgain(t *testing.T) {
+	t.Parallel()
+	body := squeezed(t, goodPage, 1)
+	var n atomic.Int32
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		text := body
+		switch n.Add(1) % 4 { // what one answer leaves must not show in the next
+		case 1:
+			text = body[:len(body)-6]
+		case 2:
+			text = "no gzip at all"
+		}
+		says(200, "application/json", text, "Content-Encoding", "gzip")(w, r)
+	})
+	c := newClient(t, Config{})
+	for i := range 40 {
+		p, err := page(t, c, host)
+		switch want := map[int]string{0: "cut_body", 1: "bad_answer"}[i%4]; {
+		case reasonOf(err) != want:
+			t.Fatalf("answer %d: %v, want %q", i, err, want)
+		case want == "" && p.Cursor != "c":
+			t.Fatalf("answer %d: %+v", i, p)
+		}
+	}
+}
+
+func TestMillionsOfStrangeBlocksAreNotRead(t *testing.T) {
+	t.Parallel()
+	m := newCARMaker(t)
+	m.commit(m.node(""), nil)
+	var sent atomic.Int64
+	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.ipld.car")
+		_, err := io.WriteString(w, carHeader(idOf("x")))
+		for junk := repeat("\x01x", 1<<15); err == nil && sent.Load() < maxCAR; {
+			n, failed := io.WriteString(w, junk)
+			sent.Add(int64(n))
+			err = failed
+		}
+	})
+	_, err := newClient(t, Config{}).Repo(t.Context(), host, m.ident())
+	wantReason(t, err, ReasonBadAnswer)
+	if n := sent.Load(); n > 32<<20 { // what the sockets hold
+		t.Errorf("%d bytes of it were read", n)
+	}
+}
+
+// TestWhoHoldsMemoryThatOthersWaitForMustHurry has a host send most of a large
+// body at once and drip the rest, which would keep everybody else's large bodies
+// waiting for hours.
+func TestWhoHoldsMemoryThatOthersWaitForMustHurry(t *testing.T) {
+	t.Parallel()
+	const held = 2 << 20
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"records":[],"pad":"`+repeat("x", held)+`"`)
+		drip(w, r)
+	})
+	c := newClient(t, Config{Timing: Timing{BodyIdle: 500 * time.Millisecond}})
+	c.budget = newBudget(maxPageBody+4<<20, maxPageBody) // what one of them takes, beside the reserve
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range 3 { // one holds it, one the reserve, and one waits
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			p, err := c.ListRecords(ctx, host, syntax.DID(fmt.Sprintf("did:plc:%024d", i)), status, "")
+			p.Close()
+			if reasonOf(err) != string(ReasonTimeout) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestPagesCountUntilTheyAreClosed(t *testing.T) {
+	t.Parallel()
+	host := serve(t, says(200, "application/json", `{"records":[],"pad":"`+repeat("x", 3<<20)+`"}`))
+	c := newClient(t, Config{})
+	const whole = bodyBudget - maxPageBody
+	p, err := c.ListRecords(t.Context(), host, alice, status, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.budget.pool.TryAcquire(whole) {
+		t.Fatal("an open page counts for nothing")
+	}
+	p.Close()
+	p.Close()
+	if !c.budget.pool.TryAcquire(whole) {
+		t.Error("a closed page still counts")
+	}
+}
+
+func TestDocumentOfAThousandServices(t *testing.T) {
+	t.Parallel()
+	did := alice.String()
+	var services []string
+	for i := range 1000 {
+		services = append(services, pdsService(fmt.Sprintf("#s%d", i), fmt.Sprintf("https://s%d.example.com", i)))
+	}
+	services = append(services, pdsService("#atproto_pds", "https://pds.example.com"), pdsService("#atproto_pds", "https://second.example.com"))
+	plc := serve(t, says(200, "application/json", document(did, strings.Join(services, ","), "")))
+	id, err := newClient(t, Config{PLC: string(plc)}).Lookup(t.Context(), alice)
+	if err != nil || id.PDS != "https://pds.example.com" {
+		t.Errorf("got %+v, %v", id, err)
+	}
+}
+
+// http2Host is a host that agrees on HTTP/2 and then does as it likes with the
+// connection. It gives what makes a client trust it.
+func http2Host(tb testing.TB, handle func(net.Conn)) (Host, *tls.Config) {
+	tb.Helper()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	s.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		"h2": func(_ *http.Server, conn *tls.Conn, _ http.Handler) {
+			defer conn.Close() //nolint:errcheck // the client decides how this ends
+			_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+			handle(conn)
+		},
+	}
+	s.StartTLS()
+	tb.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	trusted := x509.NewCertPool()
+	trusted.AddCert(s.Certificate())
+	return Host(s.URL), &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+}
