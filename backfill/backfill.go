@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Config struct {
 	ReposPerHost int           // repos of a host read at once by a job: 4
 	Attempts     int           // at a repo, before it is given up: 5
 	Retry        time.Duration // before the second attempt; doubles with each: 2 s
+	Turn         time.Duration // of a host, before others get theirs: 10 s
+	Reading      time.Duration // of one repo, before it is given up as too large: 2 h
 	Refresh      time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 
 	Log *slog.Logger     // default: slog.Default
@@ -41,6 +44,12 @@ const (
 	defaultReposPerHost = 4
 	defaultAttempts     = 5
 	defaultRetry        = 2 * time.Second
+	defaultTurn         = 10 * time.Second
+	defaultReading      = 2 * time.Hour
+
+	// lateShare is how many times MaxHosts there may be in hosts that go on reading
+	// a few repos when their turn is over.
+	lateShare = 4
 
 	// maxDIDJobs is the width of the lane for jobs that name DIDs, which do not
 	// wait behind those that cover the network.
@@ -50,7 +59,8 @@ const (
 // Backfill works through the jobs in a store.
 type Backfill struct {
 	cfg      Config
-	hosts    *semaphore.Weighted
+	hosts    *semaphore.Weighted // read from in their turn
+	late     *semaphore.Weighted // read from when it is over
 	claims   *claims
 	buffered atomic.Int64 // bytes of records that are read and not committed
 
@@ -93,9 +103,9 @@ func New(cfg Config) (*Backfill, error) {
 	if cfg.Refresh < 0 {
 		err = errors.Join(err, fmt.Errorf("backfill: refresh is %s, but must not be negative", cfg.Refresh))
 	}
-	if cfg.Retry == 0 {
-		cfg.Retry = defaultRetry
-	}
+	cfg.Retry = cmp.Or(cfg.Retry, defaultRetry)
+	cfg.Turn = cmp.Or(cfg.Turn, defaultTurn)
+	cfg.Reading = cmp.Or(cfg.Reading, defaultReading)
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -105,6 +115,7 @@ func New(cfg Config) (*Backfill, error) {
 	return &Backfill{
 		cfg:     cfg,
 		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
+		late:    semaphore.NewWeighted(lateShare * int64(cfg.MaxHosts)),
 		claims:  newClaims(),
 		check:   checkNow,
 		began:   cfg.Now(),

@@ -32,7 +32,7 @@ var errListing = errors.New("the listing cannot be followed to its end")
 // goes on with what was found, and fails at its end.
 func (w *worker) discover(ctx context.Context) error {
 	if w.listed.Load() {
-		notify(w.found)
+		w.more()
 		return nil
 	}
 	reason, err := w.list(ctx)
@@ -46,7 +46,7 @@ func (w *worker) discover(ctx context.Context) error {
 		return err
 	}
 	w.listed.Store(true)
-	notify(w.found)
+	w.more()
 	notify(w.queues.changed)
 	return nil
 }
@@ -62,7 +62,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		if err != nil {
 			return "", err
 		}
-		notify(w.found)
+		w.more()
 	}
 	if w.named {
 		at, err := w.b.cfg.Store.Listing(ctx, w.seq, didListing)
@@ -100,7 +100,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		if done, err = w.b.cfg.Store.DiscoverHeld(ctx, w.seq); err != nil {
 			return "", err
 		}
-		notify(w.found)
+		w.more()
 	}
 	return "", nil
 }
@@ -140,7 +140,7 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 		if err != nil {
 			return err
 		}
-		notify(w.found)
+		w.more()
 		w.log.DebugContext(ctx, "listing page read", "listing", l.call, "repos", len(page.DIDs), "new", added, "invalid", page.Invalid)
 		if at.Done {
 			return nil

@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -81,9 +82,16 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 		if err := w.b.hosts.Acquire(ctx, 1); err != nil {
 			return err
 		}
-		defer w.b.hosts.Release(1)
 	}
-	end, err := w.walk(ctx, host, w.b.cfg.ReposPerHost, w.readRepo)
+	leave := sync.OnceFunc(func() {
+		if !w.named {
+			w.b.hosts.Release(1)
+		}
+	})
+	defer leave()
+	over := w.overtime(host, leave)
+	end, err := w.walk(ctx, span{host: host}, w.b.cfg.ReposPerHost, w.readRepo)
+	over()
 	if err != nil {
 		return err
 	}
@@ -96,6 +104,36 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 	}
 	w.queues.end(host, end)
 	return nil
+}
+
+// overtime gives the place of a sweep to others when its turn is over, though some
+// of its repos are still being read: a host can take its time over each, and a few
+// such hosts would keep all others waiting. It returns what is to be called when
+// the sweep is over.
+func (w *worker) overtime(host string, leave func()) (over func()) {
+	var (
+		mu         sync.Mutex
+		ended, had bool
+	)
+	turn := time.AfterFunc(w.b.cfg.Turn, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended || !w.b.late.TryAcquire(1) {
+			return // over, or there are too many such hosts already
+		}
+		had = true
+		w.queues.late(host)
+		leave()
+	})
+	return func() {
+		turn.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		if had {
+			w.b.late.Release(1)
+		}
+	}
 }
 
 // judgeHost gives up a host that stays down, or that never stops asking us to

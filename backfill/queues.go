@@ -12,13 +12,15 @@ type queues struct {
 	hosts   map[string]*queue
 	line    []string      // hosts to be swept, first come first served
 	timers  timers        // hosts to come back to
-	active  int           // sweeps under way
+	active  int           // sweeps under way that take a place
+	over    int           // sweeps under way whose turn is over
 	changed chan struct{} // something was added to the line, or a sweep ended
 }
 
 // queue is one host's queue, as far as it is known without reading it.
 type queue struct {
 	inLine, active bool
+	late           bool      // active, and its turn is over
 	again          bool      // something was put into the queue during the sweep
 	parked         bool      // the host is to be left alone until due
 	due            time.Time // when to come back; zero: when something is put in
@@ -104,7 +106,17 @@ func (q *queues) take(now time.Time, limit int) (host string, next time.Time, id
 		q.active++
 		return host, next, false
 	}
-	return "", next, q.active == 0 && len(q.line) == 0 && next.IsZero()
+	return "", next, q.active+q.over == 0 && len(q.line) == 0 && next.IsZero()
+}
+
+// late gives the place of a sweep under way to the next in line.
+func (q *queues) late(host string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hosts[host].late = true
+	q.active--
+	q.over++
+	notify(q.changed)
 }
 
 // end notes how a sweep has ended.
@@ -112,8 +124,12 @@ func (q *queues) end(host string, w walked) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := q.hosts[host]
-	h.active = false
-	q.active--
+	if h.late {
+		q.over--
+	} else {
+		q.active--
+	}
+	h.active, h.late = false, false
 	switch {
 	case h.again && !w.parked:
 		q.enqueue(host, h)
@@ -131,5 +147,5 @@ func (q *queues) end(host string, w walked) {
 func (q *queues) parked() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.hosts) > 0 && q.active == 0 && len(q.line) == 0
+	return len(q.hosts) > 0 && q.active+q.over == 0 && len(q.line) == 0
 }

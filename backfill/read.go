@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -32,7 +33,8 @@ type reader struct {
 	o    store.Owed
 	host network.Host
 
-	fresh  bool // its identity was looked up in this attempt
+	began  time.Time // this attempt
+	fresh  bool      // its identity was looked up in this attempt
 	ident  network.Identity
 	rev    syntax.TID // the latest probe
 	source store.Source
@@ -62,8 +64,8 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 		return
 	}
 	defer w.b.claims.release(h.DID)
-	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords}
-	exact, err := r.read(ctx)
+	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords, began: w.b.now()}
+	exact, err := r.readInTime(ctx)
 	if err != nil {
 		r.drop()
 	}
@@ -99,6 +101,34 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	default:
 		w.missed(ctx, h, r.o, err)
 	}
+}
+
+// readInTime is read with a bound on the time that it may take, over all attempts
+// that got somewhere: a host that gives a little now and then would never end.
+func (r *reader) readInTime(ctx context.Context) (exact bool, err error) {
+	left := r.w.b.cfg.Reading
+	if r.o.Position != nil {
+		left -= r.o.Position.Spent
+	}
+	timed, cancel := context.WithTimeout(ctx, max(left, 0))
+	defer cancel()
+	exact, err = r.read(timed)
+	if err != nil && timed.Err() != nil && ctx.Err() == nil {
+		err = &network.Error{
+			Reason: network.ReasonTooLarge, Op: "read repo", Host: r.host,
+			Err: fmt.Errorf("not read within %s", r.w.b.cfg.Reading),
+		}
+	}
+	return exact, err
+}
+
+// spentSoFar is how long it has been read.
+func (r *reader) spentSoFar() time.Duration {
+	spent := r.w.b.now().Sub(r.began)
+	if r.o.Position != nil {
+		spent += r.o.Position.Spent
+	}
+	return spent
 }
 
 // lost tells whether a repo read in steps cannot be gone on with: the host does
@@ -188,7 +218,7 @@ func (r *reader) resume(ctx context.Context) error {
 		return err
 	}
 	if r.o.Position.Whole || lapsed {
-		r.at.Pass = r.o.Position.Pass
+		r.at.Pass, r.at.Spent = r.o.Position.Pass, r.o.Position.Spent
 		if err := r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at); err != nil {
 			return err
 		}
@@ -204,7 +234,7 @@ func (r *reader) resume(ctx context.Context) error {
 
 // restart begins a new pass at the rev just probed.
 func (r *reader) restart(ctx context.Context) error {
-	r.begin(store.Position{First: r.rev, Pass: r.at.Pass + 1})
+	r.begin(store.Position{First: r.rev, Pass: r.at.Pass + 1, Spent: r.spentSoFar()})
 	if !r.steps {
 		return nil
 	}
@@ -246,6 +276,7 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 		r.at.Read[c] = store.ReadUpTo{Cursor: s.cursor, Below: s.last, Partial: s.seg.Partial}
 		s.seg = store.Segment{Collection: c, Below: s.last, Partial: s.seg.Partial}
 	}
+	r.at.Spent = r.spentSoFar()
 	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
 		return r.refused(err)
 	}

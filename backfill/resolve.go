@@ -6,22 +6,41 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"appview/network"
 	"appview/store"
 )
 
-// resolveWidth is how many DIDs a job looks up at once.
-const resolveWidth = 128
+const (
+	// resolveWidth is how many DIDs a job looks up at once in the directory…
+	resolveWidth = 128
+	// …and webWidth how many that are documents on hosts of their own. These can
+	// take as long as they like to answer, so nothing else waits behind them.
+	webWidth = 64
+	// webDIDs is what such DIDs begin with. What sorts behind them names no method
+	// that we know, and is looked up nowhere.
+	webDIDs = "did:web:"
+)
 
 // unknownHost is the queue of repos whose host is not known yet.
 const unknownHost = ""
 
 // resolve looks up the hosts of found repos until there are no more.
 func (w *worker) resolve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return w.resolveSpan(ctx, span{host: unknownHost, end: webDIDs}, resolveWidth, w.found[0])
+	})
+	g.Go(func() error { return w.resolveSpan(ctx, span{host: unknownHost, after: webDIDs}, webWidth, w.found[1]) })
+	return g.Wait()
+}
+
+func (w *worker) resolveSpan(ctx context.Context, s span, width int, found <-chan struct{}) error {
 	for {
 		// Asked before the walk: what is found during it is walked next time.
 		listed := w.listed.Load()
-		end, err := w.walk(ctx, unknownHost, resolveWidth, w.lookUp)
+		end, err := w.walk(ctx, s, width, w.lookUp)
 		if err != nil {
 			return err
 		}
@@ -34,7 +53,7 @@ func (w *worker) resolve(ctx context.Context) error {
 		}
 		select {
 		case <-timer:
-		case <-w.found:
+		case <-found:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

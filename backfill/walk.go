@@ -19,8 +19,6 @@ const (
 	walkPage = 64
 	// claimedPause is when to come back to a repo that another job is reading.
 	claimedPause = 100 * time.Millisecond
-	// maxWalk is how long a queue is walked before others get their turn.
-	maxWalk = 10 * time.Second
 )
 
 // hand is a repo that a walk has taken out of a queue.
@@ -43,15 +41,22 @@ type walked struct {
 	gotOn  bool      // something became of a repo
 }
 
-// walk takes the repos of one queue that are due, in order, and has do work on up
+// span is the part of a host's queue that is walked: what stands behind after and
+// before end. Without an end it goes on to the queue's.
+type span struct {
+	host       string
+	after, end syntax.DID
+}
+
+// walk takes the repos of a queue that are due, in order, and has do work on up
 // to width of them at once, until a pass over the queue finds none, the host has
 // to be left alone, or others are to have their turn. do calls the hand's done
 // exactly once. Everything that was handed out is committed when walk returns,
 // unless ctx has ended.
-func (w *worker) walk(ctx context.Context, host string, width int, do func(context.Context, hand)) (walked, error) {
+func (w *worker) walk(ctx context.Context, s span, width int, do func(context.Context, hand)) (walked, error) {
 	var end walked
-	for until := w.b.now().Add(maxWalk); ; {
-		p := pass{w: w, host: host, until: until, free: make(chan struct{}, 1)}
+	for until := w.b.now().Add(w.b.cfg.Turn); ; {
+		p := pass{w: w, span: s, until: until, free: make(chan struct{}, 1)}
 		err := p.run(ctx, width, do)
 		end.gotOn = end.gotOn || p.gotOn.Load()
 		switch {
@@ -73,7 +78,7 @@ func (w *worker) walk(ctx context.Context, host string, width int, do func(conte
 // pass is one pass over a queue.
 type pass struct {
 	w     *worker
-	host  string
+	span  span
 	until time.Time
 	late  bool // until is over
 	gotOn atomic.Bool
@@ -90,16 +95,16 @@ type pass struct {
 func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand)) error {
 	var g errgroup.Group
 	g.SetLimit(width)
-	after := syntax.DID("")
-	for p.goOn(ctx) {
-		rows, err := p.w.b.cfg.Store.Owed(ctx, p.w.seq, p.host, after, walkPage)
+	after, end := p.span.after, false
+	for p.goOn(ctx) && !end {
+		rows, err := p.w.b.cfg.Store.Owed(ctx, p.w.seq, p.span.host, after, walkPage)
 		if err != nil || len(rows) == 0 {
 			p.fail(err)
 			break
 		}
 		for _, row := range rows {
 			after = row.DID
-			if !p.goOn(ctx) {
+			if end = p.span.end != "" && row.DID >= p.span.end; end || !p.goOn(ctx) {
 				break
 			}
 			if p.take(row) {

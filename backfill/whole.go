@@ -88,7 +88,7 @@ func (r *reader) spent(err error, other func(network.Host) (time.Time, bool)) bo
 	var parked *network.Parked
 	if !errors.As(err, &parked) || parked.Host != r.host ||
 		parked.Why != network.WhyRateLimited && parked.Why != network.WhyPaced ||
-		parked.Until.Sub(r.w.b.cfg.Now()) < longPause {
+		parked.Until.Sub(r.w.b.now()) < longPause {
 		return false
 	}
 	_, closed := other(r.host)

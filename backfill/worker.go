@@ -29,9 +29,9 @@ type worker struct {
 
 	cancel context.CancelCauseFunc // ends run from outside
 
-	found  chan struct{} // there are new repos to look up, or no more will come
-	doubts chan struct{} // there may be repos to reopen
-	listed atomic.Bool   // discovery is over
+	found  [2]chan struct{} // there are new repos to look up, or no more will come
+	doubts chan struct{}    // there may be repos to reopen
+	listed atomic.Bool      // discovery is over
 	queues queues
 	ends   sync.Map // host: how long a page may be that is taken for the end
 	rate   rate
@@ -40,9 +40,10 @@ type worker struct {
 func newWorker(b *Backfill, j store.Job) *worker {
 	w := &worker{
 		b: b, id: j.ID, seq: j.Seq, named: !j.Request.Network(), targets: j.Targets, request: j.Request, retry: j.RetryOf != 0,
-		log:   b.cfg.Log.With("job", j.ID),
-		began: b.now(),
-		found: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
+		log:    b.cfg.Log.With("job", j.ID),
+		began:  b.now(),
+		found:  [...]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
+		doubts: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)
 	return w
@@ -61,6 +62,13 @@ func (w *worker) run(ctx context.Context) error {
 	g.Go(func() error { return w.resolve(ctx) })
 	g.Go(func() error { return w.fetch(ctx) })
 	return g.Wait()
+}
+
+// more wakes whoever looks repos up.
+func (w *worker) more() {
+	for _, c := range w.found {
+		notify(c)
+	}
 }
 
 // notify wakes whoever waits on a channel of capacity one.

@@ -10,7 +10,7 @@ import (
 
 const (
 	// freeBody is what every body may take without asking the budget.
-	freeBody = 256 << 10
+	freeBody = 64 << 10
 	// firstRead is the buffer of a body that does not say how long it is.
 	firstRead = 16 << 10
 	// minRate is the least that a body must bring on average, in bytes a second,

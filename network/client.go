@@ -51,6 +51,7 @@ type Config struct {
 	UserAgent    string           // DefaultUserAgent; an operator should name themselves
 	Timing       Timing           // timeouts and pauses
 	Observe      func(Exchange)   // told of every request that was sent; must not wait for anything
+	Resolver     *net.Resolver    // of host names; the system's
 	Log          *slog.Logger     // nowhere
 	Now          func() time.Time // time.Now
 }

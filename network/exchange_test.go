@@ -12,9 +12,12 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"appview/sandbox/sandboxtest"
 )
 
 func TestWhatHostsDoAndHowItIsClassed(t *testing.T) {
@@ -205,13 +208,14 @@ func TestNoAnswerAtAll(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
-	c := newClient(t, Config{Timing: Timing{Connect: 2 * time.Second, TLS: 2 * time.Second}})
+	nowhere := sandboxtest.Resolver(t, func(string) []netip.Addr { return nil })
+	c := newClient(t, Config{Timing: Timing{Connect: 2 * time.Second, TLS: 2 * time.Second}, Resolver: nowhere})
 	for name, q := range map[string]struct {
 		host Host
 		want Reason
 	}{
 		"connection refused":  {nobody, ReasonConnect},
-		"no such name":        {"http://does-not-exist.invalid", ReasonDNS},
+		"no such name":        {"http://unknown.test", ReasonDNS},
 		"no tls":              {"https" + plain[len("http"):], ReasonTLS},
 		"unknown certificate": {Host(secure.URL), ReasonTLS},
 	} {

@@ -47,7 +47,7 @@ type guard struct {
 func newGuard(cfg Config) *guard {
 	life, end := context.WithCancel(context.Background())
 	return &guard{
-		allowPrivate: cfg.AllowPrivate, timeout: cfg.Timing.Connect, perAddress: cfg.PerAddress,
+		allowPrivate: cfg.AllowPrivate, timeout: cfg.Timing.Connect, perAddress: cfg.PerAddress, resolver: cfg.Resolver,
 		life: life, end: end, conns: make(map[*guardedConn]struct{}), crowds: make(map[netip.Addr]*crowd),
 	}
 }

@@ -81,12 +81,11 @@ func TestNoConnectionLeavesForANameOfAPrivateAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	strict, err := New(Config{})
+	strict, err := New(Config{Resolver: names})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(strict.Close)
-	strict.guard.resolver = names
 	for name := range addresses {
 		for _, host := range []Host{Host("https://" + name), Host("http://" + name), Host("http://" + name + ":" + port)} {
 			_, err := page(t, strict, host)
@@ -99,8 +98,7 @@ func TestNoConnectionLeavesForANameOfAPrivateAddress(t *testing.T) {
 	if n := reached.Load(); n != 0 {
 		t.Errorf("%d connections came through", n)
 	}
-	open := newClient(t, Config{})
-	open.guard.resolver = names
+	open := newClient(t, Config{Resolver: names})
 	for _, name := range []string{"loopback.test", "mapped.test", "several.test"} {
 		if _, err := page(t, open, Host("http://"+name+":"+port)); err != nil {
 			t.Errorf("%s with the guard open: %v", name, err)

@@ -41,12 +41,17 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	if err := lookable(did); err != nil {
 		return Identity{}, &Error{Op: opLookup, Reason: ReasonBadDID, Err: fmt.Errorf("%.200s: %w", did, err)}
 	}
+	// A document is small. Each request has its own bounds, long enough for a dead
+	// host to show as one; this is for those that drip, or send on and on.
+	t := c.cfg.Timing
+	timed, cancel := context.WithTimeout(ctx, t.Connect+t.TLS+t.Header+t.BodyIdle)
+	defer cancel()
 	way := &documents{c: c, did: did}
 	dir := identity.BaseDirectory{
 		PLCURL: string(c.plc), SkipHandleVerification: true, UserAgent: c.cfg.UserAgent,
 		HTTPClient: http.Client{Transport: way},
 	}
-	doc, err := dir.ResolveDID(ctx, did)
+	doc, err := dir.ResolveDID(timed, did)
 	if err != nil {
 		return Identity{}, way.failure(ctx, err)
 	}

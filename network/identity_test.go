@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/sandbox/sandboxtest"
 )
 
 const testKey = "zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" // secp256k1
@@ -112,15 +115,22 @@ func TestLookupAsksNobodyForWhatIsNoDID(t *testing.T) {
 
 func TestLookupOfAWebDIDGoesThroughTheGuard(t *testing.T) {
 	t.Parallel()
-	strict, err := New(Config{Timing: Timing{Connect: 2 * time.Second}})
+	strict, err := New(Config{Resolver: sandboxtest.Resolver(t, func(name string) []netip.Addr {
+		if name == "inside.example.com" {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+		}
+		return nil
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer strict.Close()
-	_, err = strict.Lookup(t.Context(), "did:web:does-not-exist.example.com")
-	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Reason != ReasonDIDLookup || e.Host != "https://does-not-exist.example.com" {
-		t.Fatalf("got %v", err)
+	for name, want := range map[string]Reason{"does-not-exist.example.com": ReasonDIDLookup, "inside.example.com": ReasonRefusedAddress} {
+		_, err = strict.Lookup(t.Context(), syntax.DID("did:web:"+name))
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Reason != want || e.Host != Host("https://"+name) {
+			t.Errorf("%s: got %v, want %s", name, err, want)
+		}
 	}
 }
 
@@ -132,5 +142,24 @@ func TestLookupEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if _, err := c.Lookup(ctx, alice); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestLookupThatIsDrippedEnds(t *testing.T) {
+	t.Parallel()
+	plc := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		every(r, time.Millisecond, func() error { // fast enough for a body of any size
+			_, _ = w.Write([]byte(repeat(" ", 20)))
+			return rc.Flush()
+		})
+	})
+	short := 200 * time.Millisecond
+	c := newClient(t, Config{PLC: string(plc), Timing: Timing{Connect: short, TLS: short, Header: short, BodyIdle: short}})
+	start := time.Now()
+	_, err := c.Lookup(t.Context(), alice)
+	wantReason(t, err, ReasonDIDLookup)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s", took)
 	}
 }

@@ -39,6 +39,7 @@ type Position struct {
 	Whole   bool                     `json:"whole,omitempty"` // it is being read in one piece: Read says nothing
 	Pages   int                      `json:"pages,omitempty"`
 	Bytes   int64                    `json:"bytes,omitempty"`
+	Spent   time.Duration            `json:"spent,omitempty"`   // on reading it, over all passes and attempts
 	Read    map[syntax.NSID]ReadUpTo `json:"read"`              // by collection
 	More    bool                     `json:"more,omitempty"`    // a short page of this pass had more behind it
 	Tally   Tally                    `json:"tally,omitzero"`    // of this pass so far
