@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -89,8 +90,12 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 		}
 	})
 	defer leave()
-	over := w.overtime(host, leave)
-	end, err := w.walk(ctx, span{host: host}, w.b.cfg.ReposPerHost, w.readRepo)
+	var read atomic.Int64
+	over := w.overtime(host, &read, leave)
+	end, err := w.walk(ctx, span{host: host}, w.b.cfg.ReposPerHost, func(ctx context.Context, h hand) {
+		w.readRepo(ctx, h)
+		read.Add(1)
+	})
 	over()
 	if err != nil {
 		return err
@@ -107,23 +112,34 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 }
 
 // overtime gives the place of a sweep to others when its turn is over, though some
-// of its repos are still being read: a host can take its time over each, and a few
-// such hosts would keep all others waiting. It returns what is to be called when
-// the sweep is over.
-func (w *worker) overtime(host string, leave func()) (over func()) {
+// of its repos are still being read, and much earlier when none has been read yet:
+// a host can take its time over each, and a few such hosts would keep all others
+// waiting. It returns what is to be called when the sweep is over.
+func (w *worker) overtime(host string, read *atomic.Int64, leave func()) (over func()) {
 	var (
 		mu         sync.Mutex
 		ended, had bool
+		turns      int
+		turn       *time.Timer
 	)
-	turn := time.AfterFunc(w.b.cfg.Turn, func() {
+	early := w.b.cfg.Turn / 4
+	mu.Lock()
+	defer mu.Unlock()
+	turn = time.AfterFunc(early, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if ended || !w.b.late.TryAcquire(1) {
-			return // over, or there are too many such hosts already
+		turns++
+		switch {
+		case ended:
+		case turns == 1 && read.Load() > 0:
+			turn.Reset(w.b.cfg.Turn - early)
+		case w.b.late.TryAcquire(1):
+			had = true
+			w.queues.late(host)
+			leave()
+		default: // there are too many such hosts already
+			turn.Reset(early)
 		}
-		had = true
-		w.queues.late(host)
-		leave()
 	})
 	return func() {
 		turn.Stop()
