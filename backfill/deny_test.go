@@ -1,7 +1,10 @@
 package backfill_test
 
 import (
+	"maps"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -75,4 +78,79 @@ func TestRepoDeniedWhileItIsReadIsNotStored(t *testing.T) {
 	if job = r.finish(job); job.Reasons["denied"] != 1 || len(r.served(status)) != 10 {
 		t.Errorf("%d records served: %+v", len(r.served(status)), job)
 	}
+}
+
+// TestDenyingRacesWithAJob denies accounts and hosts while a job reads them, in
+// steps and in one piece, and wants nothing of them to be left, whatever the job was
+// doing with them at that moment; nor after another job and a restart.
+func TestDenyingRacesWithAJob(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Config{Seed: 82, Repos: 120, Hosts: 6, Whales: 6})
+	repos := r.world.Repos()
+	host := r.world.HostURLs()[2]
+	name, err := url.Parse(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := []string{name.Host}
+	denied := map[syntax.DID]bool{}
+	for i, repo := range repos {
+		if denied[repo.DID] = repo.Host == host; i%5 == 0 {
+			denied[repo.DID] = true
+			entries = append(entries, repo.DID.String())
+		}
+	}
+	var pages atomic.Int64
+	let := make(chan struct{})
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Part == sandbox.PartPDS && pages.Add(1) == 40 {
+			close(let)
+		}
+		return sandbox.Fault{}
+	})
+	jobs := []store.Job{r.create(store.Request{}), r.create(store.Request{Collection: status})}
+	<-let
+	var denying sync.WaitGroup
+	for _, entry := range entries {
+		denying.Go(func() {
+			if err := r.store.Deny(t.Context(), entry, "race"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	denying.Wait()
+	for _, job := range jobs {
+		if job = r.finish(job); job.Status != store.StatusCompleted || job.Failed > 0 {
+			t.Errorf("job: %+v", job)
+		}
+	}
+	wantAllowed := func(when string) {
+		t.Helper()
+		want := map[string]string{}
+		for uri, rec := range r.world.Truth() {
+			if !denied[rec.DID] {
+				want[uri] = rec.CID + " " + canonical(t, rec.Value)
+			}
+		}
+		if got := r.served(""); !maps.Equal(got, want) {
+			t.Errorf("%s:", when)
+			differ(t, got, want)
+		}
+	}
+	wantAllowed("after the race")
+	r.stop()
+	r.run(options{})
+	r.world.ResetRequests()
+	r.complete(store.Request{})
+	wantAllowed("after a restart and another job")
+	for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Part == sandbox.PartPDS && denied[syntax.DID(q.DID)] }) {
+		t.Errorf("asked for a denied repo: %+v", q)
+	}
+	for _, entry := range entries {
+		if err := r.store.Allow(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.complete(store.Request{})
+	r.wantTruth("")
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -116,7 +117,7 @@ func (r *rig) rows() (rows []string) {
 	r.t.Helper()
 	err := r.store.Export(r.t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec store.Record) error {
 		rows = append(rows, strings.Join([]string{
-			rec.URI().String(), rec.Rev.String(), rec.IndexedAt.String(), rec.Body.CID.String(), string(rec.Body.Data), rec.Source.String(),
+			rec.URI().String(), rec.Rev.String(), rec.IndexedAt.String(), strconv.FormatUint(rec.Seq, 10), rec.Body.CID.String(), string(rec.Body.Data), rec.Source.String(),
 		}, " "))
 		return nil
 	})

@@ -81,6 +81,25 @@ func TestHostThatNeverAnswersGetRepoIsListed(t *testing.T) {
 	}
 }
 
+// TestDeadHostCostsAFewTimeouts has 500 repos on a host that takes connections and
+// never answers: it costs what a few requests cost, not 500 timeouts.
+func TestDeadHostCostsAFewTimeouts(t *testing.T) {
+	t.Parallel()
+	o := options{}
+	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond
+	o.network.Timing.Header = patient(250 * time.Millisecond)
+	r := newRigWith(t, sandbox.Config{Seed: 104, Repos: 1000, Hosts: 2, Collections: statuses(1, 1)}, o)
+	dead := r.world.HostURLs()[0]
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: q.Host == dead} })
+	job := r.complete(store.Request{Collection: status})
+	if job.Reasons["exact"] != 500 || job.Failed != 500 || job.Reasons["host_down"] < 490 {
+		t.Errorf("job: %+v", job)
+	}
+	if n := r.world.Faults("hang"); n < 5 || n > 20 {
+		t.Errorf("%d requests waited for a host with 500 repos", n)
+	}
+}
+
 // TestHalfDeadHostIsGivenUp has a host that tells at once how each repo is, and
 // then stands still: as costly as a dead one if every repo were tried on its own.
 func TestHalfDeadHostIsGivenUp(t *testing.T) {

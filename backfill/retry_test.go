@@ -47,6 +47,7 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 		t.Errorf("repos: %v", states)
 	}
 	r.world.SetFault(nil)
+	r.world.ResetRequests()
 	pages := r.world.Count(sandbox.PartPDS, listRecords)
 	second := r.retry(first)
 	r.wantTruth(status)
@@ -55,6 +56,9 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 	}
 	if got := r.world.Count(sandbox.PartPDS, listRecords) - pages; got > 40 {
 		t.Errorf("%d pages were read for 20 repos", got)
+	}
+	for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Part == sandbox.PartPDS && q.Host != sick }) {
+		t.Errorf("what was right is asked for again: %+v", q)
 	}
 	after := map[string]bool{}
 	for _, row := range r.rows() {
@@ -185,5 +189,23 @@ func TestJobThatNamesManyRepos(t *testing.T) {
 	}
 	if got := len(r.served("")); got != want {
 		t.Errorf("%d records, want %d", got, want)
+	}
+}
+
+func TestJobThatNamesAsManyReposAsAllowed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Config{Seed: 74, Repos: 520, Hosts: 5, Collections: statuses(1, 2)})
+	var dids []syntax.DID
+	want := 0
+	for _, repo := range r.world.Repos()[:500] {
+		dids = append(dids, repo.DID)
+		want += len(r.world.TruthOf(repo.DID))
+	}
+	job := r.complete(store.Request{DIDs: dids, Collection: status})
+	if job.TotalRepos != 500 || job.Reasons["exact"] != 500 || len(r.served("")) != want {
+		t.Errorf("%d records, want %d: %+v", len(r.served("")), want, job)
+	}
+	if n := r.world.Count(sandbox.PartRelay, ""); n != 0 {
+		t.Errorf("%d requests to the relay", n)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"appview/sandbox"
 	"appview/store"
 )
@@ -25,6 +27,70 @@ func TestWholeNetworkIsReadInOneRequestARepo(t *testing.T) {
 	again := r.complete(store.Request{})
 	if again.Tally.Unchanged() != job.Tally.Records {
 		t.Errorf("the second job changed something: %+v", again.Tally)
+	}
+}
+
+// TestFullNetworkChecksEverySignature reads a network in which some repos are signed
+// with a key that is not the account's, and some have no key at all: of these nothing
+// is stored, and everything else is as it is in the network.
+func TestFullNetworkChecksEverySignature(t *testing.T) {
+	t.Parallel()
+	for name, track := range map[string]bool{"everything": false, "many tracked collections": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			world := sandbox.Config{Seed: 63, Repos: 60, Hosts: 3, Whales: 1}
+			if track {
+				world.Collections = append(sandbox.DefaultCollections(), sandbox.Collection{NSID: "com.example.fourth", Share: 0.5, MinRecords: 1, MaxRecords: 3})
+			}
+			r := newRig(t, world)
+			if track {
+				for _, c := range world.Collections {
+					if err := r.store.Track(t.Context(), c.NSID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			forged := map[syntax.DID]bool{}
+			for i, repo := range r.world.Repos() {
+				switch i % 8 {
+				case 3:
+					r.world.Assign(repo.DID, sandbox.WrongKey())
+				case 5:
+					r.world.Assign(repo.DID, sandbox.NoKey())
+				default:
+					continue
+				}
+				forged[repo.DID] = true
+			}
+			job := r.complete(store.Request{})
+			want := map[string]string{}
+			for uri, rec := range r.world.Truth() {
+				if !forged[rec.DID] {
+					want[uri] = rec.CID + " " + canonical(t, rec.Value)
+				}
+			}
+			differ(t, r.served(""), want)
+			if r.world.Faults("wrong key") == 0 || r.world.Faults("no key") == 0 {
+				t.Error("nothing was forged")
+			}
+			found := int64(0)
+			for did := range forged {
+				if track && len(r.world.TruthOf(did)) == 0 {
+					continue // no listing names it
+				}
+				found++
+				if repo := r.repo(job, did); repo.Class != store.ClassFailed || repo.Reason != "bad_signature" {
+					t.Errorf("%s ended %s %s", did, repo.Class, repo.Reason)
+				}
+			}
+			if job.Reasons["bad_signature"] != found || job.Failed != found {
+				t.Errorf("%d repos are forged: %+v", found, job)
+			}
+			// Not in another way either: no page of them was listed.
+			for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Method == listRecords && forged[syntax.DID(q.DID)] }) {
+				t.Errorf("listed: %+v", q)
+			}
+		})
 	}
 }
 
