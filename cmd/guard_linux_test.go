@@ -223,7 +223,7 @@ func (n *internet) plc(prefix, target string) string {
 // same again with the guard open, to show that nothing else was in the way.
 func TestNothingLeavesForAnAddressThatIsNotPublic(t *testing.T) {
 	t.Parallel()
-	if !inOwnNetwork(t, nameserverAddr) {
+	if !sandboxtest.Alone(t, nameserverAddr) {
 		return
 	}
 	n := newInternet(t)
@@ -266,7 +266,7 @@ func TestNothingLeavesForAnAddressThatIsNotPublic(t *testing.T) {
 	wanted[n.plc("good", "https://["+hostAddr6+"]")] = "empty"
 	wanted[n.plc("good", "https://mixed.example.com")] = "empty"
 
-	w := watchWire(t)
+	w := sandboxtest.WatchWire(t)
 	got := n.run(t, wanted)
 	for did, reason := range wanted {
 		if got[did] != reason {
@@ -274,7 +274,7 @@ func TestNothingLeavesForAnAddressThatIsNotPublic(t *testing.T) {
 		}
 	}
 	public := []string{"tcp " + relayAddr, "tcp " + plcAddr, "tcp " + hostAddr, "tcp [" + hostAddr6 + "]", "tcp " + rebindAddr}
-	for _, packet := range w.all() {
+	for _, packet := range w.Seen() {
 		ok := packet == "udp "+nameserverAddr+":53" || strings.HasPrefix(packet, "tcp 127.0.0.1:3333") // that is us, asking the program
 		for _, p := range public {
 			ok = ok || packet == p+":443"

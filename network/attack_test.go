@@ -269,7 +269,9 @@ func TestAttacksOverHTTP2(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			var conns atomic.Int32
 			host, trust := http2Host(t, func(conn net.Conn) {
+				conns.Add(1)
 				_, err := io.WriteString(conn, c.begin)
 				for err == nil && c.again != "" {
 					_, err = io.WriteString(conn, c.again)
@@ -285,6 +287,9 @@ func TestAttacksOverHTTP2(t *testing.T) {
 			}
 			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("took %s", took)
+			}
+			if n := conns.Load(); n > maxConns+1 { // and one to see whether our network is there
+				t.Errorf("%d connections for one question", n)
 			}
 		})
 	}

@@ -110,8 +110,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("configure network: %w", err)
 	}
 	c.outage = &outage{
-		every: cfg.Timing.OutageProbe, reach: c.reach, fixed: []Host{c.relay, c.plc},
-		unreachable: make(map[Host]struct{}), changed: c.networkChanged,
+		every: cfg.Timing.OutageProbe, reach: c.reach, fixed: []Host{c.relay, c.plc}, changed: c.networkChanged,
 	}
 	return c, nil
 }
@@ -252,10 +251,9 @@ func (c *Client) reach(ctx context.Context, host Host) bool {
 			port = portHTTP
 		}
 	}
+	// Where there is no room for one connection more, there is no telling: those that
+	// are open may stand still, and if they do not, somebody is answered soon.
 	conn, err := c.guard.dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if errors.Is(err, errCrowded) {
-		return true // many are through
-	}
 	if err != nil {
 		return false
 	}

@@ -17,6 +17,10 @@ const (
 	maxRefusal = 64 << 10
 	// connTries is how often a request is sent whose connection we closed ourselves.
 	connTries = 3
+	// maxConns is how many connections one request may be tried on. The transport
+	// tries again by itself when a host closes one in time, or goes away in the
+	// words of HTTP/2, and a host that always does would be asked for ever.
+	maxConns = 8
 	// crowdedWait is the least that a host waits whose address has no room for it.
 	crowdedWait = 2 * time.Second
 )
@@ -130,7 +134,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 			return nil, "", fail
 		}
 		settled = true
-		if p := c.outage.failure(ctx, q.host, look, c.jumps.since(era), err, now); p != nil {
+		if p := c.outage.failure(ctx, attempt{q.host, began, look, c.jumps.since(era), err}, now); p != nil {
 			let.abandon()
 			return nil, "", p
 		}
@@ -138,16 +142,19 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 		return nil, "", fail
 	}
 	settled = true
-	c.outage.answered(ctx, q.host)
+	c.outage.answered(ctx, q.host, now())
 	a, next, alive, err := c.judge(ctx, g, q, resp)
 	switch {
 	case alive:
 		let.alive()
 	case ctx.Err() != nil:
 		let.abandon()
-	case transient(err) && c.jumps.since(era):
-		let.abandon()
-		err = asleep(q.host, now())
+	case transient(err):
+		if p := c.outage.failure(ctx, attempt{q.host, began, false, c.jumps.since(era), err}, now); p != nil {
+			let.abandon()
+			return nil, "", p
+		}
+		fallthrough
 	default:
 		let.failure(now(), q.subject, err)
 	}
@@ -187,10 +194,16 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	defer w.timer.Stop()
 	ctx, using := c.guard.use(ctx)
 	defer using.end()
+	conns := 0
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// A connection can take seconds to come about. When the host has asked for
 		// silence meanwhile, closing the connection is what keeps the request in.
-		GetConn: func(string) { using.ask() },
+		GetConn: func(string) {
+			if conns++; conns > maxConns {
+				cancel(errRestless)
+			}
+			using.ask()
+		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			using.begin(info.Conn)
 			if g.silent(q.lane, c.cfg.Now()) {
@@ -239,8 +252,12 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	return r, nil
 }
 
-// errSilenced ends a request that was about to be sent into a pause.
-var errSilenced = errors.New("host asked for silence meanwhile")
+var (
+	// errSilenced ends a request that was about to be sent into a pause.
+	errSilenced = errors.New("host asked for silence meanwhile")
+	// errRestless ends a request that no connection was good enough for.
+	errRestless = fmt.Errorf("the host closed %d connections", maxConns)
+)
 
 // because names what really ended a request: our watchdog and our gate act
 // through the context, and the transport reports only that.
@@ -248,7 +265,7 @@ func because(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, errTooSlow) || errors.Is(cause, errSilenced) {
+	if cause := context.Cause(ctx); errors.Is(cause, errTooSlow) || errors.Is(cause, errSilenced) || errors.Is(cause, errRestless) {
 		return cause
 	}
 	return err

@@ -11,13 +11,16 @@ import (
 )
 
 const (
-	// Our own network is suspected when this many attempts in a row failed, to
-	// at least so many hosts…
-	outageAttempts = 20
-	outageHosts    = 5
-	// …or when so many hosts in a row had no route. One is not enough: a router
-	// far away can say the same of one host.
-	unreachableHosts = 3
+	// proofLasts is how long an answer proves that our own network is there, to a
+	// failure that may have to do with it…
+	proofLasts = 2 * time.Second
+	// …and to one that tells of names that are not to be had.
+	nameProofLasts = 500 * time.Millisecond
+	// outageHosts is how many hosts have to be out of reach before it is believed
+	// that all are: with fewer there is no telling.
+	outageHosts = 3
+	// maxFailed bounds how many hosts that failed are remembered.
+	maxFailed = 16
 	// witnesses is how many hosts that have answered lately are asked whether
 	// they still can be reached, before a suspicion is believed.
 	witnesses = 4
@@ -26,22 +29,24 @@ const (
 )
 
 // outage tells our own outage from everybody else's. Dead hosts fail just as a
-// dead network does, and at a job's end only dead hosts are left: so a run of
-// failures is a suspicion, and hosts that have answered before decide.
+// dead network does, and at a job's end only dead hosts are left. So a failure is
+// the host's own only when something proves that our network was there: another
+// answer, or else a host that has answered before and can be reached now.
 type outage struct {
 	every   time.Duration                        // between looks
 	reach   func(context.Context, Host) bool     // opens and closes a connection
 	changed func(ctx context.Context, gone bool) // told under the lock
 	fixed   []Host                               // witnesses from the start
 
-	mu          sync.Mutex
-	failed      []Host // attempts that failed in a row, newest last
-	unreachable map[Host]struct{}
-	lately      []Host // hosts that answered, newest last
-	checking    chan struct{}
-	down        bool
-	looking     bool
-	next        time.Time
+	mu       sync.Mutex
+	proof    time.Time // when our network was last there for certain
+	failed   []Host    // that failed since then
+	lately   []Host    // hosts that answered, newest last
+	checking chan struct{}
+	down     bool
+	looking  bool
+	next     time.Time
+	ended    time.Time // when it last came back
 }
 
 // admit lets a request pass, and tells whether it is the look for our network.
@@ -73,10 +78,10 @@ func (o *outage) abandon(look bool) {
 }
 
 // answered is called when any host has answered anything.
-func (o *outage) answered(ctx context.Context, host Host) {
+func (o *outage) answered(ctx context.Context, host Host, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.over(ctx)
+	o.there(ctx, now)
 	if n := len(o.lately); n > 0 && o.lately[n-1] == host {
 		return
 	}
@@ -87,13 +92,14 @@ func (o *outage) answered(ctx context.Context, host Host) {
 	o.lately = append(o.lately, host)
 }
 
-func (o *outage) over(ctx context.Context) {
+// there notes that our network is there.
+func (o *outage) there(ctx context.Context, now time.Time) {
 	if o.down {
 		o.changed(ctx, false)
+		o.ended = now
 	}
-	o.down, o.looking = false, false
+	o.down, o.looking, o.proof = false, false, now
 	o.failed = o.failed[:0]
-	clear(o.unreachable)
 }
 
 // asleep is the error of an attempt that our own sleep may have spoiled.
@@ -101,99 +107,120 @@ func asleep(host Host, now time.Time) *Parked {
 	return &Parked{Host: host, Until: now.Add(shortWait), Why: WhyNetwork}
 }
 
-// failure is called when an attempt had no answer. It returns a *Parked when
-// that was our own network's fault, or nil. When our clock has jumped around it,
-// one failure is enough to look for our network, and none counts.
-func (o *outage) failure(ctx context.Context, host Host, look, jumped bool, cause error, now func() time.Time) *Parked {
-	if p := o.blame(ctx, host, look, jumped, cause, now); p != nil || !jumped {
-		return p
-	}
-	return asleep(host, now())
+// attempt is a request that had no answer, or none to its end.
+type attempt struct {
+	host   Host
+	began  time.Time
+	look   bool // for our network
+	jumped bool // our clock has, around it
+	cause  error
 }
 
-func (o *outage) blame(ctx context.Context, host Host, look, jumped bool, cause error, now func() time.Time) *Parked {
+// failure is called for every such attempt. It returns a *Parked when that was our
+// own network's fault, or nil. When our clock has jumped around it, or our network
+// came back in its course, it counts for nothing in any case.
+func (o *outage) failure(ctx context.Context, a attempt, now func() time.Time) *Parked {
+	if p := o.blame(ctx, a, now); p != nil || !a.jumped {
+		return p
+	}
+	return asleep(a.host, now())
+}
+
+func (o *outage) blame(ctx context.Context, a attempt, now func() time.Time) *Parked {
 	o.mu.Lock()
-	switch {
-	case o.down && !look:
-		defer o.mu.Unlock()
-		return o.parked(host)
-	case !o.down && !o.suspect(host, cause) && !jumped:
-		o.mu.Unlock()
-		return nil
-	case o.checking != nil:
+	defer o.mu.Unlock()
+	for {
+		switch {
+		case o.down && !a.look:
+			return o.parked(a.host)
+		case !o.down && a.began.Before(o.ended):
+			return asleep(a.host, now())
+		case !o.down && !a.jumped && now().Sub(o.proof) < lasts(a.cause):
+			return nil
+		}
+		if !slices.Contains(o.failed, a.host) && len(o.failed) < maxFailed {
+			o.failed = append(o.failed, a.host)
+		}
+		if o.checking == nil {
+			return o.check(ctx, a, now)
+		}
+		// The witnesses are being asked, but maybe since before this attempt failed.
 		done := o.checking
 		o.mu.Unlock()
 		select {
 		case <-done:
 		case <-ctx.Done():
+			o.mu.Lock()
+			o.looking = o.looking && !a.look
 			return nil
 		}
 		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.down {
-			return o.parked(host)
-		}
-		return nil
 	}
-	done := make(chan struct{})
+}
+
+// check asks the witnesses. The caller holds the lock, which is given up meanwhile.
+func (o *outage) check(ctx context.Context, a attempt, now func() time.Time) *Parked {
+	done, began := make(chan struct{}), now()
 	o.checking = done
 	asked := slices.Concat(o.lately, o.fixed)
 	o.mu.Unlock()
-
 	reached := o.anyReached(ctx, asked)
-
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.checking = nil
 	close(done)
 	o.looking = false
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
+		return nil // whoever asked has left, and nothing was learned
+	default:
+	}
+	// Or somebody was answered meanwhile; but that can have come in before.
+	if reached || o.proof.After(began) && lasts(a.cause) > 0 {
+		o.there(ctx, now())
 		return nil
 	}
-	if reached || len(o.failed) == 0 && !o.down { // or somebody was answered meanwhile
-		o.over(ctx)
+	out := slices.Concat(o.failed, asked)
+	slices.Sort(out)
+	if !o.down && !a.jumped && len(slices.Compact(out)) < outageHosts {
 		return nil
 	}
 	if !o.down {
 		o.changed(ctx, true)
 	}
 	o.down, o.next = true, now().Add(o.every)
-	return o.parked(host)
+	return o.parked(a.host)
 }
 
 func (o *outage) parked(host Host) *Parked {
 	return &Parked{Host: host, Until: o.next, Why: WhyNetwork}
 }
 
-// suspect notes a failure and tells whether it may be our own.
-func (o *outage) suspect(host Host, cause error) bool {
-	if len(o.failed) == outageAttempts {
-		o.failed = slices.Delete(o.failed, 0, 1)
+// lasts is how old a proof may be that our network had no part in a failure. What
+// our own machine says of the way there is never proved wrong by what was before.
+func lasts(cause error) time.Duration {
+	var dns *net.DNSError
+	switch {
+	case noRoute(cause):
+		return 0
+	case errors.As(cause, &dns) && !dns.IsNotFound:
+		return nameProofLasts
+	default:
+		return proofLasts
 	}
-	o.failed = append(o.failed, host)
-	if noRoute(cause) {
-		o.unreachable[host] = struct{}{}
-	}
-	if len(o.unreachable) >= unreachableHosts {
-		return true
-	}
-	if len(o.failed) < outageAttempts {
-		return false
-	}
-	hosts := slices.Clone(o.failed)
-	slices.Sort(hosts)
-	return len(slices.Compact(hosts)) >= outageHosts
 }
 
 // noRoute tells whether our own machine said that there is no way there. Over
 // IPv6 that is the normal state of many machines, and says nothing.
 func noRoute(err error) bool {
 	var op *net.OpError
-	if !errors.As(err, &op) || !errors.Is(err, syscall.ENETUNREACH) {
+	if !errors.As(err, &op) {
 		return false
 	}
 	addr, ok := op.Addr.(*net.TCPAddr)
-	return ok && addr.IP.To4() != nil
+	if !ok || addr.IP.To4() == nil {
+		return false
+	}
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETDOWN)
 }
 
 // anyReached asks all witnesses at once; the first that is reached decides.

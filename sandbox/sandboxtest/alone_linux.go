@@ -1,4 +1,4 @@
-package cmd
+package sandboxtest
 
 import (
 	"encoding/binary"
@@ -21,10 +21,11 @@ import (
 // alone is set where a test has a network of its own.
 const alone = "TEST_IS_ALONE"
 
-// inOwnNetwork runs the calling test once more in a process whose network is its
-// own and reaches nothing: there, every address of the world is this machine. It
-// tells whether this is that process.
-func inOwnNetwork(t *testing.T, nameserver string) bool {
+// Alone runs the calling test once more in a process whose network is its own and
+// reaches nothing: there, every address of the world is this machine, and names are
+// asked of nameserver. It tells whether this is that process. Where the system
+// gives no such network, the test is skipped.
+func Alone(t *testing.T, nameserver string) bool {
 	t.Helper()
 	if os.Getenv(alone) != "" {
 		ownNetwork(t, nameserver)
@@ -131,14 +132,33 @@ func netlink(kind, flags uint16, message []byte) error {
 	return nil
 }
 
-// wire sees every packet that begins something: whom it is for.
-type wire struct {
+// Unplug makes the addresses of an IPv4 network lead nowhere, as if a cable had been
+// pulled: also connections that are open carry nothing more. plug ends it.
+func Unplug(t *testing.T, network netip.Prefix) (plug func()) {
+	t.Helper()
+	b := []byte{unix.AF_INET, byte(network.Bits()), 0, 0, unix.RT_TABLE_LOCAL, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNREACHABLE, 0, 0, 0, 0}
+	b = binary.NativeEndian.AppendUint16(b, 8)
+	b = binary.NativeEndian.AppendUint16(b, unix.RTA_DST)
+	b = append(b, network.Addr().AsSlice()...)
+	if err := netlink(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, b); err != nil {
+		t.Fatalf("unplug %s: %v", network, err)
+	}
+	return func() {
+		t.Helper()
+		if err := netlink(unix.RTM_DELROUTE, 0, b); err != nil {
+			t.Fatalf("plug %s in again: %v", network, err)
+		}
+	}
+}
+
+// Wire sees every packet that begins something: whom it is for.
+type Wire struct {
 	mu   sync.Mutex
 	seen map[string]int // protocol and address → packets
 }
 
-// watchWire listens on loopback until the test ends.
-func watchWire(t *testing.T) *wire {
+// WatchWire listens on loopback until the test ends.
+func WatchWire(t *testing.T) *Wire {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 	if err != nil {
@@ -147,7 +167,7 @@ func watchWire(t *testing.T) *wire {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{seen: map[string]int{}}
+	w := &Wire{seen: map[string]int{}}
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -175,7 +195,7 @@ func watchWire(t *testing.T) *wire {
 func htons(n uint16) uint16 { return n<<8 | n>>8 }
 
 // packet notes a packet if it begins something.
-func (w *wire) packet(b []byte) {
+func (w *Wire) packet(b []byte) {
 	var to netip.Addr
 	var protocol byte
 	switch {
@@ -202,8 +222,9 @@ func (w *wire) packet(b []byte) {
 	w.seen[name+netip.AddrPortFrom(to, binary.BigEndian.Uint16(b[2:])).String()]++
 }
 
-// all is what was seen, once what was sent before has had the time to be seen.
-func (w *wire) all() []string {
+// Seen is what was seen, as in "tcp 10.0.0.1:443", once what was sent before has
+// had the time to be seen.
+func (w *Wire) Seen() []string {
 	settled := time.NewTimer(300 * time.Millisecond)
 	<-settled.C
 	w.mu.Lock()
