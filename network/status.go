@@ -73,15 +73,22 @@ func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 }
 
 func (c *Client) repoStatus(ctx context.Context, host Host, did syntax.DID) (RepoStatus, error) {
-	var out struct {
-		DID    string  `json:"did"`
-		Active *bool   `json:"active"`
-		Status string  `json:"status"`
-		Rev    *string `json:"rev"`
-	}
+	var out statusAnswer
 	if err := c.ask(ctx, methodRepoStatus, host, did, &out); err != nil {
 		return RepoStatus{}, err
 	}
+	return c.readStatus(host, did, out)
+}
+
+// statusAnswer is the answer of getRepoStatus.
+type statusAnswer struct {
+	DID    string  `json:"did"`
+	Active *bool   `json:"active"`
+	Status string  `json:"status"`
+	Rev    *string `json:"rev"`
+}
+
+func (c *Client) readStatus(host Host, did syntax.DID, out statusAnswer) (RepoStatus, error) {
 	if out.DID != did.String() || out.Active == nil {
 		return RepoStatus{}, badAnswer(methodRepoStatus, host, fmt.Errorf("no status of this repo, but of %.100q", out.DID))
 	}
