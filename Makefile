@@ -82,6 +82,14 @@ cross: ## build and vet for the other platforms (TARGETS="os/arch ...")
 fuzz: ## run every fuzz target for FUZZ=5m each
 	@bash .ci/fuzz '$(FUZZ)'
 
+.PHONY: zoo
+zoo: ## run the zoo of misbehaving hosts at its full size: 5,000 repos on 200 hosts
+	ZOO_REPOS=5000 go test -count=1 -timeout=20m -run='^TestZooEndsAsItShould$$' ./backfill
+
+.PHONY: soak
+soak: zoo ## the zoo, and a quarter of an hour of a network in trouble with the built program's defaults
+	SOAK=1 go test -count=1 -timeout=60m -v -run='^TestSoak$$' ./cmd
+
 .PHONY: bench
 bench: ## run the benchmarks (BENCH=regexp for some of them)
 	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...

@@ -19,7 +19,7 @@ import (
 	"appview/store"
 )
 
-// zooRepos is how many repos the zoo has. ZOO_REPOS asks for more, as `make soak`
+// zooRepos is how many repos the zoo has. ZOO_REPOS asks for more, as `make zoo`
 // does; there is a host for every 25. Under the race detector there are as few as
 // have every kind of misbehaviour among them.
 func zooRepos(t *testing.T) int {
@@ -71,8 +71,8 @@ func TestZooEndsAsItShould(t *testing.T) {
 			repos := zooRepos(t)
 			o := options{config: backfill.Config{Attempts: 3, Retry: 10 * time.Millisecond}}
 			o.network.Timing.Probe, o.network.Timing.MaxProbe = 50*time.Millisecond, 100*time.Millisecond
-			o.network.Timing.Pause, o.network.Timing.BodyIdle = 200*time.Millisecond, patient(time.Second)
-			r := newRigWith(t, sandbox.Config{Seed: 90, Repos: repos, Hosts: repos/25 + 2}, o)
+			o.network.Timing.Pause, o.network.Timing.BodyIdle = 200*time.Millisecond, patient(700*time.Millisecond)
+			r := newRigWith(t, sandbox.Config{Seed: 90, Repos: repos, Hosts: repos/25 + 2, LogSize: 1 << 20}, o)
 			request := store.Request{Collection: notes}
 			var targets []syntax.NSID
 			if whole {

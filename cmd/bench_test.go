@@ -261,8 +261,8 @@ func followed(b *testing.B, dir string, log *output, clients int) (wait func()) 
 
 // anonymousKiB is the memory of a process that no file backs; 0 where the system
 // does not tell.
-func anonymousKiB(b *testing.B, pid int) int64 {
-	b.Helper()
+func anonymousKiB(tb testing.TB, pid int) int64 {
+	tb.Helper()
 	if runtime.GOOS != "linux" {
 		return 0
 	}
@@ -277,7 +277,7 @@ func anonymousKiB(b *testing.B, pid int) int64 {
 	}
 	n, err := strconv.ParseInt(fields[0], 10, 64)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }

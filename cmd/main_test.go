@@ -184,11 +184,17 @@ type child struct {
 
 func startChild(tb testing.TB, environ []string, args ...string) *child {
 	tb.Helper()
+	return startChildFor(tb, time.Minute, environ, args...)
+}
+
+// startChildFor starts a child that may live so long.
+func startChildFor(tb testing.TB, limit time.Duration, environ []string, args ...string) *child {
+	tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(tb.Context(), limit)
 	tb.Cleanup(cancel)
 	c := &child{t: tb, cmd: exec.CommandContext(ctx, exe, args...), log: newOutput()}
 	c.cmd.Env = append([]string{reexec + "=1", "PATH=" + os.Getenv("PATH")}, environ...)
