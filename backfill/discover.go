@@ -119,9 +119,16 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 	if err != nil || at.Done {
 		return err
 	}
-	stale, round := 0, circle{}
-	for {
+	// A relay can lose its place between two processes of ours, or of its own: then it
+	// begins anew, or does not take the cursor. What it names again is known already.
+	stale, known, round := int64(0), at.Pages, circle{}
+	for anew := false; ; {
 		page, err := w.page(ctx, l, at.Cursor)
+		if !anew && at.Cursor != "" && refusesCursor(err) {
+			w.log.WarnContext(ctx, "relay does not take its own cursor any more, the listing begins anew", "listing", l.call, "err", err)
+			anew, at.Cursor, known, stale, round = true, "", at.Pages, 0, circle{}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -149,10 +156,16 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 		if added > 0 || (!sole && len(page.DIDs) > 0) {
 			stale = 0
 		}
-		if stale == maxPagesWithoutNew {
+		if stale == maxPagesWithoutNew+known {
 			return fmt.Errorf("%w: %s gave %d pages in a row without a new repo", errListing, l.call, stale)
 		}
 	}
+}
+
+// refusesCursor tells whether a relay may have refused a cursor.
+func refusesCursor(err error) bool {
+	var failed *network.Error
+	return errors.As(err, &failed) && failed.Status == http.StatusBadRequest
 }
 
 // circle finds out that a sequence of cursors runs in a circle: each is compared

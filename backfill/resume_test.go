@@ -1,8 +1,15 @@
 package backfill_test
 
 import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"appview/backfill"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -90,5 +97,112 @@ func TestLargeRepoGoesOnInTheMiddle(t *testing.T) {
 		if q.Cursor == "" {
 			t.Error("the listing was begun anew")
 		}
+	}
+}
+
+// TestRelayThatLosesItsPlace has a relay that, after a restart of ours, does not take
+// its own cursor any more, or takes it and begins anew, with more pages of what it
+// has named already than a listing may have without anything new.
+func TestRelayThatLosesItsPlace(t *testing.T) {
+	t.Parallel()
+	for name, refuses := range map[string]bool{"refuses its cursor": true, "begins anew": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const perPage, held = 3, 70
+			r := newRig(t, sandbox.Config{Seed: 23, Repos: 300, Hosts: 2, Collections: statuses(1, 1)})
+			repos := r.world.Repos()
+			var process, first atomic.Int64 // of ours; and requests without a cursor
+			process.Store(1)
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Method != byCollection {
+					return sandbox.Fault{}
+				}
+				now, page := process.Load(), int64(0)
+				var of int64
+				if q.Cursor == "" {
+					first.Add(1)
+				} else if _, err := fmt.Sscanf(q.Cursor, "%d of %d", &page, &of); err != nil {
+					t.Errorf("cursor %q: %v", q.Cursor, err)
+				}
+				switch {
+				case of != 0 && of != now && refuses:
+					return sandbox.Fault{
+						Name: "lost", Status: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/json"}},
+						Body: []byte(`{"error":"InvalidRequest","message":"unknown cursor"}`),
+					}
+				case of != 0 && of != now:
+					page = 0
+				case now == 1 && page == held:
+					return sandbox.Fault{Hang: true}
+				}
+				var b strings.Builder
+				b.WriteString(`{"repos":[`)
+				for i := page * perPage; i < (page+1)*perPage; i++ {
+					if i > page*perPage {
+						b.WriteByte(',')
+					}
+					fmt.Fprintf(&b, `{"did":%q}`, repos[i].DID)
+				}
+				b.WriteString("]")
+				if (page+1)*perPage < int64(len(repos)) {
+					fmt.Fprintf(&b, `,"cursor":"%d of %d"`, page+1, now)
+				}
+				b.WriteString("}")
+				if of != 0 && of != now {
+					return says("lost", b.String())
+				}
+				return says("page", b.String())
+			})
+			job := r.create(store.Request{Collection: status})
+			r.await(job, "in the middle of the listing", func(j store.Job) bool { return r.world.Faults("hang") > 0 })
+			r.stop()
+			process.Store(2)
+			r.run(options{})
+			job = r.finish(job)
+			if job.Status != store.StatusCompleted || job.TotalRepos != 300 || job.Reasons["exact"] != 300 {
+				t.Errorf("job: %+v", job)
+			}
+			r.wantTruth(status)
+			if want := map[bool]int64{true: 2, false: 1}[refuses]; r.world.Faults("lost") != 1 || first.Load() != want {
+				t.Errorf("it lost its place %d times, and was asked for its first page %d times", r.world.Faults("lost"), first.Load())
+			}
+		})
+	}
+}
+
+// TestBackoffSurvivesARestart has a repo that fails, and wants the next process to
+// know how often, and to wait as long.
+func TestBackoffSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	o := options{config: backfill.Config{Attempts: 3, Retry: 2 * time.Second}}
+	r := newRigWith(t, sandbox.Config{Seed: 24, Repos: 4, Hosts: 1, Collections: statuses(1, 1)}, o)
+	sick := r.world.Repos()[0].DID
+	var asked []time.Time
+	var mu sync.Mutex
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Method != repoStatus || q.DID != sick.String() {
+			return sandbox.Fault{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, time.Now())
+		return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
+	})
+	job := r.create(store.Request{Collection: status})
+	r.await(job, "postponed", func(j store.Job) bool {
+		return j.Processed == 3 && r.repo(j, sick).Attempts == 1
+	})
+	next := r.repo(job, sick).NextAttempt
+	r.stop()
+	r.run(o)
+	job = r.finish(job)
+	repo := r.repo(job, sick)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != 3 || repo.Attempts != 3 || repo.Reason != "http_5xx" {
+		t.Fatalf("asked %d times: %+v", len(asked), repo)
+	}
+	if early := next.Sub(asked[1]); early > 50*time.Millisecond || asked[1].Sub(asked[0]) < 1500*time.Millisecond || asked[2].Sub(asked[1]) < 3*time.Second {
+		t.Errorf("asked at %v, and was not to be asked before %s", asked, next)
 	}
 }
