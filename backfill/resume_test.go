@@ -154,7 +154,7 @@ func TestRelayThatLosesItsPlace(t *testing.T) {
 				return says("page", b.String())
 			})
 			job := r.create(store.Request{Collection: status})
-			r.await(job, "in the middle of the listing", func(j store.Job) bool { return r.world.Faults("hang") > 0 })
+			r.await(job, "in the middle of the listing", func(store.Job) bool { return r.world.Faults("hang") > 0 })
 			r.stop()
 			process.Store(2)
 			r.run(options{})
