@@ -151,7 +151,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 	if row.rev() > rev.Integer() {
 		return kept, nil
 	}
-	if r.removals == maxRemovals {
+	if r.removals == r.g.hooks.bound(maxRemovals) {
 		return kept, errAgain
 	}
 	r.removals++
@@ -204,7 +204,7 @@ func (r *repoRow) stored(c syntax.NSID, down, below syntax.RecordKey) ([]syntax.
 
 // purge deletes everything that is held of the repo.
 func (r *repoRow) purge(tally *Tally) error {
-	for c := range r.repo.Collections {
+	for _, c := range r.repo.RepoCollections() {
 		keys, err := r.stored(c, "", "")
 		if err != nil {
 			return err

@@ -141,13 +141,13 @@ func (s *Store) IndexKeys(ctx context.Context, collection syntax.NSID) (done boo
 		if err != nil {
 			return err
 		}
-		keys, last, done, err = changedSince(tx, []byte(collection), at, maxRun)
+		keys, last, done, err = changedSince(tx, []byte(collection), at, s.cfg.Hooks.bound(maxRun))
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("index keys of %s: %w", collection, err)
 	}
-	for step := range slices.Chunk(keys, runStep) {
+	for step := range slices.Chunk(keys, s.cfg.Hooks.bound(runStep)) {
 		if err := s.indexStep(ctx, collection, step, 0); err != nil {
 			return false, err
 		}

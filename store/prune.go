@@ -38,7 +38,7 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	err = s.wait(ctx, change{op: "prune", urgent: true, apply: func(g *group) error {
-		left := pruneStep
+		left := g.hooks.bound(pruneStep)
 		if err := g.pruneDeletions(&left); err != nil {
 			return err
 		}

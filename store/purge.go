@@ -143,7 +143,7 @@ func (g *group) purge(p *purgeRow) (done bool, err error) {
 		}
 		prefix = ridKey(n)
 	}
-	left := purgeStep
+	left := g.hooks.bound(purgeStep)
 	for _, name := range names {
 		c := syntax.NSID(name)
 		if c < p.Collection {

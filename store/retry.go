@@ -107,7 +107,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		var dids []syntax.DID
 		cur, looked := from.repos.Cursor(), 0
 		k, row := cur.Seek([]byte(at.Cursor))
-		for ; k != nil && looked < retryStep; k, row = cur.Next() {
+		for ; k != nil && looked < g.hooks.bound(retryStep); k, row = cur.Next() {
 			r, err := workRepos.decode(row)
 			if err != nil {
 				return fmt.Errorf("repo %s: %w", k, err)

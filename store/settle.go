@@ -304,7 +304,7 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 		}
 		var rows []Owed
 		c := w.owed.Cursor()
-		for k, row := c.Seek(owedKey(host, "")); k != nil && len(rows) < flushChanges; k, row = c.Next() {
+		for k, row := c.Seek(owedKey(host, "")); k != nil && len(rows) < g.hooks.bound(flushChanges); k, row = c.Next() {
 			h, did, _ := splitOwedKey(k)
 			if h != host {
 				break
@@ -393,8 +393,8 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 		rev  syntax.TID
 	}
 	var notes []note
-	prefix, cur := absentPrefix(r.repo.DID), w.absent.Cursor()
-	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix) && len(notes) <= maxRemovals; k, v = cur.Next() {
+	prefix, cur, most := absentPrefix(r.repo.DID), w.absent.Cursor(), r.g.hooks.bound(maxRemovals)
+	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix) && len(notes) <= most; k, v = cur.Next() {
 		c, rkey, ok := splitAbsentKey(r.repo.DID, k)
 		if !ok {
 			return false, fmt.Errorf("%w: absent key %q", errRow, k)
@@ -418,7 +418,7 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 			return guarded, err
 		}
 	}
-	if len(notes) > maxRemovals {
+	if len(notes) > most {
 		return guarded, errAgain
 	}
 	return guarded, nil

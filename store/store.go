@@ -53,9 +53,34 @@ type Config struct {
 }
 
 // Hooks are called around every commit. A hook that fails stops the store as a
-// failed commit does.
+// failed commit does. Nil hooks are off.
 type Hooks struct {
 	BeforeCommit, AfterCommit func() error
+
+	// Making is told before the commit what each change of the group does.
+	Making func(op string)
+	// Step, if not zero, takes the place of every bound on the rows of one
+	// transaction, so that a test needs few of them to go past it.
+	Step int
+}
+
+// bound is how many rows one transaction may deal with, usually so many.
+func (h Hooks) bound(usual int) int {
+	if h.Step > 0 {
+		return h.Step
+	}
+	return usual
+}
+
+func (h Hooks) making(pending []change, results []error) {
+	if h.Making == nil {
+		return
+	}
+	for i, c := range pending {
+		if results[i] == nil || errors.Is(results[i], errAgain) {
+			h.Making(c.op)
+		}
+	}
 }
 
 func (h Hooks) beforeCommit() error {

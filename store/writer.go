@@ -357,6 +357,7 @@ func (s *Store) apply(tx *bbolt.Tx, pending []change, results []error) error {
 	if err != nil {
 		return err
 	}
+	g.hooks = s.cfg.Hooks
 	for i, c := range pending {
 		var r refusal
 		switch err := c.apply(g); {
@@ -371,6 +372,7 @@ func (s *Store) apply(tx *bbolt.Tx, pending []change, results []error) error {
 	if err := g.save(); err != nil {
 		return err
 	}
+	s.cfg.Hooks.making(pending, results)
 	return s.cfg.Hooks.beforeCommit()
 }
 
@@ -427,6 +429,7 @@ type group struct {
 	now    time.Time // by the wall clock, for users
 	steady time.Time // by the store's own, for what is kept for a while
 	clock  *clock
+	hooks  Hooks
 
 	nextRID, nextSeq uint64
 	jobs             map[uint64]*Job
