@@ -152,7 +152,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 		return kept, nil
 	}
 	if r.removals == r.g.hooks.bound(maxRemovals) {
-		return kept, errAgain
+		return wasAbsent, errAgain
 	}
 	r.removals++
 	if err := b.log.Delete(u64Key(row.seq())); err != nil {

@@ -72,15 +72,17 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if repo.repo.Floor > r.Rev {
 			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.Floor, ErrRevWentBack))
 		}
+		for _, seg := range r.Segments {
+			if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
+				return refuse(fmt.Errorf("save pages of %s: %s has no lower end", did, seg.Collection))
+			}
+		}
 		at := at
 		at.Tally, at.Guarded = Tally{}, false
 		if o.Position != nil {
 			at.Tally, at.Guarded = o.Position.Tally, o.Position.Guarded
 		}
 		for _, seg := range r.Segments {
-			if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
-				return refuse(fmt.Errorf("save pages of %s: %s has no lower end", did, seg.Collection))
-			}
 			guarded, err := repo.apply(seg, r, &at.Tally, func(k syntax.RecordKey) error {
 				return w.absent.Put(absentKey(did, seg.Collection, k), []byte(r.Rev))
 			})
@@ -93,7 +95,9 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 			return err
 		}
 		// The repo gets on: what went wrong before does not count any more.
-		o = Owed{DID: did, Host: o.Host, Moved: o.Moved, Again: o.Again, Position: &at}
+		o = Owed{
+			DID: did, Host: o.Host, Moved: o.Moved, Again: o.Again, Position: &at, Carry: o.Carry, Held: o.Held,
+		}
 		return w.putOwed(o)
 	}})
 }
@@ -118,7 +122,7 @@ func (s *Store) Restart(ctx context.Context, seq uint64, host string, did syntax
 		if err := w.forget(did); err != nil {
 			return err
 		}
-		o.Position = &at
+		o.Position, o.Held = &at, false
 		return w.putOwed(o)
 	}})
 }
@@ -197,14 +201,16 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if rev != "" && repo.repo.Floor > rev {
 		return refuse(fmt.Errorf("%s at %s, read before at %s: %w", t.DID, rev, repo.repo.Floor, ErrRevWentBack))
 	}
-	tally, guarded := o.Carry, false
+	tally, guarded := o.Carry, o.Held
 	if o.Position != nil {
 		tally.add(o.Position.Tally)
-		guarded = o.Position.Guarded
+		guarded = guarded || o.Position.Guarded
 	}
 	before := tally
 	held, err := g.bring(w, repo, t, &tally)
+	guarded = guarded || held
 	if errors.Is(err, errAgain) {
+		o.Held = guarded
 		o.Carry.add(Tally{
 			Created: tally.Created - before.Created, Updated: tally.Updated - before.Updated, Deleted: tally.Deleted - before.Deleted,
 		})
@@ -219,7 +225,7 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.close(j, w, o, t, tally, t.Judge(tally, guarded || held))
+	return g.close(j, w, o, t, tally, t.Judge(tally, guarded))
 }
 
 // bring brings the index in line with a settlement. It reports whether the index
@@ -239,10 +245,10 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 	}
 	if len(t.Complete) > 0 {
 		held, err := repo.sweep(w, t.Complete, tally)
+		guarded = guarded || held
 		if err != nil {
 			return guarded, err
 		}
-		guarded = guarded || held
 		repo.raise(t.Complete, t.Floor)
 	}
 	return guarded, repo.account(t, tally, g.steady)

@@ -29,6 +29,7 @@ type Owed struct {
 	Again     bool       `json:"again,omitempty"`     // it was settled, is counted as that, and is to be read anew
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
 	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
+	Held      bool       `json:"held,omitempty"`      // and whether the index kept something newer than it
 }
 
 // Position is how far a repo that is too large to be read at once has been read.
@@ -431,7 +432,7 @@ func (s *Store) Postpone(ctx context.Context, seq uint64, o Owed, done func(erro
 			return err
 		}
 		// How far it was read is Save's to say.
-		o.Moved, o.Again, o.Position, o.Carry = stored.Moved, stored.Again, stored.Position, stored.Carry
+		o.Moved, o.Again, o.Position, o.Carry, o.Held = stored.Moved, stored.Again, stored.Position, stored.Carry, stored.Held
 		return w.putOwed(o)
 	}})
 }
