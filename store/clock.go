@@ -38,10 +38,10 @@ func (c *clock) tick(now time.Time, meta *bbolt.Bucket) error {
 		if err != nil {
 			return err
 		}
-		if c.steady = stored; stored.IsZero() {
-			c.steady = now
+		if stored.IsZero() { // it begins now
+			stored, wall = now, now
 		}
-		passed = min(max(now.Sub(wall), 0), maxGap)
+		c.steady, passed = stored, min(max(now.Sub(wall), 0), maxGap)
 	}
 	c.steady, c.last = c.steady.Add(passed), now
 	return nil

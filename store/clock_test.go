@@ -72,6 +72,9 @@ func (k *keeper) reopen(ahead time.Duration) {
 
 func (k *keeper) prune() {
 	k.t.Helper()
+	if _, err := k.s.IndexKeys(k.t.Context(), note); err != nil { // which deletions are kept for at least
+		k.t.Fatal(err)
+	}
 	for done := false; !done; {
 		var err error
 		if done, err = k.s.Prune(k.t.Context()); err != nil {

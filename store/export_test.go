@@ -1,4 +1,70 @@
 package store
 
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"go.etcd.io/bbolt"
+)
+
+// LastRev is the rev as of which an administrator deletes, as it reads in a row.
+var LastRev = syntax.NewTIDFromInteger(lastRev.Integer())
+
+// Deletion is a deletion that is kept.
+type Deletion struct {
+	Seq  uint64
+	At   time.Time
+	Rev  syntax.TID
+	DID  syntax.DID
+	RKey syntax.RecordKey
+}
+
+// Deletions are the deletions that are kept of a collection, in their order.
+func (s *Store) Deletions(ctx context.Context, collection syntax.NSID) (list []Deletion, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(deletionsBucket)).Bucket([]byte(collection))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, row []byte) error {
+			n, rkey, ok := splitRecordKey(row[deletionHead:])
+			if !ok {
+				return fmt.Errorf("deletion %x: %w", k, errRow)
+			}
+			repo, err := repos.get(repos.bucket(tx), ridKey(n))
+			list = append(list, Deletion{
+				Seq: binary.BigEndian.Uint64(k), At: time.Unix(int64(binary.BigEndian.Uint64(row)), 0).UTC(),
+				Rev: syntax.NewTIDFromInteger(binary.BigEndian.Uint64(row[8:])), DID: repo.DID, RKey: rkey,
+			})
+			return err
+		})
+	})
+	return list, err
+}
+
+// Numbered are the repos that have a number, in the order of these.
+func (s *Store) Numbered(ctx context.Context) (dids []syntax.DID, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		return repos.bucket(tx).ForEach(func(_, row []byte) error {
+			repo, err := repos.decode(row)
+			dids = append(dids, repo.DID)
+			return err
+		})
+	})
+	return dids, err
+}
+
+// Indexed is the last change that the key index of a collection contains.
+func (s *Store) Indexed(ctx context.Context, collection syntax.NSID) (at uint64, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		at, err = watermark(tx, []byte(collection))
+		return err
+	})
+	return at, err
+}
+
 // StatusMoves is every way that a status may change.
 func StatusMoves() map[Status][]Status { return statusMoves }

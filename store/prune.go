@@ -84,8 +84,13 @@ func (g *group) pruneDeletions(left *int) error {
 		if b == nil || *left == 0 {
 			continue
 		}
-		if err := drop(b, left, func(_, row []byte) bool {
-			return len(row) >= deletionHead && int64(binary.BigEndian.Uint64(row)) < limit
+		at, err := watermark(g.tx, []byte(name))
+		if err != nil {
+			return err
+		}
+		if err := drop(b, left, func(k, row []byte) bool {
+			// The key index learns from them what it has to take out.
+			return len(row) >= deletionHead && int64(binary.BigEndian.Uint64(row)) < limit && binary.BigEndian.Uint64(k) <= at
 		}); err != nil {
 			return fmt.Errorf("prune deletions of %s: %w", name, err)
 		}

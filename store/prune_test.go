@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
@@ -166,5 +168,60 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	}
 	if again, err := w.s.JobBySeq(t.Context(), retry.RetryOf); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("what it carried on: %+v, %v", again, err)
+	}
+}
+
+// TestDeletionsAreKeptUntilTheKeyIndexKnows prunes when the key index has not been
+// brought up to date for longer than deletions are kept.
+func TestDeletionsAreKeptUntilTheKeyIndexKnows(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Now: func() time.Time { return now }})
+	b := newBench(t, s)
+	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
+	index := func() {
+		t.Helper()
+		if done, err := s.IndexKeys(t.Context(), note); err != nil || !done {
+			t.Fatalf("index keys: %t, %v", done, err)
+		}
+	}
+	prune := func() int {
+		t.Helper()
+		if done, err := s.Prune(t.Context()); err != nil || !done {
+			t.Fatalf("prune: %t, %v", done, err)
+		}
+		if err := s.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		list, err := s.Deletions(t.Context(), note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	index()
+	if n, err := s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil || n != 2 {
+		t.Fatalf("delete: %d, %v", n, err)
+	}
+	now = now.Add(40 * 24 * time.Hour)
+	if n := prune(); n != 2 {
+		t.Errorf("%d deletions are kept that the key index does not know, want 2", n)
+	}
+	index()
+	if n := prune(); n != 0 {
+		t.Errorf("%d deletions are kept after 40 days", n)
+	}
+}
+
+func TestClockOfANewFileBeginsNow(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	b := newBench(t, storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Now: func() time.Time { return now }}))
+	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+		t.Fatal(err)
+	}
+	job, err := b.s.FinishJob(t.Context(), b.job.Seq, none)
+	if err != nil || !job.KeptFrom.Equal(now) {
+		t.Errorf("kept from %s, %v; want %s", job.KeptFrom, err, now)
 	}
 }
