@@ -1,0 +1,433 @@
+package store_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// The changes of the model that are about jobs as a whole. Each says what the store
+// is to answer: nil, the error that callers tell apart, or errOther.
+
+// stages are in the order in which they may follow each other.
+var stages = [...]store.Stage{
+	store.StagePending, store.StageDiscovering, store.StageResolving, store.StageFetching,
+	store.StageCompleted, store.StageFailed, store.StageCancelled,
+}
+
+func (j *modelJob) advance(to store.Stage) {
+	if slices.Index(stages[:], to) > slices.Index(stages[:], j.Stage) {
+		j.Stage = to
+	}
+}
+
+// progress counts the job's repos, and moves the stage to the earliest phase that
+// owes work.
+func (j *modelJob) progress() {
+	j.count()
+	switch {
+	case j.Status.Final() || j.StartedAt.IsZero():
+	case !j.Discovered:
+		j.advance(store.StageDiscovering)
+	case j.Unresolved > 0:
+		j.advance(store.StageResolving)
+	default:
+		j.advance(store.StageFetching)
+	}
+}
+
+// count makes the job's counters what its repos add up to.
+func (j *modelJob) count() {
+	if j.forgot {
+		return
+	}
+	j.TotalRepos, j.Unresolved, j.Processed, j.Failed, j.Unavailable, j.Reopened = 0, 0, 0, 0, 0, 0
+	j.Tally, j.Reasons = store.Tally{}, nil
+	for _, w := range j.work {
+		j.TotalRepos++
+		if w.State != store.RepoSettled && w.Host == "" {
+			j.Unresolved++
+		}
+		if w.Class == "" {
+			continue
+		}
+		j.Processed++
+		switch w.Class {
+		case store.ClassFailed:
+			j.Failed++
+		case store.ClassUnavailable:
+			j.Unavailable++
+		}
+		if w.State != store.RepoSettled {
+			j.Reopened++
+		}
+		j.Tally = add(j.Tally, w.Tally)
+		if j.Reasons == nil {
+			j.Reasons = map[string]int64{}
+		}
+		j.Reasons[w.Reason]++
+	}
+}
+
+// host is the job's row of a host.
+func (j *modelJob) host(host string) store.HostWork {
+	h := j.hosts[host]
+	row := store.HostWork{Ends: h.ends, LongestEnd: h.longest, Behaviour: h.behaviour}
+	for _, w := range j.work {
+		if w.Host != host {
+			continue
+		}
+		row.Total++
+		row.Records += w.Tally.Records
+		switch w.Class {
+		case "":
+			continue
+		case store.ClassFailed:
+			row.Failed++
+		default:
+			row.Completed++
+		}
+		if w.State != store.RepoSettled {
+			row.Again++
+		}
+		if w.Assumed {
+			row.Assumed++
+		}
+	}
+	return row
+}
+
+// known makes a row for a host.
+func (j *modelJob) known(host string) *modelHost {
+	if j.hosts[host] == nil {
+		j.hosts[host] = &modelHost{}
+	}
+	return j.hosts[host]
+}
+
+// began is the number of the first of the jobs that were carried on, and when it
+// began.
+func (j *modelJob) began() (uint64, time.Time) {
+	first, since := j.Seq, j.StartedAt
+	if j.First != 0 {
+		first = j.First
+	}
+	if !j.Since.IsZero() {
+		since = j.Since
+	}
+	return first, since
+}
+
+// note is an entry of the audit log.
+func (m *model) note(what store.Action, target, detail string) {
+	m.events = append(m.events, store.Event{
+		At: m.clock(), Actor: modelUser, Action: what, Target: target, Detail: detail, Outcome: store.OutcomeDone,
+	})
+}
+
+func (m *model) end(j *modelJob, status store.Status, text string) {
+	j.Status, j.Error, j.CompletedAt, j.KeptFrom = status, text, m.clock(), m.steady
+	j.advance(store.Stage(status))
+	m.ended++
+	j.end = m.ended
+}
+
+func (m *model) create(id uuid.UUID, req store.Request, targets []syntax.NSID) *modelJob {
+	j := &modelJob{
+		Job: store.Job{
+			Seq: uint64(len(m.jobs) + 1), ID: id, Request: req, Targets: targets, Origin: store.OriginRequest,
+			Status: store.StatusRunning, Stage: store.StagePending, CreatedAt: m.clock(),
+		},
+		work: map[syntax.DID]*modelWork{}, hosts: map[string]*modelHost{}, cursors: map[string]store.Cursor{},
+	}
+	m.jobs = append(m.jobs, j)
+	return j
+}
+
+// request creates a job as somebody asks for it.
+func (m *model) request(id uuid.UUID, req store.Request, targets []syntax.NSID) *modelJob {
+	switch {
+	case len(targets) > 0:
+	case req.Collection != "":
+		targets = []syntax.NSID{req.Collection}
+	default:
+		targets = sorted(m.tracked)
+	}
+	m.note(store.ActCreateJob, id.String(), req.String())
+	return m.create(id, req, targets)
+}
+
+func (m *model) start(j *modelJob) {
+	if j.Status == store.StatusRunning && j.StartedAt.IsZero() {
+		j.StartedAt = m.clock()
+		j.progress()
+	}
+}
+
+// asks are from where a job can be asked to be something, and what the audit log calls
+// that.
+var asks = map[store.Status]struct {
+	from []store.Status
+	what store.Action
+}{
+	store.StatusCancelling: {[]store.Status{store.StatusRunning, store.StatusPausing, store.StatusPaused}, store.ActCancelJob},
+	store.StatusPausing:    {[]store.Status{store.StatusRunning}, store.ActPauseJob},
+	store.StatusRunning:    {[]store.Status{store.StatusPaused}, store.ActResumeJob},
+}
+
+func (m *model) move(j *modelJob, to store.Status) error {
+	ask := asks[to]
+	if !slices.Contains(ask.from, j.Status) {
+		return store.ErrMove
+	}
+	j.Status = to
+	m.note(ask.what, j.ID.String(), "")
+	return nil
+}
+
+// doubts tells whether ends are assumed in a job that must not be.
+func (m *model) doubts(j *modelJob) bool { return len(m.doubted(j)) > 0 }
+
+// doubted are the hosts at which they are.
+func (m *model) doubted(j *modelJob) []string {
+	hosts := map[string]bool{}
+	for _, w := range j.work {
+		if w.Assumed && m.distrusted[w.Host] {
+			hosts[w.Host] = true
+		}
+	}
+	return sorted(hosts)
+}
+
+func (m *model) finish(j *modelJob, summary string) {
+	done := j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 && !m.doubts(j)
+	switch {
+	case j.Status == store.StatusCancelling:
+		m.end(j, store.StatusCancelled, "cancelled by request")
+	case j.Status == store.StatusPausing:
+		j.Status = store.StatusPaused
+	case j.Status != store.StatusRunning || !done:
+	case j.DiscoveryError != "":
+		m.end(j, store.StatusFailed, j.DiscoveryError)
+	default:
+		j.Listed = true
+		m.end(j, store.StatusCompleted, summary)
+	}
+}
+
+func (m *model) retryOf(old *modelJob, id uuid.UUID) error {
+	switch {
+	case old.gone:
+		return store.ErrNotFound
+	case !old.Status.Final():
+		return store.ErrMove
+	case old.Done() && old.DiscoveryError == "" && old.Failed == 0 && !m.doubts(old), old.forgot:
+		return store.ErrNothingLeft
+	}
+	j := m.create(id, old.Request, old.Targets)
+	j.RetryOf, j.held = old.Seq, old.held
+	j.First, j.Since = old.began()
+	maps.Copy(j.cursors, old.cursors)
+	m.note(store.ActRetryJob, id.String(), "carries on "+old.ID.String())
+	return nil
+}
+
+func (j *modelJob) discover(dids []syntax.DID) (added int) {
+	j.Listed = true
+	for _, did := range dids {
+		if j.work[did] == nil {
+			j.work[did] = &modelWork{WorkRepo: store.WorkRepo{State: store.RepoFound}, owed: store.Owed{DID: did}, absent: map[place]syntax.TID{}}
+			added++
+		}
+	}
+	j.count()
+	return added
+}
+
+func (j *modelJob) discoverPage(d store.Discovery) (int, error) {
+	if err := j.open(); err != nil {
+		return 0, err
+	}
+	j.cursors[d.Listing] = d.Cursor
+	return j.discover(d.DIDs), nil
+}
+
+func (m *model) discoverHeld(j *modelJob) (bool, error) {
+	if err := j.open(); err != nil {
+		return false, err
+	}
+	if j.held.done {
+		return true, nil
+	}
+	var dids []syntax.DID
+	from := max(j.held.at, 1)
+	to := min(int(from)-1+m.bound(10_000), len(m.repos))
+	for _, r := range m.repos[from-1 : to] {
+		if r.holds(j.Targets) {
+			dids = append(dids, r.did)
+		}
+	}
+	j.held = heldWalk{at: uint32(to + 1), done: to == len(m.repos)}
+	j.discover(dids)
+	return j.held.done, nil
+}
+
+func (m *model) discoverRetry(j *modelJob) (bool, error) {
+	if err := j.open(); err != nil {
+		return false, err
+	}
+	if j.retry.done || j.RetryOf == 0 {
+		return true, nil
+	}
+	old := m.jobs[j.RetryOf-1]
+	if old.forgot {
+		return false, store.ErrNothingLeft
+	}
+	var left []syntax.DID
+	looked := 0
+	at := j.retry.at
+	j.retry.done = true
+	for _, did := range sorted(old.work) {
+		if did < at {
+			continue
+		}
+		if looked == m.bound(5_000) {
+			j.retry = retryWalk{at: did}
+			break
+		}
+		looked++
+		if w := old.work[did]; w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host]) {
+			left = append(left, did)
+		}
+	}
+	j.discover(left)
+	return j.retry.done, nil
+}
+
+func (j *modelJob) endDiscovery(reason string) error {
+	if err := j.open(); err != nil {
+		return err
+	}
+	j.Discovered, j.DiscoveryError = true, reason
+	j.progress()
+	return nil
+}
+
+// open tells why nothing is done for a job any more.
+func (j *modelJob) open() error {
+	switch {
+	case j.gone:
+		return store.ErrNotFound
+	case j.Status.Final():
+		return store.ErrStale
+	}
+	return nil
+}
+
+// covering is the newest unfinished job that reads a collection from the network.
+func (m *model) covering(c syntax.NSID) *modelJob {
+	for _, j := range slices.Backward(m.jobs) {
+		if !j.Status.Final() && j.Request.Network() && j.covers(c) {
+			return j
+		}
+	}
+	return nil
+}
+
+func (j *modelJob) covers(c syntax.NSID) bool {
+	return len(j.Targets) == 0 || slices.Contains(j.Targets, c)
+}
+
+func (m *model) track(c syntax.NSID) (added bool) {
+	if added = !m.tracked[c]; added {
+		m.tracked[c] = true
+		m.note(store.ActTrack, c.String(), "")
+	}
+	return added
+}
+
+func (m *model) addCollection(c syntax.NSID, id uuid.UUID) (*modelJob, bool) {
+	j := m.covering(c)
+	added := m.track(c)
+	if added && j == nil {
+		j = m.cover(c, id, store.OriginRequest)
+	}
+	return j, added
+}
+
+func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin store.Origin, last uint64) (*modelJob, error) {
+	switch {
+	case !m.tracked[c]:
+		return nil, store.ErrNotFound
+	case m.covering(c) != nil:
+		return nil, store.ErrBusy
+	case m.freshness(c).Last != last:
+		return nil, store.ErrStale
+	}
+	return m.cover(c, id, origin), nil
+}
+
+func (m *model) cover(c syntax.NSID, id uuid.UUID, origin store.Origin) *modelJob {
+	j := m.create(id, store.Request{Collection: c}, []syntax.NSID{c})
+	j.Origin = origin
+	m.note(store.ActCreateJob, id.String(), j.Request.String())
+	return j
+}
+
+func (m *model) removeCollection(c syntax.NSID, records bool) (int64, error) {
+	if !m.tracked[c] {
+		return 0, store.ErrNotFound
+	}
+	for _, j := range m.jobs {
+		if !j.Status.Final() && j.covers(c) {
+			return 0, store.ErrBusy
+		}
+	}
+	delete(m.tracked, c)
+	if !records {
+		m.note(store.ActUntrack, c.String(), "its records are kept")
+		return 0, nil
+	}
+	m.note(store.ActUntrack, c.String(), "its records are deleted")
+	n := m.deleteRecords(store.Filter{Collection: c})
+	m.note(store.ActDeleteRecords, store.Filter{Collection: c}.String(), fmt.Sprintf("%d records deleted", n))
+	return n, nil
+}
+
+// putKey stores a key, and revokeKey makes it useless. There are too few here for
+// any to be the last that opens everything.
+func (m *model) putKey(secret string, k store.APIKey) error {
+	if m.keys[secret] != nil {
+		return store.ErrExists
+	}
+	m.keys[secret] = &k
+	m.note(store.ActCreateKey, k.ID.String(), k.String())
+	return nil
+}
+
+func (m *model) revokeKey(id uuid.UUID) error {
+	for _, k := range m.keys {
+		switch {
+		case k.ID != id:
+			continue
+		case k.RevokedAt.IsZero():
+			k.RevokedAt = m.clock()
+			m.note(store.ActRevokeKey, id.String(), k.String())
+		}
+		return nil
+	}
+	return store.ErrNotFound
+}
+
+func add(a, b store.Tally) store.Tally {
+	return store.Tally{
+		Records: a.Records + b.Records, Created: a.Created + b.Created, Updated: a.Updated + b.Updated,
+		Deleted: a.Deleted + b.Deleted, Rejected: a.Rejected + b.Rejected,
+	}
+}

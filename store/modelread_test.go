@@ -1,0 +1,283 @@
+package store_test
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+// The changes of the model that are about one repo of a job.
+
+// owes is the row of a repo that is owed at a host, if the job is still open.
+func (j *modelJob) owes(host string, did syntax.DID) (*modelWork, error) {
+	if err := j.open(); err != nil {
+		return nil, err
+	}
+	w := j.work[did]
+	if w == nil || w.State == store.RepoSettled || w.owed.Host != host {
+		return nil, store.ErrStale
+	}
+	return w, nil
+}
+
+func (j *modelJob) putHost(host string, b store.Behaviour) error {
+	if err := j.open(); err != nil {
+		return err
+	}
+	j.known(host).behaviour = b
+	return nil
+}
+
+func (j *modelJob) rehost(did syntax.DID, from, to string) error {
+	w, err := j.owes(from, did)
+	if err != nil {
+		return err
+	}
+	j.known(to)
+	w.State, w.Host = store.RepoOwed, to
+	w.owed = store.Owed{DID: did, Host: to, Moved: from != "" || w.owed.Moved, Again: w.owed.Again}
+	clear(w.absent)
+	if from == "" {
+		j.progress()
+	}
+	return nil
+}
+
+func (j *modelJob) postpone(o store.Owed) error {
+	w, err := j.owes(o.Host, o.DID)
+	if err != nil {
+		return err
+	}
+	o.Moved, o.Again, o.Position = w.owed.Moved, w.owed.Again, w.owed.Position
+	w.owed = o
+	return nil
+}
+
+func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.Position) error {
+	w, err := j.owes(read.Host, did)
+	if err != nil {
+		return err
+	}
+	r := m.repo(did)
+	switch {
+	case m.denies(did, read.Host):
+		return store.ErrDenied
+	case r.floor > read.Rev:
+		return store.ErrRevWentBack
+	}
+	for _, seg := range read.Segments {
+		if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
+			return errOther
+		}
+	}
+	at.Tally, at.Guarded = store.Tally{}, false
+	if w.owed.Position != nil {
+		at.Tally, at.Guarded = w.owed.Position.Tally, w.owed.Position.Guarded
+	}
+	for _, seg := range read.Segments {
+		if m.apply(r, seg, read, &at.Tally, func(p place) { w.absent[p] = read.Rev }) {
+			at.Guarded = true
+		}
+	}
+	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
+	return nil
+}
+
+func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error {
+	w, err := j.owes(host, did)
+	if err != nil {
+		return err
+	}
+	if p := w.owed.Position; p != nil {
+		at.Tally = store.Tally{Created: p.Tally.Created, Updated: p.Tally.Updated, Deleted: p.Tally.Deleted}
+	}
+	clear(w.absent)
+	w.owed.Position = &at
+	return nil
+}
+
+// mayEnd tells whether a short page with this last key may be taken for the end: the
+// host is trusted, and nothing is held behind it.
+func (m *model) mayEnd(host string, did syntax.DID, c syntax.NSID, last syntax.RecordKey) bool {
+	h := m.repo(did).held[c]
+	if m.distrusted[host] || h == nil {
+		return !m.distrusted[host]
+	}
+	return !slices.ContainsFunc(sorted(h.records), func(rkey syntax.RecordKey) bool { return rkey < last })
+}
+
+func (m *model) settle(j *modelJob, t store.Settlement) error {
+	w, err := j.owes(t.Reading.Host, t.DID)
+	if err != nil {
+		return err
+	}
+	if m.denies(t.DID, w.owed.Host) {
+		t = store.Settlement{
+			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: store.AccountDenied, Purge: true,
+			Judge: func(store.Tally, bool) store.Verdict {
+				return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDenied}
+			},
+		}
+	}
+	r := m.repo(t.DID)
+	for c, last := range t.Short.Assumed {
+		if !m.mayEnd(t.Reading.Host, t.DID, c, last) {
+			return store.ErrNotTheEnd
+		}
+	}
+	if t.Reading.Rev != "" && r.floor > t.Reading.Rev {
+		return store.ErrRevWentBack
+	}
+	tally, guarded := store.Tally{}, false
+	if p := w.owed.Position; p != nil {
+		tally, guarded = p.Tally, p.Guarded
+	}
+	remove := func(p place, rev syntax.TID) {
+		gone, kept := m.remove(r, p, rev)
+		if gone {
+			tally.Deleted++
+		}
+		guarded = guarded || kept
+	}
+	for _, seg := range t.Reading.Segments {
+		if m.apply(r, seg, t.Reading, &tally, func(p place) { remove(p, t.Reading.Rev) }) {
+			guarded = true
+		}
+	}
+	for _, p := range w.places() {
+		switch {
+		case !slices.Contains(t.Complete, p.collection):
+		case r.held[p.collection] != nil && w.absent[p] < r.held[p.collection].floor:
+			guarded = true // it was read completely since, and left
+		default:
+			remove(p, w.absent[p])
+		}
+	}
+	if r.number != 0 && len(t.Complete) > 0 {
+		r.floor = max(r.floor, t.Floor)
+		for _, c := range t.Complete {
+			if h := r.held[c]; h != nil {
+				h.floor = max(h.floor, t.Floor)
+			}
+		}
+	}
+	tally.Deleted += m.account(r, t)
+	m.learn(j, t)
+	j.close(w, t, tally, t.Judge(tally, guarded))
+	return nil
+}
+
+// learn notes what a settlement has shown of the host's short pages.
+func (m *model) learn(j *modelJob, t store.Settlement) {
+	switch {
+	case t.Short.More:
+		m.distrusted[t.Reading.Host] = true
+	case len(t.Short.Ends) > 0:
+		h := j.known(t.Reading.Host)
+		h.ends += len(t.Short.Ends)
+		h.longest = max(h.longest, slices.Max(t.Short.Ends))
+	}
+}
+
+// places are what a repo read in steps was found not to list, in order.
+func (w *modelWork) places() []place {
+	list := make([]place, 0, len(w.absent))
+	for p := range w.absent {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.collection, b.collection), cmp.Compare(a.rkey, b.rkey))
+	})
+	return list
+}
+
+// account notes what a settlement says of the account, and returns how many
+// records that purged.
+func (m *model) account(r *modelRepo, t store.Settlement) int64 {
+	if t.Account == "" || r.number == 0 {
+		return 0
+	}
+	purge := t.Purge
+	switch {
+	case t.Account != store.AccountNotFound:
+		r.notFoundAt = time.Time{}
+	case r.notFoundAt.IsZero():
+		r.notFoundAt = m.steady
+	default:
+		purge = purge || m.steady.Sub(r.notFoundAt) >= 7*24*time.Hour
+	}
+	r.account = t.Account
+	if t.Reading.Host != "" {
+		r.host = t.Reading.Host
+	}
+	if !purge {
+		return 0
+	}
+	return m.removeAll(r, "")
+}
+
+// close puts a repo into its class. What it counted when it was settled before does
+// not go back.
+func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, v store.Verdict) {
+	if w.Class == store.ClassFailed {
+		v = store.Verdict{Class: w.Class, Reason: w.Reason, Detail: w.Detail}
+	}
+	was := w.Tally
+	w.WorkRepo = store.WorkRepo{
+		State: store.RepoSettled, Host: w.owed.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
+		Attempts: t.Attempts, Rev: t.Reading.Rev, Assumed: len(t.Short.Assumed) > 0,
+		Tally: store.Tally{
+			Records: max(tally.Records, was.Records), Created: tally.Created + was.Created, Updated: tally.Updated + was.Updated,
+			Deleted: tally.Deleted + was.Deleted, Rejected: max(tally.Rejected, was.Rejected),
+		},
+	}
+	clear(w.absent)
+	j.progress()
+}
+
+// settleHost gives up what is owed at a host, one step of it, and returns how many
+// repos that were.
+func (m *model) settleHost(j *modelJob, host string, v store.Verdict) (int, error) {
+	if err := j.open(); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, did := range sorted(j.work) {
+		w, err := j.owes(host, did)
+		if err != nil || n == m.bound(500) {
+			continue
+		}
+		n++
+		var tally store.Tally
+		if p := w.owed.Position; p != nil {
+			tally = p.Tally
+		}
+		t := store.Settlement{DID: did, Attempts: w.owed.Attempts, Reading: store.Reading{Host: host}}
+		j.close(w, t, tally, v)
+	}
+	return n, nil
+}
+
+// reopen has all repos read anew whose end was assumed and must not be, and returns
+// the hosts that owe more for it.
+func (m *model) reopen(j *modelJob) ([]string, error) {
+	hosts := m.doubted(j)
+	if len(hosts) == 0 {
+		return nil, nil
+	}
+	if err := j.open(); err != nil {
+		return nil, err
+	}
+	for did, w := range j.work {
+		if w.Assumed && m.distrusted[w.Host] {
+			w.State, w.Assumed = store.RepoOwed, false
+			w.owed = store.Owed{DID: did, Host: w.Host, Again: true}
+		}
+	}
+	j.count()
+	return hosts, nil
+}

@@ -1,0 +1,259 @@
+package store_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+
+	"appview/record"
+	"appview/store"
+)
+
+// What the random changes are about: few of each, so that they meet.
+var (
+	modelDIDs = []syntax.DID{
+		alice, bob, "did:plc:cccccccccccccccccccccccc", "did:web:d.example.com", "did:plc:eeeeeeeeeeeeeeeeeeeeeeee",
+	}
+	modelHosts       = []string{"https://one.example.com", "https://two.example.com:8443", "https://three.example.com"}
+	modelDenials     = append([]string{"one.example.com", "two.example.com", "two.example.com:8443"}, string(alice), string(modelDIDs[3]))
+	modelCollections = []syntax.NSID{note, other, "com.example.third"}
+	modelKeys        = []syntax.RecordKey{"a", "b", "c", "d", "e", "f", "g", "3lzzzzzzzzz22", "self"}
+	modelSecrets     = []string{"hv_one", "hv_two"}
+	modelKeyIDs      = map[string]uuid.UUID{"hv_one": {1}, "hv_two": {2}}
+	modelUser        = store.Actor{Kind: store.ActorKey, KeyID: uuid.UUID{9}, Name: "user"}
+	modelAccounts    = []string{
+		store.AccountDeactivated, store.AccountTakenDown, store.AccountSuspended,
+		store.AccountNotFound, store.AccountNotFound, "deleted", "tombstoned", "no_pds",
+	}
+	listings = []string{string(note), "relay"}
+)
+
+// drive makes the same random changes to a store and to its model.
+type drive struct {
+	bed
+
+	rng   *rand.Rand
+	truth map[syntax.DID][]snapshot // what each repo held, oldest first
+	trace []string
+}
+
+// snapshot is what a repo held at a rev.
+type snapshot struct {
+	rev     int
+	records map[place]record.Body
+}
+
+func pick[T any](d *drive, list []T) T { return list[d.rng.IntN(len(list))] }
+
+// often says yes that many times in a hundred.
+func (d *drive) often(percent int) bool { return d.rng.IntN(100) < percent }
+
+// edit changes what a repo holds, as its owner does.
+func (d *drive) edit(did syntax.DID) {
+	now, created, deleted := snapshot{rev: 1, records: map[place]record.Body{}}, 60, 0
+	if had := d.truth[did]; len(had) > 0 {
+		now = snapshot{rev: had[len(had)-1].rev + 1, records: maps.Clone(had[len(had)-1].records)}
+		created, deleted = 15, 15
+	}
+	for _, c := range modelCollections {
+		for _, rkey := range modelKeys {
+			p := place{c, rkey}
+			if d.often(deleted) {
+				delete(now.records, p)
+				continue
+			}
+			if !d.often(created) {
+				continue
+			}
+			b := body(d.t, fmt.Sprintf("%d", d.rng.IntN(12)))
+			if d.often(10) {
+				// As JSON, which cannot be proved to be what the CID stands for.
+				b.Verified, b.Data = false, []byte(strings.Repeat(" ", d.rng.IntN(2))+`{"x":"unverified"}`)
+			}
+			now.records[p] = b
+		}
+	}
+	d.truth[did] = append(d.truth[did], now)
+}
+
+// shown is what a host shows of a repo: mostly what it holds, at times what it held.
+func (d *drive) shown(did syntax.DID) snapshot {
+	if d.often(50) || len(d.truth[did]) == 0 {
+		d.edit(did)
+	}
+	list := d.truth[did]
+	if d.often(25) {
+		return pick(d, list)
+	}
+	return list[len(list)-1]
+}
+
+// job is one that is worked on, at times another.
+func (d *drive) job() *modelJob {
+	var open []*modelJob
+	for _, j := range d.m.jobs {
+		if !j.Status.Final() {
+			open = append(open, j)
+		}
+	}
+	if len(open) == 0 || d.often(3) {
+		return pick(d, d.m.jobs)
+	}
+	return pick(d, open)
+}
+
+// row is a repo that some job owes: at a host, or to be looked up. Now and then it is
+// one that the job does not owe.
+func (d *drive) row(resolved bool) (*modelJob, store.Owed) {
+	type owing struct {
+		j *modelJob
+		o store.Owed
+	}
+	var rows []owing
+	for _, j := range d.m.jobs {
+		for _, did := range sorted(j.work) {
+			if w := j.work[did]; !j.Status.Final() && w.State != store.RepoSettled && (w.owed.Host != "") == resolved {
+				rows = append(rows, owing{j, w.owed})
+			}
+		}
+	}
+	if len(rows) == 0 || d.often(6) {
+		return d.job(), store.Owed{DID: pick(d, modelDIDs), Host: pick(d, append([]string{""}, modelHosts...))}
+	}
+	// What is begun is gone on with.
+	begun := slices.DeleteFunc(slices.Clone(rows), func(r owing) bool { return r.o.Position == nil })
+	if len(begun) > 0 && d.often(60) {
+		rows = begun
+	}
+	row := pick(d, rows)
+	return row.j, row.o
+}
+
+// stretch lists a collection from where it was left: to its end, or some of it.
+func (d *drive) stretch(c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bool) (store.Segment, store.ReadUpTo) {
+	seg := store.Segment{Collection: c, Below: from.Below, Partial: from.Partial || d.often(8)}
+	keys := slices.Clone(modelKeys)
+	slices.Sort(keys)
+	at := from.Below
+	for _, rkey := range slices.Backward(keys) {
+		b, ok := s.records[place{c, rkey}]
+		switch {
+		case !ok || (from.Below != "" && rkey >= from.Below):
+			continue
+		case !toEnd && d.often(20):
+			if at == from.Below {
+				seg.Partial = true // no key by which to tell what is absent
+			}
+			seg.Down = at
+			return seg, store.ReadUpTo{Cursor: "cursor " + at.String(), Below: at, Partial: seg.Partial}
+		case d.often(4):
+			seg.Rejected = append(seg.Rejected, rkey)
+		default:
+			seg.Records = append(seg.Records, store.Listed{RKey: rkey, Body: b})
+		}
+		at = rkey
+	}
+	return seg, store.ReadUpTo{Done: true, Partial: seg.Partial}
+}
+
+// reading reads a repo on from where it was left: to its end, or a step of it.
+func (d *drive) reading(j *modelJob, o store.Owed, toEnd bool) (store.Reading, store.Position) {
+	s := d.shown(o.DID)
+	read := store.Reading{Host: o.Host, Rev: rev(s.rev), Source: store.SourceListRecords}
+	if d.often(20) {
+		read.Source = store.SourceRepo
+	}
+	at := store.Position{First: read.Rev, Read: map[syntax.NSID]store.ReadUpTo{}, Pass: d.rng.IntN(3)}
+	if p := o.Position; p != nil {
+		at, at.Read = *p, maps.Clone(p.Read)
+		at.Pages++
+	}
+	if at.Read == nil {
+		at.Read = map[syntax.NSID]store.ReadUpTo{}
+	}
+	targets := j.Targets
+	if len(targets) == 0 {
+		targets = modelCollections
+	}
+	for _, c := range targets {
+		if at.Read[c].Done {
+			continue
+		}
+		seg, up := d.stretch(c, at.Read[c], s, toEnd)
+		read.Segments, at.Read[c] = append(read.Segments, seg), up
+		if !up.Done {
+			break
+		}
+	}
+	return read, at
+}
+
+// settlement ends a repo: read, unavailable, or given up.
+func (d *drive) settlement(j *modelJob, o store.Owed) store.Settlement {
+	t := store.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5), Reading: store.Reading{Host: o.Host}}
+	switch dice := d.rng.IntN(100); {
+	case dice < 65 && o.Host != "":
+		return d.readToEnd(j, o)
+	case dice < 85:
+		t.Account = pick(d, modelAccounts)
+		t.Purge = t.Account == "deleted" || t.Account == "tombstoned"
+		t.Judge = func(store.Tally, bool) store.Verdict {
+			return store.Verdict{Class: store.ClassUnavailable, Reason: t.Account, Detail: "so it says"}
+		}
+	default:
+		t.Judge = func(store.Tally, bool) store.Verdict {
+			return store.Verdict{Class: store.ClassFailed, Reason: "timeout"}
+		}
+	}
+	return t
+}
+
+// readToEnd ends a repo that is read to its end.
+func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
+	t := store.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5)}
+	var at store.Position
+	t.Reading, at = d.reading(j, o, true)
+	t.Floor, t.Account = at.First, store.AccountActive
+	for _, c := range sorted(at.Read) {
+		if up := at.Read[c]; up.Done && !up.Partial && d.often(90) {
+			t.Complete = append(t.Complete, c)
+		}
+	}
+	d.short(&t)
+	t.Judge = func(tally store.Tally, guarded bool) store.Verdict {
+		switch {
+		case tally.Rejected > 0:
+			return store.Verdict{Class: store.ClassFailed, Reason: "rejected"}
+		case guarded:
+			return store.Verdict{Class: store.ClassDone, Reason: "changed_during_read"}
+		default:
+			return store.Verdict{Class: store.ClassDone, Reason: "exact"}
+		}
+	}
+	return t
+}
+
+// short has the last pages of a reading been short: taken for the end, or followed.
+func (d *drive) short(t *store.Settlement) {
+	switch {
+	case d.often(35):
+		t.Short.Assumed = map[syntax.NSID]syntax.RecordKey{}
+		for i := range t.Reading.Segments {
+			seg := &t.Reading.Segments[i]
+			if n := len(seg.Records); n > 0 && !seg.Partial && d.often(70) {
+				seg.Records = seg.Records[:1+d.rng.IntN(n)]
+				seg.Down = seg.Records[len(seg.Records)-1].RKey
+				t.Short.Assumed[seg.Collection] = seg.Down
+			}
+		}
+	case d.often(10):
+		t.Short.More = true
+	case d.often(50):
+		t.Short.Ends = []int{1 + d.rng.IntN(9), 1 + d.rng.IntN(9)}
+	}
+}
