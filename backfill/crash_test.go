@@ -1,171 +1,230 @@
 package backfill_test
 
 import (
-	"context"
 	"errors"
-	"log/slog"
-	"path/filepath"
-	"sync/atomic"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
-	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-
-	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
 	"appview/store"
 	"appview/store/storetest"
 )
 
 var errCrash = errors.New("injected crash")
 
-// TestJobSurvivesACrashAroundEveryCommit runs a job once for every commit that it
-// makes, with the process ending before that commit, and again after it; each
-// time the next process must end with the records of the world and the counters
-// of a job that nothing disturbed. It does so for repos that are listed, and for
-// repos that are read in one piece. Under the race detector, which makes each run
-// ten times slower, it leaves most of the commits out.
+// crash ends a process at one commit: at the nth of all, or at the nth that makes a
+// change of a kind.
+type crash struct {
+	kinds []string
+	kind  string // empty: any
+	n     int
+	after bool // the commit, not before it
+
+	mu    sync.Mutex
+	group []string // kinds of the changes of the commit that is being made
+	seen  int
+	fired bool
+	met   map[string]int // commits that made a change of a kind
+}
+
+func (c *crash) hooks() store.Hooks {
+	h := store.Hooks{Making: func(op string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.group = append(c.group, kindOf(c.kinds, op))
+	}}
+	if c.after {
+		h.AfterCommit = c.commit
+	} else {
+		h.BeforeCommit = c.commit
+	}
+	return h
+}
+
+func (c *crash) commit() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Sort(c.group)
+	for _, k := range slices.Compact(c.group) {
+		c.met[k]++
+	}
+	if c.kind == "" || slices.Contains(c.group, c.kind) {
+		c.seen++
+	}
+	c.group = nil
+	if c.fired = c.seen == c.n; c.fired {
+		return errCrash
+	}
+	return nil
+}
+
+// lifetime is a life that can be lived again and again.
+type lifetime struct {
+	name    string
+	make    func(*testing.T) *life
+	proof   func(*testing.T, *life) // that the undisturbed life was what it is meant to be; nil: nothing
+	apart   bool                    // it is for the kinds of commits that no other has
+	resting []int                   // jobs during which the world does not change
+
+	jobs    []store.Job    // of the undisturbed life
+	kinds   map[string]int // its commits by kind
+	commits int
+}
+
+// lifetimes are all lives, each lived once without a disturbance.
+func lifetimes(t *testing.T, kinds []string) []*lifetime {
+	t.Helper()
+	whole := func(listed bool) func(*testing.T) *life {
+		return func(t *testing.T) *life {
+			t.Helper()
+			l := newLife(t, lifeWorld(), acts, listed)
+			l.must(l.grow())
+			return l
+		}
+	}
+	list := []*lifetime{
+		{name: "listed", make: whole(true), resting: []int{1, 5, 6, 7, 8}},
+		{name: "whole", make: whole(false), resting: []int{1, 5, 6, 7, 8}},
+		{name: "hardship", apart: true, resting: []int{2}, make: func(t *testing.T) *life {
+			t.Helper()
+			return newLife(t, lifeWorld(), hardship, false)
+		}},
+		{
+			name: "doubt", apart: true, resting: []int{1},
+			make: func(t *testing.T) *life {
+				t.Helper()
+				l := newLife(t, doubtWorld(), doubt, false)
+				l.begin()
+				return l
+			},
+			proof: func(t *testing.T, l *life) {
+				t.Helper()
+				if n := again(l.world); n < 20 {
+					t.Errorf("only %d repos were read anew", n)
+				}
+			},
+		},
+	}
+	for _, l := range list {
+		c := &crash{kinds: kinds, n: -1, met: map[string]int{}}
+		one := l.make(t)
+		if !one.live(c.hooks()) {
+			t.Fatalf("%s: the undisturbed life does not come to its end", l.name)
+		}
+		if l.proof != nil {
+			l.proof(t, one)
+		}
+		l.jobs, l.kinds, l.commits = one.verify(), c.met, c.seen
+		if t.Failed() {
+			t.Fatalf("%s: the undisturbed life ends wrong", l.name)
+		}
+	}
+	return list
+}
+
+// TestJobSurvivesACrashAroundEveryCommit lives the whole life of an index again and
+// again: jobs that find, look up and read, in both ways, repos that change, move and
+// go, a whale in pages, cancellation, retry, the deny list, deletions, upkeep. Each
+// time the process ends at another commit, before it or after it, and the next one
+// goes on. At the end the index must hold what the world holds, and the jobs must
+// have counted what those of a life without a disturbance have.
+//
+// It does so at a commit of every kind that the store can make; with SOAK_SEEDS set,
+// at every commit.
 func TestJobSurvivesACrashAroundEveryCommit(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"listed", "whole"} {
-		for _, when := range []string{"before", "after"} {
-			t.Run(mode+" "+when, func(t *testing.T) {
-				t.Parallel()
-				world := sandboxtest.Start(t, sandbox.Config{
-					Seed: 30, Repos: 7, Hosts: 2, Whales: 1,
-					Collections: []sandbox.Collection{
-						{NSID: notes, RecordBytes: 4000},
-						{NSID: status, Share: 1, MinRecords: 0, MaxRecords: 3},
-					},
+	kinds := commitKinds(t)
+	lives := lifetimes(t, kinds)
+	if storetest.Soaking(t) > 0 {
+		for _, l := range lives {
+			for _, when := range []string{"before", "after"} {
+				t.Run(l.name+" "+when, func(t *testing.T) {
+					t.Parallel()
+					l.sweep(t, kinds, when == "after")
 				})
-				if mode == "listed" {
-					listOnly(world, nil)
-				}
-				sweep{world: world}.crash(t, when)
-			})
+			}
 		}
+		return
+	}
+	for i, kind := range kinds {
+		if underRace && i%4 != 0 {
+			continue // each life takes ten times as long
+		}
+		var met []*lifetime
+		for _, l := range lives {
+			if l.kinds[kind] > 0 && (len(met) == 0 || !l.apart) {
+				met = append(met, l)
+			}
+		}
+		if len(met) == 0 {
+			t.Errorf("no life has a commit that does %q: it needs another act", kind)
+			continue
+		}
+		// In turns: with repos listed or whole, before the commit or after it, at the
+		// first of its kind or in the middle.
+		l, n, after := met[i/2%len(met)], 1, i%2 == 1
+		if i%3 > 0 {
+			n = (l.kinds[kind] + 1) / 2
+		}
+		t.Run(strings.ReplaceAll(strings.TrimSpace(kind), " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			at := func(n int) bool {
+				return l.again(t, &crash{kinds: kinds, kind: kind, n: n, after: after, met: map[string]int{}})
+			}
+			// Changes may have come together in fewer commits than before.
+			if !at(n) && (n == 1 || !at(1)) {
+				t.Errorf("%s: there is no commit that does %q", l.name, kind)
+			}
+		})
 	}
 }
 
-// sweep is a job that is to survive crashes.
-type sweep struct {
-	world   *sandbox.World
-	request store.Request
-	begin   func()                // before each
-	check   func(syntax.DID) bool // which short pages are followed all the same; nil: as always
-}
-
-// crash runs the job once for every commit that it makes.
-func (w sweep) crash(t *testing.T, when string) {
+// sweep lives the life once for every commit of it.
+func (l *lifetime) sweep(t *testing.T, kinds []string, after bool) {
 	t.Helper()
-	stride := int64(1)
-	if underRace {
-		stride = 4
-	}
-	if w.begin == nil {
-		w.begin = func() {}
-	}
-	w.begin()
-	want := w.run(t, filepath.Join(t.TempDir(), "appview.db"), store.Hooks{})
-	if want.Status != store.StatusCompleted || want.Tally.Records < 100 {
-		t.Fatalf("undisturbed job: %+v", want)
-	}
-	for n := int64(1); ; n += stride {
-		path, seen := filepath.Join(t.TempDir(), "appview.db"), atomic.Int64{}
-		hook := func() error {
-			if seen.Add(1) == n {
-				return errCrash
+	for n := 1; ; n++ {
+		if !l.again(t, &crash{kinds: kinds, n: n, after: after, met: map[string]int{}}) {
+			if n < l.commits*3/4 {
+				t.Errorf("only %d commits were hit, of about %d", n-1, l.commits)
 			}
-			return nil
-		}
-		hooks := store.Hooks{BeforeCommit: hook}
-		if when == "after" {
-			hooks = store.Hooks{AfterCommit: hook}
-		}
-		w.begin()
-		w.run(t, path, hooks)
-		if seen.Load() < n {
-			if n < 8 {
-				t.Fatalf("only %d commits were hit: the sweep tests next to nothing", n-1)
-			}
+			t.Logf("%d crashes", n-1)
 			return
 		}
-		got := w.run(t, path, store.Hooks{})
-		if got.Status != store.StatusCompleted {
-			t.Fatalf("crash %s commit %d: job is %s: %s", when, n, got.Status, got.Error)
-		}
-		wantCounters(t, got, want)
-		r := &rig{t: t, world: w.world, store: storetest.OpenPath(t, path)}
-		r.wantTruth("")
 		if t.Failed() {
-			t.Fatalf("after a crash %s commit %d", when, n)
+			return
 		}
 	}
 }
 
-// run opens the store at path, creates the job if there is none, and works until
-// the job is done or the store has failed.
-func (w sweep) run(t *testing.T, path string, hooks store.Hooks) store.Job {
+// again lives the life with a crash, and reports whether that came.
+func (l *lifetime) again(t *testing.T, c *crash) bool {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
-	s, err := store.Open(store.Config{Path: path, FlushEvery: 5 * time.Millisecond, Hooks: hooks, Log: quiet})
-	if err != nil {
-		t.Fatal(err)
+	one := l.make(t)
+	if one.live(c.hooks()) {
+		return false
 	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	net := newNetwork(t, w.world, network.Config{})
-	defer net.Close()
-	b, err := backfill.New(backfill.Config{Store: s, Network: net, Retry: 20 * time.Millisecond, Log: quiet})
-	if err != nil {
-		t.Fatal(err)
+	if at := one.acts[one.at].name; !one.live(store.Hooks{}) {
+		t.Fatalf("after the crash in act %q the life does not come to its end", at)
 	}
-	if w.check != nil {
-		b.Check(w.check)
+	where := fmt.Sprintf("%s, commit %d (%s), after it: %t", l.name, c.n, c.kind, c.after)
+	got := one.verify()
+	if len(got) != len(l.jobs) {
+		t.Fatalf("%s: %d jobs, want %d", where, len(got), len(l.jobs))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	jobs, err := s.Jobs(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(jobs) == 0 {
-		job, err := b.Create(ctx, w.request)
-		if errors.Is(err, errCrash) {
-			return job
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		jobs = append(jobs, job)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, errCrash) {
-			t.Errorf("run: %v", err)
-		}
-	}()
-	for tick := time.Tick(2 * time.Millisecond); ; {
-		job, err := s.Job(ctx, jobs[0].ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-s.Failed():
-			return job
-		case <-ctx.Done():
-			t.Fatalf("job is not done: %+v", job)
-		case <-tick:
-		}
-		if job.Status.Final() {
-			return job
+	for i, want := range l.jobs {
+		switch j := got[i]; {
+		case j.Status != want.Status:
+			t.Errorf("%s: job %d is %s: %s", where, j.Seq, j.Status, j.Error)
+		case slices.Contains(l.resting, int(j.Seq)):
+			wantCounters(t, j, want)
+		case j.Status == store.StatusCompleted && (j.Processed != j.TotalRepos || j.Failed != want.Failed):
+			t.Errorf("%s: job %d: %+v", where, j.Seq, j)
 		}
 	}
+	if t.Failed() {
+		t.Fatal(where)
+	}
+	return true
 }

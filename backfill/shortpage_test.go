@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,7 +15,6 @@ import (
 
 	"appview/backfill"
 	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -501,32 +499,5 @@ func TestAssumedEndOfAStepLapses(t *testing.T) {
 	}
 	if n := firstPages(r.world)[large]; n < 3 {
 		t.Errorf("its listings were begun %d times", n)
-	}
-}
-
-// TestReopeningSurvivesACrashAroundEveryCommit is the sweep of the whole job, over
-// one that finds a counter-example after it has taken many ends for granted.
-func TestReopeningSurvivesACrashAroundEveryCommit(t *testing.T) {
-	t.Parallel()
-	if underRace {
-		t.Skip("it takes minutes under the race detector; make test runs it")
-	}
-	for _, when := range []string{"before", "after"} {
-		t.Run(when, func(t *testing.T) {
-			t.Parallel()
-			world := sandboxtest.Start(t, sandbox.Config{Seed: 109, Repos: 81, Hosts: 1, Collections: statuses(2, 4)})
-			dids := inOrder(world)
-			s := sweep{
-				world: world, request: store.Request{Collection: status},
-				begin: func() { newTurns(dids[:60], dids[60:80], dids[80:]).watch(world, dids[60:]) },
-				check: func(did syntax.DID) bool { return did == dids[80] },
-			}
-			s.begin()
-			s.run(t, filepath.Join(t.TempDir(), "appview.db"), store.Hooks{})
-			if n := again(world); n < 20 {
-				t.Fatalf("only %d repos were read anew: the sweep tests next to nothing", n)
-			}
-			s.crash(t, when)
-		})
 	}
 }
