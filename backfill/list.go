@@ -113,6 +113,7 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	for cursor, first := from.Cursor, true; ; first = false {
 		r.page.Close()
 		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
+		r.fresh = false
 		if err != nil {
 			return r.unlisted(ctx, err)
 		}

@@ -30,6 +30,7 @@ func (e errGone) Error() string { return "the repo is unavailable: " + string(e.
 // the index is ahead of, lead to a look-up of the identity first.
 func (r *reader) probe(ctx context.Context) error {
 	status, err := r.w.b.cfg.Network.RepoStatus(ctx, r.host, r.o.DID)
+	r.fresh = false
 	var failed *network.Error
 	switch {
 	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
@@ -75,8 +76,9 @@ func (r *reader) gone(ctx context.Context, reason network.Reason, text string) e
 	return errGone{reason: reason, detail: text}
 }
 
-// doubt looks the identity up, once in an attempt, and fails with errMoved or
-// errGone if this host is not, or no longer, the one to ask.
+// doubt looks the identity up, once after each word of the host: the repo may have
+// moved since an earlier look. It fails with errMoved or errGone if this host is not,
+// or no longer, the one to ask.
 func (r *reader) doubt(ctx context.Context) error {
 	if r.fresh {
 		return nil

@@ -34,7 +34,7 @@ type reader struct {
 	host network.Host
 
 	began  time.Time // this attempt
-	fresh  bool      // its identity was looked up in this attempt
+	fresh  bool      // its identity was looked up since the host answered last
 	ident  network.Identity
 	rev    syntax.TID // the latest probe
 	source store.Source

@@ -33,6 +33,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	repo, err := r.w.b.cfg.Network.Repo(ctx, r.host, r.ident)
+	r.fresh = false
 	var (
 		failed *network.Error
 		parked *network.Parked
