@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,6 +65,24 @@ func (s *Store) Indexed(ctx context.Context, collection syntax.NSID) (at uint64,
 		return err
 	})
 	return at, err
+}
+
+// Formats is how many formats of the file there are.
+func Formats() int { return len(migrations) }
+
+// MigrateTo does what Open does to an older file, as far as the format given: the
+// process ends there.
+func MigrateTo(path string, format int) error {
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	s := &Store{db: db}
+	from, err := s.version()
+	for v := from; err == nil && v < uint64(format); v++ {
+		err = s.migrateFrom(v)
+	}
+	return errors.Join(err, db.Close())
 }
 
 // StatusMoves is every way that a status may change.

@@ -131,13 +131,7 @@ func (s *Store) migrate() error {
 		}
 	}
 	for v := from; v < uint64(len(migrations)); v++ {
-		err := s.db.Update(func(tx *bbolt.Tx) error {
-			if err := migrations[v](tx); err != nil {
-				return fmt.Errorf("migrate to schema %d: %w", v+1, err)
-			}
-			return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, v+1)
-		})
-		if err != nil {
+		if err := s.migrateFrom(v); err != nil {
 			return err
 		}
 	}
@@ -145,6 +139,16 @@ func (s *Store) migrate() error {
 		s.cfg.Log.Info("database brought to the current format", "from", from, "to", len(migrations))
 	}
 	return nil
+}
+
+// migrateFrom brings the file from a version to the next one, in one transaction.
+func (s *Store) migrateFrom(v uint64) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		if err := migrations[v](tx); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", v+1, err)
+		}
+		return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, v+1)
+	})
 }
 
 func (s *Store) version() (v uint64, err error) {

@@ -148,3 +148,34 @@ func TestOldFileThatCannotBeKeptIsLeftAsItIs(t *testing.T) {
 	}
 	wantRecords(t, storetest.OpenPath(t, path), 3)
 }
+
+// TestMigrationGoesOnAfterACrash ends the process between two steps of bringing an old
+// file up to date, between every two there are. The next one goes on, and ends with
+// the same file. Within a step there is nothing to be found: each is one transaction.
+func TestMigrationGoesOnAfterACrash(t *testing.T) {
+	t.Parallel()
+	brought := func(format int) map[string]string {
+		t.Helper()
+		path := oldFile(t)
+		if err := store.MigrateTo(path, format); err != nil {
+			t.Fatal(err)
+		}
+		s, err := store.Open(store.Config{Path: path, Log: slog.New(slog.DiscardHandler)})
+		if err == nil {
+			err = errors.Join(s.Check(t.Context()), s.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw(t, path)
+	}
+	want := brought(1)
+	if store.Formats() < 3 {
+		t.Fatalf("%d formats: there is nothing between two steps", store.Formats())
+	}
+	for format := 2; format < store.Formats(); format++ {
+		if got := brought(format); !maps.Equal(got, want) {
+			t.Errorf("after a crash behind the step to format %d: %v", format, difference(got, want))
+		}
+	}
+}
