@@ -5,6 +5,7 @@ BIN     ?= bin/appview
 REF     ?= main
 BENCH   ?= .
 FUZZ    ?= 5m
+SEEDS   ?= 20
 COVER   ?= cover.out
 TARGETS ?= darwin/arm64 windows/amd64 linux/arm64
 DIST    ?= dist
@@ -87,8 +88,13 @@ zoo: ## run the zoo of misbehaving hosts at its full size: 5,000 repos on 200 ho
 	ZOO_REPOS=5000 go test -count=1 -timeout=20m -run='^TestZooEndsAsItShould$$' ./backfill
 
 .PHONY: soak
-soak: zoo ## the zoo, and a quarter of an hour of a network in trouble with the built program's defaults
+soak: zoo ## crash, kill and compare with SEEDS=20 seeds (SOAK_SEED=n: one again), then a network in trouble
+	@bash .ci/soak '$(SEEDS)'
 	SOAK=1 go test -count=1 -timeout=60m -v -run='^TestSoak$$' ./cmd
+
+.PHONY: mutants
+mutants: ## break the code on purpose and see that the tests notice (MUTANTS="name ...")
+	@MUTANTS_TIME='$(MUTANTS_TIME)' bash .ci/mutate $(MUTANTS)
 
 .PHONY: bench
 bench: ## run the benchmarks (BENCH=regexp for some of them)

@@ -191,14 +191,18 @@ func (b *bed) compare(page int) {
 func TestStoreIsWhatItsModelSays(t *testing.T) {
 	t.Parallel()
 	met := &census{met: map[string]int{}}
-	seeds := storetest.Seeds(t, enoughSeeds)
-	if n := storetest.Soaking(t); n >= 4*enoughSeeds || (n == 0 && len(seeds) > 1) {
+	seeds, changes := storetest.Seeds(t, enoughSeeds), 400
+	n := storetest.Soaking(t)
+	if n > 0 {
+		changes = 1500
+	}
+	if n >= enoughSeeds || (n == 0 && len(seeds) > 1) {
 		t.Cleanup(func() { met.complete(t) })
 	}
 	for _, seed := range seeds {
 		t.Run(seed.String(), func(t *testing.T) {
 			t.Parallel()
-			drives(t, seed, met, 400)
+			drives(t, seed, met, changes)
 		})
 	}
 }
