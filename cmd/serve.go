@@ -31,6 +31,10 @@ const (
 // value, half of this, the looking takes a sixth of its processor time.
 const gcPercent = 200
 
+// softMemory is from where on memory is looked for more often than that. Hosts that
+// send large bodies make a lot of garbage, which must not pile up on a small machine.
+const softMemory = 192 << 20
+
 type serveOptions struct {
 	service     serviceConfig
 	collections []string
@@ -58,6 +62,9 @@ makes one, and writes it to admin.key in the data directory.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.env("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
+			}
+			if p.env("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(softMemory)
 			}
 			o.service.adminKey, o.service.hooks = p.env(envAdminKey), p.hooks
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
