@@ -26,6 +26,7 @@ const (
 	wayOrdinary way = iota
 	wayRepo         // getRepo, which is the hardest to answer
 	waySentOn       // another host sent us here, and may have chosen what cannot be answered
+	wayService      // listings and look-ups: anybody can have us ask the relay or the directory for repos
 	ways
 )
 
@@ -36,6 +37,10 @@ func (q call) way() way {
 		return waySentOn
 	case q.lane == laneRepo:
 		return wayRepo
+	}
+	switch q.op {
+	case opLookup, methodRepos, methodReposByCollection, methodCollections, methodHosts:
+		return wayService
 	default:
 		return wayOrdinary
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -208,6 +209,32 @@ func TestAHostWithoutGetRepoIsAskedForEverythingElse(t *testing.T) {
 	}
 	if until, parked := c.ParkedUntil(host); parked {
 		t.Errorf("everything else is parked until %s", until)
+	}
+}
+
+// Anybody can name the directory as the host of their repo. It has no such method,
+// and says so in a web page.
+func TestTheDirectoryIsNotSetAsideForWhatItIsNot(t *testing.T) {
+	t.Parallel()
+	plc := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/xrpc/") {
+			says(404, "text/html", "Cannot GET "+r.URL.Path)(w, r)
+			return
+		}
+		says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "http://127.0.0.1:1"), ""))(w, r)
+	})
+	c := newClient(t, Config{PLC: string(plc), Relay: string(plc)})
+	for i := range 2 * breakerTrips {
+		_, _ = c.RepoStatus(t.Context(), plc, syntax.DID(fmt.Sprintf("did:plc:%024d", i)))
+	}
+	if _, down := c.ParkedUntil(plc); !down {
+		t.Fatal("as a host of repos it is not set aside: the test tests nothing")
+	}
+	if _, err := c.Lookup(t.Context(), alice); err != nil {
+		t.Errorf("look-up: %v", err)
+	}
+	if _, err := c.Repos(t.Context(), ""); reasonOf(err) != string(ReasonBadAnswer) {
+		t.Errorf("listing: %v, want what the host answers", err)
 	}
 }
 

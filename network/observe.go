@@ -97,5 +97,5 @@ func (g *gate) standing(now time.Time) (parked, down bool) {
 	for l := range lanes {
 		parked = parked || g.pause(l).After(now)
 	}
-	return parked, g.breakers[wayOrdinary].down
+	return parked, g.breakers[wayOrdinary].down || g.breakers[wayService].down
 }
