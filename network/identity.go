@@ -104,8 +104,14 @@ type documents struct {
 
 // RoundTrip fetches a document through the gates and the guard, redirects included.
 func (d *documents) RoundTrip(req *http.Request) (*http.Response, error) {
+	// A DID may spell the name of its host in many ways, and the gate is one.
+	host, err := d.c.ParseHost(req.URL.Scheme + "://" + req.URL.Host)
+	if err != nil {
+		d.err = err
+		return nil, err
+	}
 	a, err := d.c.fetch(req.Context(), call{
-		op: opLookup, host: Host(req.URL.Scheme + "://" + req.URL.Host), target: req.URL.RequestURI(),
+		op: opLookup, host: host, target: req.URL.RequestURI(),
 		limit: maxDocument, subject: d.did.String(),
 	})
 	if err != nil {

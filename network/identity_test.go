@@ -135,6 +135,19 @@ func TestLookupOfAWebDIDGoesThroughTheGuard(t *testing.T) {
 	}
 }
 
+func TestAHostIsOneHoweverAWebDIDSpellsIt(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, Config{Resolver: sandboxtest.Resolver(t, func(string) []netip.Addr { return nil })})
+	g := c.gates.take("https://pds.example.com", time.Now())
+	_ = g.refused(time.Now(), time.Minute, time.Hour)
+	for _, name := range []string{"pds.example.com", "PDS.example.com", "pds.Example.COM"} {
+		_, err := c.Lookup(t.Context(), syntax.DID("did:web:"+name))
+		if p, ok := errors.AsType[*Parked](err); !ok || p.Why != WhyRateLimited {
+			t.Errorf("%s: got %v, want parked", name, err)
+		}
+	}
+}
+
 func TestLookupEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	plc := serve(t, silent)
