@@ -15,6 +15,8 @@ const (
 	// maxDelta tells the two forms of RateLimit-Reset apart: below, it is a
 	// number of seconds from now, above, a Unix time.
 	maxDelta = 30 * 24 * 60 * 60
+	// maxUnix is the last second of the year 9999.
+	maxUnix = 253_402_300_799
 	// farAway is what everything further away is read as.
 	farAway = 1000 * 24 * time.Hour
 )
@@ -89,8 +91,10 @@ func readReset(h http.Header, now time.Time) (time.Duration, bool) {
 	if n < maxDelta {
 		return time.Duration(n) * time.Second, true
 	}
-	ahead := n - hostNow(h, now).Unix()
-	return time.Duration(min(ahead, int64(farAway/time.Second))) * time.Second, true
+	// From a clock of the year 1 to one of the year 9999 there are more seconds than a
+	// time.Duration holds, and more than are left above the largest number.
+	ahead := min(n, maxUnix) - hostNow(h, now).Unix()
+	return time.Duration(min(max(ahead, -1), int64(farAway/time.Second))) * time.Second, true
 }
 
 // readRetryAfter reads Retry-After, as seconds or as a date by the host's own clock.

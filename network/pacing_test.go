@@ -41,6 +41,8 @@ func TestReadPause(t *testing.T) {
 		{head("RateLimit-Reset", unix(-90*time.Second)), 0},
 		{head("RateLimit-Reset", unix(90*time.Hour)), 90 * time.Hour},
 		{head("RateLimit-Reset", "9223372036854775807"), farAway},
+		{head("RateLimit-Reset", "9223372036854775807", "Date", "Mon, 01 Jan 0001 00:00:00 GMT"), farAway},
+		{head("RateLimit-Reset", "3000000", "Date", "Fri, 31 Dec 9999 23:59:59 GMT"), 0},
 		{head("RateLimit-Reset", unix(-time.Hour), "Date", now.Add(-time.Hour-time.Minute).Format(http.TimeFormat)), time.Minute},
 		{head("RateLimit-Reset", unix(time.Hour), "Date", "yesterday"), time.Hour},
 		{head("RateLimit-Reset", "45"), 45 * time.Second},
