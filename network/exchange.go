@@ -2,9 +2,11 @@ package network
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -197,7 +199,8 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	conns := 0
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// A connection can take seconds to come about. When the host has asked for
-		// silence meanwhile, closing the connection is what keeps the request in.
+		// silence meanwhile, closing the connection is what keeps the request in, but for
+		// one that others are answered on: over HTTP/2 nothing is sent after a cancel.
 		GetConn: func(string) {
 			if conns++; conns > maxConns {
 				cancel(errRestless)
@@ -208,7 +211,9 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 			using.begin(info.Conn)
 			if g.silent(q.lane, c.cfg.Now()) {
 				cancel(errSilenced)
-				_ = info.Conn.Close() // its request fails with it, as it should
+				if !shared(info.Conn) {
+					_ = info.Conn.Close() // its request fails with it, as it should
+				}
 			}
 		},
 	})
@@ -250,6 +255,12 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	}
 	r.err = because(ctx, err)
 	return r, nil
+}
+
+// shared tells whether a connection is one for several requests at a time.
+func shared(conn net.Conn) bool {
+	over, ok := conn.(*tls.Conn)
+	return ok && over.ConnectionState().NegotiatedProtocol == "h2"
 }
 
 var (

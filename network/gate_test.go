@@ -2,9 +2,12 @@ package network
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
@@ -338,6 +341,48 @@ func TestAConnectionThatTookLongDoesNotSendIntoAPause(t *testing.T) {
 	}
 	if until, parked := c.ParkedUntil(host); !parked || time.Until(until) < 50*time.Second {
 		t.Fatalf("parked until %s, %v", until, parked)
+	}
+}
+
+// Over HTTP/2 many requests share a connection: those that are being answered must
+// not pay for one that comes into a pause.
+func TestARequestIntoAPauseLeavesOthersTheirConnection(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		_, _ = w.Write([]byte(`{"records":`))
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-goOn
+		_, _ = w.Write([]byte(`[]}`))
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := newClient(t, Config{})
+	trusted := x509.NewCertPool()
+	trusted.AddCert(s.Certificate())
+	c.transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.ListRecords(t.Context(), Host(s.URL), alice, status, "")
+		first <- err
+	}()
+	<-begun
+	g := c.gates.look(Host(s.URL))
+	_ = g.refused(time.Now(), time.Minute, time.Hour) // as if a third request had just heard it
+	_, err := c.send(t.Context(), g, call{op: methodListRecords, host: Host(s.URL), target: "/xrpc/" + methodListRecords, limit: maxPageBody})
+	if !errors.Is(err, errSilenced) {
+		t.Errorf("got %v, want %v", err, errSilenced)
+	}
+	close(goOn)
+	if err := <-first; err != nil {
+		t.Errorf("the request under way: %v", err)
+	}
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests were sent", n)
 	}
 }
 
