@@ -204,6 +204,9 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 			return page, nil
 		case errors.As(err, &parked) && parked.Why != network.WhyDown:
 			wait = max(parked.Until.Sub(w.b.now()), minPause)
+			if parked.Why == network.WhyNetwork {
+				limited = w.b.now() // our own fault: the relay has not asked for it
+			}
 		case errors.As(err, &parked):
 			// The breaker speaks for a relay that does not answer: that is an attempt.
 			failed = &network.Error{Reason: network.ReasonConnect, Op: l.call, Host: parked.Host, Err: w.b.cfg.Network.HostState(parked.Host).LastErr}
@@ -213,7 +216,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		default:
 			return page, err
 		}
-		if failed == nil && w.b.now().Sub(limited) > maxLimited && !w.b.cfg.Network.Outage() {
+		if failed == nil && w.b.now().Sub(limited) > maxLimited {
 			return page, &network.Error{Reason: network.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
 		}
 		if failed != nil {

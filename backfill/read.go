@@ -79,8 +79,9 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	)
 	if errors.As(err, &failed) && (r.o.Attempts+1 >= w.b.cfg.Attempts || !failed.Reason.Retryable()) {
 		// Before it is given up: is this still the host to ask?
-		if doubt := r.doubt(ctx); errors.As(doubt, &moved) || errors.As(doubt, &gone) {
-			err = doubt
+		doubt := r.doubt(ctx)
+		if errors.As(doubt, &moved) || errors.As(doubt, &gone) || doubt != nil && failed.Reason.Class() == network.ClassUnavailable {
+			err = doubt // that the account is not to be had is its own host's word, or nobody's
 		}
 	}
 	switch {

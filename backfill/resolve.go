@@ -133,20 +133,24 @@ func (w *worker) parks(host string, p *network.Parked) bool {
 
 // sentOn postpones one repo whose reading led to some other host than that of its
 // queue, by a redirect or a look-up, and which has to be left alone. A host that
-// is down costs an attempt; one that asks us to slow down costs none, but not for
-// ever.
+// is down costs an attempt; one that asks us to slow down costs none, and neither
+// does the directory, which is down for all repos alike, but not for ever.
 func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Parked) {
 	now := w.b.now()
-	if p.Why == network.WhyDown {
+	reason := network.ReasonRateLimited
+	switch {
+	case p.Host == w.b.cfg.Network.PLC():
+		reason = network.ReasonDIDLookup
+	case p.Why == network.WhyDown:
 		w.missed(ctx, h, o, &network.Error{Reason: network.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
 		return
 	}
 	if !w.since(o.LimitedAt, now) {
 		o.LimitedAt = now.UTC()
 	}
-	o.Reason, o.Detail = string(network.ReasonRateLimited), detail(p)
+	o.Reason, o.Detail = string(reason), detail(p)
 	if now.Sub(o.LimitedAt) > maxLimited {
-		w.settleWithout(ctx, h, o, network.ReasonRateLimited)
+		w.settleWithout(ctx, h, o, reason)
 		return
 	}
 	w.postpone(ctx, h, o, now.Add(min(max(p.Until.Sub(now), minPause), maxBackoff)))
