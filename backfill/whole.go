@@ -113,27 +113,19 @@ func (r *reader) begin(at store.Position) {
 	r.segments, r.requests, r.full, r.ends = nil, 0, false, nil
 }
 
-// take takes one collection of a whole repo, the highest record key first as in a
-// listing, and commits a step of it whenever enough is buffered.
+// take takes one collection of a whole repo, and commits a step of it whenever
+// enough is buffered.
 func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) error {
-	type entry struct {
-		rkey  syntax.RecordKey
-		block network.Block
-	}
-	var entries []entry
-	for rkey, block := range repo.Records(c) {
-		entries = append(entries, entry{rkey, block})
-	}
 	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c}}
-	for _, e := range slices.Backward(entries) {
-		s.last = e.rkey
-		body, err := record.FromCBOR(e.block.Data, e.block.CID)
+	for rkey, block := range repo.Records(c) {
+		s.last = rkey
+		body, err := record.FromCBOR(block.Data, block.CID)
 		if err != nil {
-			s.seg.Rejected = append(s.seg.Rejected, e.rkey)
+			s.seg.Rejected = append(s.seg.Rejected, rkey)
 		} else {
-			s.seg.Records = append(s.seg.Records, store.Listed{RKey: e.rkey, Body: body})
+			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
 		}
-		if r.hold(len(e.block.Data) + recordBytes); r.buffered() {
+		if r.hold(len(block.Data) + recordBytes); r.buffered() {
 			if err := r.save(ctx, &s); err != nil {
 				return err
 			}

@@ -160,8 +160,9 @@ func recovered(err *error) {
 // in the tree.
 func (r *Repo) Collections() []syntax.NSID { return slices.Clone(r.collections) }
 
-// Records walks the records of one collection, in ascending order of record keys.
-// After Close there are none.
+// Records walks the records of one collection, the highest record key first, as
+// listings do. It holds no more of the tree than one node of each layer. After
+// Close there are none.
 func (r *Repo) Records(collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block] {
 	return func(yield func(syntax.RecordKey, Block) bool) {
 		if r.car != nil && slices.Contains(r.collections, collection) {
@@ -170,8 +171,9 @@ func (r *Repo) Records(collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block
 	}
 }
 
-// walk visits the keys under a verified node that begin with prefix, and no node
-// that can hold none. It tells whether greater keys are still of interest.
+// walk visits the keys under a verified node that begin with prefix, the greatest
+// first, and no node that can hold none. It tells whether lesser keys are still of
+// interest.
 func (r *Repo) walk(id []byte, prefix string, yield func(syntax.RecordKey, Block) bool) bool {
 	name, _ := linked(id)
 	data, _, _ := r.car.find(name)
@@ -179,28 +181,33 @@ func (r *Repo) walk(id []byte, prefix string, yield func(syntax.RecordKey, Block
 	if err != nil {
 		return false // not after verification
 	}
-	below := n.left // the node before the next key
+	// A key is told by what it adds to the one before it, so they are read forwards.
+	type keyed struct {
+		key string
+		entry
+	}
+	past := prefix + "\xff" // above every key of a collection
+	entries := make([]keyed, 0, n.count)
 	for e, ok := n.next(); ok; e, ok = n.next() {
-		key := string(n.key)
-		if below != nil && key > prefix && !r.walk(below, prefix, yield) {
+		entries = append(entries, keyed{string(n.key), e})
+	}
+	for i, e := range slices.Backward(entries) {
+		// The node behind a key holds what is between it and the next.
+		behind := e.right != nil && e.key < past && (i+1 == len(entries) || entries[i+1].key > prefix)
+		if behind && !r.walk(e.right, prefix, yield) {
 			return false
 		}
-		below = e.right
-		rkey, ours := strings.CutPrefix(key, prefix)
-		if !ours {
-			if key > prefix {
-				return false
-			}
-			continue
-		}
-		if !isRecordKey(rkey) {
-			continue // counted as rejected
-		}
-		if !yield(syntax.RecordKey(rkey), r.block(e.value)) {
+		rkey, ours := strings.CutPrefix(e.key, prefix)
+		switch {
+		case e.key < prefix:
+			return false
+		case !ours, !isRecordKey(rkey):
+			continue // another collection's, or counted as rejected
+		case !yield(syntax.RecordKey(rkey), r.block(e.value)):
 			return false
 		}
 	}
-	return below == nil || r.walk(below, prefix, yield)
+	return n.left == nil || (len(entries) > 0 && entries[0].key <= prefix) || r.walk(n.left, prefix, yield)
 }
 
 // block is the record under a CID.

@@ -15,6 +15,9 @@ const (
 	maxTreeDepth = digestSize*4 + 1
 	// maxTreeEntries bounds the records of one CAR. Several entries may name one block.
 	maxTreeEntries = 2 << 20
+	// maxNamed bounds the bytes of these records, each as often as it is named: who
+	// reads them has them as often, and a small CAR could fill a disk.
+	maxNamed = 2 * maxCAR
 	// maxRejectedPaths is how many of the paths that are no record's are told.
 	maxRejectedPaths = 100
 	// checkEvery is the number of entries between two looks at the context.
@@ -101,6 +104,7 @@ func (n *node) next() (e entry, ok bool) {
 type verifier struct {
 	car         *car
 	entries     int
+	named       int64  // bytes of their records
 	last        []byte // the greatest key so far
 	collections []syntax.NSID
 	rejected    []string
@@ -186,8 +190,12 @@ func (v *verifier) entry(ctx context.Context, key []byte, e entry) error {
 		return ctx.Err()
 	}
 	if name, ok := linked(e.value); ok {
-		if _, _, there := v.car.find(name); !there {
+		data, _, there := v.car.find(name)
+		if !there {
 			return spoiled(ReasonIncomplete, "record %.100q is missing", key)
+		}
+		if v.named += int64(len(data)); v.named > maxNamed {
+			return spoiled(ReasonTooLarge, "records of more than %d bytes, some named often", maxNamed)
 		}
 	} else if _, err := cid.Cast(e.value); err != nil {
 		return spoiled(ReasonBadAnswer, "record %.100q: %w", key, err)
