@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -27,6 +28,27 @@ func TestRepoWithoutEndIsTooLarge(t *testing.T) {
 			}
 			t.Errorf("%d pages are accepted", maxPages+1)
 		})
+	}
+}
+
+// A page counts against the memory that pages of all hosts share, and a host may take
+// hours over a whole repo.
+func TestNoPageIsHeldWhileARepoIsFetched(t *testing.T) {
+	t.Parallel()
+	net, err := network.New(network.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := &reader{w: &worker{b: &Backfill{cfg: Config{Network: net}}}, page: network.RecordsPage{Records: make([]network.Listed, 1)}}
+	r.o.DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+	if done, err := r.whole(ctx); done || !errors.Is(err, context.Canceled) {
+		t.Fatalf("done %v, %v", done, err)
+	}
+	if r.page.Records != nil {
+		t.Error("the page is held")
 	}
 }
 

@@ -162,8 +162,9 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		if !r.buffered() {
 			continue
 		}
-		if !r.steps && r.long() {
-			// Long enough to be worth another try: what is buffered is not lost.
+		if !r.steps && r.long() && r.w.b.buffered.Load() <= maxAllBuffered {
+			// Long enough to be worth another try: what is buffered is not lost. It may be
+			// kept for as long as the host likes to take, so only as long as all of it is little.
 			if done, err := r.whole(ctx); err != nil {
 				return err
 			} else if done {

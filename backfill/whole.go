@@ -28,6 +28,8 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	r.listing = true // if this fails
+	// A host may take hours over a repo, and others wait for the memory of a page.
+	r.page.Close()
 	r.fresh = false
 	if err := r.doubt(ctx); err != nil { // for the key
 		return false, err
