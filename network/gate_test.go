@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -411,5 +412,30 @@ func TestIdleGatesAreForgotten(t *testing.T) {
 	c.gates.take("https://more.example", now.Add(2*deadGate))
 	if c.gates.look("https://dead.example") != nil || c.gates.look("https://paused.example") != nil {
 		t.Error("old gates are kept for ever")
+	}
+}
+
+// Names cost nothing. Whoever makes them up must not fill our memory, nor have us
+// forget who else asked for silence.
+func TestGatesAreBounded(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, Config{})
+	now := time.Now()
+	polite, busy := c.gates.take("https://polite.example", now), c.gates.take("https://busy.example", now)
+	_ = polite.refused(now, 5*time.Minute, time.Hour)
+	c.gates.give(polite, now)
+	for i := range 2 * maxGates {
+		g := c.gates.take(Host(fmt.Sprintf("https://x%d.example", i)), now)
+		if i%2 == 0 {
+			_ = g.refused(now, maxPause, time.Hour)
+		}
+		c.gates.give(g, now)
+		if n := len(c.gates.all); n > maxGates {
+			t.Fatalf("%d gates", n)
+		}
+		now = now.Add(time.Millisecond)
+	}
+	if c.gates.look("https://polite.example") != polite || c.gates.look("https://busy.example") != busy {
+		t.Error("a gate is forgotten that is needed")
 	}
 }

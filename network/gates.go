@@ -1,6 +1,7 @@
 package network
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,6 +11,9 @@ const (
 	gateSweep = time.Minute     // between two looks for such gates
 	// deadGate is how long a dead host is remembered after its probe was due.
 	deadGate = time.Hour
+	// maxGates is more hosts than the network has. A host's name costs nothing, and
+	// who makes names up could have each of them ask for an hour of silence.
+	maxGates = 32 << 10
 )
 
 // gates keeps one gate for each host that anybody talks to or that is to be left alone.
@@ -35,11 +39,56 @@ func (gs *gates) take(host Host, now time.Time) *gate {
 	}
 	g := gs.all[host]
 	if g == nil {
+		if len(gs.all) >= maxGates {
+			gs.shrink(now)
+		}
 		g = gs.make(host)
 		gs.all[host] = g
 	}
 	g.users++
 	return g
+}
+
+// shrink forgets a quarter of the gates: those that have gone without a request for
+// longest, or, when all hosts want silence, those that want it for longest. Only who
+// has made up so many names has so many of these. The caller holds the lock.
+func (gs *gates) shrink(now time.Time) {
+	type idle struct {
+		*gate
+		quiet time.Time // nothing is sent before; zero: it may be asked
+	}
+	var list []idle
+	for _, g := range gs.all {
+		if g.users == 0 {
+			list = append(list, idle{g, g.quiet(now)})
+		}
+	}
+	slices.SortFunc(list, func(x, y idle) int {
+		switch {
+		case x.quiet.IsZero() && y.quiet.IsZero():
+			return x.used.Compare(y.used)
+		case x.quiet.IsZero() || y.quiet.IsZero():
+			return x.quiet.Compare(y.quiet)
+		default:
+			return y.quiet.Compare(x.quiet)
+		}
+	})
+	for _, g := range list[:min(len(list), maxGates/4)] {
+		delete(gs.all, g.host)
+	}
+}
+
+// quiet is the moment before which the host wants nothing on some lane, if that is
+// still to come.
+func (g *gate) quiet(now time.Time) (until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for l := range lanes {
+		if t := g.pause(l); t.After(now) && t.After(until) {
+			until = t
+		}
+	}
+	return until
 }
 
 func (gs *gates) give(g *gate, now time.Time) {

@@ -92,10 +92,8 @@ func (gs *gates) list() []*gate {
 // standing tells whether a host has asked for a pause, on any lane, and whether
 // the breaker has set it aside.
 func (g *gate) standing(now time.Time) (parked, down bool) {
+	parked = !g.quiet(now).IsZero()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for l := range lanes {
-		parked = parked || g.pause(l).After(now)
-	}
 	return parked, g.breakers[wayOrdinary].down || g.breakers[wayService].down
 }
