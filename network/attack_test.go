@@ -7,12 +7,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,6 +295,55 @@ func TestAttacksOverHTTP2(t *testing.T) {
 				t.Errorf("%d connections for one question", n)
 			}
 		})
+	}
+}
+
+// A body that waits for the budget comes in all the same, as far as HTTP/2 lets it.
+func TestHostsMaySendLittleThatIsNotRead(t *testing.T) {
+	t.Parallel()
+	const preface, head, setting, window = 24, 9, 6, 4
+	windows := make(chan uint32, maxConns)
+	host, trust := http2Host(t, func(conn net.Conn) {
+		begin := make([]byte, preface+head)
+		if _, err := io.ReadFull(conn, begin); err != nil {
+			return
+		}
+		settings := make([]byte, int(begin[preface+1])<<8|int(begin[preface+2]))
+		if _, err := io.ReadFull(conn, settings); err != nil {
+			return
+		}
+		for s := range slices.Chunk(settings, setting) {
+			if binary.BigEndian.Uint16(s) == window {
+				windows <- binary.BigEndian.Uint32(s[2:])
+			}
+		}
+	})
+	client := newClient(t, Config{})
+	client.transport.TLSClientConfig = trust
+	_, _ = page(t, client, host)
+	select {
+	case got := <-windows:
+		if got != maxUnread {
+			t.Errorf("a host may send %d bytes before they are read", got)
+		}
+	default:
+		t.Error("no window was named: the default is 4 MiB")
+	}
+}
+
+func TestNoCertificateIsKept(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	client := newClient(t, Config{})
+	_, err := page(t, client, Host(s.URL))
+	wantReason(t, err, ReasonTLS)
+	last := client.HostState(Host(s.URL)).LastErr
+	var kept *tls.CertificateVerificationError
+	if last == nil || errors.As(last, &kept) || !strings.Contains(last.Error(), "certificate") {
+		t.Errorf("%#v", last)
 	}
 }
 

@@ -301,6 +301,11 @@ func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame 
 		return false, &Parked{Host: q.host, Until: c.cfg.Now().Add(wait), Why: WhyPaced}
 	}
 	reason := brokenReason(err)
+	if reason == ReasonTLS {
+		// It would keep the certificates, of any size, for as long as the breaker
+		// remembers the failure.
+		err = fmt.Errorf("%.300s", err.Error())
+	}
 	return reason != ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
 }
 

@@ -19,6 +19,9 @@ const (
 	maxHeaderBytes = 64 << 10 // of an answer
 	pingIdle       = 15 * time.Second
 	pingTimeout    = 15 * time.Second
+	// maxUnread is what a host may send of a body over HTTP/2 before we read on, as when
+	// the body waits for the budget. It is memory of ours, and no part of that.
+	maxUnread = 128 << 10
 )
 
 // errRefused says that the guard did not let a connection leave.
@@ -67,7 +70,7 @@ func (g *guard) transport(cfg Config) *http.Transport {
 		// Past it a dial could only wait for one of these to end.
 		MaxConnsPerHost: cfg.PerAddress,
 		IdleConnTimeout: idleConn,
-		HTTP2:           &http.HTTP2Config{SendPingTimeout: pingIdle, PingTimeout: pingTimeout},
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: pingIdle, PingTimeout: pingTimeout, MaxReceiveBufferPerStream: maxUnread},
 	}
 }
 
