@@ -98,6 +98,10 @@ func (c *Client) redirect(q call, location string) (call, error) {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return bad(e.Reason, e.Err)
 	}
+	if host != q.host && (host == c.relay || host == c.plc) {
+		// Every host could have its requests count to the rate at which these are asked.
+		return bad(ReasonBadAnswer, errors.New("leads to the relay or the directory"))
+	}
 	q.host, q.target, q.hops = host, to.RequestURI(), q.hops+1
 	return q, nil
 }

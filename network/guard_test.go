@@ -201,3 +201,17 @@ func TestRedirectsObeyTheRulesForHosts(t *testing.T) {
 		}
 	}
 }
+
+// What other hosts send us to the directory for would come out of the rate at which
+// accounts are looked up.
+func TestNobodySendsUsToTheDirectory(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	plc := serve(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	c := newClient(t, Config{PLC: string(plc)})
+	_, err := page(t, c, serve(t, says(302, "text/plain", "", "Location", string(plc)+"/x")))
+	wantReason(t, err, ReasonBadAnswer)
+	if n := asked.Load(); n != 0 {
+		t.Errorf("the directory was asked %d times", n)
+	}
+}

@@ -30,13 +30,14 @@ func TestExchangesAreMeasured(t *testing.T) {
 	good := serve(t, says(200, "application/json", `{"records":[]}`))
 	broken := serve(t, says(500, "application/json", `{"error":"x"}`))
 	dead := serve(t, hangUp)
-	moved := serve(t, says(302, "text/plain", "", "Location", string(good)+"/"))
+	there := serve(t, says(200, "application/json", `{"records":[]}`))
+	moved := serve(t, says(302, "text/plain", "", "Location", string(there)+"/"))
 	c := newClient(t, Config{Observe: note, Relay: string(good), PLC: string(broken)})
 	for host, want := range map[Host][]Exchange{
 		good:   {{Kind: KindRelay, Status: 200}},
 		broken: {{Kind: KindPLC, Status: 500}},
 		dead:   {{Kind: KindPDS}},
-		moved:  {{Kind: KindPDS, Status: 302}, {Kind: KindRelay, Status: 200}},
+		moved:  {{Kind: KindPDS, Status: 302}, {Kind: KindPDS, Status: 200}},
 	} {
 		_, _ = page(t, c, host)
 		got := took()
