@@ -91,16 +91,19 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 	})
 	defer leave()
 	var read atomic.Int64
+	var gave atomic.Bool
 	over := w.overtime(host, &read, leave)
 	end, err := w.walk(ctx, span{host: host}, w.b.cfg.ReposPerHost, func(ctx context.Context, h hand) {
-		w.readRepo(ctx, h)
+		if w.readRepo(ctx, h) {
+			gave.Store(true)
+		}
 		read.Add(1)
 	})
 	over()
 	if err != nil {
 		return err
 	}
-	given, err := w.judgeHost(ctx, host, end.gotOn)
+	given, err := w.judgeHost(ctx, host, end.gotOn, gave.Load())
 	if err != nil {
 		return err
 	}
@@ -154,8 +157,8 @@ func (w *worker) overtime(host string, read *atomic.Int64, leave func()) (over f
 
 // judgeHost gives up a host that stays down, or that never stops asking us to
 // slow down, and reports whether it did. gotOn says that the sweep got something
-// done.
-func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given bool, err error) {
+// done, gave that the host gave a repo: then it is not down, whatever it never answers.
+func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) (given bool, err error) {
 	now := w.b.now()
 	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
 	if err != nil {
@@ -170,7 +173,10 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn bool) (given 
 		note = known.Behaviour // our own network is gone: that says nothing about the host
 	case state.Down:
 		note.Probes, note.NextProbe = known.Probes, state.NextProbe.UTC()
-		if !note.NextProbe.Equal(known.NextProbe) {
+		switch {
+		case gave:
+			note.Probes = 0
+		case !note.NextProbe.Equal(known.NextProbe):
 			note.Probes++ // a probe has failed since
 		}
 		if state.LastErr != nil {

@@ -120,3 +120,25 @@ func TestHalfDeadHostIsGivenUp(t *testing.T) {
 		t.Errorf("%d requests hung for 200 repos", n)
 	}
 }
+
+// TestHostThatNeverListsIsReadWhole has a host that stands still whenever records are
+// listed, and gives whole repos at once.
+func TestHostThatNeverListsIsReadWhole(t *testing.T) {
+	t.Parallel()
+	o := options{}
+	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond
+	o.network.Timing.Header, o.network.Timing.Connect, o.network.Timing.TLS = patient(200*time.Millisecond), time.Second, time.Second
+	r := newRigWith(t, sandbox.Config{Seed: 105, Repos: 600, Hosts: 3, Collections: statuses(1, 1)}, o)
+	half := r.world.HostURLs()[0]
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		return sandbox.Fault{Hang: q.Host == half && q.Method == listRecords}
+	})
+	job := r.complete(store.Request{Collection: status})
+	r.wantTruth(status)
+	if job.Failed != 0 || job.Reasons["exact"] != 600 {
+		t.Errorf("job: %+v", job)
+	}
+	if n := r.world.Faults("hang"); n == 0 || n > 40 {
+		t.Errorf("%d requests hung for 200 repos", n)
+	}
+}

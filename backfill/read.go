@@ -53,15 +53,16 @@ type reader struct {
 	ends     []int // records on short pages of this pass that were followed and were the end
 }
 
-// readRepo reads one repo and hands over the result.
-func (w *worker) readRepo(ctx context.Context, h hand) {
+// readRepo reads one repo and hands over the result. It reports whether the host gave
+// the repo.
+func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	if w.b.cfg.Store.Denied(h.DID, h.Host) {
 		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied)
-		return
+		return false
 	}
 	if !w.b.claims.take(h.DID) {
 		h.done(errLater)
-		return
+		return false
 	}
 	defer w.b.claims.release(h.DID)
 	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords, began: w.b.now()}
@@ -102,6 +103,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) {
 	default:
 		w.missed(ctx, h, r.o, err)
 	}
+	return err == nil
 }
 
 // readInTime is read with a bound on the time that it may take, over all attempts

@@ -86,12 +86,23 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 const longPause = 10 * time.Second
 
 // spent tells whether a request was not answered because a quota of the host's is
-// spent, when the quota that other tells of is not: getRepo is counted apart.
+// spent, when the quota that other tells of is not: getRepo is counted apart. Likewise
+// where the host is set aside for one question that it never answers.
 func (r *reader) spent(err error, other func(network.Host) (time.Time, bool)) bool {
 	var parked *network.Parked
-	if !errors.As(err, &parked) || parked.Host != r.host ||
-		parked.Why != network.WhyRateLimited && parked.Why != network.WhyPaced ||
-		parked.Until.Sub(r.w.b.now()) < longPause {
+	if !errors.As(err, &parked) || parked.Host != r.host {
+		return false
+	}
+	switch parked.Why {
+	case network.WhyRateLimited, network.WhyPaced:
+		if parked.Until.Sub(r.w.b.now()) < longPause {
+			return false
+		}
+	case network.WhyDown:
+		if r.w.b.cfg.Network.HostState(r.host).Stuck == "" {
+			return false
+		}
+	default:
 		return false
 	}
 	_, closed := other(r.host)

@@ -12,6 +12,7 @@ const breakerTrips = 5
 type HostState struct {
 	Failures  int       // different repos in a row whose requests the host did not answer
 	Down      bool      // set aside: only probes pass
+	Stuck     string    // the one question that it is down for, as errors name it; empty: for all
 	Probes    int       // probes in a row that failed since it went down
 	NextProbe time.Time // when the next one may pass; zero unless Down
 	LastErr   error     // what the last failure was; nil after an answer
@@ -141,7 +142,7 @@ func (b *breaker) failure(now time.Time, op, subject string, probe bool, err err
 }
 
 func (b *breaker) state() HostState {
-	s := HostState{Failures: len(b.failed), Down: b.down, Probes: b.probes, LastErr: b.last}
+	s := HostState{Failures: len(b.failed), Down: b.down, Stuck: b.stuck, Probes: b.probes, LastErr: b.last}
 	if b.down {
 		s.NextProbe = b.next
 	}
