@@ -78,7 +78,7 @@ func newKept(s Sources) *kept {
 		indexLag:     desc("key_index_lag_changes", "Changes that the order by record key is behind, in the collection where it is most."),
 
 		fileBytes: desc("database_bytes", "Size of the database file."),
-		freeBytes: desc("database_free_bytes", "Bytes in the database file that are free to be used again."),
+		freeBytes: desc("database_free_bytes", "Bytes in the database file that are free, to be used before it grows."),
 		freeDisk:  desc("disk_free_bytes", "Bytes free on the disk that holds the database."),
 		diskFull:  desc("disk_full", "1 while writes wait for room on the disk."),
 		queued:    desc("writer_queue_changes", "Changes that wait for the writer."),

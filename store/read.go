@@ -336,7 +336,7 @@ type Stats struct {
 	Repos       int64  // of which the index ever held a record
 	Seq         uint64 // of the last change
 	FileBytes   int64
-	FreeBytes   int64 // of the file, to be used again
+	FreeBytes   int64 // of the file: was used, or is not yet
 }
 
 // Stats returns kept counts; it does not scan.
@@ -365,10 +365,11 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 		}
 		seqs, err := getMeta(meta, metaNextSeq)
 		st.Repos, st.Seq = int64(rids)-1, seqs-1
+		if err != nil {
+			return err
+		}
+		st.FileBytes, st.FreeBytes, err = s.size(tx)
 		return err
 	})
-	if err == nil {
-		st.FileBytes, st.FreeBytes, err = s.Size()
-	}
 	return st, err
 }

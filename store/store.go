@@ -417,11 +417,13 @@ func (s *Store) view(ctx context.Context, f func(*bbolt.Tx) error) error {
 	return err
 }
 
-// Size is the length of the file, and how much of it is free to be used again.
-func (s *Store) Size() (file, free int64, err error) {
+// size is the length of the file, and how much of it is free: what was used and is to
+// be used again, and the end of the file, which bbolt makes longer in large steps
+// before there is anything to put there.
+func (s *Store) size(tx *bbolt.Tx) (file, free int64, err error) {
 	info, err := os.Stat(s.cfg.Path)
 	if err != nil {
 		return 0, 0, fmt.Errorf("size of the database: %w", err)
 	}
-	return info.Size(), int64(s.db.Stats().FreeAlloc), nil
+	return info.Size(), int64(s.db.Stats().FreeAlloc) + max(info.Size()-tx.Size(), 0), nil
 }

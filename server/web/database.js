@@ -27,7 +27,9 @@ export async function database(node, { signal }) {
     el("section", { class: "card" },
       el("h2", {}, "What compaction would give back"),
       bar("Part of the file that is free", free, file),
-      el("p", {}, "About ", el("strong", {}, bytes(free)), " of " + bytes(file) + " (" + percent(free, file) + " %) is free. It is used again before the file grows, so that there is seldom a reason to give it back."),
+      el("p", {}, "About ", el("strong", {}, bytes(free)), " of " + bytes(file) + " (" + percent(free, file) + " %) is free. It is used before the file grows, so that there is seldom a reason to give it back."),
+      el("p", {}, "To give it back, stop the server and run ", el("code", {}, "appview compact"), ". Before, or at any time while it runs, ",
+        el("code", {}, "appview backup FILE"), " makes a copy. More is in ", el("code", {}, "docs/operating.md"), "."),
     ),
     el("p", { class: "hint" }, "Version " + stats.version)]);
 }
