@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,63 @@ func TestPageOfARunningJob(t *testing.T) {
 	s.end()
 }
 
+func TestPagePausesAJobAndLetsItGoOn(t *testing.T) {
+	t.Parallel()
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 7, Repos: 200, Hosts: 4}), t.TempDir()
+	slowly(world, 300*time.Millisecond)
+	s := serveIn(t, world, dir, "--repos-per-host", "2")
+	want(t, exitOK, "created job", nil, "backfill", "create", "--collection", sandbox.StatusCollection.String(), "--data-dir", dir)
+	const status = "document.querySelector('.title .badge')?.textContent"
+	const buttons = "[...document.querySelectorAll('.actions button')].map(e => e.textContent).join()"
+	const done = "document.querySelector('.steps li:last-child progress').value"
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+	b.until("document.querySelector('.cards .badge.running') !== null")
+	value[any](b, "document.querySelector('.cards a').click()")
+	b.until(status + " === 'running' && " + buttons + " === 'Pause,Cancel,Download report'")
+	b.until(done + " > 0")
+
+	// By keyboard alone, and the focus is not lost with the button that had it.
+	b.tabTo("Pause")
+	b.press(kb.Enter)
+	b.until("['pausing', 'paused'].includes(" + status + ") && !" + buttons + ".includes('Pause')")
+	b.until(status + " === 'paused' && " + buttons + " === 'Resume,Cancel,Download report'")
+	b.until("document.activeElement.textContent === 'Resume' && document.activeElement.getAttribute('aria-disabled') === null")
+	b.see("It is paused")
+	b.until("![...document.querySelectorAll('#content td .badge')].some(e => e.textContent === 'active')")
+	b.accessible()
+	b.shot("paused-desk")
+	read := value[int](b, done)
+	for name, on := range map[string]screen{"phone": phone, "night": night} {
+		other := open(t, s.url, on)
+		other.signIn(dir)
+		other.until("document.querySelector('.cards .badge.paused') !== null")
+		other.see("is paused")
+		value[any](other, "document.querySelector('.cards a').click()")
+		other.see("It is paused")
+		other.accessible()
+		other.shot("paused-" + name)
+		other.leave()
+	}
+	if now := value[int](b, done); now != read {
+		t.Errorf("%d repos were read when it paused, and %d later", read, now)
+	}
+
+	b.press(kb.Enter)
+	b.until(status + " === 'running' && " + buttons + " === 'Pause,Cancel,Download report'")
+	b.until("document.activeElement.textContent === 'Pause'")
+	b.until(done + " > " + strconv.Itoa(read))
+	world.SetFault(nil)
+	b.until(status + " === 'completed'")
+	b.see("every repo could be read")
+	b.shot("resumed-desk")
+	b.visit("#/audit")
+	b.see("backfill:resume")
+	b.see("backfill:pause")
+	b.leave()
+	s.end()
+}
+
 func TestPageOfAJobWithFailures(t *testing.T) {
 	t.Parallel()
 	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 5, Repos: 60, Hosts: 4}), t.TempDir()
@@ -225,6 +283,15 @@ func TestPageBrowsesRecordsWrittenByStrangers(t *testing.T) {
 		b.shot("collections-" + name)
 		b.visit("#/database")
 		b.see("What compaction would give back")
+		b.see("stop the server and run appview compact")
+		b.see("appview backup FILE")
+		b.see("docs/operating.md")
+		// In use is what there is beside what is free: far less than a file of 16 MiB.
+		tiles := value[[]string](b, "[...document.querySelectorAll('.tiles dd')].slice(0, 3).map(e => e.textContent)")
+		stats := want(t, exitOK, "database", nil, "stats", "--data-dir", dir)
+		if !strings.Contains(stats, tiles[0]+", "+tiles[2]+" of it free") || !strings.HasSuffix(tiles[0], " MiB") || !strings.HasSuffix(tiles[1], " KiB") {
+			t.Errorf("the page says of the file, what is used and what is free %q, the command line:\n%s", tiles, stats)
+		}
 		b.accessible()
 		b.shot("database-" + name)
 		b.visit("#/jobs")

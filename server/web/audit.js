@@ -1,6 +1,6 @@
 // What administrators did.
 import { get, query } from "./api.js";
-import { append, el, scroller, show } from "./dom.js";
+import { append, el, once, scroller, show } from "./dom.js";
 import { time } from "./format.js";
 
 export async function audit(node, { signal }) {
@@ -18,10 +18,9 @@ export async function audit(node, { signal }) {
         el("td", {}, e.outcome === "done" ? e.outcome : el("strong", {}, e.outcome))));
     }
     cursor = page.cursor ?? "";
-    show(more, cursor && el("button", { class: "button", onclick: async (ev) => {
-      ev.target.disabled = true;
+    show(more, cursor && el("button", { class: "button", onclick: (e) => once(e.target, async () => {
       try { await next(); } catch (err) { if (!signal.aborted) show(more, el("p", { class: "notice bad", role: "alert" }, err.message)); }
-    } }, "Older"));
+    }) }, "Older"));
   };
   append(node, [el("div", { class: "title" }, el("h1", {}, "Audit log"))]);
   await next();

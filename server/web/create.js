@@ -1,6 +1,6 @@
 // Makes a job: first what it would cover and take, then the start.
 import { command, get, has, query } from "./api.js";
-import { append, el, field, show } from "./dom.js";
+import { append, el, field, once, show } from "./dom.js";
 import { count, hostName, many, span } from "./format.js";
 
 // knownCollections are those that the index holds or tracks. A key that may not
@@ -112,16 +112,14 @@ export async function create(node, { params, signal }) {
     asked = new AbortController();
     const takes = el("div", { "aria-live": "polite" });
     const n = body.dids?.length ?? (body.did ? 1 : 0);
-    const start = el("button", { class: "button primary", onclick: async () => {
-      start.disabled = true;
+    const start = el("button", { class: "button primary", onclick: () => once(start, async () => {
       try {
         const job = await command("POST", "/admin/backfill", body, { signal });
         location.hash = "#/job/" + job.id;
       } catch (err) {
-        start.disabled = false;
         failed(err);
       }
-    } }, "Start the job");
+    }) }, "Start the job");
     const what = body.collection ?? (known.tracked.length > 0 ? known.tracked.join(", ") : "every collection");
     show(review,
       el("h2", { id: "review" }, "What this starts"),

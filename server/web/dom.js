@@ -78,6 +78,18 @@ export async function confirmed(title, text, action) {
   return (await choose(title, text, [["", "Leave it"], ["yes", action, true]])) === "yes";
 }
 
+// once does what a button is for, unless that is under way already. The button can
+// be reached all the time: one that is disabled would lose the focus.
+export async function once(button, work) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await work();
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
 // copyButton copies a text.
 export function copyButton(text, what) {
   const button = el("button", { class: "button small", type: "button", "aria-label": "Copy " + what, onclick: async () => {

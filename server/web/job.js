@@ -1,9 +1,9 @@
 // One job: how it goes on, its hosts, and what could not be read.
 import { command, download, every, follow, get, has, isFinal, query } from "./api.js";
 import { chart, history } from "./chart.js";
-import { announce, append, confirmed, copyButton, el, scroller, setText, show } from "./dom.js";
+import { announce, append, confirmed, copyButton, el, once, scroller, setText, show } from "./dom.js";
 import { ago, bytes, count, covers, hostName, many, percent, rate, span, time } from "./format.js";
-import { badge, bar, stages } from "./jobs.js";
+import { badge, bar, doing, stages } from "./jobs.js";
 
 const waits = {
   queue: "It waits for its turn: other jobs come first.",
@@ -33,21 +33,21 @@ export async function job(node, { about: id, signal }) {
     tiles.node, hosts, failures,
     el("p", { class: "hint ids" }, "Job ", el("code", {}, id), " ", copyButton(id, "the job's id"))]);
 
-  const act = (label, verb, done, ask, primary) => el("button", { class: "button" + (primary ? " primary" : ask ? " danger" : ""), onclick: async (e) => {
+  const act = (label, verb, done, ask, primary, later) => el("button", { class: "button" + (primary ? " primary" : ask ? " danger" : ""), "aria-disabled": later && "true", onclick: async (e) => {
     if (ask && !(await confirmed(...ask))) return;
-    e.target.disabled = true;
-    said.hidden = true;
-    try {
-      const answer = await command("POST", path + "/" + verb, undefined, { signal });
-      announce(done);
-      if (verb === "retry") location.hash = "#/job/" + answer.id;
-      else update(await get(path, { signal }));
-    } catch (err) {
-      if (signal.aborted) return;
-      said.hidden = false;
-      show(said, err.message);
-      e.target.disabled = false;
-    }
+    await once(e.target, async () => {
+      said.hidden = true;
+      try {
+        const answer = await command("POST", path + "/" + verb, undefined, { signal });
+        announce(done);
+        if (verb === "retry") location.hash = "#/job/" + answer.id;
+        else update(await get(path, { signal }));
+      } catch (err) {
+        if (signal.aborted) return;
+        said.hidden = false;
+        show(said, err.message);
+      }
+    });
   } }, label);
 
   const buttons = () => {
@@ -56,15 +56,14 @@ export async function job(node, { about: id, signal }) {
         has("post", "/admin/backfill/{id}/pause") && act("Pause", "pause", "The job pauses."),
         act("Cancel", "cancel", "The job stops.", ["Cancel this job?", "What it has read stays. A cancelled job can be carried on later with Retry.", "Cancel the job"])];
       case "pausing": case "paused": return [
-        now.status === "paused" && act("Resume", "resume", "The job goes on.", null, true),
+        act("Resume", "resume", "The job goes on.", null, true, now.status === "pausing"),
         act("Cancel", "cancel", "The job stops.", ["Cancel this job?", "What it has read stays. A cancelled job can be carried on later with Retry.", "Cancel the job"])];
       case "failed": case "cancelled": return [act("Retry", "retry", "A new job carries it on.", null, true)];
       case "completed": return [now.failed_repos > 0 && act("Retry what failed", "retry", "A new job carries it on.", null, true)];
       default: return [];
     }
   };
-  const report = el("button", { class: "button", onclick: async () => {
-    report.disabled = true;
+  const report = el("button", { class: "button", onclick: () => once(report, async () => {
     try {
       const size = await download(path + "/report", "report-" + id + ".ndjson", (n) => setText(report, "Report: " + bytes(n)), signal);
       announce("Report downloaded, " + bytes(size));
@@ -74,8 +73,7 @@ export async function job(node, { about: id, signal }) {
       show(said, err.message);
     }
     setText(report, "Download report");
-    report.disabled = false;
-  } }, "Download report");
+  }) }, "Download report");
 
   let shownStatus = "";
   function update(j) {
@@ -98,7 +96,7 @@ export async function job(node, { about: id, signal }) {
     steps.update(j);
     tiles.update(j);
     if (!isFinal(j)) seen.add(j);
-    graph.node.hidden = isFinal(j) && seen.points.length < 2;
+    graph.node.hidden = (isFinal(j) || j.status === "paused") && seen.points.length < 2;
     graph.draw(seen.points);
   }
   update(now);
@@ -129,7 +127,7 @@ function describe(j) {
     parts.push("It " + said, "ended " + time(j.completed_at));
     if (j.started_at) parts.push("took " + span((new Date(j.completed_at) - new Date(j.started_at)) / 1000));
   } else {
-    parts.push("It " + (stages[j.stage] ?? j.stage));
+    parts.push("It " + doing(j));
     if (j.repos_per_second > 0) parts.push(rate(j.repos_per_second) + " repos and " + rate(j.records_per_second) + " records a second");
     if (j.eta_seconds !== null) parts.push("about " + span(j.eta_seconds) + " left");
     parts.push(j.started_at ? "started " + ago(j.started_at) : "created " + ago(j.created_at));

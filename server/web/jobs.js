@@ -1,6 +1,6 @@
 // The list of jobs.
 import { every, get, isFinal, query } from "./api.js";
-import { append, el, setText, show } from "./dom.js";
+import { append, el, once, setText, show } from "./dom.js";
 import { ago, count, covers, many, percent, span } from "./format.js";
 
 const PAGE = 25;
@@ -26,6 +26,12 @@ export const stages = {
   failed: "has failed",
   cancelled: "was stopped",
 };
+
+// doing is what an unfinished job does: a paused one keeps its stage.
+export function doing(job) {
+  const other = { pausing: "is about to pause", paused: "is paused", cancelling: "is about to stop" }[job.status];
+  return other ?? stages[job.stage] ?? job.stage;
+}
 
 export async function jobs(node, { signal }) {
   const list = el("ul", { class: "cards", "aria-label": "Jobs" });
@@ -61,13 +67,12 @@ export async function jobs(node, { signal }) {
 
   let newest = await get(query("/admin/backfill/status", { limit: PAGE }), { signal });
   draw(newest);
-  const pageFrom = (last, full) => show(more, full && el("button", { class: "button", onclick: async (e) => {
-    e.target.disabled = true;
+  const pageFrom = (last, full) => show(more, full && el("button", { class: "button", onclick: (e) => once(e.target, async () => {
     const page = await get(query("/admin/backfill/status", { limit: PAGE, before: last.id }), { signal });
     older.push(...page);
     draw(newest);
     pageFrom(page.at(-1), page.length === PAGE);
-  } }, "Older jobs"));
+  }) }, "Older jobs"));
   pageFrom(newest.at(-1), newest.length === PAGE);
 
   every(2000, async () => {
@@ -95,7 +100,7 @@ function jobCard() {
       const meter = progress.firstChild;
       if (meter) { meter.max = Math.max(j.total_repos ?? 0, 1); meter.value = j.processed_repos ?? 0; }
       const parts = [count(j.processed_repos ?? 0) + " of " + many(j.total_repos ?? 0, "repo"), many(j.total_records ?? 0, "record")];
-      if (!isFinal(j)) parts.unshift(stages[j.stage] ?? j.stage, done + " %");
+      if (!isFinal(j)) parts.unshift(doing(j), done + " %");
       setText(line, parts.join(" · "));
       setText(error, j.error ?? "");
       setText(when, isFinal(j) && j.started_at

@@ -1,6 +1,6 @@
 // API keys: who may do what.
 import { command, get } from "./api.js";
-import { announce, append, confirmed, copyButton, el, field, scroller, show } from "./dom.js";
+import { announce, append, confirmed, copyButton, el, field, once, scroller, show } from "./dom.js";
 import { ago, time } from "./format.js";
 import { badge } from "./jobs.js";
 
@@ -46,8 +46,16 @@ export async function keys(node, { signal }) {
     const name = el("input", { type: "text", name: "name", required: true, maxlength: "100", autocomplete: "off", placeholder: "what it is for" });
     const expires = el("input", { type: "datetime-local", name: "expires" });
     const boxes = permissions.map(([p, what]) => el("input", { type: "checkbox", name: "permission", value: p, checked: p === "backfill:read" }));
-    return el("form", { class: "card", onsubmit: async (e) => {
-      e.preventDefault();
+    const make = el("button", { class: "button primary" }, "Make the key");
+    return el("form", { class: "card", onsubmit: (e) => { e.preventDefault(); once(make, create); } },
+      el("h2", {}, "Make a key"),
+      field("Name", name),
+      el("fieldset", {}, el("legend", {}, "It may"), permissions.map(([p, what], i) =>
+        el("label", { class: "choice" }, boxes[i], el("span", {}, what, " ", el("code", {}, p))))),
+      field("Until", expires, "Left empty: for ever, or until it is revoked."),
+      el("div", { class: "actions" }, make));
+
+    async function create() {
       const body = { name: name.value.trim(), permissions: boxes.filter((b) => b.checked).map((b) => b.value) };
       if (expires.value) body.expires_at = new Date(expires.value).toISOString().replace(/\.\d+Z$/, "Z");
       try {
@@ -62,13 +70,7 @@ export async function keys(node, { signal }) {
       } catch (err) {
         if (!signal.aborted) show(made, el("p", { class: "notice bad", role: "alert" }, err.message));
       }
-    } },
-      el("h2", {}, "Make a key"),
-      field("Name", name),
-      el("fieldset", {}, el("legend", {}, "It may"), permissions.map(([p, what], i) =>
-        el("label", { class: "choice" }, boxes[i], el("span", {}, what, " ", el("code", {}, p))))),
-      field("Until", expires, "Left empty: for ever, or until it is revoked."),
-      el("div", { class: "actions" }, el("button", { class: "button primary" }, "Make the key")));
+    }
   }
 
   await draw();

@@ -1,7 +1,7 @@
 // Browses records: newest first, of one repo, and one as a whole.
 import { get, query } from "./api.js";
 import { collectionInput, knownCollections } from "./create.js";
-import { append, copyButton, el, field, show } from "./dom.js";
+import { append, copyButton, el, field, once, show } from "./dom.js";
 import { ago, time } from "./format.js";
 
 const PAGE = 50;
@@ -39,7 +39,7 @@ export async function records(node, { params, signal }) {
     for (const r of page.records) list.append(row(r, filter));
     shown += page.records.length;
     cursor = page.cursor ?? "";
-    show(more, cursor && el("button", { class: "button", onclick: (e) => { e.target.disabled = true; next().catch(failed); } }, "More"));
+    show(more, cursor && el("button", { class: "button", onclick: (e) => once(e.target, () => next().catch(failed)) }, "More"));
     if (shown === 0 && !cursor) {
       show(results, el("section", { class: "card empty" }, el("h2", {}, "No such records"),
         el("p", {}, filter.did ? "This repo has none here, or its account is not active." : "None of this collection is here: has a job read it?")));

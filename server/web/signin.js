@@ -1,14 +1,13 @@
 // Asks for a key.
 import { Refused, get, session } from "./api.js";
-import { el, field, show } from "./dom.js";
+import { el, field, once, show } from "./dom.js";
 
 export function signIn(node, why, done) {
   const key = el("input", { type: "password", name: "key", autocomplete: "current-password", spellcheck: "false", required: true, placeholder: "hv_…" });
   const error = el("p", { class: "notice bad", role: "alert", hidden: true });
   const button = el("button", { class: "button primary wide" }, "Sign in");
-  const form = el("form", { onsubmit: async (e) => {
-    e.preventDefault();
-    button.disabled = true;
+  const form = el("form", { onsubmit: (e) => { e.preventDefault(); once(button, enter); } }, field("API key", key), error, button);
+  async function enter() {
     error.hidden = true;
     try {
       await check(key.value.trim());
@@ -18,10 +17,8 @@ export function signIn(node, why, done) {
       error.hidden = false;
       show(error, err.message);
       key.focus();
-    } finally {
-      button.disabled = false;
     }
-  } }, field("API key", key), error, button);
+  }
   show(node, el("section", { class: "card signin" },
     el("h1", {}, "Sign in"),
     why && el("p", { class: "notice", role: "status" }, why),
