@@ -17,7 +17,8 @@ func newBackfillCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "backfill",
-		Short: "Plan, start, watch and steer backfill jobs of a running server, and see what they came to",
+		Short: "Plan, start, watch and steer the jobs of a running server",
+		Long:  "Plan, start, watch and steer backfill jobs of a running server, and see what they came to.",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(
@@ -88,7 +89,8 @@ func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:     "retry ID",
-		Short:   "Create a job that carries on a job that has ended: what it gave up, and what it did not get to",
+		Short:   "Create a job that carries on one that has ended",
+		Long:    "Create a job that carries on a job that has ended: what it gave up, and what it did not get to.",
 		Example: `  appview backfill retry 6c0e8a3e --watch`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -149,7 +151,11 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.print(cmd, answer, func(w io.Writer) error { return printJobs(w, jobs) })
+			empty := noJobs
+			if status != "" {
+				empty = "no job is " + status
+			}
+			return o.print(cmd, answer, func(w io.Writer) error { return printJobs(w, jobs, empty) })
 		},
 	}
 	cmd.Flags().StringVar(&status, "status", "", "only jobs of this status")
@@ -160,12 +166,8 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 // noJobs is what is said where there is no job.
 const noJobs = "no jobs: create one with appview backfill create"
 
-func printJobs(w io.Writer, jobs []jobView) error {
-	if len(jobs) == 0 {
-		_, err := fmt.Fprintln(w, noJobs)
-		return err
-	}
-	t := table{columns: []column{
+func printJobs(w io.Writer, jobs []jobView, empty string) error {
+	t := table{empty: empty, columns: []column{
 		{"ID", id}, {"STATUS", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
 	}}
 	for _, j := range jobs {

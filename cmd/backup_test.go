@@ -152,5 +152,5 @@ func TestCompactGivesBackWhatWasDeleted(t *testing.T) {
 		t.Errorf("%d records served, the world has %d, or some differ", len(got), len(truthOf(world)))
 	}
 	s.end()
-	want(t, exitError, "no such file", nil, "compact", "--data-dir", t.TempDir())
+	want(t, exitError, "there is no database", nil, "compact", "--data-dir", t.TempDir())
 }

@@ -31,6 +31,14 @@ func openDataDir(dir string) error {
 	return nil
 }
 
+// findDatabase refuses a data directory that has no database.
+func findDatabase(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("there is no database %s: say with --data-dir where it is", path)
+	}
+	return nil
+}
+
 // bootstrapKey makes sure that some key opens the admin API: one that the store
 // holds, else the one in the data directory's key file. That is made if it is not
 // there, or holds a key that was revoked or has expired: a start must not bring that

@@ -15,7 +15,7 @@ func newCheckCommand() *cobra.Command {
 	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Prove that the database of a stopped server, or a backup, is consistent",
+		Short: "Prove that a stopped server's database, or a backup, is sound",
 		Long: `Check reads the whole database and compares every index row with the row it
 points to. It changes nothing. Without FILE, a backup or any other copy, it checks
 the database in the data directory, whose server must not be running.`,
@@ -26,6 +26,8 @@ the database in the data directory, whose server must not be running.`,
 			path := filepath.Join(dataDir, databaseFile)
 			if len(args) == 1 {
 				path = args[0]
+			} else if err := findDatabase(path); err != nil {
+				return err
 			}
 			held, err := checkDatabase(cmd.Context(), path)
 			if err != nil {
@@ -58,5 +60,5 @@ func checkDatabase(ctx context.Context, path string) (held string, err error) {
 	for _, n := range stats.Collections {
 		records += n.Records
 	}
-	return fmt.Sprintf("%s served records in %d collections, %s", number(&records), len(stats.Collections), size(stats.FileBytes)), nil
+	return fmt.Sprintf("%s served records in %s, %s", number(&records), many(len(stats.Collections), "collection"), size(stats.FileBytes)), nil
 }

@@ -135,6 +135,13 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 		if errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.base, op.Err)
 		}
+		if errors.Is(err, context.Canceled) {
+			return nil, fmt.Errorf("interrupted while %s was asked: %w", c.base, ctx.Err())
+		}
+		var late net.Error
+		if errors.As(err, &late) && late.Timeout() {
+			return nil, fmt.Errorf("%s accepts connections but does not answer: is that the address of appview?", c.base)
+		}
 		return nil, fmt.Errorf("ask %s: %w: is that the address of appview?", c.base, errors.Unwrap(err))
 	}
 	if res.StatusCode/100 == 2 {

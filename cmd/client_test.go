@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"appview/sandbox"
 )
@@ -21,6 +23,9 @@ func TestClientCommands(t *testing.T) {
 	status := sandbox.StatusCollection.String()
 
 	want(t, exitOK, "no jobs: create one", nil, in("backfill", "list")...)
+	want(t, exitOK, "no job is failed\n", nil, in("backfill", "list", "--status", "failed")...)
+	want(t, exitOK, "no records: appview backfill list", nil, in("stats")...)
+	want(t, exitOK, "no such records: appview backfill list", nil, in("records", "list", "--collection", status)...)
 	watched := want(t, exitOK, "", nil, in("backfill", "create", "--collection", status, "--watch")...)
 	for _, text := range []string{"completed  ", "covers     " + status, "created, 0 updated, 0 unchanged; 0 deleted, 0 rejected"} {
 		if !strings.Contains(watched, text) {
@@ -124,6 +129,37 @@ func TestNoServerIsSaidClearly(t *testing.T) {
 	write(t, filepath.Join(dir, keyFile), testKey)
 	write(t, filepath.Join(dir, urlFile), "http://127.0.0.1:1\n") // a server that died left it
 	want(t, exitError, "no server at http://127.0.0.1:1: start one with appview serve", nil, "stats", "--data-dir", dir)
+}
+
+func TestServerThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	go func() {
+		select {
+		case <-asked:
+			interrupt()
+		case <-ctx.Done():
+		}
+	}()
+	out := newOutput()
+	if code := run(ctx, []string{"stats", "--url", silent.URL, "--key", testKey}, nil, out, out); code != exitError || !strings.Contains(out.String(), "appview: interrupted while "+silent.URL+" was asked") {
+		t.Errorf("interrupted, it ended with %d: %s", code, out)
+	}
+	c, err := (&program{}).newClient(clientOptions{url: silent.URL, key: testKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.timeout = time.Millisecond
+	if _, err := c.call(t.Context(), http.MethodGet, "/", nil); err == nil || !strings.Contains(err.Error(), silent.URL+" accepts connections but does not answer") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestServerThatIsSomethingElse(t *testing.T) {

@@ -34,7 +34,8 @@ func newCollectionsCommand(p *program) *cobra.Command {
 func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "List the tracked collections: what is held, how old that is, and when it is read again",
+		Short:   "List the tracked collections: what is held, and how old it is",
+		Long:    "List the tracked collections: what is held, how old that is, and when it is read again.",
 		Example: `  appview collections list`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,11 +51,7 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				if len(list.Collections) == 0 {
-					_, err := fmt.Fprintln(w, "no collection is tracked: add one with appview collections add")
-					return err
-				}
-				t := table{columns: []column{
+				t := table{empty: "no collection is tracked: add one with appview collections add", columns: []column{
 					{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}, {"READ AGAIN AT", whole}, {"LAST JOB", id}, {"STATUS", whole},
 				}}
 				for _, c := range list.Collections {

@@ -13,7 +13,7 @@ func newCompactCommand() *cobra.Command {
 	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "compact",
-		Short: "Give back to the disk what is free in the database of a stopped server",
+		Short: "Give back what is free in the database of a stopped server",
 		Long: `Compact copies the database without what is free in it, proves that the copy holds
 the same, and puts it in the database's place. Until then the database is as it
 was, whatever happens. The disk must have room for both. The server must not be
@@ -23,6 +23,9 @@ for good.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := filepath.Join(dataDir, databaseFile)
+			if err := findDatabase(path); err != nil {
+				return err
+			}
 			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path})
 			if err != nil {
 				return explainOpen(err)

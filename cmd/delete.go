@@ -16,7 +16,7 @@ func newDeleteCommand(p *program, o *clientOptions) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "delete",
-		Short: "Delete the records of a collection, of a repo, or of a collection of a repo",
+		Short: "Delete the records of a collection, of a repo, or of both",
 		Long: `Delete deletes what the index holds now. A job that reads the repos afterwards
 brings back what they still hold.`,
 		Example: `  appview records delete --collection com.example.note

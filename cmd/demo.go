@@ -65,7 +65,8 @@ was indexed with what there is, and stays up so that it can be tried out.`,
 
 func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	out := cmd.OutOrStdout()
-	if o.dataDir == "" {
+	temporary := o.dataDir == ""
+	if temporary {
 		if o.dataDir, err = os.MkdirTemp("", "appview-demo-"); err != nil {
 			return fmt.Errorf("make a temporary data directory: %w", err)
 		}
@@ -97,7 +98,15 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 		}
 		return err
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil || o.exit {
+		return err
+	}
+	left := "its data is removed"
+	if !temporary {
+		left = "its data is in " + o.dataDir
+	}
+	say(out, "\nThe demo has ended; %s.", left)
+	return nil
 }
 
 // openDemo opens a server over the world, on another port if it has to.
@@ -190,7 +199,7 @@ func compare(index map[string]string, truth map[string]sandbox.Record) error {
 	return nil
 }
 
-// next says what to try. Every line works as it is printed.
+// next says what to try. The lines work as they are printed, from the first to the last.
 func next(out io.Writer, s *service, example string) error {
 	uri, err := record.ParseURI(example)
 	if err != nil {
@@ -204,25 +213,25 @@ func next(out io.Writer, s *service, example string) error {
 	if err != nil {
 		return err
 	}
-	appview, dir := shellWord(os.Args[0]), shellWord(dir)
-	curl := "  curl -s "
-	admin := curl + "-H 'Authorization: Bearer " + key + "' "
+	appview, curl := shellWord(os.Args[0]), "  curl -s "
+	admin := curl + `-H "Authorization: Bearer $KEY" `
 	for _, line := range []string{
 		"",
-		"The server runs at " + s.url + " : open that in a browser, and sign in with the key",
-		key,
+		"Open " + s.url + " in a browser, and sign in with this key:",
+		"  " + key,
 		"Or try, in another terminal:",
-		"",
-		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.url, uri.DID, uri.Collection, uri.RKey),
 		fmt.Sprintf("%s'%s/api/records?collection=%s&limit=3'", curl, s.url, uri.Collection),
+		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.url, uri.DID, uri.Collection, uri.RKey),
+		"",
+		"  KEY=" + key,
 		fmt.Sprintf("%s%s/admin/backfill/status", admin, s.url),
 		fmt.Sprintf(`%s-d '{"collection":"%s"}' %s/admin/backfill`, admin, sandbox.NoteCollection, s.url),
 		fmt.Sprintf("%s'%s/admin/records/export?collection=%s'", admin, s.url, uri.Collection),
 		"",
-		fmt.Sprintf("  %s stats --data-dir %s", appview, dir),
-		fmt.Sprintf("  %s backfill create --collection %s --watch --data-dir %s", appview, sandbox.UnknownCollection, dir),
-		fmt.Sprintf("  %s records list --collection %s --data-dir %s", appview, uri.Collection, dir),
-		"",
+		fmt.Sprintf("  export %s=%s", envName("data-dir"), shellWord(dir)),
+		fmt.Sprintf("  %s stats", appview),
+		fmt.Sprintf("  %s backfill create --collection %s --watch", appview, sandbox.UnknownCollection),
+		fmt.Sprintf("  %s records list --collection %s", appview, uri.Collection),
 		"Ctrl-C ends it.",
 	} {
 		say(out, "%s", line)

@@ -37,33 +37,39 @@ func TestDemoTakesAnotherPortAndWhatItPrintsWorks(t *testing.T) {
 		t.Errorf("%q is not in:\n%s", text, out)
 	}
 	curl, err := exec.LookPath("curl")
-	lines := 0
-	for line := range strings.Lines(out.String()) {
+	_, try, _ := strings.Cut(out.String(), "in another terminal:\n")
+	lines, key := 0, ""
+	var environ []string
+	for line := range strings.Lines(try) {
 		words := strings.Fields(line)
 		switch {
 		case !strings.HasPrefix(line, "  "):
+		case strings.HasPrefix(words[0], "KEY="):
+			key = words[0]
+		case words[0] == "export":
+			environ = append(environ, words[1])
 		case words[0] == "curl":
 			lines++
 			if err != nil {
 				t.Log("no curl here: the line is not tried")
 				continue
 			}
-			cmd := exec.CommandContext(t.Context(), "sh", "-c", curl+" --fail"+strings.TrimPrefix(strings.TrimSpace(line), "curl"))
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", key+"\n"+curl+" --fail"+strings.TrimPrefix(strings.TrimSpace(line), "curl"))
 			if answer, err := cmd.Output(); err != nil || len(answer) < 50 {
 				t.Errorf("%s\n%v %s", line, err, answer)
 			}
 		default:
 			lines++
-			want(t, exitOK, "", nil, words[1:]...)
+			want(t, exitOK, "", environ, words[1:]...)
 		}
 	}
-	if lines != 8 {
+	if lines != 8 || key == "" || len(environ) != 1 {
 		t.Errorf("%d lines to try in:\n%s", lines, out)
 	}
 	stop()
 	select {
 	case got := <-code:
-		if got != exitOK {
+		if got != exitOK || !strings.HasSuffix(out.String(), "\nThe demo has ended; its data is removed.\n") {
 			t.Errorf("ended with %d:\n%s", got, out)
 		}
 	case <-time.After(patience):

@@ -30,7 +30,8 @@ func newDenylistCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "denylist",
-		Short: "List, add and remove accounts and hosts that a running server never reads, stores or serves",
+		Short: "Accounts and hosts that a running server never reads or serves",
+		Long:  "List, add and remove accounts and hosts that a running server never reads, stores or serves.",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(newListDenialsCommand(p, &o), newDenyCommand(p, &o), newAllowCommand(p, &o))
@@ -59,11 +60,7 @@ func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				if len(list.Entries) == 0 {
-					_, err := fmt.Fprintln(w, "nothing is denied")
-					return err
-				}
-				t := table{columns: []column{{"ENTRY", whole}, {"ADDED", whole}, {"REASON", prose}}}
+				t := table{empty: "nothing is denied", columns: []column{{"ENTRY", whole}, {"ADDED", whole}, {"REASON", prose}}}
 				for _, d := range list.Entries {
 					t.add(d.Entry, d.AddedAt, text(d.Reason, unknown))
 				}
@@ -78,7 +75,7 @@ func newDenyCommand(p *program, o *clientOptions) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "add DID|HOST",
-		Short: "Deny an account by its DID, or a host by its name, and delete what is held of it",
+		Short: "Deny an account or a host, and delete what is held of it",
 		Long: `Add hides what the index holds of the account, or of all accounts on the host, at
 once, deletes it, and keeps jobs from reading it again. A host is denied under the
 name given, not under the names below it.`,
@@ -126,7 +123,8 @@ name given, not under the names below it.`,
 func newAllowCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "remove DID|HOST",
-		Short:   "Deny an account or a host no more; the next job that covers it reads it again",
+		Short:   "Deny an account or a host no more",
+		Long:    "Deny an account or a host no more; the next job that covers it reads it again.",
 		Example: `  appview denylist remove pds.example.com`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

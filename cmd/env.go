@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -64,11 +65,26 @@ func (p *program) applyEnv(cmd *cobra.Command) error {
 				continue
 			}
 			if err := cmd.Flags().Set(f.Name, value); err != nil {
-				errs = append(errs, usagef("%s is %q: %w", name, value, err))
+				errs = append(errs, usagef("%s: %w", name, explainValue(err)))
 			}
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// explainValue says of a flag's value what it must be, not what did not parse it.
+func explainValue(err error) error {
+	bad, is := errors.AsType[*pflag.InvalidValueError](err)
+	if !is {
+		return err
+	}
+	what, known := map[string]string{
+		"int": "a whole number", "int64": "a whole number", "float64": "a number", "duration": "a duration such as 90s, 30m or 24h", "bool": "true or false",
+	}[bad.GetFlag().Value.Type()]
+	if !known {
+		return err
+	}
+	return fmt.Errorf("--%s is %q, it must be %s", bad.GetFlag().Name, bad.GetValue(), what)
 }
 
 // knownEnv tells whether any command has a use for the variable.

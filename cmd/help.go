@@ -1,21 +1,46 @@
 package cmd
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
+// helpWidth is how many columns a help text takes at most: as many as the smallest
+// terminals have.
+const helpWidth = 80
+
+// fitted is cobra's own text about how to use a command, with flags that fit.
+func fitted(template string) string {
+	return strings.ReplaceAll(template, "FlagUsages ", "FlagUsagesWrapped "+strconv.Itoa(helpWidth)+" ")
+}
+
+// fold breaks the lines of paragraphs between words. What is indented, or follows
+// what is, stays as it was written.
+func fold(text string) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.HasPrefix(p, "\t") && !strings.Contains(p, "\n\t") && !strings.Contains(p, "\n#") {
+			paragraphs[i] = strings.Join(wrap(p, helpWidth), "\n")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
+}
+
 // explain gives a command's help its exit codes, and its errors about arguments the
 // words of its own.
 func explain(cmd *cobra.Command) {
 	if cmd.HasSubCommands() {
+		if cmd.HasParent() {
+			cmd.Long = fold(cmd.Long)
+		}
 		return
 	}
 	if cmd.Long == "" {
 		cmd.Long = cmd.Short + "."
 	}
-	cmd.Long += "\n\nExit codes: " + exitCodes(cmd)
+	cmd.Long = fold(cmd.Long + "\n\nExit codes: " + exitCodes(cmd))
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if check(cmd, args) == nil {

@@ -53,6 +53,25 @@ func TestEveryCommandHasExamplesThatWork(t *testing.T) {
 	}
 }
 
+func TestHelpFitsASmallTerminal(t *testing.T) {
+	t.Parallel()
+	walkCommands((&program{}).newRoot(), func(cmd *cobra.Command) {
+		path := strings.Fields(cmd.CommandPath())[1:]
+		help := want(t, exitOK, "Usage:", nil, append(path, "--help")...)
+		lines := 0
+		for line := range strings.Lines(help) {
+			// An example is there to be copied.
+			if line = strings.TrimRight(line, "\n"); !strings.Contains(cmd.Example, line) && len(line) > helpWidth {
+				t.Errorf("%s --help: %q has %d columns", cmd.CommandPath(), line, len(line))
+			}
+			lines++
+		}
+		if lines < 5 {
+			t.Errorf("%s --help has %d lines:\n%s", cmd.CommandPath(), lines, help)
+		}
+	})
+}
+
 // shellWords takes a command line apart as a shell does.
 func shellWords(line string) (words []string) {
 	for i, part := range strings.Split(line, `"`) {

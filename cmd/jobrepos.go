@@ -73,7 +73,7 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 }
 
 func printRepos(w io.Writer, list reposAnswer) error {
-	t := table{columns: []column{
+	t := table{empty: "no such repos", columns: []column{
 		{"DID", whole}, {"STATE", whole}, {"REASON", whole}, {"RECORDS", figure}, {"ATTEMPTS", figure}, {"NEXT ATTEMPT", whole}, {"PDS", prose},
 	}}
 	for _, raw := range list.Repos {
@@ -127,7 +127,7 @@ or down until a moment, done, or stopped with the job.`,
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{columns: []column{
+				t := table{empty: "no repo was found on a host so far", columns: []column{
 					{"HOST", prose}, {"STATE", whole}, {"REPOS", figure}, {"COMPLETED", figure}, {"FAILED", figure}, {"RECORDS", figure}, {"PAUSED UNTIL", whole},
 				}}
 				for _, h := range list.Hosts {

@@ -34,7 +34,8 @@ func newKeysCommand(p *program) *cobra.Command {
 	var o clientOptions
 	cmd := group(&cobra.Command{
 		Use:   "keys",
-		Short: "Create, list and revoke the API keys of a running server; make a new admin key if it is lost",
+		Short: "Create, list and revoke API keys; replace a lost admin key",
+		Long:  "Create, list and revoke the API keys of a running server; make a new admin key if it is lost.",
 	})
 	addClientFlags(cmd, &o)
 	cmd.AddCommand(newCreateKeyCommand(p, &o), newListKeysCommand(p, &o), newRevokeKeyCommand(p, &o), newRescueCommand(&o))
@@ -149,7 +150,8 @@ func (c *client) keyID(ctx context.Context, name string) (string, error) {
 func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "List the keys, newest first: what each may do, and when it was used last",
+		Short:   "List the keys: what each may do, and when it was used last",
+		Long:    "List the keys, newest first: what each may do, and when it was used last.",
 		Example: `  appview keys list`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ func TestKeysFromTheirMakingToTheirEnd(t *testing.T) {
 	if err := server.CheckKey(key); err != nil {
 		t.Fatalf("%q is printed where the key alone should be: %v", key, err)
 	}
-	want(t, exitOK, "COLLECTION", nil, "stats", "--url", s.url, "--key", key)
+	want(t, exitOK, "tracked ", nil, "stats", "--url", s.url, "--key", key)
 	want(t, exitError, "lacks the permission backfill:read", nil, "backfill", "list", "--url", s.url, "--key", key)
 	want(t, exitError, "lacks the permission keys:manage", nil, "keys", "list", "--url", s.url, "--key", key)
 	listed := want(t, exitOK, "the website", nil, append([]string{"keys", "list"}, at...)...)
@@ -98,7 +98,7 @@ func TestRescueMakesAnAdminKeyOfAStoppedServer(t *testing.T) {
 	for _, key := range []string{key, lost, manager} {
 		want(t, exitError, "was revoked", nil, "keys", "list", "--url", s.url, "--key", key)
 	}
-	want(t, exitOK, "COLLECTION", nil, "stats", "--url", s.url, "--key", reader)
+	want(t, exitOK, "tracked ", nil, "stats", "--url", s.url, "--key", reader)
 	if log := want(t, exitOK, "data_dir", nil, "audit", "--data-dir", dir); strings.Count(log, "data_dir") != 5 {
 		t.Errorf("audit log:\n%s", log)
 	}

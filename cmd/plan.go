@@ -49,7 +49,7 @@ func newPlanCommand(p *program, o *clientOptions) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Tell what a job would take, without starting it: repos, hosts, requests, time, and the bottleneck",
+		Short: "Tell what a job would take, without starting it",
 		Long: `Plan takes what create takes, and tells what the job would come to: how many repos,
 hosts and requests, how long at the hosts' limits, and which host takes longest. The
 server asks the relay for a few pages, and the directory for at most 200 repos; every

@@ -34,6 +34,15 @@ func number(n *int64) string {
 	return out.String()
 }
 
+// many prints a number with its noun.
+func many(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	i := int64(n)
+	return number(&i) + " " + noun
+}
+
 // span prints a time in seconds by its two largest units.
 func span(seconds int64) string {
 	for _, u := range []struct {

@@ -66,11 +66,15 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List a page of the records of a collection, newest indexed first, or of a repo",
+		Short: "List a page of the records of a collection, or of a repo",
+		Long:  "List a page of the records of a collection, newest indexed first, or of a repo.",
 		Example: `  appview records list --collection xyz.statusphere.status
   appview records list --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if collection == "" && did == "" {
+				return usagef("name what to list: --collection, --did, or both")
+			}
 			c, err := p.newClient(*o)
 			if err != nil {
 				return err
@@ -85,7 +89,7 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{columns: []column{{"URI", whole}, {"INDEXED", whole}, {"VALUE", prose}}}
+				t := table{empty: "no such records: appview backfill list shows what was read", columns: []column{{"URI", whole}, {"INDEXED", whole}, {"VALUE", prose}}}
 				for _, r := range page.Records {
 					t.add(r.URI, r.IndexedAt, cut(plain(string(r.Value)), valueShown))
 				}

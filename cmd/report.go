@@ -31,7 +31,7 @@ func newReportCommand(p *program, o *clientOptions) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "report [ID]",
-		Short: "Count the repos of a job by what has become of them, or write a line of JSON for each",
+		Short: "Count the repos of a job by what has become of them",
 		Long: `Report counts the repos of a job, or without an ID of the one that was created last,
 by class and reason; docs/operating.md says what each means and what to do. With --json it writes a line
 of JSON for each repo instead, and with --output it writes these to a file.`,

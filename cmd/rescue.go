@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -62,8 +61,8 @@ unless --revoke-others takes them away, as is wise if the lost key may have been
 // the two leaves the file as it was.
 func rescue(ctx context.Context, dir string, revoke bool) (done rescued, err error) {
 	path := filepath.Join(dir, databaseFile)
-	if _, err := os.Stat(path); err != nil {
-		return done, fmt.Errorf("rescue: there is no database: %w", err)
+	if err := findDatabase(path); err != nil {
+		return done, err
 	}
 	st, err := store.Open(store.Config{Path: path, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

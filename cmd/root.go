@@ -30,9 +30,11 @@ const rootHelp = `appview keeps an exact index of atproto records: it finds ever
 records of a collection, reads them from the hosts where they live, and serves
 them from one file.
 
-  appview demo                                   see it work, without any network
+See it work, without any network:
+  appview demo
+
+Index a collection and serve it:
   appview serve --collection xyz.statusphere.status
-                                                 index that collection and serve it
 
 Exit codes:
   0    clean
@@ -143,19 +145,28 @@ func (p *program) newRoot() *cobra.Command {
 		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see %s --help", err, cmd.CommandPath())
+		return usagef("%w: see %s --help", explainValue(err), cmd.CommandPath())
 	})
 	p.addCompletions(root)
+	root.SetUsageTemplate(fitted(root.UsageTemplate()))
 	walkCommands(root, explain)
 	return root
 }
+
+// suggestWithin is how many letters of a command may be wrong for it to be guessed.
+const suggestWithin = 2
 
 // group makes cmd a command that does nothing but hold others.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usagef("unknown command %q: see %s --help", args[0], cmd.CommandPath())
+			perhaps := ""
+			cmd.SuggestionsMinimumDistance = suggestWithin
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				perhaps = ", perhaps " + strings.Join(like, " or ")
+			}
+			return usagef("unknown command %q%s: see %s --help", args[0], perhaps, cmd.CommandPath())
 		}
 		return cmd.Help()
 	}

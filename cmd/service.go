@@ -96,6 +96,9 @@ func (s *service) open(ctx context.Context) (err error) {
 		PerHost: max(network.DefaultPerHost, cfg.reposPerHost),
 		Observe: s.metrics.Exchange,
 	})
+	if bad, is := errors.AsType[*network.Error](err); is && bad.Reason == network.ReasonRefusedAddress {
+		err = fmt.Errorf("%w: --allow-private-hosts allows it", err)
+	}
 	if err != nil {
 		return usageError{err}
 	}
@@ -147,7 +150,14 @@ func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen on %s: the port is in use: stop what uses it, or choose another with %s: %w", address, flag, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: this machine has no such address: choose another with %s: %w", address, flag, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen on %s: this user may not use the port: choose one from 1024 on with %s: %w", address, flag, err)
 	case err != nil:
+		if bad, is := errors.AsType[*net.AddrError](err); is {
+			return nil, usagef("%s is %q, it must be an address and a port, such as %s: %s", flag, address, defaultListen, bad.Err)
+		}
 		return nil, fmt.Errorf("listen on %s (%s): %w", address, flag, err)
 	}
 	return l, nil

@@ -53,7 +53,7 @@ func newStatsCommand(p *program) *cobra.Command {
 }
 
 func printStats(w io.Writer, st statsView) error {
-	t := table{columns: []column{{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}}}
+	t := table{empty: "no records: appview backfill list shows what is being read", columns: []column{{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}}}
 	for _, name := range slices.Sorted(maps.Keys(st.Collections)) {
 		n := st.Collections[name]
 		t.add(name, number(&n.Records), number(&n.Repos), age(n.AgeSeconds))

@@ -36,6 +36,7 @@ type column struct {
 type table struct {
 	columns []column
 	rows    [][]string
+	empty   string // said instead of a table without rows
 }
 
 // add adds a row, with a cell for each column.
@@ -54,7 +55,9 @@ func (t *table) print(w io.Writer) error { return t.printIn(w, widthOf(w)) }
 // takes. What does not fit though cut is printed below each other.
 func (t *table) printIn(w io.Writer, width int) error {
 	var out bytes.Buffer
-	if width == 0 {
+	if len(t.rows) == 0 && t.empty != "" {
+		out.WriteString(t.empty + "\n")
+	} else if width == 0 {
 		t.lines(&out)
 	} else if fitting, fits := t.known().fit(width); fits {
 		fitting.lines(&out)

@@ -3,6 +3,8 @@ package cmd
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,14 +18,17 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		environ []string
 		args    string
 	}{
-		{`unknown command "srve"`, nil, "srve"},
-		{`unknown command "crate": see appview backfill --help`, nil, "backfill crate"},
+		{`unknown command "srve", perhaps serve: see appview --help`, nil, "srve"},
+		{`unknown command "index": see appview --help`, nil, "index"},
+		{`unknown command "crate", perhaps create: see appview backfill --help`, nil, "backfill crate"},
 		{`unknown flag: --colection: see appview serve --help`, nil, "serve --colection a.b.c"},
 		{`appview serve takes no arguments: see appview serve --help`, nil, "serve now"},
 		{`appview backfill cancel takes ID: see appview backfill cancel --help`, nil, "backfill cancel"},
 		{`appview backfill show takes [ID]: see appview backfill show --help`, nil, "backfill show a b"},
 		{`appview keys create takes NAME: see`, nil, "keys create"},
-		{`invalid argument "x" for "--max-jobs"`, nil, "serve --max-jobs x"},
+		{`--max-jobs is "x", it must be a whole number: see appview serve --help`, nil, "serve --max-jobs x"},
+		{`--host-rps is "fast", it must be a number: see`, nil, "serve --host-rps fast"},
+		{`--refresh is "1d", it must be a duration such as 90s, 30m or 24h: see`, nil, "serve --refresh 1d"},
 		{`--max-jobs is 0`, nil, "serve --max-jobs 0"},
 		{`--host-rps is 0`, nil, "serve --host-rps 0"},
 		{`--refresh is 30s, it must be 0 or at least 1m0s`, nil, "serve --refresh 30s"},
@@ -35,7 +40,9 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`collection "statusphere" is no valid NSID`, nil, "serve --collection statusphere"},
 		{`log level "loud" is none of`, nil, "serve --log-level loud"},
 		{`log format "xml" is neither`, nil, "serve --log-format xml"},
-		{`relay:`, nil, "serve --relay http://127.0.0.1:1"},
+		{`appview: relay: parse host: refused_address: "http://127.0.0.1:1": not a public address: --allow-private-hosts allows it`, nil, "serve --relay http://127.0.0.1:1"},
+		{`appview: plc: parse host: bad_endpoint: "plc.directory": neither https nor http`, nil, "serve --plc plc.directory"},
+		{`name what to list: --collection, --did, or both`, nil, "records list"},
 		{`--url "nowhere" is no URL`, nil, "stats --url nowhere"},
 		{`names another machine: give its key`, nil, "stats --url https://appview.example.com"},
 		{`is not did/collection/rkey`, nil, "records get at://did:web:a.example"},
@@ -43,7 +50,7 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`repos is -1`, nil, "demo --exit --repos -1"},
 		{`unknown variable APPVIEW_LISTN`, []string{"APPVIEW_LISTN=127.0.0.1:1"}, "version"},
 		{`unknown variable APPVIEW_EXIT`, []string{"APPVIEW_EXIT=1"}, "version"},
-		{`APPVIEW_MAX_JOBS is "many"`, []string{"APPVIEW_MAX_JOBS=many"}, "serve"},
+		{`APPVIEW_MAX_JOBS: --max-jobs is "many", it must be a whole number`, []string{"APPVIEW_MAX_JOBS=many"}, "serve"},
 		{`APPVIEW_ADMIN_KEY: the admin key must begin with hv_`, []string{"APPVIEW_ADMIN_KEY=secret-secret-secret-secret"}, "serve"},
 		{`APPVIEW_ADMIN_KEY: the admin key has 8 characters`, []string{"APPVIEW_ADMIN_KEY=hv_short"}, "serve"},
 	} {
@@ -55,6 +62,28 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 			}
 			want(t, exitUsage, c.text, c.environ, args...)
 		})
+	}
+}
+
+func TestMistakesInAnAddressExitWithTwo(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--listen", "--metrics-listen"} {
+		for _, address := range []string{"3000", "127.0.0.1", "127.0.0.1:99999"} {
+			args := []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0"}
+			want(t, exitUsage, flag+" is \""+address+"\", it must be an address and a port, such as 127.0.0.1:3000: ", nil, append(args, flag, address)...)
+		}
+	}
+}
+
+func TestCommandsOnADirectoryWithoutADatabaseSayWhichItIs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, command := range []string{"check", "compact", "keys rescue"} {
+		want(t, exitError, "appview: there is no database "+filepath.Join(dir, databaseFile)+": say with --data-dir where it is\n", nil,
+			append(strings.Fields(command), "--data-dir", dir)...)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -139,7 +139,7 @@ func (c *client) watchHosts(ctx context.Context, show display, id string) {
 func newWatchCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [ID]",
-		Short: "Show how a job goes on until it ends; exit 1 if it fails or is cancelled",
+		Short: "Show how a job goes on until it ends",
 		Long: `Watch shows the job, or without an ID the one that was created last, until it ends:
 its progress and speed, the hosts that are down or asked for a pause, and what could
 not be read. On a terminal that changes in place; elsewhere it is a line now and then,

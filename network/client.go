@@ -107,7 +107,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		c.guard.close()
-		return nil, fmt.Errorf("configure network: %w", err)
+		return nil, err
 	}
 	c.outage = &outage{
 		every: cfg.Timing.OutageProbe, reach: c.reach, fixed: []Host{c.relay, c.plc}, changed: c.networkChanged,
