@@ -89,8 +89,11 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 	}
 	c.from = filepath.Join(o.dataDir, keyFile)
 	c.key, err = readKey(c.from)
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("no key: there is no %s: start a server on this --data-dir first, or give a key with --key", c.from)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("%w: only the user that runs the server may: be that user, or give a key with --key", err)
 	}
 	return c, err
 }

@@ -1,7 +1,9 @@
 package cmd
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +107,84 @@ func TestFlagsOfOneNameAreOfOneKind(t *testing.T) {
 			t.Errorf("--%s is of several kinds: %v", name, of)
 		}
 	}
+}
+
+// TestDocsNameOnlyWhatThereIs holds every command line and flag in the documentation
+// to the program.
+func TestDocsNameOnlyWhatThereIs(t *testing.T) {
+	t.Parallel()
+	flags := map[string]bool{}
+	walkCommands((&program{}).newRoot(), func(cmd *cobra.Command) {
+		cmd.InitDefaultHelpFlag()
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
+	})
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, named := 0, 0
+	for _, page := range append(pages, "../README.md", "../CHANGELOG.md", "../contrib/README.md") {
+		text := read(t, page)
+		for i, span := range strings.Split(text, "`") {
+			span = strings.ReplaceAll(span, "\n", " ")
+			flag, _, _ := strings.Cut(strings.Fields(span + " -")[0], "=")
+			if i%2 == 0 || !strings.HasPrefix(flag, "--") {
+				continue
+			}
+			if named++; !flags[flag] {
+				t.Errorf("%s names %s, which there is not", page, flag)
+			}
+		}
+		for _, line := range commandLines(text) {
+			words := shellWords(line)[1:]
+			lines++
+			found, args, err := (&program{}).newRoot().Find(words)
+			if err == nil && found.HasSubCommands() && len(args) > 0 && !strings.HasPrefix(args[0], "-") && found.Name() != "help" {
+				err = fmt.Errorf("no command %s", args[0])
+			}
+			for _, arg := range args {
+				if name, _, _ := strings.Cut(arg, "="); err == nil && strings.HasPrefix(name, "--") && found.Flag(name[2:]) == nil && name != "--help" {
+					err = fmt.Errorf("no flag %s", name)
+				}
+			}
+			if err != nil {
+				t.Errorf("%s: %s: %v", page, line, err)
+			}
+		}
+	}
+	if lines < 40 || named < 40 {
+		t.Errorf("%d command lines and %d flags were found: the test looks at too little", lines, named)
+	}
+}
+
+// commandLines are the calls of the program in a page: in blocks and in the text.
+func commandLines(page string) (lines []string) {
+	add := func(line string) {
+		_, after, chained := strings.Cut(line, "&& ")
+		if chained {
+			line = after
+		}
+		line, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "./"), " #")
+		line, _, _ = strings.Cut(line, " | ")
+		line, _, _ = strings.Cut(line, " > ")
+		if rest, is := strings.CutPrefix(line, "appview "); is && !strings.ContainsAny(rest, "|") && !strings.HasPrefix(rest, "completion") {
+			lines = append(lines, line)
+		}
+	}
+	for i, part := range strings.Split(page, "\n```") {
+		if i%2 == 1 {
+			for line := range strings.Lines(part) {
+				add(line)
+			}
+			continue
+		}
+		for n, span := range strings.Split(part, "`") {
+			if n%2 == 1 {
+				add(strings.ReplaceAll(span, "\n", " "))
+			}
+		}
+	}
+	return lines
 }
 
 func TestREADMENamesEveryCommandAndSetting(t *testing.T) {
