@@ -92,6 +92,11 @@ func TestPageOfARunningJob(t *testing.T) {
 	read := value[string](b, "document.querySelector('.steps li:last-child .detail').textContent")
 	b.until("document.querySelector('.steps li:last-child .detail').textContent !== " + quote(read))
 	b.until("document.querySelector('.chart')?.dataset.points >= 5")
+	// Hosts are drawn anew all the time, and leave whoever reads them where they were.
+	value[any](b, "document.querySelector('.scroller').focus()")
+	hosts := value[string](b, "document.querySelector('.scroller').textContent")
+	b.until("document.querySelector('.scroller').textContent !== " + quote(hosts))
+	b.until("document.activeElement === document.querySelector('.scroller')")
 	b.accessible()
 	b.shot("running-desk")
 	for name, on := range map[string]screen{"phone": phone, "night": night} {
@@ -103,6 +108,16 @@ func TestPageOfARunningJob(t *testing.T) {
 		value[any](other, "document.querySelector('.cards a').click()")
 		other.see("It reads records")
 		other.until("document.querySelector('.chart path.records') !== null")
+		if name == "phone" {
+			other.until("document.querySelector('.scroller.more') !== null")
+			value[any](other, "document.querySelector('.scroller').scrollLeft = 1000")
+			other.until("document.querySelector('.scroller.more') === null")
+			hosts := value[string](other, "document.querySelector('.scroller').textContent")
+			other.until("document.querySelector('.scroller').textContent !== " + quote(hosts))
+			other.until("document.querySelector('.scroller').scrollLeft > 0")
+			value[any](other, "document.querySelector('.scroller').scrollLeft = 0")
+			other.until("document.querySelector('.scroller.more') !== null")
+		}
 		other.accessible()
 		other.shot("running-" + name)
 		other.leave()
@@ -117,6 +132,7 @@ func TestPageOfARunningJob(t *testing.T) {
 	b.click("Cancel the job")
 	b.until("document.querySelector('.title .badge').textContent === 'cancelled'")
 	b.see("cancelled by request")
+	b.until("![...document.querySelectorAll('#content td .badge')].some(e => e.textContent === 'active')")
 	b.shot("cancelled-desk")
 	world.SetFault(nil)
 	first := value[string](b, "location.hash")

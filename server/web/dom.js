@@ -104,7 +104,23 @@ export function copyButton(text, what) {
   return button;
 }
 
-// scroller lets something wide scroll on its own, with the keyboard too.
+// scroller lets something wide scroll on its own, with the keyboard too, and shows
+// that there is more to the right.
 export function scroller(label, child) {
-  return el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, child);
+  const node = el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, child);
+  const look = () => node.classList.toggle("more", node.scrollLeft + node.clientWidth < node.scrollWidth - 1);
+  node.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(node);
+  return node;
+}
+
+// redrawn shows something anew in a node, and leaves the focus and how far it was
+// scrolled as they were.
+export function redrawn(node, ...children) {
+  const left = node.querySelector(".scroller")?.scrollLeft ?? 0;
+  const on = node.contains(document.activeElement) && [".scroller", ".button"].find((s) => document.activeElement.matches(s));
+  show(node, ...children);
+  const next = node.querySelector(".scroller");
+  if (next) next.scrollLeft = left;
+  if (on) (node.querySelector(on) ?? next)?.focus({ preventScroll: true });
 }

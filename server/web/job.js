@@ -1,7 +1,7 @@
 // One job: how it goes on, its hosts, and what could not be read.
 import { command, download, every, follow, get, has, isFinal, query } from "./api.js";
 import { chart, history } from "./chart.js";
-import { announce, append, confirmed, copyButton, el, once, scroller, setText, show } from "./dom.js";
+import { announce, append, confirmed, copyButton, el, once, redrawn, scroller, setText, show } from "./dom.js";
 import { ago, bytes, count, covers, hostName, many, percent, rate, span, time } from "./format.js";
 import { badge, bar, doing, stages } from "./jobs.js";
 
@@ -196,7 +196,7 @@ async function showHosts(node, path, j, signal) {
     el("td", { class: "number" }, count(h.completed_repos + h.failed_repos) + " of " + count(h.total_repos)),
     el("td", { class: "number" }, count(h.total_records)),
     el("td", { class: "number" + (h.failed_repos > 0 ? " bad" : "") }, count(h.failed_repos))));
-  show(node,
+  redrawn(node,
     el("h2", { id: "hosts" }, "Hosts ", el("span", { class: "hint" }, many(list.length, "host") + (bad > 0 ? ", " + many(bad, "is", "are") + " parked or down" : ""))),
     list.length === 0
       ? el("p", { class: "hint" }, isFinal(j) ? "No repo was found on a host." : "Hosts appear when the first repos have been looked up.")
