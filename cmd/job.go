@@ -37,6 +37,7 @@ type jobView struct {
 	RejectedRecords   int64            `json:"rejected_records"`
 	DiscoveryComplete bool             `json:"discovery_complete"`
 	Scope             string           `json:"scope"`
+	Targets           []string         `json:"targets"`
 	Origin            string           `json:"origin"`
 	RetryOf           *string          `json:"retry_of"`
 	Waiting           *string          `json:"waiting"`
@@ -64,7 +65,14 @@ func (j jobView) origin() string {
 
 // covers says what the job is about.
 func (j jobView) covers() string {
-	what := text(j.Collection, "all collections")
+	what := text(j.Collection, "tracked or all collections") // the list does not say
+	switch {
+	case j.Collection != nil:
+	case len(j.Targets) > 0:
+		what = "the tracked collections " + strings.Join(j.Targets, ", ")
+	case j.Targets != nil:
+		what = "all collections"
+	}
 	switch {
 	case j.DID != nil:
 		what += " of " + *j.DID

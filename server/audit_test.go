@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -150,6 +151,11 @@ func TestStartedJobIsNotedWithWhatItCovers(t *testing.T) {
 	id := r.create(`{"dids":["` + string(bob) + `","` + string(carol) + `"]}`)
 	e := r.audit("").Events[0]
 	if e.Action != store.ActCreateJob || *e.Target != id.String() || *e.Detail != "all collections of 2 repos" {
+		t.Errorf("event %+v", e)
+	}
+	r.check(errors.Join(r.store.Track(t.Context(), note), r.store.Track(t.Context(), "com.example.like")))
+	r.create("{}")
+	if e := r.audit("").Events[0]; *e.Detail != "2 tracked collections of every repo" {
 		t.Errorf("event %+v", e)
 	}
 	if _, err := uuid.Parse(*e.Target); err != nil {

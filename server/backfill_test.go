@@ -442,7 +442,7 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 	for name, want := range map[string]any{
 		"total_repos": 5.0, "processed_repos": 3.0, "total_records": 1.0, "resolved_repos": 3.0, "failed_repos": 0.0,
 		"unavailable_repos": 1.0, "empty_repos": 1.0, "created_records": 1.0, "updated_records": 0.0, "deleted_records": 0.0,
-		"unchanged_records": 0.0, "rejected_records": 0.0, "discovery_complete": false, "scope": "network", "origin": "request", "retry_of": nil,
+		"unchanged_records": 0.0, "rejected_records": 0.0, "discovery_complete": false, "scope": "network", "targets": []any{}, "origin": "request", "retry_of": nil,
 		"waiting": nil, "records_per_second": 0.0, "repos_per_second": 0.0, "eta_seconds": nil,
 		"reasons": map[string]any{"exact": 1.0, "empty": 1.0, "deactivated": 1.0},
 	} {
@@ -450,7 +450,7 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	if len(raw) != len(twelve)+18 {
+	if len(raw) != len(twelve)+19 {
 		t.Errorf("%d members: %v", len(raw), raw)
 	}
 

@@ -9,6 +9,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
 	"appview/store"
@@ -76,23 +77,24 @@ const (
 type jobDetail struct {
 	jobBody
 
-	ResolvedRepos     int64    `json:"resolved_repos"`
-	FailedRepos       int64    `json:"failed_repos"`
-	UnavailableRepos  int64    `json:"unavailable_repos"`
-	EmptyRepos        int64    `json:"empty_repos"`
-	CreatedRecords    int64    `json:"created_records"`
-	UpdatedRecords    int64    `json:"updated_records"`
-	DeletedRecords    int64    `json:"deleted_records"`
-	UnchangedRecords  int64    `json:"unchanged_records"`
-	RejectedRecords   int64    `json:"rejected_records"`
-	DiscoveryComplete bool     `json:"discovery_complete"`
-	Scope             string   `json:"scope"`
-	Origin            string   `json:"origin"`
-	RetryOf           *string  `json:"retry_of"`
-	Waiting           *string  `json:"waiting"`
-	RecordsPerSecond  float64  `json:"records_per_second"`
-	ReposPerSecond    float64  `json:"repos_per_second"`
-	ETASeconds        *float64 `json:"eta_seconds"`
+	ResolvedRepos     int64         `json:"resolved_repos"`
+	FailedRepos       int64         `json:"failed_repos"`
+	UnavailableRepos  int64         `json:"unavailable_repos"`
+	EmptyRepos        int64         `json:"empty_repos"`
+	CreatedRecords    int64         `json:"created_records"`
+	UpdatedRecords    int64         `json:"updated_records"`
+	DeletedRecords    int64         `json:"deleted_records"`
+	UnchangedRecords  int64         `json:"unchanged_records"`
+	RejectedRecords   int64         `json:"rejected_records"`
+	DiscoveryComplete bool          `json:"discovery_complete"`
+	Scope             string        `json:"scope"`
+	Targets           []syntax.NSID `json:"targets"`
+	Origin            string        `json:"origin"`
+	RetryOf           *string       `json:"retry_of"`
+	Waiting           *string       `json:"waiting"`
+	RecordsPerSecond  float64       `json:"records_per_second"`
+	ReposPerSecond    float64       `json:"repos_per_second"`
+	ETASeconds        *float64      `json:"eta_seconds"`
 
 	Reasons map[string]int64 `json:"reasons"`
 }
@@ -117,6 +119,7 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 		RejectedRecords:   j.Tally.Rejected,
 		DiscoveryComplete: j.Discovered && j.DiscoveryError == "",
 		Scope:             scopeNetwork,
+		Targets:           append([]syntax.NSID{}, j.Targets...), // none is [], not null
 		Origin:            originOf(j),
 		Reasons:           map[string]int64{}, // none is {}, not null
 	}

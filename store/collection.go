@@ -188,7 +188,7 @@ func (g *group) cover(ctx context.Context, c syntax.NSID, id uuid.UUID, origin O
 	if _, err := g.create(&job); err != nil {
 		return nil, err
 	}
-	return &job, g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Request.String()})
+	return &job, g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
 }
 
 // RemoveCollection ceases to track a collection and, if asked to, deletes its

@@ -96,22 +96,6 @@ func (r Request) Named() []syntax.DID {
 // network.
 func (r Request) Network() bool { return r.DID == "" && len(r.DIDs) == 0 }
 
-// String says in words what the request covers.
-func (r Request) String() string {
-	what, of := "all collections", "every repo"
-	if r.Collection != "" {
-		what = r.Collection.String()
-	}
-	switch named := r.Named(); len(named) {
-	case 0:
-	case 1:
-		of = named[0].String()
-	default:
-		of = fmt.Sprintf("%d repos", len(named))
-	}
-	return what + " of " + of
-}
-
 // Origin is who wanted a job.
 type Origin string
 
@@ -270,6 +254,27 @@ func (j *Job) work() {
 // Done tells whether nothing is owed any more. There may be repos to reopen.
 func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 }
 
+// Covers says in words what the job covers.
+func (j Job) Covers() string {
+	what, of := "all collections", "every repo"
+	switch {
+	case j.Request.Collection != "":
+		what = j.Request.Collection.String()
+	case len(j.Targets) == 1:
+		what = j.Targets[0].String()
+	case len(j.Targets) > 1:
+		what = fmt.Sprintf("%d tracked collections", len(j.Targets))
+	}
+	switch named := j.Request.Named(); len(named) {
+	case 0:
+	case 1:
+		of = named[0].String()
+	default:
+		of = fmt.Sprintf("%d repos", len(named))
+	}
+	return what + " of " + of
+}
+
 // CreateJob stores a new running job. Without targets it covers the collection of
 // its request, else what is tracked at this moment, else every collection.
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
@@ -285,7 +290,7 @@ func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, target
 		if _, err := g.create(&job); err != nil {
 			return err
 		}
-		return g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: req.String()})
+		return g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
 	})
 	if err != nil {
 		return Job{}, err

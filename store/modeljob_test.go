@@ -159,8 +159,9 @@ func (m *model) request(id uuid.UUID, req store.Request, targets []syntax.NSID) 
 	default:
 		targets = sorted(m.tracked)
 	}
-	m.note(store.ActCreateJob, id.String(), req.String())
-	return m.create(id, req, targets)
+	j := m.create(id, req, targets)
+	m.note(store.ActCreateJob, id.String(), j.Covers())
+	return j
 }
 
 func (m *model) start(j *modelJob) {
@@ -376,7 +377,7 @@ func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin store.Origin
 func (m *model) cover(c syntax.NSID, id uuid.UUID, origin store.Origin) *modelJob {
 	j := m.create(id, store.Request{Collection: c}, []syntax.NSID{c})
 	j.Origin = origin
-	m.note(store.ActCreateJob, id.String(), j.Request.String())
+	m.note(store.ActCreateJob, id.String(), j.Covers())
 	return j
 }
 

@@ -55,7 +55,8 @@ export function hostName(url) {
 
 // covers says what a job is about.
 export function covers(job) {
-  const what = job.collection ?? "All collections";
+  const all = job.targets ? "All collections" : "Tracked or all collections"; // the list does not say
+  const what = job.collection ?? (job.targets?.length > 0 ? "Tracked collections: " + job.targets.join(", ") : all);
   if (job.did) return what + " of " + job.did;
   return job.scope === "dids" ? what + " of named repos" : what;
 }
