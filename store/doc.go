@@ -18,7 +18,7 @@
 //	job_ids                job id                job sequence
 //	unfinished             job sequence          a job that is not final
 //	freshness              collection, or *      what jobs over the network came to there: when the last complete one began
-//	work/<job>/cursor      listing               relay cursor, saved with its page
+//	work/<job>/cursor      listing               relay cursor, saved with its page; a job without this bucket is being forgotten
 //	work/<job>/repos       DID                   found, owed at a host, or settled (class, reason, tally)
 //	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position
 //	work/<job>/hosts       host                  what was found at the host, and how it behaves: short pages, failed probes

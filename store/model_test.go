@@ -76,6 +76,7 @@ type (
 		done bool
 	}
 	retryWalk struct {
+		of   uint64 // the job whose repos come next; 0: that which is carried on
 		at   syntax.DID
 		done bool
 	}
@@ -340,8 +341,9 @@ func (m *model) prune(indexed map[syntax.NSID]uint64) {
 		}
 		m.deletions[c] = list
 	}
+	kept := m.carriedOn()
 	for _, j := range m.jobs {
-		if !j.Status.Final() {
+		if !j.Status.Final() || kept[j.Seq] {
 			continue
 		}
 		age, keep := m.steady.Sub(j.KeptFrom), 28*day

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -283,32 +284,54 @@ func (m *model) discoverRetry(j *modelJob) (bool, error) {
 	if err := j.open(); err != nil {
 		return false, err
 	}
-	if j.retry.done || j.RetryOf == 0 {
+	of, at, left := j.undone()
+	if !left {
 		return true, nil
 	}
-	old := m.jobs[j.RetryOf-1]
+	old := m.jobs[of-1]
 	if old.forgot {
 		return false, store.ErrNothingLeft
 	}
-	var left []syntax.DID
+	var dids []syntax.DID
 	looked := 0
-	at := j.retry.at
-	j.retry.done = true
+	j.retry = retryWalk{done: true}
 	for _, did := range sorted(old.work) {
 		if did < at {
 			continue
 		}
 		if looked == m.bound(5_000) {
-			j.retry = retryWalk{at: did}
+			j.retry = retryWalk{of: of, at: did}
 			break
 		}
 		looked++
 		if w := old.work[did]; w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host]) {
-			left = append(left, did)
+			dids = append(dids, did)
 		}
 	}
-	j.discover(left)
+	if of, at, left := old.undone(); left && j.retry.done {
+		j.retry = retryWalk{of: of, at: at}
+	}
+	j.discover(dids)
 	return j.retry.done, nil
+}
+
+// undone is where the job has still to look for what it carries on, if it has.
+func (j *modelJob) undone() (of uint64, at syntax.DID, is bool) {
+	return cmp.Or(j.retry.of, j.RetryOf), j.retry.at, j.RetryOf != 0 && !j.retry.done
+}
+
+// carriedOn are the jobs whose repos an unfinished job needs to carry them on.
+func (m *model) carriedOn() map[uint64]bool {
+	needed := map[uint64]bool{}
+	for _, j := range m.jobs {
+		if j.Status.Final() {
+			continue
+		}
+		for of, _, left := j.undone(); left && !m.jobs[of-1].forgot; of, _, left = m.jobs[of-1].undone() {
+			needed[of] = true
+		}
+	}
+	return needed
 }
 
 func (j *modelJob) endDiscovery(reason string) error {

@@ -166,6 +166,10 @@ func (g *group) pruneJobs(left *int, old map[uint64]bool) error {
 }
 
 func (g *group) pruneWork(left *int, old map[uint64]bool) error {
+	needed, err := g.needed()
+	if err != nil {
+		return err
+	}
 	work := g.tx.Bucket([]byte(workBucket))
 	c := work.Cursor()
 	for k, _ := c.First(); k != nil && *left > 0; k, _ = c.Next() {
@@ -181,22 +185,47 @@ func (g *group) pruneWork(left *int, old map[uint64]bool) error {
 		if j.Origin == OriginRefresh {
 			keep = keepRefreshWork
 		}
-		if !j.Status.Final() || j.keptFor(g.steady) < keep && !old[j.Seq] {
+		if !j.Status.Final() || needed[j.Seq] || j.keptFor(g.steady) < keep && !old[j.Seq] {
 			continue
 		}
-		w, err := workOf(g.tx, j.Seq)
-		if err != nil {
-			return err
-		}
-		for _, b := range []*bbolt.Bucket{w.repos, w.owed, w.cursors, w.hosts, w.absent} {
-			if err := drop(b, left, func(_, _ []byte) bool { return true }); err != nil {
-				return fmt.Errorf("prune work of job %s: %w", j.ID, err)
-			}
+		delete(g.work, j.Seq)
+		if err := forget(work.Bucket(k), left); err != nil {
+			return fmt.Errorf("prune work of job %s: %w", j.ID, err)
 		}
 		if *left > 0 {
 			*left = 0 // the cursor does not survive the deletion: go on in the next step
-			delete(g.work, j.Seq)
 			return work.DeleteBucket(bytes.Clone(k))
+		}
+	}
+	return nil
+}
+
+// forget deletes up to left rows of a job's work. The cursors, of which there are few,
+// go first and at once: without them nobody takes what is left for all of it.
+func forget(work *bbolt.Bucket, left *int) error {
+	if work.Bucket([]byte(cursorBucket)) != nil {
+		if err := work.DeleteBucket([]byte(cursorBucket)); err != nil {
+			return err
+		}
+	}
+	names := []string{workReposBucket, owedBucket, hostsBucket, absentBucket}
+	for _, name := range names {
+		b := work.Bucket([]byte(name))
+		if b == nil {
+			return fmt.Errorf("%w: there is no %s", errRow, name)
+		}
+		if err := drop(b, left, func(_, _ []byte) bool { return true }); err != nil {
+			return err
+		}
+	}
+	if *left == 0 {
+		return nil
+	}
+	// One by one: bbolt skips some when it deletes a bucket out of which another was
+	// deleted in the same transaction, and loses their pages.
+	for _, name := range names {
+		if err := work.DeleteBucket([]byte(name)); err != nil {
+			return err
 		}
 	}
 	return nil

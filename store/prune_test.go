@@ -225,3 +225,41 @@ func TestClockOfANewFileBeginsNow(t *testing.T) {
 		t.Errorf("kept from %s, %v; want %s", job.KeptFrom, err, now)
 	}
 }
+
+// TestFileIsInOrderAfterEveryStepOfForgetting ends the process between the steps in
+// which the work of an old job is deleted.
+func TestFileIsInOrderAfterEveryStepOfForgetting(t *testing.T) {
+	t.Parallel()
+	w := newStoreWorld(t)
+	job := w.begin(store.Request{Collection: note}, 0, 0)
+	giveUp(t, w.s, job, crowd(10))
+	w.end(job, 1, "")
+	w.at(40 * 24)
+	if err := w.s.Track(t.Context(), note); err != nil { // the store takes note of the time
+		t.Fatal(err)
+	}
+	steps := 0
+	for done := false; !done; steps++ {
+		if err := w.s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Check(t, w.cfg.Path)
+		cfg := w.cfg
+		cfg.Hooks.Step = 3
+		w.s = storetest.OpenConfig(t, cfg)
+		var err error
+		if done, err = w.s.Prune(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// What is left of it is nothing to be shown, or carried on.
+		if list, _, err := w.s.JobRepos(t.Context(), job.Seq, "", 100, nil); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("after step %d: %d repos, %v", steps, len(list), err)
+		}
+		if _, err := w.s.RetryJob(t.Context(), job.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+			t.Errorf("retry after step %d: %v", steps, err)
+		}
+	}
+	if steps < 4 {
+		t.Errorf("forgotten in %d steps: this tests nothing", steps)
+	}
+}

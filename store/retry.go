@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
@@ -13,8 +15,8 @@ import (
 // ErrNothingLeft says that a job has nothing that could be tried again.
 var ErrNothingLeft = errors.New("nothing is left to do")
 
-// retryListing is the name of the cursor over the repos of the job that is
-// carried on: the last DID looked at.
+// retryListing is the name of the cursor over the repos of the jobs that are carried
+// on: a retryPlace.
 const retryListing = "\x00retry"
 
 // retryStep bounds the repos looked at in one transaction of DiscoverRetry.
@@ -80,8 +82,80 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 	return job, nil
 }
 
-// DiscoverRetry adds the repos that the job which is carried on has left undone,
-// a bounded step at a time. It returns true when all have been looked at.
+// retryPlace is a place among the repos that are carried on: the job whose they are,
+// by its number, and the DID from which to go on.
+type retryPlace struct {
+	of  uint64
+	did string
+}
+
+func (p retryPlace) String() string { return strconv.FormatUint(p.of, 10) + " " + p.did }
+
+// undone is from where on a job has not looked yet at what it carries on, if there is
+// anything.
+func (w *workBuckets) undone(j *Job) (p retryPlace, is bool, err error) {
+	at, err := cursors.get(w.cursors, []byte(retryListing))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return p, false, err
+	}
+	if at.Done || j.RetryOf == 0 {
+		return p, false, nil
+	}
+	number, did, full := strings.Cut(at.Cursor, " ")
+	if !full { // at the beginning, or as it was written once
+		return retryPlace{of: j.RetryOf, did: at.Cursor}, true, nil
+	}
+	of, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || of >= j.Seq {
+		return p, false, fmt.Errorf("%w: job %s carries on %q", errRow, j.ID, at.Cursor)
+	}
+	return retryPlace{of, did}, true, nil
+}
+
+// needed are the jobs at whose repos an unfinished job has still to look, since it
+// carries them on.
+func (g *group) needed() (map[uint64]bool, error) {
+	list, err := g.unfinished()
+	if err != nil {
+		return nil, err
+	}
+	needed := map[uint64]bool{}
+	for _, j := range list {
+		for at := &j; at != nil; {
+			if at, err = g.carriedOn(at); err != nil {
+				return nil, err
+			}
+			if at != nil {
+				needed[at.Seq] = true
+			}
+		}
+	}
+	return needed, nil
+}
+
+// carriedOn is the job at whose repos a job has to look next, or would have had to, to
+// carry them on. It is nil if there is none, or if its repos are forgotten.
+func (g *group) carriedOn(j *Job) (*Job, error) {
+	w, err := g.workOf(j.Seq)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, is, err := w.undone(j)
+	if err != nil || !is {
+		return nil, err
+	}
+	if _, err := g.workOf(p.of); errors.Is(err, ErrNotFound) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	return g.job(p.of)
+}
+
+// DiscoverRetry adds the repos that the job which is carried on has left undone, and
+// those that it had not taken over itself from the one before it, a bounded step at a
+// time. It returns true when all have been looked at.
 func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 	var done bool
 	err := s.wait(ctx, change{op: "discover repos to retry", urgent: true, apply: func(g *group) error {
@@ -90,14 +164,11 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		if err != nil {
 			return err
 		}
-		at, err := cursors.get(w.cursors, []byte(retryListing))
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		at, left, err := w.undone(j)
+		if done = !left; err != nil || done {
 			return err
 		}
-		if done = at.Done || j.RetryOf == 0; done {
-			return nil
-		}
-		from, err := g.workOf(j.RetryOf)
+		from, err := g.workOf(at.of)
 		if errors.Is(err, ErrNotFound) {
 			return refuse(fmt.Errorf("the repos of the job to retry are forgotten: %w", ErrNothingLeft))
 		}
@@ -106,7 +177,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		}
 		var dids []syntax.DID
 		cur, looked := from.repos.Cursor(), 0
-		k, row := cur.Seek([]byte(at.Cursor))
+		k, row := cur.Seek([]byte(at.did))
 		for ; k != nil && looked < g.hooks.bound(retryStep); k, row = cur.Next() {
 			r, err := workRepos.decode(row)
 			if err != nil {
@@ -117,12 +188,24 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 			}
 			looked++
 		}
-		at = Cursor{Cursor: string(k), Pages: at.Pages + 1, Done: k == nil}
+		if at.did = string(k); k == nil {
+			was, err := g.job(at.of)
+			if err != nil {
+				return err
+			}
+			if at, left, err = from.undone(was); err != nil {
+				return err
+			}
+		}
 		if _, err := g.discover(j, w, dids); err != nil {
 			return err
 		}
-		done = at.Done
-		return cursors.put(w.cursors, []byte(retryListing), at)
+		c := Cursor{Done: !left}
+		if left {
+			c.Cursor = at.String()
+		}
+		done = c.Done
+		return cursors.put(w.cursors, []byte(retryListing), c)
 	}})
 	if err != nil {
 		return false, err

@@ -149,9 +149,11 @@ type workBuckets struct {
 	changed map[string]*HostWork // rows of hosts, until the group ends
 }
 
+// workOf is the work of a job. It fails with ErrNotFound when that is forgotten, or
+// about to be: the cursors go first.
 func workOf(tx *bbolt.Tx, seq uint64) (*workBuckets, error) {
 	b := tx.Bucket([]byte(workBucket)).Bucket(u64Key(seq))
-	if b == nil {
+	if b == nil || b.Bucket([]byte(cursorBucket)) == nil {
 		return nil, fmt.Errorf("work of job %d: %w", seq, ErrNotFound)
 	}
 	w := &workBuckets{
