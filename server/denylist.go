@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"appview/store"
@@ -127,34 +129,62 @@ func parseEntry(text string) (string, error) {
 		return did.String(), err
 	}
 	entry, err := store.DenialOf(text)
+	if _, noAddress := netip.ParseAddr(text); noAddress == nil {
+		entry, err = text, nil // as the list shows it, without brackets
+	}
 	if err != nil {
 		return "", badRequest("entry %s is neither a DID nor the name of a host", quoted(text))
 	}
-	// Hosts on their usual port are known by their name alone.
-	host := strings.TrimSuffix(strings.TrimSuffix(entry, ":443"), ":80")
-	if !isHost(host) {
+	host, ok := hostOf(entry)
+	if !ok {
 		return "", badRequest("entry %s is neither a DID nor the name of a host: it must be as in pds.example.com", quoted(text))
-	}
-	if strings.HasSuffix(host, "]") {
-		host = strings.Trim(host, "[]") // brackets only keep an address and its port apart
 	}
 	return host, nil
 }
 
-// isHost tells whether text is a host's name or address, maybe with a port.
-func isHost(text string) bool {
-	if addr, err := netip.ParseAddrPort(text); err == nil {
-		return addr.Port() > 0
+// Lengths of a host's name and of its parts, as DNS has them.
+const (
+	maxHostname = 253
+	maxLabel    = 63
+)
+
+// hostOf is the one way to write a host's name or address, maybe with a port, in
+// which hosts are known. Hosts on their usual port are known by their name alone.
+func hostOf(text string) (host string, ok bool) {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		return addr.Unmap().String(), addr.Zone() == ""
 	}
-	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
-		return true
+	name, port, hasPort := text, "", false
+	if at := strings.LastIndexByte(text, ':'); at >= 0 {
+		name, port, hasPort = text[:at], text[at+1:], true
 	}
-	name, port, hasPort := strings.Cut(text, ":")
-	if hasPort && strings.Trim(port, "0123456789") != "" || hasPort && port == "" {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")); err == nil && addr.Zone() == "" {
+		name = addr.Unmap().String()
+	} else if !isHostname(name) {
+		return "", false
+	}
+	if !hasPort {
+		return name, true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	switch {
+	case err != nil || n == 0:
+		return "", false
+	case n == 80 || n == 443:
+		return name, true
+	default:
+		return net.JoinHostPort(name, strconv.FormatUint(n, 10)), true
+	}
+}
+
+// isHostname tells whether a name can be looked up.
+func isHostname(name string) bool {
+	if len(name) > maxHostname {
 		return false
 	}
 	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		if label == "" || len(label) > maxLabel || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" ||
+			strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") {
 			return false
 		}
 	}

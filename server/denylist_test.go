@@ -90,6 +90,10 @@ func TestDenialsThatWouldDoNothingAreRefused(t *testing.T) {
 		r.deny(body).want(t, 400, text)
 	}
 	r.do(http.MethodPost, "/admin/denylist?entry=a.example", "").want(t, 400, "the entry goes in the body")
+	// The database takes no key as long as these: it must not fail for them.
+	for _, long := range []string{strings.Repeat("a", 40<<10), "pds.example.com:" + strings.Repeat("1", 40<<10), "fe80::1%" + strings.Repeat("e", 40<<10)} {
+		r.deny(`{"entry":"`+long+`"}`).want(t, 400, "neither a DID nor the name of a host")
+	}
 	r.deny(`{"entry":"`+strings.Repeat("a", 70<<10)+`"}`).want(t, 413, "more than 65536 bytes")
 	for query, text := range map[string]string{
 		"": "name an entry", "?entry=": "entry is empty", "?entry=did:x": "no valid DID", "?host=a.example": "unknown parameter",
@@ -108,7 +112,11 @@ func TestHostsAreDeniedAsTheyAreKnown(t *testing.T) {
 	for text, want := range map[string]string{
 		"pds.example.com": "pds.example.com", "HTTPS://x": "", "https://PDS.Example.com": "pds.example.com", "http://pds.example.com:80": "pds.example.com",
 		"pds.example.com:3000": "pds.example.com:3000", "127.0.0.1:2583": "127.0.0.1:2583", "[::1]": "::1", "[::1]:443": "::1", "[::1]:2583": "[::1]:2583",
-		"localhost": "localhost", "a_b.example": "a_b.example", "pds.example.com:": "", "[::1": "", "::x": "",
+		"localhost": "localhost", "a_b.example": "a_b.example", "pds.example.com:": "", "[::1": "", "::x": "", "::1": "::1",
+		"[2001:DB8:0::1]:08443": "[2001:db8::1]:8443", "::ffff:192.0.2.1": "192.0.2.1", "fe80::1%eth0": "", "pds.example.com:0": "",
+		"pds.example.com:65536": "", "pds.example.com:02583": "pds.example.com:2583", "-pds.example.com": "", "pds-.example.com": "",
+		strings.Repeat("a", 63) + ".example": strings.Repeat("a", 63) + ".example", strings.Repeat("a", 64) + ".example": "",
+		strings.Repeat("a.", 126) + "a": strings.Repeat("a.", 126) + "a", strings.Repeat("a.", 127) + "a": "",
 	} {
 		got, err := parseEntry(text)
 		if got != want || (err != nil) != (want == "") {
