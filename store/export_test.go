@@ -87,3 +87,13 @@ func MigrateTo(path string, format int) error {
 
 // StatusMoves is every way that a status may change.
 func StatusMoves() map[Status][]Status { return statusMoves }
+
+// Crowded tells whether a change waits for others to be committed, since they bring as
+// much as may be queued.
+func (s *Store) Crowded() bool {
+	if !s.queued.TryAcquire(1) {
+		return true
+	}
+	s.queued.Release(1)
+	return false
+}

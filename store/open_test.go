@@ -209,6 +209,63 @@ func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 	}
 }
 
+// TestJobIsStoppedWhateverWaitsForAFullDisk has as much queued as may be, and somebody
+// wait who brings more.
+func TestJobIsStoppedWhateverWaitsForAFullDisk(t *testing.T) {
+	t.Parallel()
+	var free atomic.Uint64
+	free.Store(1 << 40)
+	s := storetest.OpenConfig(t, store.Config{
+		Path:      filepath.Join(t.TempDir(), "appview.db"),
+		FreeSpace: func(string) (uint64, error) { return free.Load(), nil },
+	})
+	b := newBench(t, s)
+	b.owe(alice)
+	free.Store(1)
+	large := listed(t, "a", "1")
+	large.Body.Data = make([]byte, 60<<20)
+	done := make(chan error, 2)
+	for range 2 {
+		go func() {
+			if err := s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(1), segment(note, large)), func(err error) { done <- err }); err != nil {
+				done <- err
+			}
+		}()
+	}
+	deadline := time.After(30 * time.Second)
+	for !s.DiskFull() || !s.Crowded() {
+		select {
+		case err := <-done:
+			t.Fatalf("written to a full disk: %v", err)
+		case <-deadline:
+			t.Fatal("nobody waits")
+		default:
+		}
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		_, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling)
+		if err == nil {
+			_, err = s.FinishJob(t.Context(), b.job.Seq, none)
+		}
+		stopped <- err
+	}()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-deadline:
+		t.Error("a job cannot be stopped on a full disk")
+	}
+	free.Store(1 << 40)
+	for range 2 {
+		if err := <-done; !errors.Is(err, store.ErrStale) {
+			t.Errorf("a result for a job that was stopped: %v, want ErrStale", err)
+		}
+	}
+}
+
 func TestRefusedChangeDoesNotHoldUpItsGroup(t *testing.T) {
 	t.Parallel()
 	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), FlushEvery: time.Hour})

@@ -105,9 +105,10 @@ func (s *Store) submit(ctx context.Context, c change) error {
 	if c.ends && s.full.Load() {
 		queue = s.ends
 	}
-	c.bytes = min(c.bytes, maxQueuedBytes)
-	if err := s.queued.Acquire(ctx, int64(c.bytes)); err != nil {
-		return fmt.Errorf("%s: %w", c.op, err)
+	if c.bytes = min(c.bytes, maxQueuedBytes); c.bytes > 0 { // what brings nothing waits for nobody who does
+		if err := s.queued.Acquire(ctx, int64(c.bytes)); err != nil {
+			return fmt.Errorf("%s: %w", c.op, err)
+		}
 	}
 	c.queued = s.queued
 	select {
