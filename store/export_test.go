@@ -97,3 +97,13 @@ func (s *Store) Crowded() bool {
 	s.queued.Release(1)
 	return false
 }
+
+// Look has the store look at the disk.
+func (s *Store) Look() { s.look() }
+
+// Closed tells whether the store takes no more changes.
+func (s *Store) Closed() bool {
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	return s.closed
+}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -167,14 +169,19 @@ func TestFailedCommitStopsTheStore(t *testing.T) {
 	wantRecords(t, b.s, 1)
 }
 
+// onADisk opens a store on a disk with as much room as is said.
+func onADisk(t *testing.T, hooks store.Hooks) (*store.Store, *atomic.Uint64) {
+	t.Helper()
+	free := new(atomic.Uint64)
+	free.Store(1 << 40)
+	return storetest.OpenConfig(t, store.Config{
+		Path: filepath.Join(t.TempDir(), "appview.db"), FreeSpace: func(string) (uint64, error) { return free.Load(), nil }, Hooks: hooks,
+	}), free
+}
+
 func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 	t.Parallel()
-	var free atomic.Uint64
-	free.Store(1 << 40)
-	s := storetest.OpenConfig(t, store.Config{
-		Path:      filepath.Join(t.TempDir(), "appview.db"),
-		FreeSpace: func(string) (uint64, error) { return free.Load(), nil },
-	})
+	s, free := onADisk(t, store.Hooks{})
 	b := newBench(t, s)
 	b.owe(alice)
 	free.Store(1)
@@ -213,12 +220,7 @@ func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 // wait who brings more.
 func TestJobIsStoppedWhateverWaitsForAFullDisk(t *testing.T) {
 	t.Parallel()
-	var free atomic.Uint64
-	free.Store(1 << 40)
-	s := storetest.OpenConfig(t, store.Config{
-		Path:      filepath.Join(t.TempDir(), "appview.db"),
-		FreeSpace: func(string) (uint64, error) { return free.Load(), nil },
-	})
+	s, free := onADisk(t, store.Hooks{})
 	b := newBench(t, s)
 	b.owe(alice)
 	free.Store(1)
@@ -263,6 +265,65 @@ func TestJobIsStoppedWhateverWaitsForAFullDisk(t *testing.T) {
 		if err := <-done; !errors.Is(err, store.ErrStale) {
 			t.Errorf("a result for a job that was stopped: %v, want ErrStale", err)
 		}
+	}
+}
+
+// TestNobodyIsLeftWithoutAnAnswer closes a store while a change waits that has
+// overtaken the others, since the disk was full.
+func TestNobodyIsLeftWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for round := range 10 { // which of the two the writer sees first is a matter of luck
+		t.Run(strconv.Itoa(round), func(t *testing.T) {
+			t.Parallel()
+			var armed atomic.Bool
+			hangs, released := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(released) })
+			s, free := onADisk(t, store.Hooks{BeforeCommit: func() error {
+				if armed.CompareAndSwap(true, false) {
+					close(hangs)
+					<-released
+				}
+				return nil
+			}})
+			t.Cleanup(release)
+			b := newBench(t, s)
+			armed.Store(true)
+			first, second, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+			go func() { first <- s.Track(t.Context(), note) }()
+			<-hangs
+			free.Store(1)
+			s.Look()
+			go func() {
+				_, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling)
+				second <- err
+			}()
+			until := func(is func() bool) {
+				t.Helper()
+				for late := time.Now().Add(30 * time.Second); !is(); {
+					if time.Now().After(late) {
+						t.Fatal("never")
+					}
+				}
+			}
+			until(func() bool {
+				l, err := s.Load(t.Context())
+				return err == nil && l.Queued > 0
+			})
+			go func() { closed <- s.Close() }()
+			until(s.Closed)
+			release()
+			if err := errors.Join(<-closed, <-first); err != nil {
+				t.Error(err)
+			}
+			select {
+			case err := <-second:
+				if err != nil {
+					t.Errorf("the job is not stopped: %v", err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("nobody is told whether the job is stopped")
+			}
+		})
 	}
 }
 

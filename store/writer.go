@@ -144,6 +144,9 @@ func (s *Store) write() {
 			last = time.Now()
 		}
 		if !more && len(again) == 0 {
+			if again = s.late(); len(again) > 0 {
+				continue
+			}
 			s.lastWords()
 			return
 		}
@@ -399,6 +402,19 @@ func (s *Store) unwritten(id int, err error) error {
 	return fmt.Errorf("%w: %w", errNoRoom, err)
 }
 
+// late are the changes that were to overtake the others and have not. Once the queue is
+// closed, there come no more.
+func (s *Store) late() (list []change) {
+	for {
+		select {
+		case c := <-s.ends:
+			list = append(list, c)
+		default:
+			return list
+		}
+	}
+}
+
 // drain answers the changes that will not be made, until the queue is closed.
 func (s *Store) drain() {
 	s.drained.Go(func() {
@@ -406,6 +422,7 @@ func (s *Store) drain() {
 			select {
 			case c, ok := <-s.queue:
 				if !ok {
+					s.refuseAll(s.late(), s.Err())
 					return
 				}
 				c.answer(fmt.Errorf("%s: %w", c.op, s.Err()))
