@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"strings"
 	"time"
@@ -56,15 +55,17 @@ func (d denied) has(did syntax.DID, host string) bool {
 	return whole || name
 }
 
-func loadDenied(db *bbolt.DB) (denied, error) {
+// loadDenied brings denied to what is in the file.
+func (s *Store) loadDenied(tx *bbolt.Tx) error {
 	d := denied{}
-	err := db.View(func(tx *bbolt.Tx) error {
-		return denials.bucket(tx).ForEach(func(k, _ []byte) error {
-			d[string(k)] = struct{}{}
-			return nil
-		})
+	err := denials.bucket(tx).ForEach(func(k, _ []byte) error {
+		d[string(k)] = struct{}{}
+		return nil
 	})
-	return d, err
+	if err == nil {
+		s.denied.Store(&d)
+	}
+	return err
 }
 
 // Denied tells whether a repo, or its host, is on the deny list. An empty host is
@@ -88,19 +89,34 @@ func (s *Store) Denials(ctx context.Context) (list []Denial, err error) {
 }
 
 // Deny puts an entry on the deny list, hides what is stored of it at once, and
-// deletes it.
+// deletes it. An account is hidden with the entry, what lives at a host after it.
 func (s *Store) Deny(ctx context.Context, entry, reason string) error {
+	var hidden []byte
 	err := s.do(ctx, "deny "+entry, func(g *group) error {
+		hidden = nil
 		if err := denials.put(denials.bucket(g.tx), []byte(entry), Denial{Reason: reason, AddedAt: g.now}); err != nil {
+			return err
+		}
+		did := syntax.DID(entry)
+		_, stored, err := ridOf(g.tx, did)
+		if stored {
+			hidden, err = g.hide(did)
+		}
+		if err != nil {
 			return err
 		}
 		return g.note(ctx, Event{Action: ActDeny, Target: entry, Detail: reason})
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.readDenied(context.WithoutCancel(ctx)) // what is in the file counts, whoever has gone
 	}
-	s.changeDenied(func(d denied) { d[entry] = struct{}{} })
-	return s.enforce(ctx)
+	if err == nil {
+		err = s.enforce(ctx)
+	}
+	if err == nil && hidden != nil {
+		_, err = s.purge(ctx, hidden)
+	}
+	return err
 }
 
 // Allow takes an entry off the deny list, or fails with ErrNotFound. What it stood
@@ -117,17 +133,17 @@ func (s *Store) Allow(ctx context.Context, entry string) error {
 		return g.note(ctx, Event{Action: ActAllow, Target: entry})
 	})
 	if err == nil {
-		s.changeDenied(func(d denied) { delete(d, entry) })
+		err = s.readDenied(context.WithoutCancel(ctx)) // what is in the file counts, whoever has gone
 	}
 	return err
 }
 
-func (s *Store) changeDenied(change func(denied)) {
+// readDenied does the same again. Whoever has changed what is in the file calls it: the
+// last one finds the changes of all, in whatever order they were committed.
+func (s *Store) readDenied(ctx context.Context) error {
 	s.denying.Lock()
 	defer s.denying.Unlock()
-	d := maps.Clone(*s.denied.Load())
-	change(d)
-	s.denied.Store(&d)
+	return s.view(ctx, s.loadDenied)
 }
 
 // enforce hides and deletes everything that is held of denied repos and hosts. It

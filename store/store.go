@@ -201,9 +201,7 @@ func (s *Store) open() error {
 			s.purges, err = openPurges(s.db)
 		}
 		if err == nil {
-			var d denied
-			d, err = loadDenied(s.db)
-			s.denied.Store(&d)
+			err = s.db.View(s.loadDenied)
 		}
 		return err
 	})

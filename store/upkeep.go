@@ -18,16 +18,17 @@ const (
 	indexShare = 10
 )
 
-// Run keeps the file in order until ctx ends: it goes on with deletions that an
-// earlier process has left, enforces the deny list, deletes what is kept no longer,
+// Run keeps the file in order until ctx ends: it enforces the deny list, goes on with
+// deletions that an earlier process has left, deletes what is kept no longer,
 // notes when API keys were used, brings the key index up to date, and notices when
 // the file is taken away.
 func (s *Store) Run(ctx context.Context) error {
-	if err := s.resumePurges(ctx); err != nil {
-		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
-	}
+	// First of all: what is denied is served until it is hidden.
 	if err := s.enforce(ctx); err != nil {
 		return ended(ctx, err)
+	}
+	if err := s.resumePurges(ctx); err != nil {
+		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
 	}
 	var pruned time.Time
 	saved := time.Now()
