@@ -61,7 +61,7 @@ const (
 )
 
 // put brings one record to what the repo held at rev. An unchanged record is not
-// written. nothing is written over a record known at a later rev.
+// written. Nothing is written over a record known at a later rev.
 func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outcome, error) {
 	b, err := r.g.collection(c, true)
 	if err != nil {

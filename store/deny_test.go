@@ -86,3 +86,25 @@ func TestDenialOutlivesItsRequest(t *testing.T) {
 		t.Error("it is on the list, and not denied")
 	}
 }
+
+// TestDeniedHostKeepsNothingOfAHalfReadRepo denies the host of a repo that is read in
+// steps, whose job ends before the next one.
+func TestDeniedHostKeepsNothingOfAHalfReadRepo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	read, at := saved(t, rev(1), "c", "1")
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, b.s, 1)
+	stop(t, b.s, b.job)
+	entry, err := store.DenialOf(host)
+	if err == nil {
+		err = b.s.Deny(t.Context(), entry, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, b.s, 0)
+}

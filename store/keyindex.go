@@ -207,9 +207,6 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			return err
 		}
 		w := newKeyWalk(tx, collection, tail, below)
-		if err != nil {
-			return err
-		}
 		list = make([]Record, 0, limit)
 		owners, rows := newOwners(tx), records.Cursor()
 		var key []byte

@@ -83,6 +83,9 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 			at.Guarded = true
 		}
 	}
+	if r.number != 0 && read.Host != "" {
+		r.host = read.Host
+	}
 	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
 	return nil
 }

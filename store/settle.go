@@ -50,8 +50,8 @@ func (r Reading) bytes() int {
 }
 
 // Save commits a part of a repo that is read in steps, with the position from
-// which to go on. The position's tally is kept by the store. Records that the index holds and these pages do not list are
-// noted, and deleted when the repo settles.
+// which to go on. The position's tally is kept by the store. Records that the index
+// holds and these pages do not list are noted, and deleted when the repo settles.
 func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) error {
 	return s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
 		_, w, err := g.open(seq)
@@ -91,6 +91,7 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 			}
 			at.Guarded = at.Guarded || guarded
 		}
+		repo.readAt(r.Host)
 		if err := repo.save(); err != nil {
 			return err
 		}
@@ -445,13 +446,19 @@ func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
 		r.repo.NotFoundAt = time.Time{}
 	}
 	r.repo.Account = t.Account
-	if t.Reading.Host != "" {
-		r.repo.Host = t.Reading.Host
-	}
+	r.readAt(t.Reading.Host)
 	if !purge {
 		return nil
 	}
 	return r.purge(tally)
+}
+
+// readAt notes the host at which the repo was read, so that a denial of the host finds
+// what came from there. Nothing is kept of a repo without a number.
+func (r *repoRow) readAt(host string) {
+	if r.rid != 0 && host != "" {
+		r.repo.Host = host
+	}
 }
 
 // forget drops the notes of a repo that was read in steps.
