@@ -232,7 +232,7 @@ func (c *checker) counts(context.Context) error {
 			}
 		}
 	}
-	return counts.bucket(c.tx).ForEach(func(k, row []byte) error {
+	err := counts.bucket(c.tx).ForEach(func(k, row []byte) error {
 		n, err := counts.decode(row)
 		if err != nil {
 			c.found("counts %s: %w", k, err)
@@ -244,6 +244,10 @@ func (c *checker) counts(context.Context) error {
 		delete(served, syntax.NSID(k))
 		return nil
 	})
+	for collection, n := range served {
+		c.found("counts has no %s, found %+v", collection, n)
+	}
+	return err
 }
 
 func (c *checker) jobs(ctx context.Context) error {
@@ -263,6 +267,12 @@ func (c *checker) jobs(ctx context.Context) error {
 	})
 	if got := ids.Stats().KeyN; got != n {
 		c.found("job_ids has %d rows, jobs %d", got, n)
+	}
+	work := c.tx.Bucket([]byte(workBucket)).Cursor()
+	for k, _ := work.First(); k != nil; k, _ = work.Next() {
+		if jobs.bucket(c.tx).Get(k) == nil {
+			c.found("work %x belongs to no job", k)
+		}
 	}
 	return err
 }
@@ -327,6 +337,8 @@ func (c *checker) job(j Job) {
 		c.found("job %s: %w", j.ID, err)
 		return
 	}
+	readableIn(c, cursors, w.cursors)
+	c.absent(j, w)
 	if got := int64(w.owed.Stats().KeyN); got != owed {
 		c.found("job %s: %d repos in queues, %d owed", j.ID, got, owed)
 	}
@@ -340,4 +352,16 @@ func (c *checker) job(j Job) {
 	if (j.Status == StatusCompleted || j.Status == StatusFailed) && !j.Done() {
 		c.found("job %s is %s, but owes work: %+v", j.ID, j.Status, j)
 	}
+}
+
+// absent checks that every note of a record that was not listed can be read.
+func (c *checker) absent(j Job, w *workBuckets) {
+	_ = w.absent.ForEach(func(k, rev []byte) error { // which returns what is returned to it
+		did, _, _ := bytes.Cut(k, []byte{0})
+		_, _, ok := splitAbsentKey(syntax.DID(did), k)
+		if _, err := syntax.ParseTID(string(rev)); !ok || err != nil {
+			c.found("job %s: %q is noted as absent at %q", j.ID, k, rev)
+		}
+		return nil
+	})
 }

@@ -44,6 +44,24 @@ func TestCheckFindsWhatDoesNotFit(t *testing.T) {
 			b := tx.Bucket([]byte("log")).Bucket([]byte(note))
 			return b.Delete(first(b))
 		}, "its log entry"},
+		"count gone": {func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("counts")).Delete([]byte(note))
+		}, "counts has no com.example.note"},
+		"watermark ahead": {func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("rkeys_at")).Put([]byte(note), []byte("\x00\x00\x00\x01\x00\x00\x00\x00"))
+		}, "contains change 4294967296"},
+		"work of no job": {func(tx *bbolt.Tx) error {
+			_, err := tx.Bucket([]byte("work")).CreateBucket([]byte("\x00\x00\x00\x01\x00\x00\x00\x00"))
+			return err
+		}, "work 0000000100000000 belongs to no job"},
+		"cursor of a listing": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("work"))
+			return b.Bucket(first(b)).Bucket([]byte("cursor")).Put([]byte(note), []byte("\x09{}"))
+		}, "cursor 636f6d"},
+		"note of an absent record": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("work"))
+			return b.Bucket(first(b)).Bucket([]byte("absent")).Put([]byte(alice), []byte("x"))
+		}, "is noted as absent"},
 		"key":        {func(tx *bbolt.Tx) error { b := tx.Bucket([]byte("keys")); return b.Put(first(b), []byte("\x01{")) }, "keys "},
 		"collection": {func(tx *bbolt.Tx) error { return tx.Bucket([]byte("collections")).Put([]byte(note), []byte("\x09{}")) }, "collections "},
 		"denial":     {func(tx *bbolt.Tx) error { return tx.Bucket([]byte("denylist")).Put([]byte("x"), []byte("y")) }, "denylist 78"},

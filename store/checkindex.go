@@ -25,6 +25,9 @@ func (c *checker) keyIndex(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextSeq); err == nil && at >= next {
+			c.found("key index of %s: it contains change %d, the next is %d", name, at, next)
+		}
 		var got int
 		if index := c.tx.Bucket([]byte(keyIndexBucket)).Bucket([]byte(name)); index != nil {
 			if got, err = c.keysOf(ctx, name, index, at, late); err != nil {
@@ -108,8 +111,10 @@ func (c *checker) tables(context.Context) error {
 	return nil
 }
 
-func readable[V any](c *checker, t table[V]) {
-	_ = t.bucket(c.tx).ForEach(func(k, row []byte) error { // which returns what is returned to it
+func readable[V any](c *checker, t table[V]) { readableIn(c, t, t.bucket(c.tx)) }
+
+func readableIn[V any](c *checker, t table[V], b *bbolt.Bucket) {
+	_ = b.ForEach(func(k, row []byte) error { // which returns what is returned to it
 		if _, err := t.decode(row); err != nil {
 			c.found("%s %x: %w", t.name, k, err)
 		}
