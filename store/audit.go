@@ -96,6 +96,8 @@ type Event struct {
 	Target  string    `json:"target,omitempty"` // the id or the name of what it was done to
 	Detail  string    `json:"detail,omitempty"` // in words
 	Outcome Outcome   `json:"outcome"`
+
+	KeptFrom time.Time `json:"kept_from,omitzero"` // the same as At by the store's own clock
 }
 
 var events = table[Event]{name: "audit", version: 1, fill: fillAppend}
@@ -122,7 +124,7 @@ func (g *group) noteOf(actor Actor, e Event) error {
 	if err != nil {
 		return err
 	}
-	e.At, e.Actor = g.now, actor
+	e.At, e.KeptFrom, e.Actor = g.now, g.steady, actor
 	e.Target, e.Detail = shorten(e.Target), shorten(e.Detail)
 	if e.Outcome == "" {
 		e.Outcome = OutcomeDone
@@ -184,7 +186,11 @@ func (g *group) pruneEvents(left *int) error {
 		if err != nil {
 			errDecode = fmt.Errorf("event %x: %w", k, err)
 		}
-		return err == nil && e.At.Before(limit)
+		from := e.KeptFrom
+		if from.IsZero() { // it was noted before there was one
+			from = e.At
+		}
+		return err == nil && from.Before(limit)
 	})
 	if err == nil {
 		err = errDecode

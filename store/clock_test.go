@@ -181,6 +181,32 @@ func TestWhatAClockThatWasAheadHasWrittenIsNotKeptForAYear(t *testing.T) {
 	}
 }
 
+// TestAuditLogIsKeptWhateverTheClockSaid starts for the first time with a clock that is
+// years ahead, as that of a new machine may be, and goes on when it is right.
+func TestAuditLogIsKeptWhateverTheClockSaid(t *testing.T) {
+	t.Parallel()
+	k := &keeper{path: filepath.Join(t.TempDir(), "appview.db")}
+	k.bench = &bench{t: t}
+	k.clock.Set(5 * year)
+	k.open()
+	if err := k.s.Track(t.Context(), note); err != nil { // the store's clock begins
+		t.Fatal(err)
+	}
+	for _, ahead := range []time.Duration{0, 5 * year, -5 * year, 0} {
+		k.clock.Set(ahead)
+		if err := k.s.Note(asAdmin(t), store.Event{Action: store.ActBackup}); err != nil {
+			t.Fatal(err)
+		}
+		k.prune()
+	}
+	if list, _, err := k.s.Events(t.Context(), 0, 10); err != nil || len(list) != 4 {
+		t.Errorf("%d of 4 events are there, %v", len(list), err)
+	}
+	if err := k.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestAccountIsNotPurgedForAJump has an account not found twice in a row, while the
 // clock says that a year lies between.
 func TestAccountIsNotPurgedForAJump(t *testing.T) {

@@ -358,7 +358,7 @@ func (m *model) prune(indexed map[syntax.NSID]uint64) {
 			j.forgot, j.work, j.hosts, j.cursors = true, nil, nil, nil
 		}
 	}
-	for len(m.events) > 0 && m.steady.Sub(m.events[0].At) > 400*day {
+	for len(m.events) > 0 && m.steady.Sub(m.events[0].KeptFrom) > 400*day {
 		m.events = m.events[1:]
 	}
 }

@@ -129,6 +129,7 @@ func (j *modelJob) began() (uint64, time.Time) {
 func (m *model) note(what store.Action, target, detail string) {
 	m.events = append(m.events, store.Event{
 		At: m.clock(), Actor: modelUser, Action: what, Target: target, Detail: detail, Outcome: store.OutcomeDone,
+		KeptFrom: m.steady,
 	})
 }
 
