@@ -285,9 +285,14 @@ func TestCollectionThatIsBeingReadIsNotRefreshed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKept(t, sandbox.Config{Seed: 3, Repos: 6, Hosts: 1}, day, sandbox.StatusCollection)
+			k := newKept(t, sandbox.Config{Seed: 3, Repos: 6, Hosts: 1}, day)
 			k.world.SetFault(func(r sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: r.Part == sandbox.PartPDS} })
+			k.stop() // else it may have a job of its own as soon as the collection is tracked
+			if err := k.store.Track(t.Context(), sandbox.StatusCollection); err != nil {
+				t.Fatal(err)
+			}
 			job := k.create(req)
+			k.run(k.o)
 			k.create(store.Request{Collection: sandbox.StatusCollection, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}) // reads not the network
 			k.clock.pass(10 * day)
 			if err := k.b.RefreshDue(t.Context()); err != nil {
