@@ -121,7 +121,8 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		if first || len(page.Records) > 0 {
 			r.requests++
 		}
-		if err := r.count(s.add(page.Records)); err != nil {
+		size := s.add(page.Records)
+		if err := r.count(size); err != nil {
 			return err
 		}
 		if !r.long() {
@@ -152,7 +153,7 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 		}
 		cursor = page.Cursor
 		if n := len(page.Records); n > 0 && n < page.Limit {
-			if end, err := r.isEnd(ctx, &s, n); err != nil {
+			if end, err := r.isEnd(ctx, &s, n, size); err != nil {
 				return err
 			} else if end {
 				return r.end(&s, true)

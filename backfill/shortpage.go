@@ -20,6 +20,9 @@ const (
 	// checkOneIn is of how many that could be taken for the end one is followed all
 	// the same.
 	checkOneIn = 50
+	// maxEndBytes is how large a page may be that is taken for the end: a host may have
+	// cut a larger one for its size.
+	maxEndBytes = 128 << 10
 )
 
 // checkNow decides whether a page that could be taken for the end is followed.
@@ -28,8 +31,8 @@ func checkNow(syntax.DID) bool { return rand.N(checkOneIn) == 0 }
 // isEnd tells whether the page just read, which is not full and has a cursor, is
 // taken for the end of its listing. A page that is longer than any that was the
 // end is not: a host may give fewer records at once than it is asked for.
-func (r *reader) isEnd(ctx context.Context, s *stretch, records int) (bool, error) {
-	if s.unordered || s.seg.Partial {
+func (r *reader) isEnd(ctx context.Context, s *stretch, records, bytes int) (bool, error) {
+	if bytes > maxEndBytes || s.unordered || s.seg.Partial {
 		return false, nil // there is no telling what comes behind it
 	}
 	longest, err := r.w.longestEnd(ctx, r.o.Host, records)

@@ -117,6 +117,26 @@ func TestShortPagesThatProveToBeTheEndAreBelieved(t *testing.T) {
 	}
 }
 
+// TestLargePageIsNotTakenForTheEnd has a host of small repos, whose pages prove to be
+// the end, and of a few repos with a page that it may have cut for its size.
+func TestLargePageIsNotTakenForTheEnd(t *testing.T) {
+	t.Parallel()
+	const notes, page = sandbox.NoteCollection, 12
+	o := options{check: never}
+	r := newRigWith(t, sandbox.Config{Seed: 107, Repos: 100, Hosts: 1, Collections: []sandbox.Collection{
+		{NSID: status, Share: 1, MinRecords: page, MaxRecords: page},
+		{NSID: notes, Share: 1, MinRecords: page, MaxRecords: page, RecordBytes: 12 << 10},
+	}}, o)
+	small, large := r.complete(store.Request{Collection: status}), r.complete(store.Request{Collection: notes})
+	r.wantTruth("")
+	if r.assumed(small) == 0 {
+		t.Error("no small page was taken for the end")
+	}
+	if n := r.assumed(large); n != 0 {
+		t.Errorf("%d pages of %d KiB were taken for the end", n, page*12)
+	}
+}
+
 func TestOneInFiftyIsLookedAt(t *testing.T) {
 	t.Parallel()
 	n := 0
