@@ -15,6 +15,9 @@ const (
 	// maxDelta tells the two forms of RateLimit-Reset apart: below, it is a
 	// number of seconds from now, above, a Unix time.
 	maxDelta = 30 * 24 * 60 * 60
+	// minMillis tells Unix times in milliseconds, which some hosts give, from those in
+	// seconds: it is in the year 5138, or in 1973.
+	minMillis = 100_000_000_000
 	// maxUnix is the last second of the year 9999.
 	maxUnix = 253_402_300_799
 	// farAway is what everything further away is read as.
@@ -90,6 +93,9 @@ func readReset(h http.Header, now time.Time) (time.Duration, bool) {
 	}
 	if n < maxDelta {
 		return time.Duration(n) * time.Second, true
+	}
+	if n >= minMillis {
+		n /= 1000
 	}
 	// From a clock of the year 1 to one of the year 9999 there are more seconds than a
 	// time.Duration holds, and more than are left above the largest number.

@@ -39,6 +39,7 @@ func TestReadPause(t *testing.T) {
 		{head("Retry-After", now.Add(5*time.Hour).Format(http.TimeFormat), "Date", now.Add(5*time.Hour-time.Minute).Format(http.TimeFormat)), time.Minute},
 		{head("RateLimit-Reset", unix(90*time.Second)), 90 * time.Second},
 		{head("RateLimit-Reset", unix(-90*time.Second)), 0},
+		{head("RateLimit-Reset", unix(90*time.Second)+"250"), 90 * time.Second}, // milliseconds
 		{head("RateLimit-Reset", unix(90*time.Hour)), 90 * time.Hour},
 		{head("RateLimit-Reset", "9223372036854775807"), farAway},
 		{head("RateLimit-Reset", "9223372036854775807", "Date", "Mon, 01 Jan 0001 00:00:00 GMT"), farAway},
