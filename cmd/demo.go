@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,6 +65,11 @@ was indexed with what there is, and stays up so that it can be tried out.`,
 }
 
 func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
+	// Whoever reads what it prints may go, as head does: it ends then, and removes
+	// what it has made.
+	gone := make(chan os.Signal, 1)
+	signal.Notify(gone, syscall.SIGPIPE)
+	defer signal.Stop(gone)
 	out := cmd.OutOrStdout()
 	temporary := o.dataDir == ""
 	if temporary {
@@ -87,14 +93,22 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	g.Go(func() error { return world.Run(gctx) })
 	g.Go(func() error { return s.run(gctx) })
 	g.Go(func() error {
+		select {
+		case <-gone:
+			stop()
+		case <-gctx.Done():
+		}
+		return nil
+	})
+	g.Go(func() error {
 		example, err := tour(gctx, newDisplay(out, p.env("TERM")), out, s, world)
 		switch {
 		case o.exit:
 			stop()
 		case err == nil:
 			err = next(out, s, example)
-		case cmd.Context().Err() != nil:
-			err = nil // Ctrl-C in the middle of it
+		case ctx.Err() != nil:
+			err = nil // asked to end in the middle of it
 		}
 		return err
 	})

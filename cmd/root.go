@@ -72,6 +72,9 @@ func (p *program) execute() int {
 	defer cancel()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
 	done := make(chan int, 1)
 	go func() { done <- p.run(ctx, os.Args[1:], os.Stdout, os.Stderr) }()
@@ -79,8 +82,8 @@ func (p *program) execute() int {
 		select {
 		case code := <-done:
 			return code
-		case <-signals:
-			if asked {
+		case s := <-signals:
+			if asked && s != syscall.SIGHUP { // a terminal that is closed says so twice
 				return exitSignal
 			}
 			cancel()
@@ -105,7 +108,7 @@ func (p *program) run(ctx context.Context, args []string, stdout, stderr io.Writ
 	if !p.started {
 		err = usageError{err}
 	}
-	_, _ = fmt.Fprintln(stderr, "appview:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	_, _ = fmt.Fprintln(stderr, "appview:", plain(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	return exitCode(err)
 }
 

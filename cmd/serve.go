@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -66,6 +68,8 @@ makes one, and writes it to admin.key in the data directory.`,
 			if p.env("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(softMemory)
 			}
+			// Whoever reads the log may go, as a journal does that is started anew.
+			signal.Ignore(syscall.SIGPIPE)
 			o.service.adminKey, o.service.hooks = p.env(envAdminKey), p.hooks
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
 		},

@@ -2,6 +2,8 @@ package cmd
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -227,4 +231,129 @@ func (o *output) has(text string, d time.Duration) bool {
 		}
 	}
 	return true
+}
+
+// piped starts the program with an output that goes to a pipe, and returns the pipe's
+// other end.
+func piped(t *testing.T, environ []string, args ...string) (*exec.Cmd, *os.File) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, written, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = read.Close(), written.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Env = append([]string{reexec + "=1"}, environ...)
+	cmd.Stdout, cmd.Stderr = written, written
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := written.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, read
+}
+
+// readUntil reads lines up to one that holds the text, and closes the pipe.
+func readUntil(t *testing.T, pipe *os.File, text string) {
+	t.Helper()
+	lines := bufio.NewScanner(pipe)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			if err := pipe.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("%q was never printed: %v", text, lines.Err())
+}
+
+func TestDemoWhoseReaderGoesLeavesNothing(t *testing.T) {
+	t.Parallel()
+	noSignals(t)
+	tmp := t.TempDir()
+	cmd, pipe := piped(t, []string{"TMPDIR=" + tmp}, "demo", "--repos", "40", "--hosts", "3", "--listen", "127.0.0.1:0")
+	readUntil(t, pipe, "inventing 40 repos")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func TestServerOutlivesWhoReadsItsLog(t *testing.T) {
+	t.Parallel()
+	noSignals(t)
+	world, dir := newWorld(t), t.TempDir()
+	cmd, pipe := piped(t, nil, sandboxed(world, dir)...)
+	readUntil(t, pipe, "msg=serving")
+	// Each of these is a line of the log.
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	want(t, exitOK, "completed", nil, "backfill", "watch", "--data-dir", dir)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestClosedTerminalEndsAServerCleanly(t *testing.T) {
+	t.Parallel()
+	noSignals(t)
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("these tests were started so that they outlive their terminal, and so would the server")
+	}
+	world, dir := newWorld(t), t.TempDir()
+	c := startChild(t, nil, sandboxed(world, dir)...)
+	c.log.wait(t, "msg=serving")
+	for range 2 { // by the system, and by the shell
+		if err := c.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code := c.wait(); code != exitOK || !strings.Contains(c.log.String(), "msg=stopping") {
+		t.Errorf("ended with %d:\n%s", code, c.log)
+	}
+	if _, err := os.Stat(filepath.Join(dir, urlFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its address was left: %v", err)
+	}
+}
+
+// TestServerUnderNohupOutlivesItsTerminal: had the first signal counted, the second
+// would end it at once.
+func TestServerUnderNohupOutlivesItsTerminal(t *testing.T) {
+	t.Parallel()
+	noSignals(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	world, dir := newWorld(t), t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	log := newOutput()
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", `trap "" HUP; exec "$0" "$@"`, exe}, sandboxed(world, dir)...)...)
+	cmd.Env = append(os.Environ(), reexec+"=1")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log.wait(t, "msg=serving")
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v:\n%s", err, log)
+	}
 }
