@@ -135,7 +135,7 @@ func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service
 		maxJobs: defaultMaxJobs, maxHosts: defaultMaxHosts, reposPerHost: demoPerJob,
 	}
 	s, err := openService(cmd.Context(), cfg, log)
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	if !isErrno(err, syscall.EADDRINUSE, wsaAddrInUse) {
 		return s, err
 	}
 	host, _, errSplit := net.SplitHostPort(o.listen)

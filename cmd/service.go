@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -146,13 +148,16 @@ func (s *service) listen(ctx context.Context) (err error) {
 
 // listenOn opens the port that a flag names.
 func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
+	if address == "" { // any port at all addresses of the machine
+		return nil, usagef("%s is empty, it must be an address and a port, such as %s", flag, defaultListen)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case isErrno(err, syscall.EADDRINUSE, wsaAddrInUse):
 		return nil, fmt.Errorf("listen on %s: the port is in use: stop what uses it, or choose another with %s: %w", address, flag, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case isErrno(err, syscall.EADDRNOTAVAIL, wsaAddrNotAvail):
 		return nil, fmt.Errorf("listen on %s: this machine has no such address: choose another with %s: %w", address, flag, err)
-	case errors.Is(err, syscall.EACCES):
+	case isErrno(err, syscall.EACCES, wsaAccess):
 		return nil, fmt.Errorf("listen on %s: this user may not use the port: choose one from 1024 on with %s: %w", address, flag, err)
 	case err != nil:
 		if bad, is := errors.AsType[*net.AddrError](err); is {
@@ -163,16 +168,29 @@ func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
+// What Windows calls the errors of a port, by numbers of its own.
+const (
+	wsaAccess       = syscall.Errno(10013)
+	wsaAddrInUse    = syscall.Errno(10048)
+	wsaAddrNotAvail = syscall.Errno(10049)
+)
+
+// isErrno tells whether the system has said this, or on Windows that.
+func isErrno(err error, unix, windows syscall.Errno) bool {
+	return errors.Is(err, unix) || errors.Is(err, windows)
+}
+
 // localURL is how a program on this machine reaches a listener.
 func localURL(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return "http://" + addr.String()
 	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	// What stands before a zone, as in fe80::1%eth0, begins an escape in a URL.
+	return "http://" + strings.Replace(net.JoinHostPort(host, port), "%", "%25", 1)
 }
 
 // track notes the configured collections, also those that were removed at run time,

@@ -3,9 +3,11 @@ package cmd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"appview/store"
@@ -71,6 +73,46 @@ func TestMistakesInAnAddressExitWithTwo(t *testing.T) {
 		for _, address := range []string{"3000", "127.0.0.1", "127.0.0.1:99999"} {
 			args := []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0"}
 			want(t, exitUsage, flag+" is \""+address+"\", it must be an address and a port, such as 127.0.0.1:3000: ", nil, append(args, flag, address)...)
+		}
+	}
+}
+
+// TestNoAddressIsNotEveryAddress: net.Listen would take any port of every network that
+// the machine is on.
+func TestNoAddressIsNotEveryAddress(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	want(t, exitUsage, "appview: --listen is empty, it must be an address and a port, such as 127.0.0.1:3000\n", nil,
+		"serve", "--data-dir", dir, "--listen", "")
+}
+
+func TestWindowsSaysOfAPortInNumbersOfItsOwn(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.EADDRINUSE, 10048} {
+		err := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", errno)}
+		if !isErrno(err, syscall.EADDRINUSE, wsaAddrInUse) || isErrno(err, syscall.EADDRNOTAVAIL, wsaAddrNotAvail) || isErrno(err, syscall.EACCES, wsaAccess) {
+			t.Errorf("%v is not taken for what it is", err)
+		}
+	}
+}
+
+func TestAddressOfAServerAsAURL(t *testing.T) {
+	t.Parallel()
+	for url, addr := range map[string]net.TCPAddr{
+		"http://127.0.0.1:3000":           {IP: net.IPv4(127, 0, 0, 1), Port: 3000},
+		"http://127.0.0.1:3001":           {IP: net.IPv4zero, Port: 3001},
+		"http://127.0.0.1:3002":           {IP: net.IPv6unspecified, Port: 3002},
+		"http://[::1]:3000":               {IP: net.IPv6loopback, Port: 3000},
+		"http://192.0.2.7:3000":           {IP: net.IPv4(192, 0, 2, 7), Port: 3000},
+		"http://[fe80::1%25eth0]:3000":    {IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 3000},
+		"http://[fe80::1%25eth0.7]:65535": {IP: net.ParseIP("fe80::1"), Zone: "eth0.7", Port: 65535},
+	} {
+		if got := localURL(&addr); got != url {
+			t.Errorf("%s: %s, want %s", addr.String(), got, url)
+		}
+		c, err := (&program{}).newClient(clientOptions{url: url, key: testKey})
+		if err != nil || c.base != url {
+			t.Errorf("%s: no command finds it: %v", url, err)
 		}
 	}
 }

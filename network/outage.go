@@ -220,8 +220,22 @@ func noRoute(err error) bool {
 	if !ok || addr.IP.To4() == nil {
 		return false
 	}
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETDOWN)
+	for _, errno := range []syscall.Errno{
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, wsaNetUnreach, wsaHostUnreach, wsaNetDown,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
+
+// What Windows calls these errors, by numbers of its own.
+const (
+	wsaNetDown     = syscall.Errno(10050)
+	wsaNetUnreach  = syscall.Errno(10051)
+	wsaHostUnreach = syscall.Errno(10065)
+)
 
 // anyReached asks all witnesses at once; the first that is reached decides.
 func (o *outage) anyReached(ctx context.Context, hosts []Host) bool {

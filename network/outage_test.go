@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -113,6 +114,7 @@ func TestOutagesDoNotCountForAHostThatWasWell(t *testing.T) {
 	t.Parallel()
 	v4 := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(1, 1, 1, 1), Port: 443}, Err: syscall.ENETUNREACH}
 	v6 := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.ParseIP("2606:4700::1"), Port: 443}, Err: syscall.ENETUNREACH}
+	windows := &net.OpError{Op: "dial", Net: "tcp", Addr: v4.Addr, Err: os.NewSyscallError("connectex", syscall.Errno(10051))}
 	sick := &net.DNSError{Err: "server misbehaving", Name: "a.example", IsTemporary: true}
 	for name, c := range map[string]struct {
 		cause error
@@ -120,6 +122,7 @@ func TestOutagesDoNotCountForAHostThatWasWell(t *testing.T) {
 		asked bool          // are the witnesses
 	}{
 		"no route, proved just now":       {v4, 0, true},
+		"no route, as Windows has it":     {windows, 0, true},
 		"no route over IPv6":              {v6, 0, false},
 		"refused, proved lately":          {&net.OpError{Op: "dial", Net: "tcp", Addr: v4.Addr, Err: syscall.ECONNREFUSED}, time.Second, false},
 		"timeout, proved lately":          {errTooSlow, time.Second, false},
