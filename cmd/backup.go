@@ -88,6 +88,10 @@ func (c *client) backup(ctx context.Context, w io.Writer) error {
 // replaceFile writes a file, readable by the owner alone, that appears only when it
 // is complete. fill must not close it.
 func replaceFile(path string, fill func(*os.File) error) (err error) {
+	// A device would be gone, and a file in its place.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is there, and is no file that could be replaced: name another", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // made with mode 0600
 	if err != nil {
 		return err

@@ -154,3 +154,18 @@ func TestCompactGivesBackWhatWasDeleted(t *testing.T) {
 	s.end()
 	want(t, exitError, "there is no database", nil, "compact", "--data-dir", t.TempDir())
 }
+
+func TestOnlyFilesAreReplaced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, path := range []string{os.DevNull, dir} {
+		filled := false
+		err := replaceFile(path, func(*os.File) error { filled = true; return nil })
+		if err == nil || !strings.Contains(err.Error(), path+" is there, and is no file that could be replaced") || filled {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
+		t.Errorf("%s is %v, %v", os.DevNull, info, err)
+	}
+}
