@@ -123,7 +123,7 @@ func (p *program) showCreated(cmd *cobra.Command, c *client, o *clientOptions, a
 		return p.watchJob(cmd, c, o, made.ID)
 	}
 	return o.print(cmd, answer, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: appview backfill watch %s\n", made.ID, made.ID)
+		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: %s\n", made.ID, c.again(made.ID))
 		return err
 	})
 }

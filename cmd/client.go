@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,12 +54,13 @@ type client struct {
 	base      string
 	key       string
 	from      string // where the key was found, for errors
+	flags     string // with which another command finds the same server, but not the key
 }
 
 // newClient finds the server, and its key.
 func (p *program) newClient(o clientOptions) (*client, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: requestTimeout, ForceAttemptHTTP2: true}
-	c := &client{timeout: requestTimeout, transport: transport, http: &http.Client{
+	c := &client{timeout: requestTimeout, transport: transport, flags: p.sameServer(o), http: &http.Client{
 		Transport: transport,
 		// A redirect could lead the key astray.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -97,6 +99,21 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 	}
 	return c, err
 }
+
+// sameServer are the flags with which another command finds the server of this one:
+// those that neither the environment nor nothing at all would lead to. A key is not
+// among them: it is not to be shown.
+func (p *program) sameServer(o clientOptions) (flags string) {
+	for _, f := range []struct{ name, value, standard string }{{"data-dir", o.dataDir, defaultDataDir}, {"url", o.url, ""}} {
+		if f.value != cmp.Or(p.env(envName(f.name)), f.standard) {
+			flags += " --" + f.name + " " + shellWord(f.value)
+		}
+	}
+	return flags
+}
+
+// again is the command line that watches a job of the same server.
+func (c *client) again(id string) string { return "appview backfill watch " + id + c.flags }
 
 // patient is the client without its timeouts, for what takes as long as there is
 // much to do.

@@ -216,3 +216,28 @@ func TestTimesAreReadable(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsSaidToBeRunNextReachesTheSameServer(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), filepath.Join(t.TempDir(), "two words")
+	s := serveIn(t, world, dir)
+	quoted := " --data-dir '" + dir + "'\n"
+	made := want(t, exitOK, "", nil, "backfill", "create", "--data-dir", dir)
+	added := want(t, exitOK, "", nil, "collections", "add", sandbox.NoteCollection.String(), "--data-dir", dir)
+	for _, said := range []string{made, added} {
+		if !strings.Contains(said, "\nwatch it with: appview backfill watch ") || !strings.HasSuffix(said, quoted) {
+			t.Errorf("%q does not name %s", said, quoted)
+		}
+	}
+	// Another terminal has the same environment.
+	said := want(t, exitOK, "", []string{"APPVIEW_DATA_DIR=" + dir}, "backfill", "create")
+	if strings.Contains(said, "--") {
+		t.Errorf("names what is known: %q", said)
+	}
+	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	said = want(t, exitOK, "", nil, "backfill", "create", "--url", s.url, "--key", key)
+	if !strings.HasSuffix(said, " --url "+s.url+"\n") || strings.Contains(said, key) {
+		t.Errorf("got %q", said)
+	}
+	s.end()
+}

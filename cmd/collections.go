@@ -95,7 +95,7 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 					_, err := fmt.Fprintf(w, "%s is tracked already\n", args[0])
 					return err
 				}
-				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: appview backfill watch %s\n", args[0], added.Job.ID, added.Job.ID)
+				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: %s\n", args[0], added.Job.ID, c.again(added.Job.ID))
 				return err
 			})
 		},

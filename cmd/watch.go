@@ -83,7 +83,7 @@ func (c *client) watch(ctx context.Context, show display, id string, how watchin
 		raw, err := c.get(ctx, jobPath(id), &j)
 		switch {
 		case ctx.Err() != nil:
-			return j, fmt.Errorf("no longer watched: the job goes on, see it with appview backfill watch %s", id)
+			return j, fmt.Errorf("no longer watched: the job goes on, see it with %s", c.again(id))
 		case err == nil:
 			saw(j, raw)
 			if j.final() {
