@@ -52,7 +52,7 @@ type plainDisplay struct {
 }
 
 func (d *plainDisplay) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(d.w, format+"\n", args...) // nobody may read it any more
+	_, _ = fmt.Fprintln(d.w, plain(fmt.Sprintf(format, args...))) // nobody may read it any more
 }
 
 func (d *plainDisplay) job(j jobView, _ json.RawMessage) {
@@ -84,7 +84,7 @@ func (d *plainDisplay) hosts(list []hostView) {
 		}
 	}
 	for _, line := range news[:min(len(news), plainHosts)] {
-		d.say("%s", plain(line))
+		d.say("%s", line)
 	}
 	if more := len(news) - plainHosts; more > 0 {
 		d.say("and %d more hosts", more)

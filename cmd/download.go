@@ -24,7 +24,7 @@ func (d download) brokeOff(lines int64, err error) error {
 
 // printDownload writes the lines to where a command prints.
 func printDownload(cmd *cobra.Command, c *client, d download) error {
-	out := bufio.NewWriter(cmd.OutOrStdout())
+	out := bufio.NewWriter(jsonTo(cmd.OutOrStdout()))
 	_, err := c.download(cmd.Context(), d, out)
 	if flushed := out.Flush(); err == nil { // else it says no more
 		err = flushed

@@ -43,7 +43,7 @@ func (d *liveDisplay) job(j jobView, _ json.RawMessage) {
 	d.now = j
 	d.mu.Unlock()
 	if d.bar == nil {
-		_, _ = fmt.Fprintf(d.w, "job %s: %s\n", j.ID, plain(j.covers())) // nobody may read it any more
+		_, _ = fmt.Fprintln(d.w, plain("job "+j.ID+": "+j.covers())) // nobody may read it any more
 		d.begin()
 	}
 	done, total := int64(0), int64(0)

@@ -164,3 +164,21 @@ func TestADeviceIsNoTerminal(t *testing.T) {
 	}
 	_ = s.text()
 }
+
+func TestJSONIsMadeHarmlessOnATerminalOnly(t *testing.T) {
+	t.Parallel()
+	const value, safe = "\"\u009b31m\"", `"\u009b31m"`
+	var piped strings.Builder
+	s := newTTY(t, 77)
+	for _, w := range []io.Writer{&piped, s.side} {
+		if err := printJSON(w, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if piped.String() != value+"\n" {
+		t.Errorf("piped: %q", piped.String())
+	}
+	if text := s.text(); text != safe+"\r\n" {
+		t.Errorf("on the terminal: %q", text)
+	}
+}

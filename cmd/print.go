@@ -14,8 +14,44 @@ func printJSON(w io.Writer, data json.RawMessage) error {
 	if err := json.Indent(&out, bytes.TrimSpace(data), "", "  "); err != nil {
 		return fmt.Errorf("print the answer: %w", err)
 	}
-	_, err := fmt.Fprintln(w, out.String())
+	_, err := fmt.Fprintln(jsonTo(w), out.String())
 	return err
+}
+
+// jsonTo is where JSON is printed: as it is, but on a terminal without what could
+// command that.
+func jsonTo(w io.Writer) io.Writer {
+	if isTerminal(w) {
+		return &escaper{w: w}
+	}
+	return w
+}
+
+// escaper writes JSON on, with the control characters that JSON lets stand as
+// they are (U+007F to U+009F) as escapes, which mean the same.
+type escaper struct {
+	w    io.Writer
+	lead bool // 0xC2, with which U+0080 to U+00BF begin, is held back
+}
+
+func (e *escaper) Write(p []byte) (int, error) {
+	const lead = 0xC2
+	out := make([]byte, 0, len(p)+1)
+	for _, b := range p {
+		switch held := e.lead; {
+		case b == 0x7F, held && b >= 0x80 && b <= 0x9F:
+			out = fmt.Appendf(out, `\u00%02x`, b)
+		case held:
+			out = append(out, lead, b)
+		case b != lead:
+			out = append(out, b)
+		}
+		e.lead = b == lead && !e.lead
+	}
+	if _, err := e.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // number prints n with separators, and a dash for what is not known.

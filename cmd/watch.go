@@ -165,7 +165,7 @@ watching, not the job.`,
 // watchJob shows a job to its end, and what it came to.
 func (p *program) watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error {
 	if o.json {
-		j, err := c.watch(cmd.Context(), &jsonDisplay{w: cmd.OutOrStdout()}, id, watching{})
+		j, err := c.watch(cmd.Context(), &jsonDisplay{w: jsonTo(cmd.OutOrStdout())}, id, watching{})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,75 @@
+package cmd
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// command is what a terminal would obey: to name its window, in two spellings.
+const command = "\x1b]0;owned\a\u009d0;owned\u009c"
+
+// TestTerminalIsNotCommanded has everything that others can write come to where it
+// is printed.
+func TestTerminalIsNotCommanded(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadGateway)
+		_, _ = w.Write([]byte(`{"error":"the relay says: \u001b]0;owned\u0007\u009d0;owned\u009c\nand more"}`))
+	}))
+	defer other.Close()
+	code, _, stderr := runs(t, nil, "stats", "--url", other.URL, "--key", testKey)
+	if code != exitError || stderr != "appview: the relay says:  ]0;owned  0;owned ; and more\n" {
+		t.Errorf("ended with %d: %q", code, stderr)
+	}
+
+	var out strings.Builder
+	j := running()
+	j.Reasons = map[string]int64{command: 3}
+	j.Waiting = new(command)
+	d := plainDisplay{w: &out, now: time.Now}
+	d.job(j, nil)
+	d.hosts([]hostView{{Endpoint: "https://a.example" + command, State: "down"}})
+	if strings.ContainsAny(out.String(), "\x1b\a\u009c\u009d") || !strings.Contains(out.String(), "owned") {
+		t.Errorf("printed %q", out.String())
+	}
+}
+
+// trickle hands on one byte at a time.
+type trickle struct{ to *escaper }
+
+func (w trickle) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := w.to.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
+}
+
+func TestJSONForATerminalMeansTheSame(t *testing.T) {
+	t.Parallel()
+	const (
+		text = "{\"a\":\"\u009b31m \x7f \u0080\u009f\u00a0 é ÂÂ \u00bf 日本 😀\"}\n"
+		safe = `{"a":"\u009b31m \u007f \u0080\u009f` + "\u00a0 é ÂÂ \u00bf 日本 😀\"}\n"
+	)
+	var all, parts strings.Builder
+	for _, err := range []error{
+		second((&escaper{w: &all}).Write([]byte(text))), second(trickle{&escaper{w: &parts}}.Write([]byte(text))),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all.String() != safe || parts.String() != safe {
+		t.Errorf("got  %q\nand  %q\nwant %q", all.String(), parts.String(), safe)
+	}
+	if _, err := (&escaper{w: &fullDisk{}}).Write([]byte(text)); !errors.Is(err, errFull) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func second(_ int, err error) error { return err }
