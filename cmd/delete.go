@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,8 +79,8 @@ func confirm(cmd *cobra.Command, question string) error {
 	if _, err := fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] "); err != nil {
 		return err
 	}
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	line, err := typedLine(cmd.Context(), cmd.InOrStdin())
+	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
@@ -87,5 +88,28 @@ func confirm(cmd *cobra.Command, question string) error {
 		return nil
 	default:
 		return errors.New("nothing was done")
+	}
+}
+
+// typedLine reads a line, or gives up when ctx ends: Ctrl-C must not have to be pressed
+// twice. The reading is then left behind; it ends with the process.
+func typedLine(ctx context.Context, in io.Reader) (string, error) {
+	type answer struct {
+		line string
+		err  error
+	}
+	read := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		read <- answer{line, err}
+	}()
+	select {
+	case a := <-read:
+		return a.line, a.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("interrupted: %w", ctx.Err())
 	}
 }

@@ -2,6 +2,9 @@ package cmd
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -25,5 +28,26 @@ func TestDeletionIsConfirmed(t *testing.T) {
 	cmd.SetIn(silence)
 	if err := confirm(cmd, "Delete?"); exitCode(err) == exitOK {
 		t.Error("silence is taken for a yes")
+	}
+}
+
+func TestOneInterruptEndsAQuestion(t *testing.T) {
+	t.Parallel()
+	silence, hold := io.Pipe() // somebody who does not type
+	t.Cleanup(func() { _ = hold.Close() })
+	ctx, interrupt := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() {
+		_, err := typedLine(ctx, silence)
+		asked <- err
+	}()
+	interrupt()
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	for text, want := range map[string]string{"y\nn\n": "y\n", "y": "y", "": ""} {
+		if got, err := typedLine(t.Context(), strings.NewReader(text)); got != want || err != nil {
+			t.Errorf("%q: got %q, %v", text, got, err)
+		}
 	}
 }
