@@ -45,6 +45,9 @@ func TestServiceUnitFitsTheProgram(t *testing.T) {
 			t.Errorf("%s is %q", name, settings[name])
 		}
 	}
+	if subset := settings["ProcSubset"]; subset != nil {
+		t.Errorf("ProcSubset is %q: process_start_time_seconds, which an alert looks at, needs /proc/stat", subset)
+	}
 	knowsVariables(t, unit)
 }
 
