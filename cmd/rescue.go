@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -90,7 +91,18 @@ func rescue(ctx context.Context, dir string, revoke bool) (done rescued, err err
 	if err := putAdminKey(ctx, st, "rescue", done.Key, now); err != nil {
 		return done, fmt.Errorf("rescue: %w", err)
 	}
-	if err := writeFile(done.File, done.Key+"\n"); err != nil {
+	err = replaceFile(done.File, func(f *os.File) error {
+		if _, err := f.WriteString(done.Key + "\n"); err != nil || os.Geteuid() != 0 {
+			return err
+		}
+		// The user that runs the server must be able to read what root has written.
+		database, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return store.GiveTo(f.Name(), database)
+	})
+	if err != nil {
 		return done, fmt.Errorf("rescue: write admin key: %w", err)
 	}
 	return done, nil

@@ -48,6 +48,11 @@ func keepOwner(path string, of os.FileInfo) error {
 	if err := os.Chmod(path, of.Mode().Perm()); err != nil {
 		return err
 	}
+	return GiveTo(path, of)
+}
+
+// GiveTo gives a file the owner of another. Only root may give files away.
+func GiveTo(path string, of os.FileInfo) error {
 	if st, ok := of.Sys().(*syscall.Stat_t); ok {
 		return os.Chown(path, int(st.Uid), int(st.Gid))
 	}
