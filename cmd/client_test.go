@@ -241,3 +241,11 @@ func TestWhatIsSaidToBeRunNextReachesTheSameServer(t *testing.T) {
 	}
 	s.end()
 }
+
+func TestRecordOfAServerWithoutPublicReads(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir, "--no-public-reads")
+	want(t, exitError, s.url+" was started with --no-public-reads", nil, "records", "get", "at://did:web:nobody.example/com.example.note/self", "--data-dir", dir)
+	s.end()
+}
