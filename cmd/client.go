@@ -113,7 +113,9 @@ func (p *program) sameServer(o clientOptions) (flags string) {
 }
 
 // again is the command line that watches a job of the same server.
-func (c *client) again(id string) string { return "appview backfill watch " + id + c.flags }
+func (c *client) again(id string) string {
+	return "appview backfill watch " + plain(shellWord(id)) + c.flags
+}
 
 // patient is the client without its timeouts, for what takes as long as there is
 // much to do.

@@ -65,7 +65,7 @@ func (d *liveDisplay) begin() {
 		return decor.Any(func(decor.Statistics) string {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			return what(d.now)
+			return plain(what(d.now))
 		})
 	}
 	d.bar = d.progress.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
