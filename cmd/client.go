@@ -38,7 +38,7 @@ type clientOptions struct {
 func addClientFlags(cmd *cobra.Command, o *clientOptions) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.url, "url", "", "server to talk to (default: the one that runs on --data-dir, else "+defaultURL+")")
-	f.StringVar(&o.key, "key", "", "key to use (default: the admin key of --data-dir)")
+	f.StringVar(&o.key, "key", "", "key to use (default: the admin key of --data-dir); the list of processes shows a flag to everybody, not a variable")
 	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "data directory of a server on this machine")
 	f.BoolVar(&o.json, "json", false, "print the server's JSON")
 	for _, name := range []string{"url", "key", "data-dir"} {
@@ -84,7 +84,7 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 		return c, nil
 	}
 	if named && !isLoopback(u.Hostname()) {
-		return nil, usagef("--url names another machine: give its key with --key or %s", envName("key"))
+		return nil, usagef("--url names another machine: give its key in %s or with --key", envName("key"))
 	}
 	if c.key, c.from = p.env(envAdminKey), envAdminKey; c.key != "" {
 		return c, nil

@@ -33,7 +33,7 @@ func newStatsCommand(p *program) *cobra.Command {
 		Use:   "stats",
 		Short: "Show what the index of a running server holds",
 		Example: `  appview stats
-  appview stats --url https://appview.example.com --key hv_... --json`,
+  appview stats --url https://appview.example.com --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.newClient(o)
