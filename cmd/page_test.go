@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"bufio"
 	"math"
 	"net/http"
 	"os"
@@ -456,6 +457,130 @@ func TestPageOutlivesItsServer(t *testing.T) {
 	b.until("!document.body.innerText.includes('The server does not answer')")
 	b.leave()
 	again.end()
+}
+
+// streams is how many streams of events a server sends.
+func streams(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := new(http.Client).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if n, is := strings.CutPrefix(lines.Text(), "appview_event_streams "); is {
+			return n
+		}
+	}
+	t.Fatalf("the server does not say how many streams it sends: %v", lines.Err())
+	return ""
+}
+
+// TestPageThatNobodySeesTakesNoConnection has the tab hidden and seen again: its
+// stream ends, and another tells what has happened meanwhile.
+func TestPageThatNobodySeesTakesNoConnection(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir)
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+	b.visit("#/job/" + newestJob(t, dir).ID)
+	until(t, "the job is followed", func() bool { return streams(t, s.url) == "1" })
+	b.see("reads records")
+	look := func(hidden bool) {
+		value[any](b, "Object.defineProperty(document, 'hidden', { configurable: true, get: () => "+strconv.FormatBool(hidden)+" }) && 0")
+		value[bool](b, "document.dispatchEvent(new Event('visibilitychange'))")
+	}
+	for range 2 {
+		look(true)
+		until(t, "the stream has ended", func() bool { return streams(t, s.url) == "0" })
+		look(false)
+		until(t, "the job is followed again", func() bool { return streams(t, s.url) == "1" })
+	}
+	look(true)
+	until(t, "the stream has ended", func() bool { return streams(t, s.url) == "0" })
+	want(t, exitOK, "stops", nil, "backfill", "cancel", newestJob(t, dir).ID, "--data-dir", dir)
+	until(t, "the job was cancelled", func() bool { return newestJob(t, dir).Status == "cancelled" })
+	look(false)
+	b.until("document.querySelector('.title .badge').textContent === 'cancelled'")
+	b.leave()
+	s.end()
+}
+
+// TestPageLeftOpenKeepsNothing has the list look again and again, and counts what waits
+// for the view's end.
+func TestPageLeftOpenKeepsNothing(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir)
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+	b.see("Nothing here yet")
+	value[any](b, `(() => {
+		const wait = setTimeout;
+		window.setTimeout = (f, ms) => wait(f, Math.min(ms, 10));
+		window.looks = 0; window.held = 0;
+		const { addEventListener: add, removeEventListener: remove } = EventTarget.prototype;
+		AbortSignal.prototype.addEventListener = function (...args) { looks++; held++; return add.apply(this, args); };
+		AbortSignal.prototype.removeEventListener = function (...args) { held--; return remove.apply(this, args); };
+	})() ?? 0`)
+	b.visit("#/keys")
+	b.see("Keys there are")
+	b.visit("#/jobs")
+	b.until("looks > 100")
+	if held := value[int](b, "held"); held > 10 {
+		t.Errorf("%d listeners are left of %d", held, value[int](b, "looks"))
+	}
+	b.leave()
+	s.end()
+}
+
+func TestPageOfJobsShowsThemAllThoughNewOnesCome(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	hang(world)
+	s := serveIn(t, world, dir)
+	create := func(n int) {
+		for range n {
+			want(t, exitOK, "created job", nil, "backfill", "create", "--did", "did:web:nobody.example", "--data-dir", dir)
+		}
+	}
+	create(24)
+	b := open(t, s.url, desk)
+	b.signIn(dir)
+	b.until("document.querySelectorAll('.cards a').length === 24 && document.querySelector('main .actions button') === null")
+	create(4)
+	b.until("document.querySelectorAll('.cards a').length === 25")
+	b.click("Older jobs")
+	b.until("document.querySelectorAll('.cards a').length === 28")
+	create(2)
+	b.until("document.querySelectorAll('.cards a').length === 30")
+	b.leave()
+	s.end()
+}
+
+func TestPageOfAnAddressThatMeansNothing(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	s := serveIn(t, world, dir)
+	b := open(t, s.url, desk)
+	b.allow("status of 404")
+	b.signIn(dir)
+	for hash, shown := range map[string]string{"#/constructor": "Nothing here yet", "#/job/%": "There is no job", "#/%": "Nothing here yet", "#/job/%E0%A4%A": "There is no job"} {
+		b.visit("#/keys")
+		b.see("Keys there are")
+		b.visit(hash)
+		b.see(shown)
+	}
+	b.leave()
+	s.end()
 }
 
 // TestScreenshot makes the picture of the README, if it is told where to put it.

@@ -104,12 +104,27 @@ export function query(path, params) {
   return text ? path + "?" + text : path;
 }
 
+// pause waits, and leaves nothing behind on the signal: a page may be open for weeks.
 const pause = (ms, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+  const end = () => { clearTimeout(timer); signal.removeEventListener("abort", end); resolve(); };
+  const timer = setTimeout(end, ms);
+  signal.addEventListener("abort", end);
 });
 
 export const isFinal = (job) => ["completed", "failed", "cancelled"].includes(job.status);
+
+// seen waits until the page is seen.
+const seen = (signal) => new Promise((resolve) => {
+  const look = () => {
+    if (document.hidden && !signal.aborted) return;
+    document.removeEventListener("visibilitychange", look);
+    signal.removeEventListener("abort", look);
+    resolve();
+  };
+  document.addEventListener("visibilitychange", look);
+  signal.addEventListener("abort", look);
+  look();
+});
 
 // How long the first event may take, and how long nothing may come after it: the
 // server says every 15 seconds that it is there.
@@ -118,20 +133,25 @@ const FIRST = 5_000, SILENCE = 40_000;
 // follow calls onJob with a job whenever it has changed, until it is final or the
 // signal is aborted. EventSource cannot send a key, so the stream is read by hand;
 // where something on the way keeps events back, the job is asked for again and
-// again. onTrouble is told what is wrong, and null when it is over.
+// again. onTrouble is told what is wrong, and null when it is over. A page that nobody
+// sees follows nothing: a browser makes six connections to a server for all its tabs,
+// and with as many streams nothing else would be answered in any of them.
 export async function follow(id, onJob, onTrouble, signal) {
   const path = "/admin/backfill/" + encodeURIComponent(id);
   let streams = true, wait = 1000;
+  const told = (job) => { wait = 1000; onTrouble(null); onJob(job); };
   while (!signal.aborted) {
+    await seen(signal);
+    if (signal.aborted) return;
     try {
       if (streams) {
-        const last = await readEvents(path + "/events", (job) => { wait = 1000; onTrouble(null); onJob(job); }, signal);
+        const { last, hidden } = await readEvents(path + "/events", told, signal);
         if (signal.aborted || last && isFinal(last)) return;
+        if (hidden) continue;
         if (!last) streams = false;
       } else {
         const job = await get(path, { signal });
-        onTrouble(null);
-        onJob(job);
+        told(job);
         if (isFinal(job)) return;
       }
     } catch (err) {
@@ -145,11 +165,19 @@ export async function follow(id, onJob, onTrouble, signal) {
   }
 }
 
-// readEvents reads one stream, and returns the last job that came.
+// readEvents reads one stream as long as the page is seen. It returns the last job that
+// came, and whether the page was hidden.
 async function readEvents(path, onJob, signal) {
   const own = new AbortController();
   const stop = () => own.abort();
+  let hidden = false;
+  const look = () => {
+    if (!document.hidden) return;
+    hidden = true;
+    stop();
+  };
   signal.addEventListener("abort", stop);
+  document.addEventListener("visibilitychange", look);
   let late = setTimeout(stop, FIRST), last = null;
   try {
     const res = await send(path, { signal: own.signal });
@@ -176,8 +204,9 @@ async function readEvents(path, onJob, signal) {
   } finally {
     clearTimeout(late);
     signal.removeEventListener("abort", stop);
+    document.removeEventListener("visibilitychange", look);
   }
-  return last;
+  return { last, hidden };
 }
 
 // every calls f again and again, a while after it has ended, as long as the page is

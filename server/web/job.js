@@ -203,7 +203,10 @@ async function showHosts(node, path, j, signal) {
       : scroller("Hosts", el("table", {},
         el("thead", {}, el("tr", {}, ["Host", "State"].map((t) => el("th", { scope: "col" }, t)), ["Repos", "Records", "Failed"].map((t) => el("th", { scope: "col", class: "number" }, t)))),
         el("tbody", {}, rows))),
-    list.length > shown.length && el("button", { class: "button", onclick: () => { node.dataset.all = "yes"; showHosts(node, path, j, signal); } }, "Show all " + count(list.length)));
+    list.length > shown.length && el("button", { class: "button", onclick: () => {
+      node.dataset.all = "yes";
+      showHosts(node, path, j, signal).catch((err) => { if (!signal.aborted) append(node, [el("p", { class: "notice bad", role: "alert" }, err.message)]); });
+    } }, "Show all " + count(list.length)));
 }
 
 // MOST_PAGES bounds the pages that are read at once to count reasons.

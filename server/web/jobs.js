@@ -36,10 +36,11 @@ export function doing(job) {
 export async function jobs(node, { signal }) {
   const list = el("ul", { class: "cards", "aria-label": "Jobs" });
   const more = el("div", { class: "actions" });
+  const failed = el("p", { class: "notice bad", role: "alert", hidden: true });
   const older = [];
   append(node, [
     el("div", { class: "title" }, el("h1", {}, "Jobs"), el("a", { class: "button primary", href: "#/create" }, "New job")),
-    list, more]);
+    list, failed, more]);
 
   const cards = new Map();
   const draw = (newest) => {
@@ -67,18 +68,34 @@ export async function jobs(node, { signal }) {
 
   let newest = await get(query("/admin/backfill/status", { limit: PAGE }), { signal });
   draw(newest);
-  const pageFrom = (last, full) => show(more, full && el("button", { class: "button", onclick: (e) => once(e.target, async () => {
-    const page = await get(query("/admin/backfill/status", { limit: PAGE, before: last.id }), { signal });
-    older.push(...page);
-    draw(newest);
-    pageFrom(page.at(-1), page.length === PAGE);
-  }) }, "Older jobs"));
-  pageFrom(newest.at(-1), newest.length === PAGE);
+  // New jobs push others out of the first page, so that what is older begins elsewhere
+  // when it is asked for.
+  let offered = false, ended = false;
+  const offer = (is) => { if (is !== offered) show(more, (offered = is) && next); };
+  const next = el("button", { class: "button", onclick: () => once(next, async () => {
+    failed.hidden = true;
+    try {
+      const page = await get(query("/admin/backfill/status", { limit: PAGE, before: (older.at(-1) ?? newest.at(-1)).id }), { signal });
+      older.push(...page);
+      ended = page.length < PAGE;
+      draw(newest);
+      offer(!ended);
+    } catch (err) {
+      if (signal.aborted) return;
+      failed.hidden = false;
+      show(failed, err.message);
+    }
+  }) }, "Older jobs");
+  offer(newest.length === PAGE);
 
   every(2000, async () => {
     try {
-      newest = await get(query("/admin/backfill/status", { limit: PAGE }), { signal });
-      if (!signal.aborted) draw(newest);
+      const now = await get(query("/admin/backfill/status", { limit: PAGE }), { signal });
+      if (signal.aborted) return;
+      if (older.length > 0) older.unshift(...newest.filter((o) => !now.some((n) => n.id === o.id)));
+      newest = now;
+      draw(newest);
+      if (older.length === 0 && !ended) offer(newest.length === PAGE);
     } catch { /* what is shown stays, and the next look may succeed */ }
   }, signal);
 }

@@ -36,7 +36,16 @@ let learned = false; // which routes the server has
 function address() {
   const [path, params] = location.hash.replace(/^#\/?/, "").split("?");
   const [view, ...rest] = path.split("/");
-  return { view: views[view] ? view : "jobs", about: decodeURIComponent(rest.join("/")), params: new URLSearchParams(params) };
+  return { view: Object.hasOwn(views, view) ? view : "jobs", about: decoded(rest.join("/")), params: new URLSearchParams(params) };
+}
+
+// decoded is a part of an address, which somebody may have cut or mistyped.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function header(view) {
