@@ -271,7 +271,7 @@ func TestPageBrowsesRecordsWrittenByStrangers(t *testing.T) {
 	world, dir := newWorld(t), t.TempDir()
 	evil := `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
 	owner := world.Repos()[0].DID
-	if _, err := world.Create(owner, sandbox.NoteCollection, "zzz-evil", map[string]any{"$type": sandbox.NoteCollection.String(), "text": evil}); err != nil {
+	if _, err := world.Create(owner, sandbox.NoteCollection, "zzz-evil", map[string]any{"$type": sandbox.NoteCollection.String(), "text": evil, "long": int64(9007199254740993)}); err != nil {
 		t.Fatal(err)
 	}
 	s := serveIn(t, world, dir)
@@ -289,6 +289,9 @@ func TestPageBrowsesRecordsWrittenByStrangers(t *testing.T) {
 		value[any](b, "document.querySelector('.record-list summary').click()")
 		b.see("at://" + owner.String() + "/" + sandbox.NoteCollection.String() + "/zzz-evil")
 		b.until("document.querySelector('.record pre').textContent.includes('onerror')")
+		if !value[bool](b, "document.querySelector('.record pre').textContent.includes('9007199254740993')") { // past 2^53
+			t.Error("a number is shown as another one")
+		}
 		if value[int](b, "document.querySelectorAll('#content img, #content script').length") != 0 || strings.Contains(value[string](b, "document.title"), "owned") {
 			t.Error("text from the network became markup")
 		}

@@ -66,6 +66,13 @@ export async function get(path, options) {
   return (await send(path, options)).json();
 }
 
+// exact is get for what strangers wrote: a number that JavaScript would make another one
+// of, as one past 2^53, stays as it was written where the browser knows how.
+export async function exact(path, options) {
+  return JSON.parse(await (await send(path, options)).text(), (_, value, at) =>
+    typeof value === "number" && JSON.rawJSON && at?.source && String(value) !== at.source ? JSON.rawJSON(at.source) : value);
+}
+
 export async function command(method, path, body, options) {
   const res = await send(path, { ...options, method, body });
   return res.status === 204 ? null : res.json();

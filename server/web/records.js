@@ -1,5 +1,5 @@
 // Browses records: newest first, of one repo, and one as a whole.
-import { get, query } from "./api.js";
+import { exact, query } from "./api.js";
 import { collectionInput, knownCollections } from "./create.js";
 import { append, copyButton, el, field, once, show } from "./dom.js";
 import { ago, time } from "./format.js";
@@ -35,7 +35,7 @@ export async function records(node, { params, signal }) {
   append(results, [list, more]);
   let cursor = "", shown = 0;
   const next = async () => {
-    const page = await get(query("/admin/records", { ...filter, limit: PAGE, cursor }), { signal });
+    const page = await exact(query("/admin/records", { ...filter, limit: PAGE, cursor }), { signal });
     for (const r of page.records) list.append(row(r, filter));
     shown += page.records.length;
     cursor = page.cursor ?? "";
