@@ -39,7 +39,8 @@ let onSignedOut = () => {};
 export function whenSignedOut(f) { onSignedOut = f; }
 
 async function send(path, options = {}) {
-  const headers = { Authorization: "Bearer " + (options.key ?? session.key ?? "") };
+  const key = options.key ?? session.key;
+  const headers = { Authorization: "Bearer " + (key ?? "") };
   if (options.body !== undefined) headers["Content-Type"] = "application/json";
   let res;
   try {
@@ -58,7 +59,8 @@ async function send(path, options = {}) {
     text = body.message ?? body.error ?? text;
   } catch { /* a proxy may answer with a page of its own */ }
   const err = new Refused(res.status, text);
-  if (res.status === 401 && options.key === undefined) onSignedOut(err);
+  // Once for each key: of several requests under way, the first has said why.
+  if (res.status === 401 && options.key === undefined && key === session.key) onSignedOut(err);
   throw err;
 }
 
