@@ -347,6 +347,28 @@ func TestNoCertificateIsKept(t *testing.T) {
 	}
 }
 
+func TestNoAnswerThatIsNoneIsKept(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"first line": "HTTP/1.1 " + strings.Repeat("x", maxHeaderBytes/2) + "\r\n\r\n",
+		"header":     "HTTP/1.1 200 OK\r\n" + strings.Repeat("x", maxHeaderBytes/2) + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := rawHost(t, func(conn net.Conn, _ *http.Request, _ int) bool {
+				_, _ = io.WriteString(conn, answer)
+				return false
+			})
+			client := newClient(t, Config{})
+			_, err := page(t, client, host)
+			wantReason(t, err, ReasonBadAnswer)
+			if last := client.HostState(host).LastErr; last == nil || len(last.Error()) > 1000 {
+				t.Errorf("%.1500v", last)
+			}
+		})
+	}
+}
+
 // squeezed is a lot of text in a few bytes.
 func squeezed(tb testing.TB, text string, times int) string {
 	tb.Helper()

@@ -1,9 +1,14 @@
 package network
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -235,6 +240,40 @@ func TestTheDirectoryIsNotSetAsideForWhatItIsNot(t *testing.T) {
 	}
 	if _, err := c.Repos(t.Context(), ""); reasonOf(err) != string(ReasonBadAnswer) {
 		t.Errorf("listing: %v, want what the host answers", err)
+	}
+}
+
+// Nor for a document of its own that it does not have, however often that is spelled
+// in another way.
+func TestSpellingsOfAWebDIDAreOneToTheBreaker(t *testing.T) {
+	t.Parallel()
+	var strange atomic.Int32
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/"+alice.String() {
+			says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "https://pds.example.com"), ""))(w, r)
+			return
+		}
+		strange.Add(1)
+		says(404, "text/html", "Cannot GET "+r.URL.Path)(w, r)
+	}))
+	t.Cleanup(s.Close)
+	c := newClient(t, Config{PLC: "https://plc.example.com", Relay: "https://plc.example.com"})
+	trust := x509.NewCertPool()
+	trust.AddCert(s.Certificate())
+	c.transport.TLSClientConfig = &tls.Config{RootCAs: trust, ServerName: "example.com", MinVersion: tls.VersionTLS13}
+	c.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return c.guard.dial(ctx, network, s.Listener.Addr().String())
+	}
+	const name = "plc.example.com"
+	for i := range 2 * breakerTrips {
+		_, err := c.Lookup(t.Context(), syntax.DID("did:web:"+name[:i]+strings.ToUpper(name[i:])))
+		wantReason(t, err, ReasonNotFound)
+	}
+	if n := strange.Load(); n != 2*breakerTrips {
+		t.Errorf("%d documents were asked for", n)
+	}
+	if _, err := c.Lookup(t.Context(), alice); err != nil {
+		t.Errorf("look-up: %v", err)
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	maxRedirects = 3
 	// maxRefusal is as much as is read of an answer that is not 200.
 	maxRefusal = 64 << 10
+	// maxFailure is as much as is kept of the words of a failure to get any answer.
+	maxFailure = 300
 	// connTries is how often a request is sent whose connection we closed ourselves.
 	connTries = 3
 	// maxConns is how many connections one request may be tried on. The transport
@@ -305,10 +307,10 @@ func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame 
 		return false, &Parked{Host: q.host, Until: c.cfg.Now().Add(wait), Why: WhyPaced}
 	}
 	reason := brokenReason(err)
-	if reason == ReasonTLS {
-		// It would keep the certificates, of any size, for as long as the breaker
-		// remembers the failure.
-		err = fmt.Errorf("%.300s", err.Error())
+	if text := err.Error(); reason == ReasonTLS || len(text) > maxFailure {
+		// It would keep the certificates, or what came in place of an answer, of any
+		// size, for as long as the breaker remembers the failure.
+		err = fmt.Errorf("%.*s", maxFailure, text)
 	}
 	return reason != ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
 }

@@ -110,9 +110,13 @@ func (d *documents) RoundTrip(req *http.Request) (*http.Response, error) {
 		d.err = err
 		return nil, err
 	}
+	subject := d.did.String()
+	if d.did.Method() == "web" {
+		subject = string(host) // one document, that is: it must not pass for several to the breaker
+	}
 	a, err := d.c.fetch(req.Context(), call{
 		op: opLookup, host: host, target: req.URL.RequestURI(),
-		limit: maxDocument, subject: d.did.String(),
+		limit: maxDocument, subject: subject,
 	})
 	if err != nil {
 		d.err = err
