@@ -212,6 +212,42 @@ func TestAccountThatMovesJustBeforeItIsFetched(t *testing.T) {
 	}
 }
 
+// TestAccountThatIsSwitchedOffJustBeforeItIsFetched has a host that says of every
+// account that it does not serve that there is no such repo: only the status tells
+// why. An account that is not to be found is deleted in the end.
+func TestAccountThatIsSwitchedOffJustBeforeItIsFetched(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{getRepo, describeRepo, listRecords} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.Config{Seed: 78, Repos: 1, Hosts: 1, Collections: statuses(5, 5)})
+			did := r.world.Repos()[0].DID
+			r.complete(store.Request{})
+			var off sync.Once
+			var is atomic.Bool
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Method == method {
+					off.Do(func() { r.must(r.world.Deactivate(did)); is.Store(true) })
+				}
+				switch {
+				case is.Load() && (q.Method == getRepo || q.Method == describeRepo || q.Method == listRecords):
+					f := says("unknown", `{"error":"RepoNotFound","message":"Could not find repo"}`)
+					f.Status = http.StatusBadRequest
+					return f
+				case q.Method == getRepo:
+					return sandbox.Fault{Name: "no getRepo", Status: http.StatusNotImplemented}
+				default:
+					return sandbox.Fault{}
+				}
+			})
+			job := r.complete(store.Request{})
+			if job.Reasons["deactivated"] != 1 || r.world.Faults("unknown") == 0 {
+				t.Errorf("job: %+v", job)
+			}
+		})
+	}
+}
+
 // TestHostThatShowsAnOlderRev has a host answer as it was before the last job: with
 // an older rev, and with what the repo held then. Nothing of that may be believed.
 func TestHostThatShowsAnOlderRev(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 	notes  = sandbox.NoteCollection
 
 	getRepo      = "com.atproto.sync.getRepo"
+	describeRepo = "com.atproto.repo.describeRepo"
 	listRecords  = "com.atproto.repo.listRecords"
 	repoStatus   = "com.atproto.sync.getRepoStatus"
 	byCollection = "com.atproto.sync.listReposByCollection"

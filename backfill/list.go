@@ -56,8 +56,9 @@ func (r *reader) collections(ctx context.Context) ([]syntax.NSID, error) {
 		return r.w.targets, nil
 	}
 	has, err := r.w.b.cfg.Network.DescribeRepo(ctx, r.host, r.o.DID)
+	r.fresh = false
 	if err != nil {
-		return nil, err
+		return nil, r.unlisted(ctx, err)
 	}
 	r.requests++ // a moment of its own
 	return r.wanted(ctx, has)
@@ -218,8 +219,8 @@ func (r *reader) broken(format string, args ...any) error {
 	return &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: fmt.Errorf(format, args...)}
 }
 
-// unlisted explains a listing that the host refuses: hosts answer alike for
-// accounts that are missing and for those that are inactive.
+// unlisted explains a listing that the host refuses, of records or of collections:
+// hosts answer alike for accounts that are missing and for those that are inactive.
 func (r *reader) unlisted(ctx context.Context, err error) error {
 	var failed *network.Error
 	if !errors.As(err, &failed) || failed.Reason != network.ReasonNotFound {

@@ -48,6 +48,10 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, nil
 	case !errors.As(err, &failed):
 		return false, err
+	case failed.Reason == network.ReasonNotFound && r.rev != "":
+		// The host has just said that the account is active. It may have none of this
+		// method, or be confused; what became of the account, its listing shows.
+		return false, nil
 	case failed.Reason.Class() == network.ClassUnavailable:
 		return false, r.gone(ctx, failed.Reason, detail(failed))
 	case listable(failed.Reason):

@@ -110,6 +110,7 @@ func TestRepoThatCannotBeFetchedIsListed(t *testing.T) {
 		"sick":    {Name: "x", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)},
 		"missing": {Name: "x", Status: http.StatusNotImplemented, Body: []byte(`{"error":"MethodNotImplemented"}`)},
 		"cut":     {Name: "x", Cut: true, CutAfter: 700},
+		"unknown": {Name: "x", Status: http.StatusBadRequest, Body: []byte(`{"error":"RepoNotFound","message":"Could not find repo"}`)},
 		"nonsense": {
 			Name: "x", Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/vnd.ipld.car"}}, Body: []byte("no CAR"),
 		},
