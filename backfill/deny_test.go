@@ -154,3 +154,36 @@ func TestDenyingRacesWithAJob(t *testing.T) {
 	r.complete(store.Request{})
 	r.wantTruth("")
 }
+
+// TestWhatIsDeniedByMistakeIsReadAnew denies the account of a repo of which a paused
+// job has read some, and takes that back before the job goes on: what it had read is
+// deleted.
+func TestWhatIsDeniedByMistakeIsReadAnew(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, sandbox.Config{Seed: 83, Repos: 1, Hosts: 1, Collections: statuses(1200, 1200)}, options{
+		check: func(syntax.DID) bool { return true },
+	})
+	g := newGate()
+	var pages atomic.Int64
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
+		if q.Method == listRecords && pages.Add(1) == 8 { // behind the first step
+			g.wait()
+		}
+		return sandbox.Fault{}
+	})
+	job := r.create(store.Request{Collection: status})
+	g.arrival(t)
+	r.pause(job)
+	close(g.opened)
+	if n := len(r.served(status)); n == 0 || n == 1200 {
+		t.Fatalf("%d records are stored when the job pauses", n)
+	}
+	entry := r.world.Repos()[0].DID.String()
+	r.must(r.store.Deny(t.Context(), entry, "by mistake"))
+	r.must(r.store.Allow(t.Context(), entry))
+	r.ask(job, store.StatusRunning)
+	if job = r.finish(job); job.Reasons["exact"] != 1 || job.Tally.Records != 1200 {
+		t.Errorf("job: %+v", job)
+	}
+	r.wantTruth(status)
+}

@@ -208,8 +208,8 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 }
 
 // resume takes up a repo where it was left. One that was being read in one piece,
-// or that had an end assumed that must not be, is read anew: what of it is in the
-// index already does not change.
+// that had an end assumed that must not be, or whose account has ended meanwhile, is
+// read anew: what of it is in the index already does not change.
 func (r *reader) resume(ctx context.Context) error {
 	r.begin(store.Position{First: r.rev})
 	if r.o.Position == nil {
@@ -289,13 +289,13 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 	return nil
 }
 
-// refused turns the store's refusal of something older than it holds into a
-// failed attempt.
+// refused turns the store's refusal of something older than it holds, or of what
+// goes on where nothing is any more, into a failed attempt.
 func (r *reader) refused(err error) error {
 	if errors.Is(err, store.ErrDenied) {
 		return errGone{reason: network.ReasonDenied}
 	}
-	if !errors.Is(err, store.ErrRevWentBack) {
+	if !errors.Is(err, store.ErrRevWentBack) && !errors.Is(err, store.ErrUndone) {
 		return err
 	}
 	return &network.Error{Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: err}

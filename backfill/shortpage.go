@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -67,8 +68,17 @@ func (r *reader) goesOn(ctx context.Context) error {
 	return err
 }
 
-// lapsed tells whether an end was assumed in an earlier step that must not be.
+// lapsed tells whether an end was assumed in an earlier step that must not be, or
+// whether what earlier steps brought may be deleted, as when the account was denied.
 func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
+	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return false, err
+	case !repo.Active():
+		return true, nil
+	}
 	for c, read := range at.Read {
 		if !read.Assumed {
 			continue

@@ -192,7 +192,7 @@ func (p *pass) back(err error) {
 		p.gotOn.Store(true)
 	case errors.As(err, &parked):
 		p.parked = parked.Until
-	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack), errors.Is(err, store.ErrNotTheEnd):
+	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack), errors.Is(err, store.ErrNotTheEnd), errors.Is(err, store.ErrUndone):
 		// Another job is reading it, or has found out something newer just now.
 		p.later(p.w.b.now().Add(claimedPause))
 	case p.failed == nil:

@@ -66,6 +66,75 @@ func TestGuardIsRememberedFromOneTransactionToTheNext(t *testing.T) {
 	wantRecords(t, s, 5)
 }
 
+// TestStepsOfAnAccountThatEndedAreReadAnew denies an account of which some is read, and
+// takes that back: what was read is gone, and may not pass for a part of the repo.
+func TestStepsOfAnAccountThatEndedAreReadAnew(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.owe(alice)
+	read, at := saved(t, rev(1), "e", "5")
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.s.Deny(t.Context(), string(alice), ""), b.s.Allow(t.Context(), string(alice))); err != nil {
+		t.Fatal(err)
+	}
+	next, further := saved(t, rev(1), "d", "4")
+	if err := b.s.Save(t.Context(), b.job.Seq, alice, next, further); !errors.Is(err, store.ErrUndone) {
+		t.Errorf("a step behind those that are gone: %v", err)
+	}
+	last := settlement(alice, rev(1), store.Segment{Collection: note, Below: "e"})
+	if err := b.settle(last); !errors.Is(err, store.ErrUndone) {
+		t.Errorf("the end behind those that are gone: %v", err)
+	}
+	wantRecords(t, b.s, 0)
+	anew := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{}}
+	if err := b.s.Restart(t.Context(), b.job.Seq, host, alice, anew); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second goes on behind the first again
+		if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.mustSettle(last)
+	wantRecords(t, b.s, 1)
+}
+
+// TestAccountThatComesBackWhileItIsDeleted has one job find that an account is deleted,
+// which takes several transactions, and another one, just behind it, that it is back.
+func TestAccountThatComesBackWhileItIsDeleted(t *testing.T) {
+	t.Parallel()
+	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Hooks: store.Hooks{Step: 1}})
+	b := newBench(t, s)
+	b.mustRead(alice, rev(1), five(t))
+	b.again()
+	b.owe(alice)
+	first := b.job
+	b.again()
+	b.owe(alice)
+	ended := make(chan error, 1)
+	gone := store.Settlement{
+		DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
+		Judge: func(store.Tally, bool) store.Verdict {
+			return store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"}
+		},
+	}
+	if err := s.Settle(t.Context(), first.Seq, gone, func(err error) { ended <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.settle(settlement(alice, rev(2), five(t))); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil && !errors.Is(err, store.ErrUndone) {
+		t.Error(err)
+	}
+	wantRecords(t, s, 5)
+	if repo, err := s.Repo(t.Context(), alice); err != nil || !repo.Active() {
+		t.Errorf("%+v, %v", repo, err)
+	}
+}
+
 // TestDeletionsOfACutSettlementCountOnce ends the process between the transactions
 // of a settlement. The next one finds the repo changed, and reads it in steps.
 func TestDeletionsOfACutSettlementCountOnce(t *testing.T) {

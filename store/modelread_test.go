@@ -68,6 +68,8 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 		return store.ErrDenied
 	case r.floor > read.Rev:
 		return store.ErrRevWentBack
+	case w.undone(r):
+		return store.ErrUndone
 	}
 	for _, seg := range read.Segments {
 		if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
@@ -86,8 +88,14 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 	if r.number != 0 && read.Host != "" {
 		r.host = read.Host
 	}
+	r.account, r.notFoundAt = store.AccountActive, time.Time{}
 	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
 	return nil
+}
+
+// undone tells whether what earlier steps brought may be deleted: the account has ended.
+func (w *modelWork) undone(r *modelRepo) bool {
+	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && r.account != store.AccountActive
 }
 
 func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error {
@@ -134,6 +142,9 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	}
 	if t.Reading.Rev != "" && r.floor > t.Reading.Rev {
 		return store.ErrRevWentBack
+	}
+	if t.Account == store.AccountActive && w.undone(r) {
+		return store.ErrUndone
 	}
 	tally, guarded := store.Tally{}, false
 	if p := w.owed.Position; p != nil {

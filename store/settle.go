@@ -15,6 +15,11 @@ import (
 // repo was already read completely.
 var ErrRevWentBack = errors.New("the host's rev is older than what the index holds")
 
+// ErrUndone says that the account has ended, or has come back, since what is gone on
+// with was begun: what that brought may be deleted, or what it deleted be there again.
+// The repo is to be read anew.
+var ErrUndone = errors.New("the account is not what it was when this was begun")
+
 // notFoundTwice is how far apart an account must be not found twice for its
 // records to be purged.
 const notFoundTwice = 7 * 24 * time.Hour
@@ -72,6 +77,9 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if repo.repo.Floor > r.Rev {
 			return refuse(fmt.Errorf("%s at %s, read before at %s: %w", did, r.Rev, repo.repo.Floor, ErrRevWentBack))
 		}
+		if o.undone(repo) {
+			return refuse(fmt.Errorf("save pages of %s: %w", did, ErrUndone))
+		}
 		for _, seg := range r.Segments {
 			if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
 				return refuse(fmt.Errorf("save pages of %s: %s has no lower end", did, seg.Collection))
@@ -92,6 +100,9 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 			at.Guarded = at.Guarded || guarded
 		}
 		repo.readAt(r.Host)
+		// The probe before the pages has said so. Whatever ends the account from here on
+		// is seen by the next step.
+		repo.repo.Account, repo.repo.NotFoundAt = AccountActive, time.Time{}
 		if err := repo.save(); err != nil {
 			return err
 		}
@@ -101,6 +112,11 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		}
 		return w.putOwed(o)
 	}})
+}
+
+// undone tells whether what earlier steps of a reading brought may be deleted.
+func (o Owed) undone(r *repoRow) bool {
+	return o.Position != nil && len(o.Position.Read) > 0 && !r.repo.Active()
 }
 
 // Restart forgets how far a repo was read, for a new pass over it. What earlier
@@ -163,8 +179,10 @@ const (
 // records, its counts and the job's counters. done is told the outcome after the
 // commit, and must not wait for anything: ErrStale when the repo was no longer
 // owed there, ErrRevWentBack when the index holds something newer, ErrNotTheEnd
-// when an end was assumed that must not be.
+// when an end was assumed that must not be, ErrUndone when the account has changed since an
+// earlier step.
 func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(error)) error {
+	begun := false // in a transaction before this one
 	return s.submit(ctx, change{op: "settle " + t.DID.String(), bytes: t.Reading.bytes(), done: done, apply: func(g *group) error {
 		j, w, err := g.open(seq)
 		if err != nil {
@@ -177,7 +195,14 @@ func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(
 		if s.Denied(t.DID, o.Host) {
 			t = t.denied()
 		}
-		return g.settle(j, w, o, t)
+		if begun {
+			if err := g.overtaken(t); err != nil {
+				return err
+			}
+		}
+		err = g.settle(j, w, o, t)
+		begun = errors.Is(err, errAgain)
+		return err
 	}})
 }
 
@@ -188,6 +213,19 @@ func (t Settlement) denied() Settlement {
 		DID: t.DID, Attempts: t.Attempts, Reading: Reading{Host: t.Reading.Host}, Account: AccountDenied, Purge: true,
 		Judge: func(Tally, bool) Verdict { return Verdict{Class: ClassUnavailable, Reason: AccountDenied} },
 	}
+}
+
+// overtaken refuses to go on with the end of an account of which something else was
+// committed meanwhile: what came after its end must not be deleted with the rest.
+func (g *group) overtaken(t Settlement) error {
+	if t.Account == "" || t.Account == AccountActive {
+		return nil // the rev of the reading guards what is newer
+	}
+	repo, err := g.repo(t.DID)
+	if err == nil && repo.repo.Account != t.Account {
+		err = refuse(fmt.Errorf("settle %s as %s: %w", t.DID, t.Account, ErrUndone))
+	}
+	return err
 }
 
 func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
@@ -201,6 +239,9 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	rev := t.Reading.Rev
 	if rev != "" && repo.repo.Floor > rev {
 		return refuse(fmt.Errorf("%s at %s, read before at %s: %w", t.DID, rev, repo.repo.Floor, ErrRevWentBack))
+	}
+	if t.Account == AccountActive && o.undone(repo) {
+		return refuse(fmt.Errorf("settle %s: %w", t.DID, ErrUndone))
 	}
 	tally, guarded := o.Carry, o.Held
 	if o.Position != nil {
