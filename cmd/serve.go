@@ -33,10 +33,6 @@ const (
 // value, half of this, the looking takes a sixth of its processor time.
 const gcPercent = 200
 
-// softMemory is from where on memory is looked for more often than that. Hosts that
-// send large bodies make a lot of garbage, which must not pile up on a small machine.
-const softMemory = 192 << 20
-
 type serveOptions struct {
 	service     serviceConfig
 	collections []string
@@ -65,11 +61,9 @@ makes one, and writes it to admin.key in the data directory.`,
 			if p.env("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
-			if p.env("GOMEMLIMIT") == "" {
-				debug.SetMemoryLimit(softMemory)
-			}
 			// Whoever reads the log may go, as a journal does that is started anew.
 			signal.Ignore(syscall.SIGPIPE)
+			o.service.limitMemory = p.env("GOMEMLIMIT") == ""
 			o.service.adminKey, o.service.hooks = p.env(envAdminKey), p.hooks
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
 		},

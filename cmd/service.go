@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,7 @@ type serviceConfig struct {
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	noPublicReads bool
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
+	limitMemory   bool   // softly
 	hooks         store.Hooks
 }
 
@@ -213,6 +215,9 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx, s.listener) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
+	if s.cfg.limitMemory {
+		g.Go(func() error { limitMemory(gctx, s.network.Held, debug.SetMemoryLimit); return nil })
+	}
 	if s.measured != nil {
 		g.Go(func() error { return s.metrics.Serve(gctx, s.measured, s.log) })
 	}

@@ -26,6 +26,7 @@ type budget struct {
 	pool    *semaphore.Weighted
 	reserve *semaphore.Weighted
 	waiting atomic.Int32 // bodies that wait for the reserve
+	inUse   atomic.Int64 // bytes that bodies hold, of pool and reserve
 }
 
 // newBudget shares total bytes; the reserve for one body of the largest size is part of them.
@@ -36,17 +37,20 @@ func newBudget(total, largest int64) *budget {
 // grant is what one body holds of the budget. Its zero value but for b holds nothing.
 type grant struct {
 	b        *budget
-	held     int64
+	held     int64 // of the pool
+	all      int64 // of pool and reserve
 	reserved bool
 }
 
 // grow asks for n more bytes, and waits for them under ctx.
 func (g *grant) grow(ctx context.Context, n int64) error {
 	if g.reserved {
+		g.took(n)
 		return nil
 	}
 	if g.b.pool.TryAcquire(n) {
 		g.held += n
+		g.took(n)
 		return nil
 	}
 	g.b.waiting.Add(1)
@@ -55,7 +59,13 @@ func (g *grant) grow(ctx context.Context, n int64) error {
 		return err
 	}
 	g.reserved = true
+	g.took(n)
 	return nil
+}
+
+func (g *grant) took(n int64) {
+	g.all += n
+	g.b.inUse.Add(n)
 }
 
 // wanted tells whether others wait for what is held.
@@ -71,5 +81,8 @@ func (g *grant) release() {
 	if g.reserved {
 		g.b.reserve.Release(1)
 	}
-	g.held, g.reserved = 0, false
+	if g.all > 0 {
+		g.b.inUse.Add(-g.all)
+	}
+	g.held, g.all, g.reserved = 0, 0, false
 }

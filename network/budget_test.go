@@ -32,8 +32,34 @@ func TestBodiesThatGrowTogetherAllComeToTheirEnd(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if !b.pool.TryAcquire(16) || !b.reserve.TryAcquire(1) {
+	if !b.pool.TryAcquire(16) || !b.reserve.TryAcquire(1) || b.inUse.Load() != 0 {
 		t.Fatal("something was not given back")
+	}
+}
+
+func TestWhatBodiesHoldIsKnown(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, Config{})
+	c.budget, c.cars = newBudget(30, 20), newBudget(30, 20)
+	page, repo := grant{b: c.budget}, grant{b: c.cars}
+	for _, g := range []*grant{&page, &repo} {
+		for range 3 { // past the pool, and again of the reserve
+			if err := g.grow(t.Context(), 6); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := c.Held(); got != 36 {
+		t.Errorf("%d bytes are held, want 36", got)
+	}
+	page.release()
+	page.release()
+	if got := c.Held(); got != 18 {
+		t.Errorf("%d bytes are held, want 18", got)
+	}
+	repo.release()
+	if got := c.Held(); got != 0 {
+		t.Errorf("%d bytes are held, want none", got)
 	}
 }
 

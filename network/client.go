@@ -216,6 +216,10 @@ func (c *Client) HostState(host Host) HostState {
 	return state
 }
 
+// Held is how many bytes the bodies and repos take at the moment that are being read
+// or not closed yet, without the little that each may take unasked.
+func (c *Client) Held() int64 { return c.budget.inUse.Load() + c.cars.inUse.Load() }
+
 // networkChanged is told when our own network goes and when it comes back.
 func (c *Client) networkChanged(ctx context.Context, gone bool) {
 	if !gone {

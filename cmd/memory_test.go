@@ -1,0 +1,44 @@
+package cmd
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestMemoryLimitFollowsWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var held, limit, sets atomic.Int64
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			limitMemory(ctx, held.Load, func(to int64) int64 {
+				sets.Add(1)
+				return limit.Swap(to)
+			})
+		}()
+		tick := time.NewTicker(heldEvery)
+		defer tick.Stop()
+		for _, step := range []struct{ held, limit, sets int64 }{
+			{0, 192 << 20, 1},
+			{1, 224 << 20, 2},
+			{32 << 20, 224 << 20, 2}, // the same step
+			{300 << 20, 512 << 20, 3},
+			{0, 192 << 20, 4},
+		} {
+			held.Store(step.held)
+			<-tick.C
+			synctest.Wait()
+			if limit.Load() != step.limit || sets.Load() != step.sets {
+				t.Errorf("with %d bytes held: limit %d, set %d times, want %d, %d times",
+					step.held, limit.Load(), sets.Load(), step.limit, step.sets)
+			}
+		}
+		cancel()
+		<-over
+	})
+}
