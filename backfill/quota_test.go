@@ -2,6 +2,7 @@ package backfill_test
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -118,6 +119,32 @@ func TestHalfDeadHostIsGivenUp(t *testing.T) {
 	}
 	if n := r.world.Faults("hang"); n == 0 || n > 40 {
 		t.Errorf("%d requests hung for 200 repos", n)
+	}
+}
+
+// TestRepoThatCannotBeReadWholeHoldsUpNoOther has a host that never lists, and does not
+// give some of its repos, which stand in front of others.
+func TestRepoThatCannotBeReadWholeHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	o := options{}
+	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond
+	o.network.Timing.Header, o.network.Timing.Connect, o.network.Timing.TLS = patient(200*time.Millisecond), time.Second, time.Second
+	r := newRigWith(t, sandbox.Config{Seed: 106, Repos: 200, Hosts: 1, Collections: statuses(1, 1)}, o)
+	dids := make([]string, 0, 200)
+	for _, repo := range r.world.Repos() {
+		dids = append(dids, repo.DID.String())
+	}
+	slices.Sort(dids)
+	sick := dids[20:40]
+	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Method == getRepo && slices.Contains(sick, q.DID) {
+			return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
+		}
+		return sandbox.Fault{Hang: q.Method == listRecords}
+	})
+	job := r.complete(store.Request{Collection: status})
+	if job.Reasons["exact"] != 180 || job.Failed != 20 || r.world.Faults("sick") < 20 {
+		t.Errorf("job: %+v", job)
 	}
 }
 

@@ -46,9 +46,10 @@ type reader struct {
 	page     network.RecordsPage // that counts against the budget
 	pages    int                 // buffered
 	bytes    int
-	held     int64 // of Backfill.buffered
-	listing  bool  // getRepo will not do
-	requests int   // that each saw the repo at a moment of its own, in this pass
+	held     int64          // of Backfill.buffered
+	listing  bool           // getRepo will not do
+	notWhole *network.Error // why, if it has failed
+	requests int            // that each saw the repo at a moment of its own, in this pass
 	full     bool
 	ends     []int // records on short pages of this pass that were followed and were the end
 }
@@ -87,6 +88,9 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	}
 	switch {
 	case err == nil:
+		if r.source == store.SourceRepo {
+			w.gives.Store(r.host, struct{}{})
+		}
 		w.settleRead(ctx, h, r, exact)
 	case errors.As(err, &moved) && h.Moved:
 		w.missed(ctx, h, r.o, &network.Error{
@@ -161,6 +165,11 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if done, failed := r.whole(ctx); done || failed != nil {
 			return done, failed
 		}
+		if _, gives := r.w.gives.Load(r.host); gives && r.notWhole != nil && r.notWhole.Reason.Retryable() && parkedAs(err, network.WhyDown) {
+			// The host gives others, and lists none: that it does not give this one is the
+			// repo's failure. As the host's it would hold up all that stand behind it.
+			return false, r.notWhole
+		}
 		return false, err
 	}
 	if err := r.resume(ctx); err != nil {
@@ -205,6 +214,12 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// parkedAs tells whether a request was kept back, and for that.
+func parkedAs(err error, why string) bool {
+	var parked *network.Parked
+	return errors.As(err, &parked) && parked.Why == why
 }
 
 // resume takes up a repo where it was left. One that was being read in one piece,

@@ -56,6 +56,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, r.gone(ctx, failed.Reason, detail(failed))
 	case listable(failed.Reason):
 		r.w.log.DebugContext(ctx, "repo is listed instead", "did", r.o.DID, "host", r.host, "err", failed)
+		r.notWhole = failed
 		return false, nil
 	default:
 		return false, err

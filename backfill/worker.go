@@ -33,6 +33,7 @@ type worker struct {
 	doubts chan struct{}    // there may be repos to reopen
 	listed atomic.Bool      // discovery is over
 	queues queues
+	gives  sync.Map // host, if it has given a repo in one piece
 	ends   sync.Map // host: how long a page may be that is taken for the end
 	rate   rate
 }
