@@ -24,11 +24,11 @@ func TestMemoryLimitFollowsWhatIsHeld(t *testing.T) {
 		tick := time.NewTicker(heldEvery)
 		defer tick.Stop()
 		for _, step := range []struct{ held, limit, sets int64 }{
-			{0, 192 << 20, 1},
-			{1, 224 << 20, 2},
-			{32 << 20, 224 << 20, 2}, // the same step
-			{300 << 20, 512 << 20, 3},
-			{0, 192 << 20, 4},
+			{0, 112 << 20, 1},
+			{1, 128 << 20, 2},
+			{16 << 20, 128 << 20, 2}, // the same step
+			{300 << 20, 416 << 20, 3},
+			{0, 112 << 20, 4},
 		} {
 			held.Store(step.held)
 			<-tick.C
