@@ -123,7 +123,7 @@ func TestLargePageIsNotTakenForTheEnd(t *testing.T) {
 	t.Parallel()
 	const notes, page = sandbox.NoteCollection, 12
 	o := options{check: never}
-	r := newRigWith(t, sandbox.Config{Seed: 107, Repos: 100, Hosts: 1, Collections: []sandbox.Collection{
+	r := newRigWith(t, sandbox.Config{Seed: 107, Repos: 150, Hosts: 1, Collections: []sandbox.Collection{
 		{NSID: status, Share: 1, MinRecords: page, MaxRecords: page},
 		{NSID: notes, Share: 1, MinRecords: page, MaxRecords: page, RecordBytes: 12 << 10},
 	}}, o)
