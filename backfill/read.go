@@ -113,11 +113,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 // readInTime is read with a bound on the time that it may take, over all attempts
 // that got somewhere: a host that gives a little now and then would never end.
 func (r *reader) readInTime(ctx context.Context) (exact bool, err error) {
-	left := r.w.b.cfg.Reading
-	if r.o.Position != nil {
-		left -= r.o.Position.Spent
-	}
-	timed, cancel := context.WithTimeout(ctx, max(left, 0))
+	timed, cancel := context.WithTimeout(ctx, max(r.w.b.cfg.Reading-r.spentSoFar(), 0))
 	defer cancel()
 	exact, err = r.read(timed)
 	if err != nil && timed.Err() != nil && ctx.Err() == nil {

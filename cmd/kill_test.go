@@ -33,11 +33,17 @@ type jobNow struct {
 // ask gets an admin answer from the server on a data directory.
 func ask(t *testing.T, dir, path string) []byte {
 	t.Helper()
+	return called(t, dir, http.MethodGet, path)
+}
+
+// called is what the server on a data directory answers its administrator.
+func called(t *testing.T, dir, method, path string) []byte {
+	t.Helper()
 	client, err := (&program{}).newClient(clientOptions{dataDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := client.call(t.Context(), http.MethodGet, path, nil)
+	data, err := client.call(t.Context(), method, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

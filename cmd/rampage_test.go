@@ -213,15 +213,7 @@ func (r *rampage) create() string {
 // tell has the server on a data directory do something.
 func tell(t *testing.T, dir, path string) []byte {
 	t.Helper()
-	client, err := (&program{}).newClient(clientOptions{dataDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := client.call(t.Context(), http.MethodPost, path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return called(t, dir, http.MethodPost, path)
 }
 
 // settled waits for the end of a job and returns what it counted.

@@ -85,6 +85,9 @@ func (b *breaker) begin() bool {
 	return b.down
 }
 
+// reset forgets everything that is held against the host.
+func (b *breaker) reset() { *b = breaker{first: b.first, longest: b.longest} }
+
 // abandon ends a probe that told nothing: its caller went away.
 func (b *breaker) abandon(probe bool) {
 	if probe {
@@ -100,7 +103,7 @@ func (b *breaker) alive(op string, probe bool) {
 		return
 	}
 	if b.down {
-		*b = breaker{first: b.first, longest: b.longest}
+		b.reset()
 		return
 	}
 	b.failed, b.last = nil, nil

@@ -119,8 +119,7 @@ func (g *gate) acquit() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for w := range g.breakers {
-		b := &g.breakers[w]
-		*b = breaker{first: b.first, longest: b.longest}
+		g.breakers[w].reset()
 	}
 }
 
