@@ -184,7 +184,7 @@ func (r *rig) complete(req store.Request) store.Job {
 func (r *rig) served(collection syntax.NSID) map[string]string {
 	r.t.Helper()
 	got := map[string]string{}
-	err := r.store.Export(r.t.Context(), store.Filter{Collection: collection}, func(uint64) error { return nil }, func(rec store.Record) error {
+	err := r.store.Export(r.t.Context(), store.Filter{Collection: collection}, func(uint64) error { return nil }, func(rec *store.Record) error {
 		value, err := rec.Body.JSON()
 		if err != nil {
 			return err

@@ -426,7 +426,7 @@ func TestExportSeesNothingOfDeletions(t *testing.T) {
 	r.complete(store.Request{Collection: status})
 	want := r.world.Truth(status)
 	seen, total := 0, len(want)
-	err := r.store.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec store.Record) error {
+	err := r.store.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec *store.Record) error {
 		if seen++; seen == total/3 {
 			n, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status})
 			if err != nil || n != int64(total) {

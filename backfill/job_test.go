@@ -116,7 +116,7 @@ func (r *rig) seq() uint64 {
 // rows are all records with everything that is stored of them.
 func (r *rig) rows() (rows []string) {
 	r.t.Helper()
-	err := r.store.Export(r.t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec store.Record) error {
+	err := r.store.Export(r.t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec *store.Record) error {
 		rows = append(rows, strings.Join([]string{
 			rec.URI().String(), rec.Rev.String(), rec.IndexedAt.String(), strconv.FormatUint(rec.Seq, 10), rec.Body.CID.String(), string(rec.Body.Data), rec.Source.String(),
 		}, " "))

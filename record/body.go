@@ -31,6 +31,7 @@ var (
 type Body struct {
 	CID      cid.Cid // as claimed by the source, and recomputed when Verified
 	Verified bool    // Data is canonical DAG-CBOR whose CID is CID; otherwise Data is JSON
+	Plain    bool    // of a verified one: nothing in its texts has to be escaped in JSON
 	Data     []byte
 }
 
@@ -55,7 +56,7 @@ func FromJSON(value []byte, claimed string) (Body, error) {
 	}
 	if hashed(c) && !enc.lost {
 		if matches(c, enc.out) {
-			return Body{CID: c, Verified: true, Data: bytes.Clone(enc.out)}, nil
+			return Body{CID: c, Verified: true, Plain: !e.escapes, Data: bytes.Clone(enc.out)}, nil
 		}
 		if !enc.odd {
 			return Body{}, fmt.Errorf("record %s: %w", c, ErrMismatch)
@@ -78,7 +79,7 @@ func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 	if hashed(claimed) && !matches(claimed, block) {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, ErrMismatch)
 	}
-	value, err := decode(nil, block)
+	value, err := new(decoder).decode(nil, block)
 	if err != nil {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}
@@ -90,7 +91,7 @@ func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}
 	if err == nil && hashed(claimed) && !back.lost && bytes.Equal(back.out, block) {
-		return Body{CID: claimed, Verified: true, Data: bytes.Clone(block)}, nil
+		return Body{CID: claimed, Verified: true, Plain: !e.escapes, Data: bytes.Clone(block)}, nil
 	}
 	return Body{CID: claimed, Data: value}, nil
 }
@@ -110,7 +111,7 @@ func (b Body) AppendJSON(dst []byte) ([]byte, error) {
 	if !b.Verified {
 		return append(dst, b.Data...), nil
 	}
-	dst, err := decode(dst, b.Data)
+	dst, err := (&decoder{proven: true, plain: b.Plain}).decode(dst, b.Data)
 	if err != nil {
 		return nil, fmt.Errorf("print record %s: %w", b.CID, err)
 	}

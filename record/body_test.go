@@ -287,8 +287,13 @@ func TestJSONEscapesNoMoreThanItMust(t *testing.T) {
 	}
 }
 
+// benchValue is a record as most are.
+func benchValue() string {
+	return `{"$type":"app.example.note","text":"` + strings.Repeat("a plain sentence. ", 20) + `","createdAt":"2026-01-02T03:04:05.678Z","langs":["en"],"reply":{"root":{"cid":"` + rawLink + `","uri":"at://did:plc:z72i7hdynmk6r22z27h6tvur/app.bsky.feed.post/3lbqxgrf6ck2a"}}}`
+}
+
 func BenchmarkFromJSON(b *testing.B) {
-	value := `{"$type":"app.example.note","text":"` + strings.Repeat("a plain sentence. ", 20) + `","createdAt":"2026-01-02T03:04:05.678Z","langs":["en"],"reply":{"root":{"cid":"` + rawLink + `","uri":"at://did:plc:x/y/z"}}}`
+	value := benchValue()
 	claimed := sum(b, reference(b, value)).String()
 	b.SetBytes(int64(len(value)))
 	b.ReportAllocs()
@@ -299,11 +304,27 @@ func BenchmarkFromJSON(b *testing.B) {
 	}
 }
 
+func BenchmarkAppendJSON(b *testing.B) {
+	value := benchValue()
+	body, err := record.FromJSON([]byte(value), sum(b, reference(b, value)).String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var out []byte
+	b.SetBytes(int64(len(value)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if out, err = body.AppendJSON(out[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // TestTextIsEscapedWhereverItNeedsToBe has each kind of byte at every place of
-// strings of every length up to three words of eight bytes.
+// strings of lengths around what is looked at at once: 8 and 32 bytes.
 func TestTextIsEscapedWhereverItNeedsToBe(t *testing.T) {
 	t.Parallel()
-	for length := range 25 {
+	for _, length := range []int{1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 40, 41, 63, 64, 65, 73} {
 		for at := range length {
 			for _, c := range []string{"\x00", "\t", "\x1f", " ", "!", "\"", "#", "[", "\\", "]", "\x7f", "é", "日"} {
 				text := strings.Repeat("y", at) + c + strings.Repeat("z", length-at-1)

@@ -15,14 +15,16 @@ import (
 // decoder prints DAG-CBOR as atproto's JSON in one pass. It takes any order of
 // keys: whether a block is canonical shows when its JSON is encoded again.
 type decoder struct {
-	in  []byte
-	pos int
-	out []byte
+	in     []byte
+	pos    int
+	out    []byte
+	proven bool // in was decoded before: its texts are UTF-8
+	plain  bool // and nothing in them has to be escaped
 }
 
 // decode appends a record's block, printed. Its errors are ErrInvalid.
-func decode(dst, block []byte) ([]byte, error) {
-	d := &decoder{in: block, out: slices.Grow(dst, len(block)+len(block)/4)}
+func (d *decoder) decode(dst, block []byte) ([]byte, error) {
+	d.in, d.out = block, slices.Grow(dst, len(block)+len(block)/4)
 	if len(block) == 0 || block[0]&0xe0 != majorMap {
 		return nil, fmt.Errorf("cbor is not a map: %w", ErrInvalid)
 	}
@@ -54,13 +56,22 @@ func (d *decoder) head() (major byte, n uint64, err error) {
 		return 0, 0, d.invalid("indefinite or reserved length")
 	}
 	width := 1 << (n - 24)
-	if len(d.in)-d.pos < width {
+	rest := d.in[d.pos:]
+	if len(rest) < width {
 		return 0, 0, d.invalid("cut off")
 	}
-	var buf [8]byte
-	copy(buf[8-width:], d.in[d.pos:])
 	d.pos += width
-	return major, binary.BigEndian.Uint64(buf[:]), nil
+	switch width {
+	case 1:
+		n = uint64(rest[0])
+	case 2:
+		n = uint64(binary.BigEndian.Uint16(rest))
+	case 4:
+		n = uint64(binary.BigEndian.Uint32(rest))
+	default:
+		n = binary.BigEndian.Uint64(rest)
+	}
+	return major, n, nil
 }
 
 // take gives the next n bytes of the input.
@@ -209,14 +220,24 @@ func (d *decoder) simple(first byte, n uint64) error {
 // text prints a string in its shortest form, so that JSON that was read never
 // grows when it is printed again.
 func (d *decoder) text(s []byte) error {
-	if !utf8.Valid(s) {
+	if !d.proven && !utf8.Valid(s) {
 		return d.invalid("text is not utf-8")
+	}
+	if d.plain || plain(s) {
+		d.out = append(append(append(d.out, '"'), s...), '"')
+		return nil
 	}
 	const hex = "0123456789abcdef"
 	d.out = append(d.out, '"')
 	done := 0
-	for i := plain(s); i < len(s); i += 1 + plain(s[i+1:]) {
+	for i := 0; i < len(s); i++ {
+		for len(s)-i > 8 && special(binary.LittleEndian.Uint64(s[i:]))&high == 0 {
+			i += 8
+		}
 		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
 		d.out = append(d.out, s[done:i]...)
 		done = i + 1
 		switch c {
@@ -240,22 +261,44 @@ func (d *decoder) text(s []byte) error {
 	return nil
 }
 
-// plain is how many bytes at the beginning of s can stand in a JSON string as they
-// are. It looks at eight at a time: nearly all bytes of an index are text.
-func plain(s []byte) (n int) {
-	const (
-		each = 0x0101010101010101
-		high = 0x80 * each
-	)
-	for ; len(s)-n >= 8; n += 8 {
-		x := binary.LittleEndian.Uint64(s[n:])
-		quote, backslash := x^'"'*each, x^'\\'*each
-		if ((x-' '*each)&^x|(quote-each)&^quote|(backslash-each)&^backslash)&high != 0 {
-			break // a control character, a quote or a backslash is among them
+// plain tells whether s can stand in a JSON string as it is. Nearly all bytes of an
+// index are text, and most texts are plain: it looks at many bytes at once, at some of
+// them twice.
+func plain(s []byte) bool {
+	var found uint64
+	switch n := len(s); {
+	case n >= 8:
+		i := 0
+		for ; n-i >= 32; i += 32 {
+			w := s[i:][:32]
+			found |= special(binary.LittleEndian.Uint64(w)) | special(binary.LittleEndian.Uint64(w[8:])) |
+				special(binary.LittleEndian.Uint64(w[16:])) | special(binary.LittleEndian.Uint64(w[24:]))
+		}
+		for ; n-i >= 8; i += 8 {
+			found |= special(binary.LittleEndian.Uint64(s[i:]))
+		}
+		found |= special(binary.LittleEndian.Uint64(s[n-8:]))
+	case n >= 4:
+		found = special(uint64(binary.LittleEndian.Uint32(s)) | uint64(binary.LittleEndian.Uint32(s[n-4:]))<<32)
+	default:
+		for _, c := range s {
+			if c < ' ' || c == '"' || c == '\\' {
+				return false
+			}
 		}
 	}
-	for n < len(s) && s[n] >= ' ' && s[n] != '"' && s[n] != '\\' {
-		n++
-	}
-	return n
+	return found&high == 0
+}
+
+// high are the bits of special that mean something.
+const high = 0x8080808080808080
+
+// special has a high bit if a control character, a quote or a backslash is among eight
+// bytes.
+func special(x uint64) uint64 {
+	const each = 0x0101010101010101
+	// With a bit turned, a quote stands right behind the control characters, and no
+	// other character comes among them. To take away borrows from bytes below only.
+	low, backslash := x^2*each, x^'\\'*each
+	return ((low - (' '+1)*each) | (backslash - each)) &^ x
 }

@@ -14,6 +14,7 @@ const jsonSpace = " \t\r\n"
 type jsonReader struct {
 	in       []byte
 	pos      int
+	escapes  bool   // a string had escapes
 	unpaired bool   // a string held half a surrogate pair, which no text can hold
 	unquoted []byte // the latest string that had escapes
 }
@@ -125,6 +126,7 @@ func (r *jsonReader) string() ([]byte, error) {
 			r.pos++
 			return r.in[start : r.pos-1], nil
 		case c == '\\':
+			r.escapes = true
 			r.unquoted = append(r.unquoted[:0], r.in[start:r.pos]...)
 			return r.escaped()
 		case c < ' ':

@@ -34,7 +34,7 @@ func TestBackupIsADatabase(t *testing.T) {
 	r.check(err)
 	defer func() { r.check(st.Close()) }()
 	n := 0
-	r.check(st.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(store.Record) error { n++; return nil }))
+	r.check(st.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(*store.Record) error { n++; return nil }))
 	if n != 40 {
 		t.Errorf("the backup has %d records", n)
 	}

@@ -43,11 +43,8 @@ func BenchmarkReadsDuringBackfill(b *testing.B) {
 			for i := range 500 {
 				dids = append(dids, storetest.FillDID(first+i))
 			}
-			storetest.Fill(b, st, job, note, dids, func(i int) (list []store.Listed) {
-				for k := range benchPerRepo {
-					list = append(list, benchRecord(b, first+i, k))
-				}
-				return list
+			storetest.Fill(b, st, job, note, dids, func(i int) []store.Listed {
+				return benchListing(b, first+i, benchPerRepo)
 			})
 			written += 500 * benchPerRepo
 		}

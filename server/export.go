@@ -30,9 +30,10 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 			return l.begin()
 		}
 		var line []byte
-		return s.cfg.Store.Export(r.Context(), filter, begin, func(rec store.Record) error {
+		var out printer
+		return s.cfg.Store.Export(r.Context(), filter, begin, func(rec *store.Record) error {
 			var err error
-			if line, err = appendRecord(line[:0], &rec, false); err != nil {
+			if line, err = out.append(line[:0], rec); err != nil {
 				return err
 			}
 			_, err = l.Write(append(line, '\n'))

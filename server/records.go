@@ -16,39 +16,10 @@ const (
 	maxAdminPage  = 1000
 	maxPublicPage = 100
 
-	// readStep is how many records are read from the store at once. Each may be
-	// as large as a record can be.
-	readStep = 50
-	// pageBytes, as they are stored, end a page early. Its cursor goes on behind it.
-	pageBytes = 8 << 20
 	// maxSteps ends a page early that finds next to nothing to show, such as a
 	// long row of records of inactive accounts.
 	maxSteps = 50
 )
-
-// recordPage is a page of records.
-type recordPage struct {
-	records []store.Record
-	size    int    // bytes of their bodies
-	cursor  string // empty: nothing follows
-}
-
-func (p *recordPage) add(list ...store.Record) {
-	for _, rec := range list {
-		p.size += len(rec.Body.Data)
-	}
-	if p.records == nil {
-		p.records = list
-		return
-	}
-	p.records = append(p.records, list...)
-}
-
-// full tells whether the page shall not get any longer.
-func (p *recordPage) full(limit int) bool { return len(p.records) >= limit || p.size >= pageBytes }
-
-// step is how many records to read next.
-func (p *recordPage) step(limit int) int { return min(readStep, limit-len(p.records)) }
 
 // listRecords answers with a collection across all repos, or with the records of
 // one repo.
@@ -74,18 +45,14 @@ func (s *Server) listRecords(most int) endpoint {
 		if err != nil {
 			return reply{}, err
 		}
-		read := map[order]func(context.Context, cursor, int) (recordPage, error){
+		read := map[order]func(context.Context, cursor, *recordPage) error{
 			byIndexed: s.newestRecords, byKey: s.recordsByKey, byRepo: s.repoRecords,
 		}[by]
-		page, err := read(r.Context(), at, limit)
-		if err != nil {
+		page := s.newPage(limit, (&printer{provenance: true}).append)
+		if err := read(r.Context(), at, page); err != nil {
 			return reply{}, err
 		}
-		tag := ""
-		if isOpen(r) {
-			tag = s.listTag(page.records, page.cursor)
-		}
-		return s.tagged(r, tag, page.append)
+		return page.reply(r, isOpen(r)), nil
 	}
 }
 
@@ -117,61 +84,59 @@ func parseOrder(text string, filter store.Filter) (order, error) {
 }
 
 // newestRecords lists a collection, the latest indexed records first.
-func (s *Server) newestRecords(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
+func (s *Server) newestRecords(ctx context.Context, at cursor, page *recordPage) error {
 	for range maxSteps {
-		list, next, err := s.cfg.Store.Newest(ctx, at.collection, at.number, page.step(limit))
+		next, err := s.cfg.Store.Newest(ctx, at.collection, at.number, page.step(), page.add)
 		if err != nil {
-			return page, err
+			return err
 		}
-		page.add(list...)
 		if next == 0 {
 			page.cursor = ""
-			return page, nil
+			return nil
 		}
 		at.number = next
 		page.cursor = at.String()
-		if page.full(limit) {
-			return page, nil
+		if page.full() {
+			return nil
 		}
 	}
-	return page, nil
+	return nil
 }
 
 // recordsByKey lists a collection, the highest record keys first.
-func (s *Server) recordsByKey(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
+func (s *Server) recordsByKey(ctx context.Context, at cursor, page *recordPage) error {
 	var below *store.KeyPlace
 	if at.after != "" {
 		below = &store.KeyPlace{RKey: at.after, Repo: uint32(at.number)}
 	}
 	for range maxSteps {
-		list, next, err := s.cfg.Store.ByKey(ctx, at.collection, below, page.step(limit))
+		next, err := s.cfg.Store.ByKey(ctx, at.collection, below, page.step(), page.add)
 		if err != nil {
-			return page, err
+			return err
 		}
-		page.add(list...)
 		if next == nil {
 			page.cursor = ""
-			return page, nil
+			return nil
 		}
 		below, at.after, at.number = next, next.RKey, uint64(next.Repo)
 		page.cursor = at.String()
-		if page.full(limit) {
-			return page, nil
+		if page.full() {
+			return nil
 		}
 	}
-	return page, nil
+	return nil
 }
 
 // repoRecords lists one repo by collection, each by descending record key.
-func (s *Server) repoRecords(ctx context.Context, at cursor, limit int) (page recordPage, err error) {
+func (s *Server) repoRecords(ctx context.Context, at cursor, page *recordPage) error {
 	repo, err := s.cfg.Store.Repo(ctx, at.did)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return page, nil
+		return nil
 	case err != nil:
-		return page, err
+		return err
 	case !repo.Active():
-		return page, nil
+		return nil
 	}
 	collections := []syntax.NSID{at.collection}
 	if at.collection == "" {
@@ -185,23 +150,22 @@ func (s *Server) repoRecords(ctx context.Context, at cursor, limit int) (page re
 			at.at, at.after = c, ""
 		}
 		for {
-			if page.full(limit) {
+			if page.full() {
 				page.cursor, err = s.repoCursor(ctx, at, collections)
-				return page, err
+				return err
 			}
-			step := page.step(limit)
-			list, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: step})
+			step := page.step()
+			n, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: step}, page.add)
 			if err != nil {
-				return page, err
+				return err
 			}
-			page.add(list...)
-			if len(list) < step {
+			if n < step {
 				break
 			}
-			at.after = list[len(list)-1].RKey
+			at.after = page.last
 		}
 	}
-	return page, nil
+	return nil
 }
 
 // repoCursor is the cursor of a full page, empty if nothing follows it.
@@ -214,11 +178,12 @@ func (s *Server) repoCursor(ctx context.Context, at cursor, collections []syntax
 		if c > at.at {
 			after = ""
 		}
-		rest, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1})
+		p := store.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1}
+		n, err := s.cfg.Store.RepoRecords(ctx, p, func(*store.Record) error { return nil })
 		if err != nil {
 			return "", err
 		}
-		if len(rest) > 0 {
+		if n > 0 {
 			return at.String(), nil
 		}
 	}

@@ -77,7 +77,8 @@ func (s *Server) xrpcListRecords(r *http.Request) (reply, error) {
 	// Any text is a place in the order of record keys.
 	at.After = syntax.RecordKey(params.get("cursor"))
 	at.Limit = limit
-	list, account, more, err := s.cfg.Store.ServedPage(r.Context(), at, pageBytes)
+	page := s.newPage(limit, appendXRPC)
+	account, more, err := s.cfg.Store.ServedPage(r.Context(), at, pageBytes, page.add)
 	switch {
 	case err != nil:
 		return reply{}, err
@@ -86,11 +87,10 @@ func (s *Server) xrpcListRecords(r *http.Request) (reply, error) {
 	case account != store.AccountActive:
 		return reply{}, notServed(at.DID, account)
 	}
-	page := recordPage{records: list}
 	if more { // a cursor would cost the client another request
-		page.cursor = list[len(list)-1].RKey.String()
+		page.cursor = page.last.String()
 	}
-	return s.tagged(r, s.listTag(page.records, page.cursor), page.appendXRPC)
+	return page.reply(r, true), nil
 }
 
 // notServed tells why a repo's records are not served.

@@ -72,7 +72,7 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 	}
 	key, result := recordKey(r.rid, l.RKey), created
 	if old := b.records.Get(key); old != nil {
-		row, err := parseRecordRow(old)
+		row, err := parseRecordRow(key, old)
 		if err != nil {
 			return 0, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 		}
@@ -91,8 +91,7 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		}
 	}
 	seq := r.g.seq()
-	row := make([]byte, 0, rowCID+l.Body.CID.ByteLen()+len(l.Body.Data))
-	if err := b.records.Put(key, appendRecordRow(row, rev, r.g.now, seq, src, l.Body)); err != nil {
+	if err := b.records.Put(key, newRecordRow(key, rev, r.g.now, seq, src, l.Body)); err != nil {
 		return 0, fmt.Errorf("put %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
 	if err := b.log.Put(u64Key(seq), key); err != nil {
@@ -144,7 +143,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 	if old == nil {
 		return wasAbsent, nil
 	}
-	row, err := parseRecordRow(old)
+	row, err := parseRecordRow(key, old)
 	if err != nil {
 		return wasAbsent, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, rkey, err)
 	}

@@ -131,7 +131,7 @@ func (c *checker) records(ctx context.Context) error {
 		}
 		err := recordsOf(c.tx, collection).ForEach(func(k, v []byte) error {
 			id, rkey, ok := splitRecordKey(k)
-			row, err := parseRecordRow(v)
+			row, err := parseRecordRow(k, v)
 			switch {
 			case !ok:
 				c.found("%s: record key %x", name, k)
@@ -175,6 +175,8 @@ func (c *checker) body(collection string, id rid, rkey syntax.RecordKey, row rec
 		c.found("%s/%d/%s: %w", collection, id, rkey, err)
 	case !body.Verified:
 		c.found("%s/%d/%s: marked as verified, which its cid %s does not allow", collection, id, rkey, claimed)
+	case row.plain() && !body.Plain:
+		c.found("%s/%d/%s: marked as plain, but a text in it has to be escaped", collection, id, rkey)
 	}
 }
 
@@ -189,7 +191,7 @@ func (c *checker) logs(ctx context.Context) error {
 		}
 		err := log.ForEach(func(k, key []byte) error {
 			entries++
-			row, err := parseRecordRow(records.Get(key))
+			row, err := parseRecordRow(key, records.Get(key))
 			if err != nil || row.seq() != binary.BigEndian.Uint64(k) {
 				c.found("log %s/%x: no record has this seq", name, k)
 			}

@@ -87,7 +87,7 @@ func (c *checker) keysOf(ctx context.Context, name string, index *bbolt.Bucket, 
 			c.found("key index of %s: %w", name, err)
 			return ctx.Err()
 		}
-		row, err := parseRecordRow(records.Get(key))
+		row, err := parseRecordRow(key, records.Get(key))
 		switch {
 		case err == nil && row.seq() <= at:
 			n++

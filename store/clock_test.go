@@ -267,7 +267,7 @@ func TestOrderOfChangesIsNotTheClocks(t *testing.T) {
 		k.mustRead(syntax.DID(fmt.Sprintf("did:plc:%024d", i)), rev(1), segment(note, listed(t, rkey, rkey)))
 		want = append([]syntax.RecordKey{syntax.RecordKey(rkey)}, want...)
 	}
-	list, _, err := k.s.Newest(t.Context(), note, 0, 10)
+	list, _, err := newest(t.Context(), k.s, note, 0, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

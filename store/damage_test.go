@@ -108,7 +108,7 @@ func kinds(t *testing.T, data []byte) map[string][]int {
 func everything(t *testing.T, s *store.Store) (map[string]string, error) {
 	t.Helper()
 	got := map[string]string{}
-	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
+	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r *store.Record) error {
 		got[r.URI().String()] = r.Body.CID.String() + " " + string(r.Body.Data)
 		return nil
 	})
@@ -126,7 +126,7 @@ func use(t *testing.T, s *store.Store) error {
 	_, errTracked := s.Tracked(t.Context())
 	_, errKeys := s.APIKeys(t.Context())
 	_, errStats := s.Stats(t.Context())
-	_, _, errByKey := s.ByKey(t.Context(), note, nil, 100)
+	_, _, errByKey := byKey(t.Context(), s, note, nil, 100)
 	job, errCreate := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil)
 	err = errors.Join(err, errTracked, errKeys, errStats, errByKey, errCreate)
 	if errCreate == nil {
@@ -305,7 +305,7 @@ func TestPanicOfACallerIsNoDamage(t *testing.T) {
 				t.Errorf("recovered %v", got)
 			}
 		}()
-		_ = s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(store.Record) error { panic("mine") })
+		_ = s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(*store.Record) error { panic("mine") })
 	}()
 	wantRecords(t, s, 1)
 }

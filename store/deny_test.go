@@ -36,7 +36,7 @@ func TestAccountIsHiddenWithItsDenial(t *testing.T) {
 	}
 	cfg.Hooks = store.Hooks{}
 	s = storetest.OpenConfig(t, cfg)
-	list, _, err := s.Newest(t.Context(), note, 0, 10)
+	list, _, err := newest(t.Context(), s, note, 0, 10)
 	if err != nil || len(list) != 1 || list[0].DID != bob {
 		t.Errorf("served before anything else is done: %v, %v", list, err)
 	}

@@ -5,7 +5,7 @@
 // # Schema
 //
 //	meta                   name                  schema version, next rid, next seq, the store's own clock
-//	records/<nsid>         rid, rkey             format, rev, cid, indexed-at, seq, source, body
+//	records/<nsid>         rid, rkey             format, rev, indexed-at, seq, source, cid, body, checksum
 //	log/<nsid>             seq                   rid, rkey: one entry for each record, moved when it changes
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
 //	rkeys/<nsid>           rkey, rid             the key index: records in key order across repos; it lags

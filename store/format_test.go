@@ -35,7 +35,7 @@ func TestOldFileIsBroughtUpToDate(t *testing.T) {
 	}
 
 	wantRecords(t, s, 3)
-	if list, _, err := s.ByKey(t.Context(), note, nil, 10); err != nil || len(list) != 2 {
+	if list, _, err := byKey(t.Context(), s, note, nil, 10); err != nil || len(list) != 2 {
 		t.Errorf("by key: %d records, %v", len(list), err)
 	}
 	if k, err := s.APIKey(t.Context(), "hv_secret"); err != nil || k.Name != "k" {

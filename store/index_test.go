@@ -137,7 +137,7 @@ func (b *bench) row() store.Job {
 func export(tb testing.TB, s *store.Store) map[string]string {
 	tb.Helper()
 	got := map[string]string{}
-	err := s.Export(tb.Context(), store.Filter{}, func(uint64) error { return nil }, func(r store.Record) error {
+	err := s.Export(tb.Context(), store.Filter{}, func(uint64) error { return nil }, func(r *store.Record) error {
 		got[r.URI().String()] = r.Body.CID.String()
 		return nil
 	})
@@ -256,7 +256,7 @@ func TestInactiveAccountsAreKeptAndNotServed(t *testing.T) {
 	b.owe(alice)
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, gone, done) })
 	wantRecords(t, b.s, 1)
-	if list, _, err := b.s.Newest(t.Context(), note, 0, 10); err != nil || len(list) != 1 {
+	if list, _, err := newest(t.Context(), b.s, note, 0, 10); err != nil || len(list) != 1 {
 		t.Errorf("newest serves %d records, %v; want 1", len(list), err)
 	}
 	b.again()
@@ -343,7 +343,7 @@ func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 		var keys []string
 		page := store.RepoPage{DID: alice, Collection: note, Ascending: ascending, Limit: 7}
 		for {
-			list, err := b.s.RepoRecords(t.Context(), page)
+			list, err := repoRecords(t.Context(), b.s, page)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -361,7 +361,7 @@ func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	}
 	seen, below := map[string]bool{}, uint64(0)
 	for {
-		list, next, err := b.s.Newest(t.Context(), note, below, 7)
+		list, next, err := newest(t.Context(), b.s, note, below, 7)
 		if err != nil {
 			t.Fatal(err)
 		}

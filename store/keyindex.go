@@ -192,11 +192,11 @@ type KeyPlace struct {
 	Repo uint32 // tells repos with the same record key apart
 }
 
-// ByKey returns records of a collection over all active repos, the highest record
-// key first, below the given place (nil: from the top). next is where the
+// ByKey calls each for records of a collection over all active repos, the highest
+// record key first, below the given place (nil: from the top). next is where the
 // following page starts, nil at the end; a page may be short, or empty, without
 // being the last.
-func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPlace, limit int) (list []Record, next *KeyPlace, err error) {
+func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPlace, limit int, each func(*Record) error) (next *KeyPlace, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		records := recordsOf(tx, collection)
 		if records == nil {
@@ -207,7 +207,7 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			return err
 		}
 		w := newKeyWalk(tx, collection, tail, below)
-		list = make([]Record, 0, limit)
+		n, to := 0, newPasser(each)
 		owners, rows := newOwners(tx), records.Cursor()
 		var key []byte
 		for scanned := 0; ; scanned++ {
@@ -215,7 +215,7 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			if k == nil {
 				return nil
 			}
-			if len(list) == limit || scanned == newestScan {
+			if n == limit || scanned == newestScan {
 				if next = below; scanned > 0 {
 					next = &KeyPlace{RKey: syntax.RecordKey(key[ridLen:]), Repo: binary.BigEndian.Uint32(key)}
 				}
@@ -236,14 +236,13 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			if !owner.active {
 				continue
 			}
-			rec, err := recordAt(owner.did, collection, key, raw)
-			if err != nil {
+			if err := to.pass(owner.did, collection, key, raw); err != nil {
 				return err
 			}
-			list = append(list, rec)
+			n++
 		}
 	})
-	return list, next, err
+	return next, err
 }
 
 // tails remembers what the key indexes lack at one state of the file, for all the

@@ -20,11 +20,11 @@ func TestCursorTakenBeforeAChangeGivesTheRestOnce(t *testing.T) {
 		records = append(records, listed(t, fmt.Sprintf("k%02d", i), fmt.Sprint(i)))
 	}
 	b.mustRead(alice, rev(1), segment(note, records...))
-	first, next, err := b.s.ByKey(t.Context(), note, nil, 8)
+	first, next, err := byKey(t.Context(), b.s, note, nil, 8)
 	if err != nil || len(first) != 8 || next == nil {
 		t.Fatalf("first page: %d records, next %v, %v", len(first), next, err)
 	}
-	top, below, err := b.s.Newest(t.Context(), note, 0, 8)
+	top, below, err := newest(t.Context(), b.s, note, 0, 8)
 	if err != nil || len(top) != 8 || below == 0 {
 		t.Fatalf("first page: %d records, next %d, %v", len(top), below, err)
 	}
@@ -47,12 +47,12 @@ func TestCursorTakenBeforeAChangeGivesTheRestOnce(t *testing.T) {
 	if _, err := b.s.IndexKeys(t.Context(), note); err != nil {
 		t.Fatal(err)
 	}
-	rest, _, err := b.s.ByKey(t.Context(), note, next, 100)
+	rest, _, err := byKey(t.Context(), b.s, note, next, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantUntouchedOnce(t, append(first, rest...), records, changed)
-	rest, _, err = b.s.Newest(t.Context(), note, below, 100)
+	rest, _, err = newest(t.Context(), b.s, note, below, 100)
 	if err != nil {
 		t.Fatal(err)
 	}

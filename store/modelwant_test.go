@@ -206,8 +206,8 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 	}
 	ctx := tb.Context()
 	var begun uint64
-	must(s.Export(ctx, store.Filter{}, func(seq uint64) error { begun = seq; return nil }, func(r store.Record) error {
-		p.add("export %s", recordLine(r))
+	must(s.Export(ctx, store.Filter{}, func(seq uint64) error { begun = seq; return nil }, func(r *store.Record) error {
+		p.add("export %s", recordLine(*r))
 		return nil
 	}))
 	st, err := s.Stats(ctx)
@@ -220,7 +220,7 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 		}
 		for below, more := uint64(0), true; more; more = below > 0 {
 			var list []store.Record
-			list, below, err = s.Newest(ctx, c, below, page)
+			list, below, err = newest(ctx, s, c, below, page)
 			must(err)
 			for _, r := range list {
 				p.add("newest %s", recordLine(r))
@@ -228,7 +228,7 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 		}
 		for below, more := (*store.KeyPlace)(nil), true; more; more = below != nil {
 			var list []store.Record
-			list, below, err = s.ByKey(ctx, c, below, page)
+			list, below, err = byKey(ctx, s, c, below, page)
 			must(err)
 			for _, r := range list {
 				p.add("by key %s", recordLine(r))
@@ -256,7 +256,7 @@ func lookAtRepos(tb testing.TB, s *store.Store, c syntax.NSID, page int, p *pict
 		for _, ascending := range []bool{false, true} {
 			at := store.RepoPage{DID: did, Collection: c, Ascending: ascending, Limit: page}
 			for {
-				list, err := s.RepoRecords(tb.Context(), at)
+				list, err := repoRecords(tb.Context(), s, at)
 				if err != nil {
 					tb.Fatal(err)
 				}
@@ -305,7 +305,7 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 		must(err)
 		p.add("repo %s", fact(repo))
 		for _, c := range collections {
-			list, account, _, err := s.ServedPage(ctx, store.RepoPage{DID: did, Collection: c, Limit: 1}, 1)
+			list, account, _, err := servedPage(ctx, s, store.RepoPage{DID: did, Collection: c, Limit: 1}, 1)
 			must(err)
 			if account != repo.Account || (len(list) > 0) != (repo.Active() && repo.Collections[c].Count > 0) {
 				p.add("%d records of %s are served while its account is %s", len(list), did, account)

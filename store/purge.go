@@ -175,7 +175,7 @@ func (g *group) purgeCollection(p *purgeRow, prefix []byte, left *int) error {
 			continue
 		}
 		*left--
-		row, err := parseRecordRow(v)
+		row, err := parseRecordRow(k, v)
 		if err != nil {
 			return fmt.Errorf("record %s %x: %w", p.Collection, k, err)
 		}

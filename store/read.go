@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -20,44 +21,60 @@ type RepoPage struct {
 	Limit      int
 }
 
-// RepoRecords returns a page of one repo's records in a collection. It does not
-// look at the account's status: see Repo.
-func (s *Store) RepoRecords(ctx context.Context, p RepoPage) (list []Record, err error) {
+// RepoRecords calls each for a page of one repo's records in a collection, and
+// returns how many that were. It does not look at the account's status: see Repo.
+//
+// As in all reads of pages, a record's body is good until each returns, and each
+// must not take long: a transaction is held open meanwhile.
+func (s *Store) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) error) (n int, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		n, ok, err := ridOf(tx, p.DID)
-		if err != nil {
+		repo, ok, err := ridOf(tx, p.DID)
+		if err != nil || !ok {
 			return err
 		}
-		b := recordsOf(tx, p.Collection)
-		if !ok || b == nil {
-			return nil
-		}
-		prefix, c := ridKey(n), b.Cursor()
-		step := c.Next
-		var k, v []byte
-		switch {
-		case p.Ascending:
-			if k, v = c.Seek(recordKey(n, p.After)); p.After != "" && bytes.Equal(k, recordKey(n, p.After)) {
-				k, v = c.Next()
-			}
-		default:
-			step = c.Prev
-			end := ridKey(n + 1)
-			if p.After != "" {
-				end = recordKey(n, p.After)
-			}
-			k, v = seekBefore(c, end)
-		}
-		for ; bytes.HasPrefix(k, prefix) && len(list) < p.Limit; k, v = step() {
-			rec, err := recordAt(p.DID, p.Collection, k, v)
-			if err != nil {
-				return err
-			}
-			list = append(list, rec)
-		}
-		return nil
+		n, _, err = readPage(tx, repo, p, math.MaxInt, each)
+		return err
 	})
-	return list, err
+	return n, err
+}
+
+// readPage calls each for a page of a repo's records, until their bodies have as many
+// bytes as given. more tells whether something follows.
+func readPage(tx *bbolt.Tx, repo rid, p RepoPage, maxBytes int, each func(*Record) error) (n int, more bool, err error) {
+	b := recordsOf(tx, p.Collection)
+	if b == nil {
+		return 0, false, nil
+	}
+	to, prefix, c := newPasser(each), ridKey(repo), b.Cursor()
+	k, v := seekPage(c, repo, p)
+	step := c.Prev
+	if p.Ascending {
+		step = c.Next
+	}
+	for size := 0; bytes.HasPrefix(k, prefix); k, v = step() {
+		if n == p.Limit || size >= maxBytes {
+			return n, true, nil
+		}
+		if err := to.pass(p.DID, p.Collection, k, v); err != nil {
+			return n, false, err
+		}
+		n, size = n+1, size+len(to.rec.Body.Data)
+	}
+	return n, false, nil
+}
+
+// seekPage puts the cursor on the first record of a page.
+func seekPage(c *bbolt.Cursor, n rid, p RepoPage) (k, v []byte) {
+	switch {
+	case !p.Ascending && p.After == "":
+		return seekBefore(c, ridKey(n+1))
+	case !p.Ascending:
+		return seekBefore(c, recordKey(n, p.After))
+	}
+	if k, v = c.Seek(recordKey(n, p.After)); p.After != "" && bytes.Equal(k, recordKey(n, p.After)) {
+		return c.Next()
+	}
+	return k, v
 }
 
 // seekBefore puts the cursor on the last key below end.
@@ -68,34 +85,21 @@ func seekBefore(c *bbolt.Cursor, end []byte) (k, v []byte) {
 	return c.Prev()
 }
 
-// recordAt decodes a row of a records bucket.
-func recordAt(did syntax.DID, collection syntax.NSID, k, v []byte) (Record, error) {
-	_, rkey, ok := splitRecordKey(k)
-	if !ok {
-		return Record{}, fmt.Errorf("%w: record key %x of %s", errRow, k, collection)
-	}
-	row, err := parseRecordRow(v)
-	if err != nil {
-		return Record{}, fmt.Errorf("record %s/%s/%s: %w", did, collection, rkey, err)
-	}
-	return row.record(did, collection, rkey)
-}
-
 // newestScan bounds the log entries that one call of Newest looks at, so that a
 // long row of inactive accounts cannot hold a read transaction open.
 const newestScan = 10_000
 
-// Newest returns records of a collection over all active repos, the latest
+// Newest calls each for records of a collection over all active repos, the latest
 // indexed first, below the given place in the order of changes (0: from the
 // top). next is where the following page starts, 0 at the end; a page may be
 // short, or empty, without being the last.
-func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64, limit int) (list []Record, next uint64, err error) {
+func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64, limit int, each func(*Record) error) (next uint64, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		log, records := tx.Bucket([]byte(logBucket)).Bucket([]byte(collection)), recordsOf(tx, collection)
 		if log == nil || records == nil {
 			return nil
 		}
-		list = make([]Record, 0, limit)
+		n, to := 0, newPasser(each)
 		owners, rows := newOwners(tx), neighbours{c: records.Cursor()}
 		c := log.Cursor()
 		k, key := c.Last()
@@ -103,7 +107,7 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			k, key = seekBefore(c, u64Key(below))
 		}
 		for scanned := 0; k != nil; k, key = c.Prev() {
-			if len(list) == limit || scanned == newestScan {
+			if n == limit || scanned == newestScan {
 				next = binary.BigEndian.Uint64(k) + 1
 				return nil
 			}
@@ -115,15 +119,14 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			if !owner.active {
 				continue
 			}
-			rec, err := recordAt(owner.did, collection, key, rows.get(key))
-			if err != nil {
+			if err := to.pass(owner.did, collection, key, rows.get(key)); err != nil {
 				return err
 			}
-			list = append(list, rec)
+			n++
 		}
 		return nil
 	})
-	return list, next, err
+	return next, err
 }
 
 // neighbours gets rows of a bucket in an order in which the next one is often that
@@ -237,15 +240,14 @@ func (f Filter) String() string {
 	}
 }
 
-// Export calls f for every record of active accounts that the filter chooses, by
+// Export calls each for every record of active accounts that the filter chooses, by
 // collection, repo and key, as they were at one moment: seq is the last change
 // that they contain. It holds one read transaction open until it returns: the
-// file cannot reuse pages meanwhile, so f must not take long. begin is called
+// file cannot reuse pages meanwhile, so each must not take long. begin is called
 // once, before the first record.
-func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64) error, f func(Record) error) error {
-	begun, each := begin, f
+func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64) error, each func(*Record) error) error {
+	begun, to := begin, newPasser(each)
 	begin = func(seq uint64) error { defer passOn(); return begun(seq) }
-	f = func(r Record) error { defer passOn(); return each(r) }
 	return s.view(ctx, func(tx *bbolt.Tx) error {
 		next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
 		if err != nil {
@@ -267,7 +269,7 @@ func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64
 			names = collectionNames(tx)
 		}
 		for _, name := range names {
-			if err := exportCollection(ctx, tx, syntax.NSID(name), only, f); err != nil {
+			if err := exportCollection(ctx, tx, syntax.NSID(name), only, to); err != nil {
 				return err
 			}
 		}
@@ -275,7 +277,7 @@ func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64
 	})
 }
 
-func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID, only rid, f func(Record) error) error {
+func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID, only rid, to *passer) error {
 	b := recordsOf(tx, collection)
 	if b == nil {
 		return nil
@@ -296,11 +298,7 @@ func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID,
 		if !owner.active {
 			continue
 		}
-		rec, err := recordAt(owner.did, collection, k, v)
-		if err != nil {
-			return err
-		}
-		if err := f(rec); err != nil {
+		if err := to.pass(owner.did, collection, k, v); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -63,10 +65,15 @@ func (r Record) Provenance() string {
 	return r.Source.String() + ", unverified"
 }
 
-// Formats of a record row: the first byte.
+// Formats of a record row: the first byte. The body is DAG-CBOR whose CID was
+// recomputed, or JSON as received, whose CID is only claimed. A sealed row ends in a
+// checksum. The other ones were written before there was that.
 const (
-	formatCBOR byte = 1 // the body is DAG-CBOR whose CID was recomputed
-	formatJSON byte = 2 // the body is JSON as received, whose CID is only claimed
+	formatCBOR       byte = 1
+	formatJSON       byte = 2
+	formatSealedJSON byte = 3
+	formatSealedCBOR byte = 4
+	formatPlainCBOR  byte = 5 // sealed, and its texts are plain: see record.Body
 )
 
 // Offsets in a record row. The cid's length precedes it.
@@ -79,66 +86,150 @@ const (
 	rowCID    = rowCIDLen + 1
 )
 
-// recordRow is a record row in bbolt's memory: it dies with the transaction.
+// sealLen is the length of the checksum at the end of a sealed row.
+const sealLen = 4
+
+// castagnoli is the polynomial of the checksum, which processors know.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a table that is never changed
+
+// seal is the checksum of a row and of the key that it stands under.
+func seal(key, row []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, row)
+}
+
+// recordRow is a record row without its seal. Most are in bbolt's memory and die
+// with the transaction.
 type recordRow []byte
 
-// appendRecordRow encodes a row. Revs are kept as the integers that TIDs are.
-func appendRecordRow(row []byte, rev syntax.TID, at time.Time, seq uint64, src Source, body record.Body) []byte {
-	format := formatJSON
-	if body.Verified {
-		format = formatCBOR
+// newRecordRow encodes a row to stand under key. Revs are kept as the integers that
+// TIDs are.
+func newRecordRow(key []byte, rev syntax.TID, at time.Time, seq uint64, src Source, body record.Body) []byte {
+	format := formatSealedJSON
+	switch {
+	case body.Verified && body.Plain:
+		format = formatPlainCBOR
+	case body.Verified:
+		format = formatSealedCBOR
 	}
 	id := body.CID.Bytes()
+	row := make([]byte, 0, rowCID+len(id)+len(body.Data)+sealLen)
 	row = append(row, format)
 	row = binary.BigEndian.AppendUint64(row, rev.Integer())
 	row = binary.BigEndian.AppendUint32(row, uint32(at.Unix()))
 	row = binary.BigEndian.AppendUint64(row, seq)
 	row = append(row, byte(src), byte(len(id)))
 	row = append(row, id...)
-	return append(row, body.Data...)
+	row = append(row, body.Data...)
+	return binary.BigEndian.AppendUint32(row, seal(key, row))
 }
 
-// parseRecordRow checks that the parts of a row are where they should be.
-func parseRecordRow(row []byte) (recordRow, error) {
-	switch {
-	case len(row) < rowCID || len(row) < rowCID+int(row[rowCIDLen]) || len(row) > maxPageLen:
+// parseRecordRow checks that the row under key is as it was written, as far as it
+// says, and that its parts are where they should be.
+func parseRecordRow(key, row []byte) (recordRow, error) {
+	if len(row) < rowCID+sealLen || len(row) > maxPageLen {
 		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(row))
-	case row[0] != formatCBOR && row[0] != formatJSON:
+	}
+	switch row[0] {
+	case formatCBOR, formatJSON:
+	case formatSealedJSON, formatSealedCBOR, formatPlainCBOR:
+		end := len(row) - sealLen
+		if binary.BigEndian.Uint32(row[end:]) != seal(key, row[:end]) {
+			return nil, fmt.Errorf("%w: a record row that its checksum does not fit", errRow)
+		}
+		row = row[:end]
+	default:
 		return nil, fmt.Errorf("%w: a record row of format %d", errRow, row[0])
+	}
+	if len(row) < rowCID+int(row[rowCIDLen]) {
+		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(row))
 	}
 	return row, nil
 }
 
-func (r recordRow) verified() bool { return r[0] == formatCBOR }
+func (r recordRow) verified() bool { return r[0] != formatJSON && r[0] != formatSealedJSON }
+func (r recordRow) plain() bool    { return r[0] == formatPlainCBOR }
+func (r recordRow) sealed() bool   { return r[0] >= formatSealedJSON }
 func (r recordRow) rev() uint64    { return binary.BigEndian.Uint64(r[rowRev:]) }
 func (r recordRow) seq() uint64    { return binary.BigEndian.Uint64(r[rowSeq:]) }
 func (r recordRow) cid() []byte    { return r[rowCID:][:r[rowCIDLen]] }
 func (r recordRow) data() []byte   { return r[rowCID+int(r[rowCIDLen]):] }
 
-// record copies the row out. A verified one is proved anew: a disk that has let a
-// byte of it change must not make us serve that.
-func (r recordRow) record(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) (Record, error) {
+// fill makes rec the record that the row is, in the row's memory. A row without a seal
+// is proved by its CID, if that is possible: a disk that has let a byte of it change
+// must not make us serve that.
+func (r recordRow) fill(rec *Record, did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) error {
 	id, err := cid.Cast(r.cid())
 	if err != nil {
-		return Record{}, fmt.Errorf("%w: cid of %s/%s/%s: %w", errRow, did, collection, rkey, err)
+		return fmt.Errorf("%w: cid of %s/%s/%s: %w", errRow, did, collection, rkey, err)
 	}
-	body := record.Body{CID: id, Verified: r.verified(), Data: append([]byte(nil), r.data()...)}
-	if !body.Intact() {
-		return Record{}, fmt.Errorf("%w: %s/%s/%s is not what its cid %s names", errRow, did, collection, rkey, id)
+	body := record.Body{CID: id, Verified: r.verified(), Plain: r.plain(), Data: r.data()}
+	if !r.sealed() && !body.Intact() {
+		return fmt.Errorf("%w: %s/%s/%s is not what its cid %s names", errRow, did, collection, rkey, id)
 	}
-	return Record{
-		DID: did, Collection: collection, RKey: rkey,
-		Rev:       syntax.NewTIDFromInteger(r.rev()),
-		IndexedAt: time.Unix(int64(binary.BigEndian.Uint32(r[rowTime:])), 0).UTC(),
-		Seq:       r.seq(),
-		Source:    Source(r[rowSource]),
-		Body:      body,
-	}, nil
+	rec.DID, rec.Collection, rec.RKey = did, collection, rkey
+	rec.Rev = syntax.NewTIDFromInteger(r.rev())
+	rec.IndexedAt = time.Unix(int64(binary.BigEndian.Uint32(r[rowTime:])), 0).UTC()
+	rec.Seq = r.seq()
+	rec.Source = Source(r[rowSource])
+	rec.Body = body
+	return nil
+}
+
+// readRow makes rec the record that stands under a key of a records bucket, in the
+// memory of its row.
+func readRow(rec *Record, did syntax.DID, collection syntax.NSID, key, raw []byte) error {
+	_, rkey, ok := splitRecordKey(key)
+	if !ok {
+		return fmt.Errorf("%w: record key %x of %s", errRow, key, collection)
+	}
+	row, err := parseRecordRow(key, raw)
+	if err != nil {
+		return fmt.Errorf("record %s/%s/%s: %w", did, collection, rkey, err)
+	}
+	return row.fill(rec, did, collection, rkey)
+}
+
+// passer hands records on, one after the other, in the same memory.
+type passer struct {
+	each func(*Record) error
+	row  []byte
+	rec  Record
+}
+
+func newPasser(each func(*Record) error) *passer {
+	return &passer{each: each, row: make([]byte, 0, standardRow)}
+}
+
+// standardRow is room for most rows.
+const standardRow = 1 << 10
+
+// pass hands on the record under a key of a records bucket. It is taken out of
+// bbolt's memory before it is looked at: a page that goes bad must not fail in
+// somebody else's code.
+func (p *passer) pass(did syntax.DID, collection syntax.NSID, key, raw []byte) error {
+	p.row = append(p.row[:0], raw...)
+	if err := readRow(&p.rec, did, collection, key, p.row); err != nil {
+		return err
+	}
+	defer passOn()
+	return p.each(&p.rec)
 }
 
 // recordsOf is the bucket of a collection's records, nil if there is none.
 func recordsOf(tx *bbolt.Tx, collection syntax.NSID) *bbolt.Bucket {
 	return tx.Bucket([]byte(recordsBucket)).Bucket([]byte(collection))
+}
+
+// recordOf copies a record of repo n out of its collection's bucket, or is
+// ErrNotFound.
+func recordOf(b *bbolt.Bucket, n rid, uri record.URI) (rec Record, err error) {
+	key := recordKey(n, uri.RKey)
+	raw := b.Get(key)
+	if raw == nil {
+		return Record{}, fmt.Errorf("record %s: %w", uri, ErrNotFound)
+	}
+	err = readRow(&rec, uri.DID, uri.Collection, key, bytes.Clone(raw))
+	return rec, err
 }
 
 // Record returns one record, or ErrNotFound. It does not look at the account's
@@ -153,15 +244,7 @@ func (s *Store) Record(ctx context.Context, uri record.URI) (rec Record, err err
 		if !ok || b == nil {
 			return fmt.Errorf("record %s: %w", uri, ErrNotFound)
 		}
-		raw := b.Get(recordKey(n, uri.RKey))
-		if raw == nil {
-			return fmt.Errorf("record %s: %w", uri, ErrNotFound)
-		}
-		row, err := parseRecordRow(raw)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", uri, err)
-		}
-		rec, err = row.record(uri.DID, uri.Collection, uri.RKey)
+		rec, err = recordOf(b, n, uri)
 		return err
 	})
 	return rec, err

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -33,72 +32,31 @@ func (s *Store) ServedRecord(ctx context.Context, uri record.URI) (rec Record, a
 		if account = status; err != nil || status != AccountActive {
 			return err
 		}
-		var raw []byte
-		if b := recordsOf(tx, uri.Collection); b != nil {
-			raw = b.Get(recordKey(n, uri.RKey))
-		}
-		if raw == nil {
+		b := recordsOf(tx, uri.Collection)
+		if b == nil {
 			return fmt.Errorf("record %s: %w", uri, ErrNotFound)
 		}
-		row, err := parseRecordRow(raw)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", uri, err)
-		}
-		rec, err = row.record(uri.DID, uri.Collection, uri.RKey)
+		rec, err = recordOf(b, n, uri)
 		return err
 	})
 	return rec, account, err
 }
 
-// ServedPage returns a page of one repo's records in a collection as RepoRecords
-// does, and the status of its account, which is empty if the repo is not known. Of
-// accounts that are not active no record is returned. The page ends early when the
-// bodies have as many bytes as given; more says whether something follows.
-func (s *Store) ServedPage(ctx context.Context, p RepoPage, maxBytes int) (list []Record, account string, more bool, err error) {
+// ServedPage calls each for a page of one repo's records in a collection as
+// RepoRecords does, and returns the status of its account, which is empty if the repo
+// is not known. Of accounts that are not active there is no record. The page ends
+// early when the bodies have as many bytes as given; more says whether something
+// follows.
+func (s *Store) ServedPage(ctx context.Context, p RepoPage, maxBytes int, each func(*Record) error) (account string, more bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		n, status, err := accountOf(tx, p.DID)
 		if account = status; err != nil || status != AccountActive {
 			return err
 		}
-		b := recordsOf(tx, p.Collection)
-		if b == nil {
-			return nil
-		}
-		list = make([]Record, 0, p.Limit)
-		prefix, c := ridKey(n), b.Cursor()
-		k, v := seekPage(c, n, p)
-		step := c.Prev
-		if p.Ascending {
-			step = c.Next
-		}
-		for size := 0; bytes.HasPrefix(k, prefix); k, v = step() {
-			if len(list) == p.Limit || size >= maxBytes {
-				more = true
-				return nil
-			}
-			rec, err := recordAt(p.DID, p.Collection, k, v)
-			if err != nil {
-				return err
-			}
-			list, size = append(list, rec), size+len(rec.Body.Data)
-		}
-		return nil
+		_, more, err = readPage(tx, n, p, maxBytes, each)
+		return err
 	})
-	return list, account, more, err
-}
-
-// seekPage puts the cursor on the first record of a page.
-func seekPage(c *bbolt.Cursor, n rid, p RepoPage) (k, v []byte) {
-	switch {
-	case !p.Ascending && p.After == "":
-		return seekBefore(c, ridKey(n+1))
-	case !p.Ascending:
-		return seekBefore(c, recordKey(n, p.After))
-	}
-	if k, v = c.Seek(recordKey(n, p.After)); p.After != "" && bytes.Equal(k, recordKey(n, p.After)) {
-		return c.Next()
-	}
-	return k, v
+	return account, more, err
 }
 
 // accountOf is a repo's number and the status of its account, empty if it is not

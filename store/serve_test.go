@@ -23,7 +23,7 @@ func TestServedReadsKnowTheAccount(t *testing.T) {
 	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountActive || rec.URI() != uri {
 		t.Errorf("record: %v %q %v", rec.URI(), account, err)
 	}
-	if list, account, more, err := s.ServedPage(t.Context(), page, 1<<20); err != nil || account != store.AccountActive || more || len(list) != 2 {
+	if list, account, more, err := servedPage(t.Context(), s, page, 1<<20); err != nil || account != store.AccountActive || more || len(list) != 2 {
 		t.Errorf("page: %v %q %t %v", list, account, more, err)
 	}
 	for _, missing := range []record.URI{{DID: alice, Collection: note, RKey: "c"}, {DID: alice, Collection: other, RKey: "a"}} {
@@ -43,7 +43,7 @@ func TestServedReadsKnowTheAccount(t *testing.T) {
 	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountSuspended || rec.RKey != "" {
 		t.Errorf("record of a suspended account: %v %q %v", rec.URI(), account, err)
 	}
-	if list, account, _, err := s.ServedPage(t.Context(), page, 1<<20); err != nil || account != store.AccountSuspended || len(list) != 0 {
+	if list, account, _, err := servedPage(t.Context(), s, page, 1<<20); err != nil || account != store.AccountSuspended || len(list) != 0 {
 		t.Errorf("page of a suspended account: %v %q %v", list, account, err)
 	}
 }
@@ -63,13 +63,13 @@ func TestServedPagesAreThoseOfRepoRecords(t *testing.T) {
 		for _, after := range []syntax.RecordKey{"", "k00", "k07", "k19", "a", "z", "k07!"} {
 			for _, limit := range []int{1, 7, 12, 13, 20, 30} {
 				p := store.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit + 1}
-				want, err := s.RepoRecords(t.Context(), p)
+				want, err := repoRecords(t.Context(), s, p)
 				if err != nil {
 					t.Fatal(err)
 				}
 				follows := len(want) > limit
 				want, p.Limit = want[:min(limit, len(want))], limit
-				got, _, more, err := s.ServedPage(t.Context(), p, 1<<20)
+				got, _, more, err := servedPage(t.Context(), s, p, 1<<20)
 				if err != nil || more != follows || len(got) != len(want) {
 					t.Fatalf("%+v: %d records, more %t, %v", p, len(got), more, err)
 				}
@@ -81,7 +81,7 @@ func TestServedPagesAreThoseOfRepoRecords(t *testing.T) {
 			}
 		}
 	}
-	if list, _, more, err := s.ServedPage(t.Context(), store.RepoPage{DID: alice, Collection: note, Limit: 20}, 1); err != nil || len(list) != 1 || !more {
+	if list, _, more, err := servedPage(t.Context(), s, store.RepoPage{DID: alice, Collection: note, Limit: 20}, 1); err != nil || len(list) != 1 || !more {
 		t.Errorf("past its bytes: %d records, %t, %v", len(list), more, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -409,8 +410,7 @@ func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syn
 			}
 		}
 	}
-	// Listings come newest first, the bucket grows by the highest key.
-	for _, l := range slices.Backward(seg.Records) {
+	for _, l := range upward(seg.Records) {
 		result, err := r.put(seg.Collection, l, read.Rev, read.Source)
 		if err != nil {
 			return false, err
@@ -428,6 +428,16 @@ func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syn
 	tally.Records += int64(len(seg.Records))
 	tally.Rejected += int64(len(seg.Rejected))
 	return guards, nil
+}
+
+// upward gives records with the highest key last: the bucket grows by that, and the
+// newest record is to be the one that was indexed last. Pages of listings come the
+// other way round, whole repos do not.
+func upward(list []Listed) iter.Seq2[int, Listed] {
+	if len(list) > 0 && list[0].RKey < list[len(list)-1].RKey {
+		return slices.All(list)
+	}
+	return slices.Backward(list)
 }
 
 // sweep deletes what earlier steps found absent, each as of the rev that found

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store"
+)
+
+const (
+	// readStep is how many records are read in one transaction. Each may be as large
+	// as a record can be.
+	readStep = 50
+	// pageBytes, as they are stored, end a page early. Its cursor goes on behind it.
+	pageBytes = 8 << 20
+)
+
+// recordPage is a page of records, which are printed while they are read: the store's
+// memory has them already, and another copy of all of them would cost as much as
+// reading them.
+type recordPage struct {
+	s     *Server
+	limit int                                         // of records
+	show  func([]byte, *store.Record) ([]byte, error) // appends a record, printed
+
+	buf    *[]byte // from Server.buffer
+	count  int     // of records
+	size   int     // bytes of their bodies
+	last   syntax.RecordKey
+	cursor string // empty: nothing follows
+	tag    []byte // what the page's tag is the hash of
+}
+
+// newPage begins a page of records that are printed in the way given.
+func (s *Server) newPage(limit int, show func([]byte, *store.Record) ([]byte, error)) *recordPage {
+	p := &recordPage{s: s, limit: limit, show: show, buf: s.buffer(), tag: make([]byte, 0, tagRoom)}
+	*p.buf = append((*p.buf)[:0], `{"records":[`...)
+	return p
+}
+
+// add appends a record, of which it keeps nothing.
+func (p *recordPage) add(rec *store.Record) error {
+	out := *p.buf
+	if p.count > 0 {
+		out = append(out, ',')
+	}
+	out, err := p.show(out, rec)
+	if err != nil {
+		return err
+	}
+	*p.buf = out
+	p.count++
+	p.size += len(rec.Body.Data)
+	p.last = rec.RKey
+	p.tag = appendTag(p.tag, rec)
+	return nil
+}
+
+// full tells whether the page shall not get any longer.
+func (p *recordPage) full() bool { return p.count >= p.limit || p.size >= pageBytes }
+
+// step is how many records to read next.
+func (p *recordPage) step() int { return min(readStep, p.limit-p.count) }
+
+// reply ends the page. One that is tagged is not sent to a client that has it.
+func (p *recordPage) reply(r *http.Request, tagged bool) reply {
+	tag := ""
+	if tagged {
+		tag = p.s.tagOf(append(p.tag, p.cursor...))
+	}
+	if had := knownTag(r, tag); had != "" {
+		p.s.keep(p.buf)
+		return reply{status: http.StatusNotModified, tag: had}
+	}
+	out := append(*p.buf, ']')
+	if p.cursor != "" {
+		out = append(append(append(out, `,"cursor":"`...), p.cursor...), '"')
+	}
+	*p.buf = append(out, "}\n"...)
+	return reply{status: http.StatusOK, tag: tag, json: p.buf}
+}
+
+// appendTag appends what names a printed record without a look at its value: every
+// change gives a record another place in the order of changes. The end of its CID
+// keeps databases apart.
+func appendTag(dst []byte, rec *store.Record) []byte {
+	id := rec.Body.CID.KeyString()
+	return append(binary.BigEndian.AppendUint64(dst, rec.Seq), id[max(0, len(id)-tagCID):]...)
+}
+
+const (
+	// tagCID is how many bytes of a record's CID its page's tag is made of, and
+	// tagRoom what most pages' tags are made of.
+	tagCID  = 8
+	tagRoom = standardPage*(8+tagCID) + 128
+	// tagBytes is how much of a hash is a tag.
+	tagBytes = 15
+)
+
+// tagOf is a tag of what is given, and of the program's version, which keeps apart the
+// ways to print it.
+func (s *Server) tagOf(data []byte) string {
+	hash := sha256.Sum256(append(append(data, 0), s.cfg.Version...))
+	return base64.RawURLEncoding.EncodeToString(hash[:tagBytes])
+}

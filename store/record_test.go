@@ -1,0 +1,80 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"appview/record"
+)
+
+// smallBody is the verified body of {"n":1}.
+func smallBody(tb testing.TB) record.Body {
+	tb.Helper()
+	block := []byte("\xa1\x61n\x01")
+	id, err := cid.V1Builder{Codec: cid.DagCBOR, MhType: multihash.SHA2_256}.Sum(block)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	body, err := record.FromJSON([]byte(`{"n":1}`), id.String())
+	if err != nil || !body.Verified || !body.Plain {
+		tb.Fatalf("%+v, %v", body, err)
+	}
+	return body
+}
+
+// TestChangedRowIsNoticed changes every byte of sealed rows, and of the keys that they
+// stand under: also of what no CID proves, such as a rev, or a value as it was received.
+func TestChangedRowIsNoticed(t *testing.T) {
+	t.Parallel()
+	verified := smallBody(t)
+	escaped := verified
+	escaped.Plain = false
+	received := record.Body{CID: verified.CID, Data: []byte(`{"n": 1.0}`)}
+	key := recordKey(7, "self")
+	for _, body := range []record.Body{verified, escaped, received} {
+		raw := newRecordRow(key, "3kgk4qs6aa22a", time.Unix(1_800_000_000, 0), 9, SourceRepo, body)
+		var rec Record
+		if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); err != nil || rec.Rev != "3kgk4qs6aa22a" || rec.Seq != 9 ||
+			rec.Body.Verified != body.Verified || rec.Body.Plain != body.Plain || !bytes.Equal(rec.Body.Data, body.Data) {
+			t.Fatalf("read back: %+v, %v", rec, err)
+		}
+		for i := range raw {
+			changed := bytes.Clone(raw)
+			changed[i] ^= 0x10
+			if err := readRow(&rec, "did:plc:a", "com.example.note", key, changed); !errors.Is(err, errRow) {
+				t.Errorf("verified %t: byte %d of the row has changed: %v", body.Verified, i, err)
+			}
+		}
+		for i := range key {
+			other := bytes.Clone(key)
+			other[i] ^= 1
+			if _, err := parseRecordRow(other, raw); !errors.Is(err, errRow) {
+				t.Errorf("byte %d of the key has changed: %v", i, err)
+			}
+		}
+	}
+}
+
+// TestRowWithoutSealIsRead has rows as they were before there were seals. A verified one
+// is proved by its CID.
+func TestRowWithoutSealIsRead(t *testing.T) {
+	t.Parallel()
+	body := smallBody(t)
+	key := recordKey(7, "self")
+	raw := newRecordRow(key, "3kgk4qs6aa22a", time.Unix(1_800_000_000, 0), 9, SourceRepo, body)
+	raw = raw[:len(raw)-sealLen]
+	raw[0] = formatCBOR
+	var rec Record
+	if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); err != nil || !rec.Body.Verified || rec.Body.Plain {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+	raw[len(raw)-1] ^= 1
+	if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); !errors.Is(err, errRow) {
+		t.Errorf("its body has changed: %v", err)
+	}
+}
