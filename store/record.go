@@ -67,13 +67,14 @@ func (r Record) Provenance() string {
 
 // Formats of a record row: the first byte. The body is DAG-CBOR whose CID was
 // recomputed, or JSON as received, whose CID is only claimed. A sealed row ends in a
-// checksum. The other ones were written before there was that.
+// checksum. The other ones were written before there was that: no bit of a sealed
+// row's format makes it one of a row that nothing proves.
 const (
 	formatCBOR       byte = 1
 	formatJSON       byte = 2
-	formatSealedJSON byte = 3
 	formatSealedCBOR byte = 4
 	formatPlainCBOR  byte = 5 // sealed, and its texts are plain: see record.Body
+	formatSealedJSON byte = 7
 )
 
 // Offsets in a record row. The cid's length precedes it.
@@ -148,7 +149,7 @@ func parseRecordRow(key, row []byte) (recordRow, error) {
 
 func (r recordRow) verified() bool { return r[0] != formatJSON && r[0] != formatSealedJSON }
 func (r recordRow) plain() bool    { return r[0] == formatPlainCBOR }
-func (r recordRow) sealed() bool   { return r[0] >= formatSealedJSON }
+func (r recordRow) sealed() bool   { return r[0] >= formatSealedCBOR }
 func (r recordRow) rev() uint64    { return binary.BigEndian.Uint64(r[rowRev:]) }
 func (r recordRow) seq() uint64    { return binary.BigEndian.Uint64(r[rowSeq:]) }
 func (r recordRow) cid() []byte    { return r[rowCID:][:r[rowCIDLen]] }

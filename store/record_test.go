@@ -27,7 +27,7 @@ func smallBody(tb testing.TB) record.Body {
 	return body
 }
 
-// TestChangedRowIsNoticed changes every byte of sealed rows, and of the keys that they
+// TestChangedRowIsNoticed changes every bit of sealed rows, and bytes of the keys that they
 // stand under: also of what no CID proves, such as a rev, or a value as it was received.
 func TestChangedRowIsNoticed(t *testing.T) {
 	t.Parallel()
@@ -43,11 +43,11 @@ func TestChangedRowIsNoticed(t *testing.T) {
 			rec.Body.Verified != body.Verified || rec.Body.Plain != body.Plain || !bytes.Equal(rec.Body.Data, body.Data) {
 			t.Fatalf("read back: %+v, %v", rec, err)
 		}
-		for i := range raw {
+		for i := range 8 * len(raw) {
 			changed := bytes.Clone(raw)
-			changed[i] ^= 0x10
+			changed[i/8] ^= 1 << (i % 8)
 			if err := readRow(&rec, "did:plc:a", "com.example.note", key, changed); !errors.Is(err, errRow) {
-				t.Errorf("verified %t: byte %d of the row has changed: %v", body.Verified, i, err)
+				t.Errorf("verified %t: bit %d of byte %d of the row has changed: %v", body.Verified, i%8, i/8, err)
 			}
 		}
 		for i := range key {
