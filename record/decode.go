@@ -235,7 +235,7 @@ func (d *decoder) text(s []byte) error {
 			i += 8
 		}
 		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
+		if !escapes(c) {
 			continue
 		}
 		d.out = append(d.out, s[done:i]...)
@@ -281,20 +281,18 @@ func plain(s []byte) bool {
 	case n >= 4:
 		found = special(uint64(binary.LittleEndian.Uint32(s)) | uint64(binary.LittleEndian.Uint32(s[n-4:]))<<32)
 	default:
-		for _, c := range s {
-			if c < ' ' || c == '"' || c == '\\' {
-				return false
-			}
-		}
+		return !slices.ContainsFunc(s, escapes)
 	}
 	return found&high == 0
 }
 
+// escapes tells whether c cannot stand in a JSON string as it is.
+func escapes(c byte) bool { return c < ' ' || c == '"' || c == '\\' }
+
 // high are the bits of special that mean something.
 const high = 0x8080808080808080
 
-// special has a high bit if a control character, a quote or a backslash is among eight
-// bytes.
+// special has a high bit if one of eight bytes is such that escapes is true of it.
 func special(x uint64) uint64 {
 	const each = 0x0101010101010101
 	// With a bit turned, a quote stands right behind the control characters, and no
