@@ -330,6 +330,24 @@ func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
 	wantRecords(t, b.s, 2)
 }
 
+// TestNewestRecordIsIndexedLast reads a repo in the order of a listing and in that of
+// a whole repo.
+func TestNewestRecordIsIndexedLast(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	b.mustRead(alice, rev(1), segment(note, listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
+	b.mustRead(bob, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2"), listed(t, "c", "3")))
+	list, _, err := newest(t.Context(), b.s, note, 0, 10)
+	if err != nil || len(list) != 6 {
+		t.Fatalf("%d records, %v", len(list), err)
+	}
+	for i, want := range []syntax.RecordKey{"c", "b", "a", "c", "b", "a"} {
+		if list[i].RKey != want {
+			t.Errorf("%s at %d, want %s", list[i].URI(), i, want)
+		}
+	}
+}
+
 func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -48,13 +49,16 @@ func TestServedReadsKnowTheAccount(t *testing.T) {
 	}
 }
 
-func TestServedPagesAreThoseOfRepoRecords(t *testing.T) {
+func TestPagesOfARepoAreWhatItHolds(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)
 	b := newBench(t, s)
+	var keys []syntax.RecordKey
 	for _, did := range []syntax.DID{alice, bob} {
 		var list []store.Listed
+		keys = keys[:0]
 		for i := range 20 {
+			keys = append(keys, syntax.RecordKey(fmt.Sprintf("k%02d", i)))
 			list = append(list, listed(t, fmt.Sprintf("k%02d", 19-i), "text"))
 		}
 		b.mustRead(did, rev(1), segment(note, list...))
@@ -62,20 +66,31 @@ func TestServedPagesAreThoseOfRepoRecords(t *testing.T) {
 	for _, ascending := range []bool{false, true} {
 		for _, after := range []syntax.RecordKey{"", "k00", "k07", "k19", "a", "z", "k07!"} {
 			for _, limit := range []int{1, 7, 12, 13, 20, 30} {
-				p := store.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit + 1}
-				want, err := repoRecords(t.Context(), s, p)
+				p := store.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit}
+				want := slices.DeleteFunc(slices.Clone(keys), func(k syntax.RecordKey) bool {
+					return after != "" && (ascending && k <= after || !ascending && k >= after)
+				})
+				if !ascending {
+					slices.Reverse(want)
+				}
+				follows := len(want) > limit
+				want = want[:min(limit, len(want))]
+				served, _, more, err := servedPage(t.Context(), s, p, 1<<20)
+				if err != nil || more != follows {
+					t.Fatalf("%+v: more %t, %v", p, more, err)
+				}
+				listed, err := repoRecords(t.Context(), s, p)
 				if err != nil {
 					t.Fatal(err)
 				}
-				follows := len(want) > limit
-				want, p.Limit = want[:min(limit, len(want))], limit
-				got, _, more, err := servedPage(t.Context(), s, p, 1<<20)
-				if err != nil || more != follows || len(got) != len(want) {
-					t.Fatalf("%+v: %d records, more %t, %v", p, len(got), more, err)
-				}
-				for i := range got {
-					if got[i].URI() != want[i].URI() {
-						t.Errorf("%+v: %s at %d, want %s", p, got[i].URI(), i, want[i].URI())
+				for _, got := range [][]store.Record{served, listed} {
+					if len(got) != len(want) {
+						t.Fatalf("%+v: %d records, want %d", p, len(got), len(want))
+					}
+					for i := range got {
+						if got[i].DID != alice || got[i].RKey != want[i] {
+							t.Errorf("%+v: %s at %d, want %s", p, got[i].URI(), i, want[i])
+						}
 					}
 				}
 			}
