@@ -19,9 +19,8 @@ const (
 	pageBytes = 8 << 20
 )
 
-// recordPage is a page of records, which are printed while they are read: the store's
-// memory has them already, and another copy of all of them would cost as much as
-// reading them.
+// recordPage is a page of records, which are printed while they are read: they need not
+// be copied first.
 type recordPage struct {
 	s     *Server
 	limit int                                         // of records
