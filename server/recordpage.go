@@ -84,18 +84,20 @@ func (p *recordPage) reply(r *http.Request, tagged bool) reply {
 }
 
 // appendTag appends what names a printed record without a look at its value: every
-// change gives a record another place in the order of changes. The end of its CID
-// keeps databases apart.
+// change gives a record another place in the order of changes. The rest keeps databases
+// apart: one that was lost and filled anew may give the same places to the same values.
 func appendTag(dst []byte, rec *store.Record) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, rec.Seq)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(rec.IndexedAt.Unix()))
 	id := rec.Body.CID.KeyString()
-	return append(binary.BigEndian.AppendUint64(dst, rec.Seq), id[max(0, len(id)-tagCID):]...)
+	return append(append(dst, rec.Rev...), id[max(0, len(id)-tagCID):]...)
 }
 
 const (
 	// tagCID is how many bytes of a record's CID its page's tag is made of, and
-	// tagRoom what most pages' tags are made of.
+	// tagRoom room for what most pages' tags are made of.
 	tagCID  = 8
-	tagRoom = standardPage*(8+tagCID) + 128
+	tagRoom = 4 << 10
 	// tagBytes is how much of a hash is a tag.
 	tagBytes = 15
 )

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -75,6 +76,39 @@ func TestTagsChangeWithTheAnswer(t *testing.T) {
 	for path, old := range before {
 		if a := r.do(http.MethodGet, path, "", "If-None-Match", old.header.Get("ETag")); a.status == http.StatusNotModified || strings.Contains(a.body, "at://") {
 			t.Errorf("%s of an account that is gone: %d %s", path, a.status, a.body)
+		}
+	}
+}
+
+// TestTagsKeepDatabasesApart has a database that was lost and filled anew: all of its
+// records have the places in the order of changes and the values that they had.
+func TestTagsKeepDatabasesApart(t *testing.T) {
+	t.Parallel()
+	was := store.Record{
+		DID: alice, Collection: note, RKey: "key0001", Rev: "3kgk4qs6aa22a", IndexedAt: time.Unix(1_800_000_000, 0).UTC(), Seq: 7,
+		Source: store.SourceRepo, Body: text(t, "key0001", "x").Body,
+	}
+	s := newRig(t).server
+	tags := func(rec store.Record) [2]string {
+		page := s.newPage(1, (&printer{}).append)
+		if err := page.add(&rec); err != nil {
+			t.Fatal(err)
+		}
+		rec.Body.Verified = false // a verified one is named by its CID alone
+		return [2]string{page.reply(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), true).tag, s.recordTag(&rec)}
+	}
+	for what, change := range map[string]func(*store.Record){
+		"rev":        func(r *store.Record) { r.Rev = "3kgk4qs6aa22b" },
+		"indexed at": func(r *store.Record) { r.IndexedAt = r.IndexedAt.Add(time.Second) },
+		"seq":        func(r *store.Record) { r.Seq++ },
+		"cid":        func(r *store.Record) { r.Body = text(t, "key0001", "y").Body },
+	} {
+		now := was
+		change(&now)
+		for i, tag := range tags(now) {
+			if tag == "" || tag == tags(was)[i] {
+				t.Errorf("another %s: tag %q", what, tag)
+			}
 		}
 	}
 }
