@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -179,6 +178,9 @@ func (r recordRow) fill(rec *Record, did syntax.DID, collection syntax.NSID, rke
 // readRow makes rec the record that stands under a key of a records bucket, in the
 // memory of its row.
 func readRow(rec *Record, did syntax.DID, collection syntax.NSID, key, raw []byte) error {
+	if len(key) > bbolt.MaxKeySize { // before it is copied, as the row's
+		return fmt.Errorf("%w: record key of %d bytes of %s", errRow, len(key), collection)
+	}
 	_, rkey, ok := splitRecordKey(key)
 	if !ok {
 		return fmt.Errorf("%w: record key %x of %s", errRow, key, collection)
@@ -208,12 +210,25 @@ const standardRow = 1 << 10
 // bbolt's memory before it is looked at: a page that goes bad must not fail in
 // somebody else's code.
 func (p *passer) pass(did syntax.DID, collection syntax.NSID, key, raw []byte) error {
-	p.row = append(p.row[:0], raw...)
-	if err := readRow(&p.rec, did, collection, key, p.row); err != nil {
+	row, err := taken(p.row, raw)
+	if err != nil {
+		return fmt.Errorf("record %s/%s/%.512s: %w", did, collection, key[min(ridLen, len(key)):], err)
+	}
+	p.row = row
+	if err := readRow(&p.rec, did, collection, key, row); err != nil {
 		return err
 	}
 	defer passOn()
 	return p.each(&p.rec)
+}
+
+// taken copies a row out of bbolt's memory, into that of buf. Its length is looked at
+// first: damage may have made it that of gigabytes.
+func taken(buf, raw []byte) ([]byte, error) {
+	if len(raw) > maxPageLen {
+		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(raw))
+	}
+	return append(buf[:0], raw...), nil
 }
 
 // recordsOf is the bucket of a collection's records, nil if there is none.
@@ -229,7 +244,11 @@ func recordOf(b *bbolt.Bucket, n rid, uri record.URI) (rec Record, err error) {
 	if raw == nil {
 		return Record{}, fmt.Errorf("record %s: %w", uri, ErrNotFound)
 	}
-	err = readRow(&rec, uri.DID, uri.Collection, key, bytes.Clone(raw))
+	row, err := taken(nil, raw)
+	if err != nil {
+		return Record{}, fmt.Errorf("record %s: %w", uri, err)
+	}
+	err = readRow(&rec, uri.DID, uri.Collection, key, row)
 	return rec, err
 }
 

@@ -3,11 +3,14 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
+	"go.etcd.io/bbolt"
 
 	"appview/record"
 )
@@ -76,5 +79,26 @@ func TestRowWithoutSealIsRead(t *testing.T) {
 	raw[len(raw)-1] ^= 1
 	if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); !errors.Is(err, errRow) {
 		t.Errorf("its body has changed: %v", err)
+	}
+}
+
+// TestLengthIsLookedAtBeforeItIsCopied has a row and a key of lengths that only damage
+// gives them: to copy what they claim may take all the memory there is.
+func TestLengthIsLookedAtBeforeItIsCopied(t *testing.T) {
+	t.Parallel()
+	to := newPasser(func(*Record) error { t.Error("it was handed on"); return nil })
+	vast := make([]byte, maxPageLen+1) // which nothing touches
+	err := to.pass("did:plc:a", "com.example.note", recordKey(7, "self"), vast)
+	if !errors.Is(err, errRow) || cap(to.row) != standardRow {
+		t.Errorf("a row of %d bytes: %v, with room for %d", len(vast), err, cap(to.row))
+	}
+	if copied, err := taken(nil, vast); !errors.Is(err, errRow) || copied != nil {
+		t.Errorf("a row of %d bytes: %d were copied, %v", len(vast), len(copied), err)
+	}
+	body := smallBody(t)
+	key := recordKey(7, syntax.RecordKey(make([]byte, bbolt.MaxKeySize)))
+	row := newRecordRow(key, "3kgk4qs6aa22a", time.Unix(1_800_000_000, 0), 9, SourceRepo, body)
+	if err := to.pass("did:plc:a", "com.example.note", key, row); !errors.Is(err, errRow) || len(err.Error()) > 1<<10 || to.rec.RKey != "" {
+		t.Errorf("a key of %d bytes: an error of %d", len(key), len(fmt.Sprint(err)))
 	}
 }
