@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	// readStep is how many records are read in one transaction. Each may be as large
-	// as a record can be.
+	// readStep is how many records are read in one transaction.
 	readStep = 50
-	// pageBytes, as they are stored, end a page early. Its cursor goes on behind it.
+	// pageBytes, as they are printed, end a page early. Its cursor goes on behind it.
 	pageBytes = 8 << 20
 )
 
@@ -28,7 +27,6 @@ type recordPage struct {
 
 	buf    *[]byte // from Server.buffer
 	count  int     // of records
-	size   int     // bytes of their bodies
 	last   syntax.RecordKey
 	cursor string // empty: nothing follows
 	tag    []byte // what the page's tag is the hash of
@@ -41,7 +39,8 @@ func (s *Server) newPage(limit int, show func([]byte, *store.Record) ([]byte, er
 	return p
 }
 
-// add appends a record, of which it keeps nothing.
+// add appends a record, of which it keeps nothing. It ends the read of a page that is
+// full.
 func (p *recordPage) add(rec *store.Record) error {
 	out := *p.buf
 	if p.count > 0 {
@@ -53,14 +52,16 @@ func (p *recordPage) add(rec *store.Record) error {
 	}
 	*p.buf = out
 	p.count++
-	p.size += len(rec.Body.Data)
 	p.last = rec.RKey
 	p.tag = appendTag(p.tag, rec)
+	if p.full() {
+		return store.ErrEnough
+	}
 	return nil
 }
 
 // full tells whether the page shall not get any longer.
-func (p *recordPage) full() bool { return p.count >= p.limit || p.size >= pageBytes }
+func (p *recordPage) full() bool { return p.count >= p.limit || len(*p.buf) >= pageBytes }
 
 // step is how many records to read next.
 func (p *recordPage) step() int { return min(readStep, p.limit-p.count) }

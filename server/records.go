@@ -154,12 +154,12 @@ func (s *Server) repoRecords(ctx context.Context, at cursor, page *recordPage) e
 				page.cursor, err = s.repoCursor(ctx, at, collections)
 				return err
 			}
-			step := page.step()
-			n, err := s.cfg.Store.RepoRecords(ctx, store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: step}, page.add)
+			p := store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: page.step()}
+			more, err := s.cfg.Store.RepoRecords(ctx, p, page.add)
 			if err != nil {
 				return err
 			}
-			if n < step {
+			if !more {
 				break
 			}
 			at.after = page.last
@@ -179,11 +179,12 @@ func (s *Server) repoCursor(ctx context.Context, at cursor, collections []syntax
 			after = ""
 		}
 		p := store.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1}
-		n, err := s.cfg.Store.RepoRecords(ctx, p, func(*store.Record) error { return nil })
+		found := false
+		_, err := s.cfg.Store.RepoRecords(ctx, p, func(*store.Record) error { found = true; return nil })
 		if err != nil {
 			return "", err
 		}
-		if n > 0 {
+		if found {
 			return at.String(), nil
 		}
 	}

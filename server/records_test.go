@@ -142,6 +142,45 @@ func TestPagesEndEarlyWhenRecordsAreLarge(t *testing.T) {
 	}
 }
 
+// TestPagesAreBoundedAsTheyArePrinted has records that take six times the room in JSON,
+// fewer than are read in one transaction.
+func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	list := make([]store.Listed, 12)
+	for i := range list {
+		list[i] = verified(t, fmt.Sprintf("k%02d", len(list)-1-i), `{"text":"`+strings.Repeat(`\u0001`, 300<<10)+`"}`)
+	}
+	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:6], status: list[6:]})
+	ofRepo := "repo=" + string(alice) + "&collection=" + string(note)
+	for path, want := range map[string]int{
+		"/api/records?collection=" + string(note):            6,
+		"/api/records?order=rkey&collection=" + string(note): 6,
+		"/admin/records?limit=1000&did=" + string(alice):     12,
+		listRecords + "?" + ofRepo:                           6,
+	} {
+		got, cursor := 0, ""
+		for more := true; more; more = cursor != "" {
+			a := r.get(path + cursor)
+			var p struct {
+				Records []json.RawMessage
+				Cursor  string
+			}
+			r.check(json.Unmarshal([]byte(a.body), &p))
+			if len(a.body) > pageBytes+record.MaxJSON+1<<10 || len(p.Records) == 0 {
+				t.Errorf("%s: a page of %d records, %d bytes", path, len(p.Records), len(a.body))
+			}
+			got += len(p.Records)
+			if cursor = ""; p.Cursor != "" {
+				cursor = "&cursor=" + p.Cursor
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %d records", path, got)
+		}
+	}
+}
+
 func TestInactiveAccountsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -90,7 +90,7 @@ func TestTagsKeepDatabasesApart(t *testing.T) {
 	}
 	s := newRig(t).server
 	tags := func(rec store.Record) [2]string {
-		page := s.newPage(1, (&printer{}).append)
+		page := s.newPage(2, (&printer{}).append)
 		if err := page.add(&rec); err != nil {
 			t.Fatal(err)
 		}

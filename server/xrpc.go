@@ -78,7 +78,7 @@ func (s *Server) xrpcListRecords(r *http.Request) (reply, error) {
 	at.After = syntax.RecordKey(params.get("cursor"))
 	at.Limit = limit
 	page := s.newPage(limit, appendXRPC)
-	account, more, err := s.cfg.Store.ServedPage(r.Context(), at, pageBytes, page.add)
+	account, more, err := s.cfg.Store.ServedPage(r.Context(), at, page.add)
 	switch {
 	case err != nil:
 		return reply{}, err

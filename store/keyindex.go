@@ -207,7 +207,7 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			return err
 		}
 		w := newKeyWalk(tx, collection, tail, below)
-		n, to := 0, newPasser(each)
+		to := newPasser(each)
 		owners, rows := newOwners(tx), records.Cursor()
 		var key []byte
 		for scanned := 0; ; scanned++ {
@@ -215,7 +215,7 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			if k == nil {
 				return nil
 			}
-			if n == limit || scanned == newestScan {
+			if to.full(limit) || scanned == newestScan {
 				if next = below; scanned > 0 {
 					next = &KeyPlace{RKey: syntax.RecordKey(key[ridLen:]), Repo: binary.BigEndian.Uint32(key)}
 				}
@@ -239,7 +239,6 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			if err := to.pass(owner.did, collection, key, raw); err != nil {
 				return err
 			}
-			n++
 		}
 	})
 	return next, err

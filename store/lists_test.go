@@ -27,9 +27,9 @@ func repoRecords(ctx context.Context, s *store.Store, p store.RepoPage) ([]store
 	})
 }
 
-func servedPage(ctx context.Context, s *store.Store, p store.RepoPage, maxBytes int) (list []store.Record, account string, more bool, err error) {
+func servedPage(ctx context.Context, s *store.Store, p store.RepoPage) (list []store.Record, account string, more bool, err error) {
 	list, err = gather(func(each func(*store.Record) error) (err error) {
-		account, more, err = s.ServedPage(ctx, p, maxBytes, each)
+		account, more, err = s.ServedPage(ctx, p, each)
 		return err
 	})
 	return list, account, more, err

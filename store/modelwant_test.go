@@ -305,7 +305,7 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 		must(err)
 		p.add("repo %s", fact(repo))
 		for _, c := range collections {
-			list, account, _, err := servedPage(ctx, s, store.RepoPage{DID: did, Collection: c, Limit: 1}, 1)
+			list, account, _, err := servedPage(ctx, s, store.RepoPage{DID: did, Collection: c, Limit: 1})
 			must(err)
 			if account != repo.Account || (len(list) > 0) != (repo.Active() && repo.Collections[c].Count > 0) {
 				p.add("%d records of %s are served while its account is %s", len(list), did, account)

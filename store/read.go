@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -21,29 +21,34 @@ type RepoPage struct {
 	Limit      int
 }
 
-// RepoRecords calls each for a page of one repo's records in a collection, and
-// returns how many that were. It does not look at the account's status: see Repo.
+// ErrEnough is what the callback of a read returns to end it behind the record that it
+// was given. It is no failure, and the read does not return it.
+var ErrEnough = errors.New("the page is long enough")
+
+// RepoRecords calls each for a page of one repo's records in a collection; more says
+// whether something follows. It does not look at the account's status: see Repo.
 //
-// As in all reads of pages, a record's body is good until each returns, and each
-// must not take long: a transaction is held open meanwhile.
-func (s *Store) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) error) (n int, err error) {
+// As in all reads of pages, a record's body is good until each returns, each may end
+// the page early with ErrEnough, and it must not take long: a transaction is held open
+// meanwhile.
+func (s *Store) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) error) (more bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		repo, ok, err := ridOf(tx, p.DID)
 		if err != nil || !ok {
 			return err
 		}
-		n, _, err = readPage(tx, repo, p, math.MaxInt, each)
+		more, err = readPage(tx, repo, p, each)
 		return err
 	})
-	return n, err
+	return more, err
 }
 
-// readPage calls each for a page of a repo's records, until their bodies have as many
-// bytes as given. more tells whether something follows.
-func readPage(tx *bbolt.Tx, repo rid, p RepoPage, maxBytes int, each func(*Record) error) (n int, more bool, err error) {
+// readPage calls each for a page of a repo's records. more tells whether something
+// follows.
+func readPage(tx *bbolt.Tx, repo rid, p RepoPage, each func(*Record) error) (more bool, err error) {
 	b := recordsOf(tx, p.Collection)
 	if b == nil {
-		return 0, false, nil
+		return false, nil
 	}
 	to, prefix, c := newPasser(each), ridKey(repo), b.Cursor()
 	k, v := seekPage(c, repo, p)
@@ -51,16 +56,15 @@ func readPage(tx *bbolt.Tx, repo rid, p RepoPage, maxBytes int, each func(*Recor
 	if p.Ascending {
 		step = c.Next
 	}
-	for size := 0; bytes.HasPrefix(k, prefix); k, v = step() {
-		if n == p.Limit || size >= maxBytes {
-			return n, true, nil
+	for ; bytes.HasPrefix(k, prefix); k, v = step() {
+		if to.full(p.Limit) {
+			return true, nil
 		}
 		if err := to.pass(p.DID, p.Collection, k, v); err != nil {
-			return n, false, err
+			return false, err
 		}
-		n, size = n+1, size+len(to.rec.Body.Data)
 	}
-	return n, false, nil
+	return false, nil
 }
 
 // seekPage puts the cursor on the first record of a page.
@@ -99,7 +103,7 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 		if log == nil || records == nil {
 			return nil
 		}
-		n, to := 0, newPasser(each)
+		to := newPasser(each)
 		owners, rows := newOwners(tx), neighbours{c: records.Cursor()}
 		c := log.Cursor()
 		k, key := c.Last()
@@ -107,7 +111,7 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			k, key = seekBefore(c, u64Key(below))
 		}
 		for scanned := 0; k != nil; k, key = c.Prev() {
-			if n == limit || scanned == newestScan {
+			if to.full(limit) || scanned == newestScan {
 				next = binary.BigEndian.Uint64(k) + 1
 				return nil
 			}
@@ -122,7 +126,6 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			if err := to.pass(owner.did, collection, key, rows.get(key)); err != nil {
 				return err
 			}
-			n++
 		}
 		return nil
 	})
@@ -287,7 +290,7 @@ func exportCollection(ctx context.Context, tx *bbolt.Tx, collection syntax.NSID,
 		prefix = ridKey(only)
 	}
 	c := b.Cursor()
-	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix) && k != nil; k, v = c.Next() {
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix) && k != nil && !to.enough; k, v = c.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"time"
@@ -194,9 +195,11 @@ func readRow(rec *Record, did syntax.DID, collection syntax.NSID, key, raw []byt
 
 // passer hands records on, one after the other, in the same memory.
 type passer struct {
-	each func(*Record) error
-	row  []byte
-	rec  Record
+	each   func(*Record) error
+	row    []byte
+	rec    Record
+	passed int
+	enough bool // each has said so
 }
 
 func newPasser(each func(*Record) error) *passer {
@@ -218,9 +221,22 @@ func (p *passer) pass(did syntax.DID, collection syntax.NSID, key, raw []byte) e
 	if err := readRow(&p.rec, did, collection, key, row); err != nil {
 		return err
 	}
-	defer passOn()
-	return p.each(&p.rec)
+	p.passed++
+	return p.hand()
 }
+
+// hand calls each.
+func (p *passer) hand() error {
+	defer passOn()
+	err := p.each(&p.rec)
+	if errors.Is(err, ErrEnough) {
+		p.enough, err = true, nil
+	}
+	return err
+}
+
+// full tells whether a page of at most so many records is at its end.
+func (p *passer) full(limit int) bool { return p.enough || p.passed >= limit }
 
 // taken copies a row out of bbolt's memory, into that of buf. Its length is looked at
 // first: damage may have made it that of gigabytes.

@@ -44,16 +44,15 @@ func (s *Store) ServedRecord(ctx context.Context, uri record.URI) (rec Record, a
 
 // ServedPage calls each for a page of one repo's records in a collection as
 // RepoRecords does, and returns the status of its account, which is empty if the repo
-// is not known. Of accounts that are not active there is no record. The page ends
-// early when the bodies have as many bytes as given; more says whether something
-// follows.
-func (s *Store) ServedPage(ctx context.Context, p RepoPage, maxBytes int, each func(*Record) error) (account string, more bool, err error) {
+// is not known. Of accounts that are not active there is no record. more says whether
+// something follows.
+func (s *Store) ServedPage(ctx context.Context, p RepoPage, each func(*Record) error) (account string, more bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		n, status, err := accountOf(tx, p.DID)
 		if account = status; err != nil || status != AccountActive {
 			return err
 		}
-		_, more, err = readPage(tx, n, p, maxBytes, each)
+		more, err = readPage(tx, n, p, each)
 		return err
 	})
 	return account, more, err
