@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
 
 	"appview/store"
 	"appview/store/storetest"
@@ -292,6 +294,70 @@ func TestFileCutWhileItIsOpenStopsTheStore(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOrderThatFitsNoRecordIsRefused changes a row of what orders the records, so that
+// every row can be read: a page would lack a record, or have one twice.
+func TestOrderThatFitsNoRecordIsRefused(t *testing.T) {
+	t.Parallel()
+	whole := populated(t)
+	newestOf := func(s *store.Store) error { _, _, err := newest(t.Context(), s, note, 0, 2000); return err }
+	byKeyOf := func(s *store.Store) error { _, _, err := byKey(t.Context(), s, note, nil, 2000); return err }
+	for name, c := range map[string]struct {
+		spoil func(tx *bbolt.Tx) error
+		read  func(s *store.Store) error
+		want  string
+	}{
+		"log entry of another record": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("log")).Bucket([]byte(note))
+			_, other := b.Cursor().First()
+			last, _ := b.Cursor().Last()
+			return b.Put(bytes.Clone(last), bytes.Clone(other))
+		}, newestOf, "in the order of changes"},
+		"log entry of no record": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("log")).Bucket([]byte(note))
+			last, key := b.Cursor().Last()
+			return b.Put(bytes.Clone(last), append(bytes.Clone(key), 'x'))
+		}, newestOf, "a record row of 0 bytes"},
+		"index entry of no record": {func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("rkeys")).Bucket([]byte(note)).Put([]byte("3k00000000017x\x00\x00\x00\x00\x01"), nil)
+		}, byKeyOf, "is in the key index of com.example.note"},
+		"key of a record": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("records")).Bucket([]byte(note))
+			k, row := b.Cursor().Last()
+			k, row = bytes.Clone(k), bytes.Clone(row)
+			return errors.Join(b.Delete(k), b.Put(append(k, 'x'), row))
+		}, byKeyOf, "is in the key index of com.example.note"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "spoilt.db")
+			writeAll(t, path, whole)
+			s, err := store.Open(store.Config{Path: path})
+			if err == nil {
+				err = errors.Join(newestOf(s), byKeyOf(s), s.Close())
+			}
+			if err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			db, err := bbolt.Open(path, 0o600, nil)
+			if err == nil {
+				err = errors.Join(db.Update(c.spoil), db.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, err = store.Open(store.Config{Path: path}); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.read(s); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want ErrDamaged with %q", err, c.want)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

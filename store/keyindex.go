@@ -206,7 +206,7 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 		if err != nil {
 			return err
 		}
-		w := newKeyWalk(tx, collection, tail, below)
+		w := newKeyWalk(tx, collection, tail.keys, below)
 		to := newPasser(each)
 		owners, rows := newOwners(tx), records.Cursor()
 		var key []byte
@@ -227,6 +227,9 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 			w.next(k)
 			at, raw := rows.Seek(key)
 			if !bytes.Equal(at, key) {
+				if !tail.explains(k) {
+					return fmt.Errorf("%w: record %x is in the key index of %s, but not there, and was not deleted", errRow, key, collection)
+				}
 				continue // deleted since it was indexed
 			}
 			owner, err := owners.of(key)
@@ -249,25 +252,36 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 type tails struct {
 	mu      sync.Mutex
 	version int // of the file
-	kept    map[syntax.NSID][][]byte
+	kept    map[syntax.NSID]tail
 }
 
-// of returns the keys that the key index of a collection lacks, ascending; none if
-// these are more than a reader adds. They are shared: not to be changed.
-func (t *tails) of(tx *bbolt.Tx, collection syntax.NSID) ([][]byte, error) {
+// tail is what the key index of a collection lacks. It is shared: not to be changed.
+type tail struct {
+	keys  [][]byte // ascending; none if these are more than a reader adds
+	whole bool     // keys are all that were changed, or deleted, since the index was made
+}
+
+// explains tells whether a key of the index may stand for no record.
+func (t tail) explains(k []byte) bool {
+	_, changed := slices.BinarySearchFunc(t.keys, k, bytes.Compare)
+	return changed || !t.whole
+}
+
+// of returns the tail of a collection.
+func (t *tails) of(tx *bbolt.Tx, collection syntax.NSID) (tail, error) {
 	t.mu.Lock()
-	if keys, ok := t.kept[collection]; ok && t.version == tx.ID() {
+	if had, ok := t.kept[collection]; ok && t.version == tx.ID() {
 		t.mu.Unlock()
-		return keys, nil
+		return had, nil
 	}
 	t.mu.Unlock()
 	at, err := watermark(tx, []byte(collection))
 	if err != nil {
-		return nil, err
+		return tail{}, err
 	}
 	keys, _, whole, err := changedSince(tx, []byte(collection), at, maxTail)
 	if err != nil {
-		return nil, err
+		return tail{}, err
 	}
 	if !whole && at != 0 {
 		keys = nil // the index as it is shows more
@@ -275,12 +289,13 @@ func (t *tails) of(tx *bbolt.Tx, collection syntax.NSID) ([][]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.version < tx.ID() || len(t.kept) == tailsKept || t.kept == nil {
-		t.version, t.kept = tx.ID(), map[syntax.NSID][][]byte{}
+		t.version, t.kept = tx.ID(), map[syntax.NSID]tail{}
 	}
+	found := tail{keys: keys, whole: whole}
 	if t.version == tx.ID() {
-		t.kept[collection] = keys
+		t.kept[collection] = found
 	}
-	return keys, nil
+	return found, nil
 }
 
 // keyWalk goes down the key index and the changes that it lacks, merged.

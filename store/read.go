@@ -123,7 +123,13 @@ func (s *Store) Newest(ctx context.Context, collection syntax.NSID, below uint64
 			if !owner.active {
 				continue
 			}
-			if err := to.pass(owner.did, collection, key, rows.get(key)); err != nil {
+			if err := to.read(owner.did, collection, key, rows.get(key)); err != nil {
+				return err
+			}
+			if seq := binary.BigEndian.Uint64(k); to.rec.Seq != seq {
+				return fmt.Errorf("%w: %s is number %d in the order of changes, its row says %d", errRow, to.rec.URI(), seq, to.rec.Seq)
+			}
+			if err := to.hand(); err != nil {
 				return err
 			}
 		}

@@ -209,24 +209,28 @@ func newPasser(each func(*Record) error) *passer {
 // standardRow is room for most rows.
 const standardRow = 1 << 10
 
-// pass hands on the record under a key of a records bucket. It is taken out of
-// bbolt's memory before it is looked at: a page that goes bad must not fail in
-// somebody else's code.
+// pass hands on the record under a key of a records bucket.
 func (p *passer) pass(did syntax.DID, collection syntax.NSID, key, raw []byte) error {
+	if err := p.read(did, collection, key, raw); err != nil {
+		return err
+	}
+	return p.hand()
+}
+
+// read reads the record to hand on. It is taken out of bbolt's memory before it is
+// looked at: a page that goes bad must not fail in somebody else's code.
+func (p *passer) read(did syntax.DID, collection syntax.NSID, key, raw []byte) error {
 	row, err := taken(p.row, raw)
 	if err != nil {
 		return fmt.Errorf("record %s/%s/%.512s: %w", did, collection, key[min(ridLen, len(key)):], err)
 	}
 	p.row = row
-	if err := readRow(&p.rec, did, collection, key, row); err != nil {
-		return err
-	}
-	p.passed++
-	return p.hand()
+	return readRow(&p.rec, did, collection, key, row)
 }
 
 // hand calls each.
 func (p *passer) hand() error {
+	p.passed++
 	defer passOn()
 	err := p.each(&p.rec)
 	if errors.Is(err, ErrEnough) {
