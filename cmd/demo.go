@@ -66,10 +66,11 @@ was indexed with what there is, and stays up so that it can be tried out.`,
 
 func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	// Whoever reads what it prints may go, as head does: it ends then, and removes
-	// what it has made.
-	gone := make(chan os.Signal, 1)
-	signal.Notify(gone, syscall.SIGPIPE)
-	defer signal.Stop(gone)
+	// what it has made. The signal that says so comes for its clients, too.
+	signal.Ignore(syscall.SIGPIPE)
+	gone := make(chan struct{}, 1)
+	cmd.SetOut(heard(cmd.OutOrStdout(), gone))
+	cmd.SetErr(heard(cmd.ErrOrStderr(), gone))
 	out := cmd.OutOrStdout()
 	temporary := o.dataDir == ""
 	if temporary {
@@ -262,6 +263,32 @@ func shellWord(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// listened is an output that somebody reads, and tells when nobody does any more.
+type listened struct {
+	io.Writer
+
+	gone chan<- struct{} // with room for one
+}
+
+func (l listened) Write(p []byte) (int, error) {
+	n, err := l.Writer.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		select {
+		case l.gone <- struct{}{}:
+		default:
+		}
+	}
+	return n, err
+}
+
+// heard is w, and tells when nobody reads it any more. A terminal ends with a signal.
+func heard(w io.Writer, gone chan<- struct{}) io.Writer {
+	if isTerminal(w) {
+		return w
+	}
+	return listened{w, gone}
 }
 
 // say prints a line of the demo.

@@ -289,6 +289,31 @@ func TestDemoWhoseReaderGoesLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestDemoOutlivesItsClients has it get the signal that the system sends for a write to
+// any client that has gone.
+func TestDemoOutlivesItsClients(t *testing.T) {
+	t.Parallel()
+	noSignals(t)
+	dir := t.TempDir()
+	cmd, pipe := piped(t, nil, "demo", "--repos", "40", "--hosts", "3", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	lines, up := bufio.NewScanner(pipe), false
+	for !up && lines.Scan() {
+		up = strings.Contains(lines.Text(), "Ctrl-C ends it")
+	}
+	go func() { _, _ = io.Copy(io.Discard, pipe) }() // until the test closes it
+	if err := cmd.Process.Signal(syscall.SIGPIPE); err != nil {
+		t.Fatal(err)
+	}
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	want(t, exitOK, "completed", nil, "backfill", "watch", "--data-dir", dir)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestServerOutlivesWhoReadsItsLog(t *testing.T) {
 	t.Parallel()
 	noSignals(t)
