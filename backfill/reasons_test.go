@@ -33,8 +33,8 @@ type way struct {
 	// about. It may choose another repo.
 	spoil func(r *rig, did syntax.DID) syntax.DID
 	whole bool // the job is about all collections
-	// attempts is how many count; 0: as many as the reason is worth.
-	attempts int
+	// attempts is how many count; nil: as many as the reason is worth.
+	attempts func(r *rig, did syntax.DID) int
 }
 
 // everywhere is a fault for the requests about a repo to its host.
@@ -148,20 +148,16 @@ func ways() map[network.Reason]way {
 		network.ReasonBadAnswer:  {spoil: everywhere(refusal(http.StatusOK, json, `{"nonsense":true}`), data...)},
 		network.ReasonIncomplete: {spoil: animal(sandbox.EmptyPages(), true)},
 		network.ReasonDIDLookup:  {spoil: animal(sandbox.BadDocument(), false)},
-		network.ReasonHostDown: {attempts: -1, spoil: func(r *rig, _ syntax.DID) syntax.DID {
+		network.ReasonHostDown: {attempts: refused, spoil: func(r *rig, _ syntax.DID) syntax.DID {
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Part != sandbox.PartPDS {
 					return sandbox.Fault{}
 				}
 				return refusal(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>")
 			})
-			last := syntax.DID("") // the first ones are those that find out
-			for _, repo := range r.world.Repos() {
-				last = max(last, repo.DID)
-			}
-			return last
+			return "" // all
 		}},
-		network.ReasonRateLimited: {attempts: -1, spoil: everywhere(sandbox.Fault{
+		network.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7200"}},
 		})},
 		network.ReasonNoRev: {spoil: animal(sandbox.NoRev(), false)},
@@ -201,28 +197,26 @@ func TestEveryReason(t *testing.T) {
 			before := r.rows()
 			did := way.spoil(r, r.world.Repos()[0].DID)
 			request := store.Request{Collection: status, DID: did}
-			switch {
-			case reason == network.ReasonHostDown:
-				request.DID = ""
-			case way.whole:
+			if way.whole {
 				request.Collection = ""
 			}
 			job := r.finish(r.create(request))
 			if job.Status != store.StatusCompleted {
 				t.Fatalf("job: %+v", job)
 			}
+			if reason == network.ReasonHostDown { // one that still waited for it
+				did = r.last(job, reason)
+			}
 			repo := r.repo(job, did)
 			r.wantReason(job, repo, reason)
-			want := way.attempts
+			want := 1
 			switch {
-			case want < 0: // what waits for a host costs none
-				want = 0
+			case way.attempts != nil: // what waits for a host costs none
+				want = way.attempts(r, did)
 			case reason.Class() == network.ClassFailed && reason.Retryable():
 				want = tries
 			case reason.Class() == network.ClassUnavailable:
 				want = repo.Attempts // an answer, at whichever attempt
-			default:
-				want = 1
 			}
 			if repo.Attempts != want {
 				t.Errorf("%d attempts, want %d", repo.Attempts, want)
@@ -234,6 +228,27 @@ func TestEveryReason(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refused is how many requests about a repo its host has met with a fault.
+func refused(r *rig, did syntax.DID) int {
+	return len(r.world.Requests(func(q sandbox.Request) bool { return q.Fault && q.DID == did.String() }))
+}
+
+// last is the last repo of a job's that has ended with the reason.
+func (r *rig) last(job store.Job, reason network.Reason) syntax.DID {
+	r.t.Helper()
+	list, _, err := r.store.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, repo := range slices.Backward(list) {
+		if repo.Reason == string(reason) {
+			return repo.DID
+		}
+	}
+	r.t.Fatalf("no repo has ended with %s: %+v", reason, list)
+	return ""
 }
 
 // repo is what became of one repo of a job.
