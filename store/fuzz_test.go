@@ -77,7 +77,7 @@ func FuzzRecordRow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, raw := range [][]byte{raw, binary.BigEndian.AppendUint32(bytes.Clone(raw), seal(key, raw))} {
 			var rec Record
-			err := readRow(&rec, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "com.example.note", key, raw)
+			err := readRow(&rec, new(spelling), "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "com.example.note", key, raw)
 			if err != nil {
 				if !errors.Is(err, errRow) {
 					t.Fatalf("%x: %v", raw, err)

@@ -170,6 +170,8 @@ type owner struct {
 type owners struct {
 	repos *bbolt.Cursor
 	seen  map[rid]owner
+	rid   rid   // the last asked for, 0 at first
+	last  owner // of it
 }
 
 // ownersKept bounds what owners remembers.
@@ -185,9 +187,26 @@ func (o *owners) of(key []byte) (owner, error) {
 		return owner{}, fmt.Errorf("%w: record key %x", errRow, key)
 	}
 	n := rid(binary.BigEndian.Uint32(key))
-	if r, ok := o.seen[n]; ok {
-		return r, nil
+	if n == o.rid && n != 0 {
+		return o.last, nil
 	}
+	r, ok := o.seen[n]
+	if !ok {
+		var err error
+		if r, err = o.find(key); err != nil {
+			return owner{}, err
+		}
+		if len(o.seen) == ownersKept {
+			clear(o.seen)
+		}
+		o.seen[n] = r
+	}
+	o.rid, o.last = n, r
+	return r, nil
+}
+
+// find reads the repo of a record's key.
+func (o *owners) find(key []byte) (owner, error) {
 	at, row := o.repos.Seek(key[:ridLen])
 	if !bytes.Equal(at, key[:ridLen]) {
 		return owner{}, fmt.Errorf("%w: record %x has no repo", errRow, key)
@@ -200,10 +219,6 @@ func (o *owners) of(key []byte) (owner, error) {
 		}
 		r = owner{repo.DID, repo.Active()}
 	}
-	if len(o.seen) == ownersKept {
-		clear(o.seen)
-	}
-	o.seen[n] = r
 	return r, nil
 }
 

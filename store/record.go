@@ -155,10 +155,24 @@ func (r recordRow) seq() uint64    { return binary.BigEndian.Uint64(r[rowSeq:]) 
 func (r recordRow) cid() []byte    { return r[rowCID:][:r[rowCIDLen]] }
 func (r recordRow) data() []byte   { return r[rowCID+int(r[rowCIDLen]):] }
 
+// spelling spells revs, and remembers the last: records that follow each other often
+// have the same.
+type spelling struct {
+	rev  uint64
+	text syntax.TID
+}
+
+func (s *spelling) of(rev uint64) syntax.TID {
+	if s.text == "" || s.rev != rev {
+		s.rev, s.text = rev, syntax.NewTIDFromInteger(rev)
+	}
+	return s.text
+}
+
 // fill makes rec the record that the row is, in the row's memory. A row without a seal
 // is proved by its CID, if that is possible: a disk that has let a byte of it change
 // must not make us serve that.
-func (r recordRow) fill(rec *Record, did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) error {
+func (r recordRow) fill(rec *Record, revs *spelling, did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) error {
 	id, err := cid.Cast(r.cid())
 	if err != nil {
 		return fmt.Errorf("%w: cid of %s/%s/%s: %w", errRow, did, collection, rkey, err)
@@ -168,7 +182,7 @@ func (r recordRow) fill(rec *Record, did syntax.DID, collection syntax.NSID, rke
 		return fmt.Errorf("%w: %s/%s/%s is not what its cid %s names", errRow, did, collection, rkey, id)
 	}
 	rec.DID, rec.Collection, rec.RKey = did, collection, rkey
-	rec.Rev = syntax.NewTIDFromInteger(r.rev())
+	rec.Rev = revs.of(r.rev())
 	rec.IndexedAt = time.Unix(int64(binary.BigEndian.Uint32(r[rowTime:])), 0).UTC()
 	rec.Seq = r.seq()
 	rec.Source = Source(r[rowSource])
@@ -178,7 +192,7 @@ func (r recordRow) fill(rec *Record, did syntax.DID, collection syntax.NSID, rke
 
 // readRow makes rec the record that stands under a key of a records bucket, in the
 // memory of its row.
-func readRow(rec *Record, did syntax.DID, collection syntax.NSID, key, raw []byte) error {
+func readRow(rec *Record, revs *spelling, did syntax.DID, collection syntax.NSID, key, raw []byte) error {
 	if len(key) > bbolt.MaxKeySize { // before it is copied, as the row's
 		return fmt.Errorf("%w: record key of %d bytes of %s", errRow, len(key), collection)
 	}
@@ -190,7 +204,7 @@ func readRow(rec *Record, did syntax.DID, collection syntax.NSID, key, raw []byt
 	if err != nil {
 		return fmt.Errorf("record %s/%s/%s: %w", did, collection, rkey, err)
 	}
-	return row.fill(rec, did, collection, rkey)
+	return row.fill(rec, revs, did, collection, rkey)
 }
 
 // passer hands records on, one after the other, in the same memory.
@@ -198,6 +212,7 @@ type passer struct {
 	each   func(*Record) error
 	row    []byte
 	rec    Record
+	revs   spelling
 	passed int
 	enough bool // each has said so
 }
@@ -225,7 +240,7 @@ func (p *passer) read(did syntax.DID, collection syntax.NSID, key, raw []byte) e
 		return fmt.Errorf("record %s/%s/%.512s: %w", did, collection, key[min(ridLen, len(key)):], err)
 	}
 	p.row = row
-	return readRow(&p.rec, did, collection, key, row)
+	return readRow(&p.rec, &p.revs, did, collection, key, row)
 }
 
 // hand calls each.
@@ -268,7 +283,7 @@ func recordOf(b *bbolt.Bucket, n rid, uri record.URI) (rec Record, err error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("record %s: %w", uri, err)
 	}
-	err = readRow(&rec, uri.DID, uri.Collection, key, row)
+	err = readRow(&rec, new(spelling), uri.DID, uri.Collection, key, row)
 	return rec, err
 }
 

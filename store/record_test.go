@@ -42,14 +42,14 @@ func TestChangedRowIsNoticed(t *testing.T) {
 	for _, body := range []record.Body{verified, escaped, received} {
 		raw := newRecordRow(key, "3kgk4qs6aa22a", time.Unix(1_800_000_000, 0), 9, SourceRepo, body)
 		var rec Record
-		if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); err != nil || rec.Rev != "3kgk4qs6aa22a" || rec.Seq != 9 ||
+		if err := readRow(&rec, new(spelling), "did:plc:a", "com.example.note", key, raw); err != nil || rec.Rev != "3kgk4qs6aa22a" || rec.Seq != 9 ||
 			rec.Body.Verified != body.Verified || rec.Body.Plain != body.Plain || !bytes.Equal(rec.Body.Data, body.Data) {
 			t.Fatalf("read back: %+v, %v", rec, err)
 		}
 		for i := range 8 * len(raw) {
 			changed := bytes.Clone(raw)
 			changed[i/8] ^= 1 << (i % 8)
-			if err := readRow(&rec, "did:plc:a", "com.example.note", key, changed); !errors.Is(err, errRow) {
+			if err := readRow(&rec, new(spelling), "did:plc:a", "com.example.note", key, changed); !errors.Is(err, errRow) {
 				t.Errorf("verified %t: bit %d of byte %d of the row has changed: %v", body.Verified, i%8, i/8, err)
 			}
 		}
@@ -73,11 +73,11 @@ func TestRowWithoutSealIsRead(t *testing.T) {
 	raw = raw[:len(raw)-sealLen]
 	raw[0] = formatCBOR
 	var rec Record
-	if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); err != nil || !rec.Body.Verified || rec.Body.Plain {
+	if err := readRow(&rec, new(spelling), "did:plc:a", "com.example.note", key, raw); err != nil || !rec.Body.Verified || rec.Body.Plain {
 		t.Fatalf("%+v, %v", rec, err)
 	}
 	raw[len(raw)-1] ^= 1
-	if err := readRow(&rec, "did:plc:a", "com.example.note", key, raw); !errors.Is(err, errRow) {
+	if err := readRow(&rec, new(spelling), "did:plc:a", "com.example.note", key, raw); !errors.Is(err, errRow) {
 		t.Errorf("its body has changed: %v", err)
 	}
 }
