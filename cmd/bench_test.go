@@ -33,6 +33,7 @@ const (
 	// BENCH_REPOS is the number of repos of the world.
 	defaultBenchRepos   = 8000
 	benchRecordsPerRepo = 10
+	benchFifths         = 5
 )
 
 // bareWork is what the bare loop is to read.
@@ -64,17 +65,52 @@ func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
 // BenchmarkBackfillWatched runs a whole job while 200 clients follow its events, of
 // which every other one never reads, in turn with the same job unwatched.
 func BenchmarkBackfillWatched(b *testing.B) {
-	const clients = 200
 	world, hosts := benchWorld(b, benchWidth/4), benchWidth/4
+	clients := func(b *testing.B, r underWay) (wait func()) { b.Helper(); return followed(b, r, 200, func(jobView) {}) }
 	var alone, watched jobRun
 	for b.Loop() {
-		alone.add(wholeJob(b, world, hosts, 0))
+		alone.add(wholeJob(b, world, hosts, nil))
 		watched.add(wholeJob(b, world, hosts, clients))
 	}
 	b.ReportMetric(alone.wall.Seconds()/watched.wall.Seconds(), "speed-ratio")
 	b.ReportMetric(watched.cpu.Seconds()/alone.cpu.Seconds(), "cpu-ratio")
 	b.ReportMetric(alone.anonymousMiB, "alone-MiB")
 	b.ReportMetric(watched.anonymousMiB, "watched-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkBackfillGrowth runs a whole job, and reports how fast it gets each fifth of its
+// records, and in how much processor time, beside the first. Look-ups run ahead: they
+// weigh on the first ones.
+func BenchmarkBackfillGrowth(b *testing.B) {
+	world, hosts := benchWorld(b, benchWidth/4), benchWidth/4
+	fifth := int64(len(world.Repos()) * benchRecordsPerRepo / benchFifths)
+	var whole jobRun
+	var fifths [benchFifths]spent
+	for b.Loop() {
+		var at []spent // the beginning, and the end of each fifth
+		whole.add(wholeJob(b, world, hosts, func(b *testing.B, r underWay) (wait func()) {
+			b.Helper()
+			at = append(at, r.spent(b))
+			return followed(b, r, 1, func(j jobView) {
+				if j.TotalRecords != nil && *j.TotalRecords >= int64(len(at))*fifth {
+					at = append(at, r.spent(b))
+				}
+			})
+		}))
+		if len(at) != benchFifths+1 {
+			b.Fatalf("%d fifths were seen", len(at)-1)
+		}
+		for i := range fifths {
+			fifths[i].add(at[i+1].since(at[i]))
+		}
+	}
+	for i, f := range fifths {
+		b.ReportMetric(fifths[0].wall.Seconds()/f.wall.Seconds(), fmt.Sprintf("speed%d", i+1))
+		b.ReportMetric(f.cpu.Seconds()/fifths[0].cpu.Seconds(), fmt.Sprintf("cpu%d", i+1))
+	}
+	b.ReportMetric(float64(b.N*len(world.Repos()))/whole.wall.Seconds(), "job-repos/s")
+	b.ReportMetric(whole.anonymousMiB, "anonymous-MiB")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -113,7 +149,7 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	for b.Loop() {
 		bare.add(bareLoop(b, world, 4*hosts))
 		before := world.Count(sandbox.PartPDS, "")
-		whole.add(wholeJob(b, world, hosts, 0))
+		whole.add(wholeJob(b, world, hosts, nil))
 		requests += world.Count(sandbox.PartPDS, "") - before
 	}
 	n := float64(b.N * repos)
@@ -135,7 +171,8 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 // spent is the time that a process took.
 type spent struct{ wall, cpu time.Duration }
 
-func (s *spent) add(o spent) { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
+func (s *spent) add(o spent)        { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
+func (s spent) since(o spent) spent { return spent{s.wall - o.wall, s.cpu - o.cpu} }
 
 // jobRun is what a run of the program took.
 type jobRun struct {
@@ -151,8 +188,40 @@ func (r *jobRun) add(o jobRun) {
 	r.bytes, r.objects = r.bytes+o.bytes, r.objects+o.objects
 }
 
-// wholeJob runs the program on an empty directory until its job has ended.
-func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (run jobRun) {
+// underWay is a run of the program of which the end is not reached.
+type underWay struct {
+	dir   string
+	log   *output
+	pid   int
+	start time.Time
+}
+
+// spent is what it has taken so far, processor time only where the system tells it.
+func (r underWay) spent(b *testing.B) spent {
+	b.Helper()
+	s := spent{wall: time.Since(r.start)}
+	if runtime.GOOS != "linux" {
+		return s
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(stat), ") ") // the program's name
+	fields := strings.Fields(after)
+	for _, ticks := range fields[11:13] { // in user mode and in the kernel
+		n, err := strconv.ParseInt(ticks, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.cpu += time.Duration(n) * 10 * time.Millisecond
+	}
+	return s
+}
+
+// wholeJob runs the program on an empty directory until its job has ended. beside, if
+// any, is called when it has begun, and what that returns when it is over.
+func wholeJob(b *testing.B, world *sandbox.World, hosts int, beside func(*testing.B, underWay) (wait func())) (run jobRun) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -169,13 +238,13 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts, clients int) (run jobRu
 		b.Fatal(err)
 	}
 	wait := func() {}
-	if clients > 0 {
-		wait = followed(b, dir, log, clients)
+	if beside != nil {
+		wait = beside(b, underWay{dir, log, cmd.Process.Pid, start})
 	}
 	var peak int64
 	for tick := time.Tick(10 * time.Millisecond); !strings.Contains(log.String(), `msg="job ended"`); <-tick {
 		peak = max(peak, anonymousKiB(b, cmd.Process.Pid))
-		if time.Since(start) > 5*time.Minute {
+		if time.Since(start) > 20*time.Minute {
 			b.Fatalf("the job does not end:\n%s", log)
 		}
 	}
@@ -220,16 +289,16 @@ func allocated(b *testing.B, dir string) (bytes, objects float64) {
 	return bytes, objects
 }
 
-// followed has clients follow the job of the server on dir, of which every other
-// one never reads. It returns what waits for those that do.
-func followed(b *testing.B, dir string, log *output, clients int) (wait func()) {
+// followed has clients follow the job of a run, of which every other one never reads.
+// The first calls each for what it reads. It returns what waits for those that do.
+func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait func()) {
 	b.Helper()
-	for tick := time.Tick(time.Millisecond); !strings.Contains(log.String(), "msg=\"job started\""); <-tick {
+	for tick := time.Tick(time.Millisecond); !strings.Contains(r.log.String(), "msg=\"job started\""); <-tick {
 		if b.Context().Err() != nil {
-			b.Fatal(log)
+			b.Fatal(r.log)
 		}
 	}
-	c, err := (&program{}).newClient(clientOptions{dataDir: dir})
+	c, err := (&program{}).newClient(clientOptions{dataDir: r.dir})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -241,7 +310,11 @@ func followed(b *testing.B, dir string, log *output, clients int) (wait func()) 
 	for i := range clients {
 		if i%2 == 0 {
 			reading.Go(func() error {
-				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(jobView, json.RawMessage) {})
+				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(j jobView, _ json.RawMessage) {
+					if i == 0 {
+						each(j)
+					}
+				})
 				return err
 			})
 			continue
