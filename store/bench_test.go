@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,13 +19,13 @@ import (
 
 // Size of the benchmark's file: BENCH_RECORDS records, ten a repo, of benchBody bytes,
 // give or take benchSpread: with one size for all, a byte more in each may mean one row
-// less on every page.
+// less on every page. The last fifth of them comes in so many turns.
 const (
 	defaultBenchRecords = 500_000
 	benchPerRepo        = 10
 	benchBody           = 440
 	benchSpread         = 100
-	benchMillion        = 1_000_000
+	benchTurns          = 50
 )
 
 func benchRecords(b *testing.B) int {
@@ -36,8 +35,8 @@ func benchRecords(b *testing.B) int {
 		return defaultBenchRecords
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < benchPerRepo {
-		b.Fatalf("BENCH_RECORDS is %q, want a number of records", text)
+	if err != nil || n < 5*benchTurns*benchPerRepo {
+		b.Fatalf("BENCH_RECORDS is %q, want a number of at least %d", text, 5*benchTurns*benchPerRepo)
 	}
 	return n
 }
@@ -73,39 +72,47 @@ func fill(b *testing.B, s *store.Store, job store.Job, first, end int) {
 	})
 }
 
-// BenchmarkGrowth fills one file and reports, for each million of records, how
-// fast it took them beside the first, with discovery and work rows as in a job;
-// then the file's bytes a record, how long its opening takes, and what the key
-// index costs beside the writing.
+// BenchmarkGrowth fills a file, with discovery and work rows as in a job, and reports
+// how fast it takes its last fifth of the records beside another file that takes its
+// first: the two take turns, so that what the machine does meanwhile is done to both.
+// Then the bytes a record, how long the file's opening takes, and what the key index
+// costs beside the writing.
 func BenchmarkGrowth(b *testing.B) {
 	total := benchRecords(b)
-	step := min(total, benchMillion)
 	for b.Loop() {
 		path := filepath.Join(b.TempDir(), "appview.db")
-		s, err := store.Open(store.Config{Path: path})
-		if err != nil {
+		s := openBench(b, path)
+		job := storetest.Job(b, s, note)
+		turn := total / 5 / benchTurns / benchPerRepo * benchPerRepo
+		fifth := benchTurns * turn
+		start := time.Now()
+		fill(b, s, job, 0, total-fifth)
+		writing := time.Since(start)
+
+		fresh := openBench(b, filepath.Join(b.TempDir(), "fresh.db"))
+		freshJob := storetest.Job(b, fresh, note)
+		var last, beside time.Duration
+		for at := 0; at < fifth; at += turn {
+			start = time.Now()
+			fill(b, fresh, freshJob, at, at+turn)
+			beside += time.Since(start)
+			start = time.Now()
+			fill(b, s, job, total-fifth+at, total-fifth+at+turn)
+			last += time.Since(start)
+		}
+		b.ReportMetric(float64(fifth)/beside.Seconds(), "first-records/s")
+		b.ReportMetric(beside.Seconds()/last.Seconds(), "last/first")
+		writing += last
+		if err := fresh.Close(); err != nil {
 			b.Fatal(err)
 		}
-		job := storetest.Job(b, s, note)
-		var first float64
-		var writing time.Duration
-		for at := 0; at < total; at += step {
-			start := time.Now()
-			fill(b, s, job, at, min(at+step, total))
-			took := time.Since(start)
-			writing += took
-			speed := float64(step) / took.Seconds()
-			if first == 0 {
-				first = speed
-				b.ReportMetric(speed, "first-records/s")
-			}
-			b.ReportMetric(speed/first, fmt.Sprintf("part%d/first", at/step+1))
-		}
+
 		before := stats(b, s)
 		b.ReportMetric(float64(before.FileBytes)/float64(total), "bytes/record")
 		b.ReportMetric(float64(before.FreeBytes)/float64(total), "free-bytes/record")
-		start := time.Now()
+		start = time.Now()
 		for done := false; !done; {
+			var err error
 			if done, err = s.IndexKeys(b.Context(), note); err != nil {
 				b.Fatal(err)
 			}
@@ -120,13 +127,20 @@ func BenchmarkGrowth(b *testing.B) {
 		}
 		b.ReportMetric(float64(info.Size())/float64(total), "indexed-bytes/record")
 		start = time.Now()
-		if s, err = store.Open(store.Config{Path: path}); err != nil {
-			b.Fatal(err)
-		}
+		s = openBench(b, path)
 		b.ReportMetric(float64(time.Since(start).Milliseconds()), "open-ms")
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+func openBench(b *testing.B, path string) *store.Store {
+	b.Helper()
+	s, err := store.Open(store.Config{Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
 }
