@@ -7,11 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-	"golang.org/x/sync/errgroup"
-
 	"appview/network"
 	"appview/store"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 const (
@@ -93,8 +91,7 @@ type pass struct {
 }
 
 func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand)) error {
-	var g errgroup.Group
-	g.SetLimit(width)
+	c := crew{most: width, do: func(h hand) { do(ctx, h) }, hands: make(chan hand)}
 	after, end := p.span.after, false
 	for p.goOn(ctx) && !end {
 		rows, err := p.w.b.cfg.Store.Owed(ctx, p.w.seq, p.span.host, after, walkPage)
@@ -108,18 +105,54 @@ func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand
 				break
 			}
 			if p.take(row) {
-				h := hand{Owed: row, done: p.back, gotOn: func() { p.gotOn.Store(true) }}
-				g.Go(func() error { do(ctx, h); return nil })
+				c.give(hand{Owed: row, done: p.back, gotOn: func() { p.gotOn.Store(true) }})
 			}
 		}
 	}
-	_ = g.Wait() // its functions return nil
+	c.wait()
 	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
+}
+
+// crew does work on hands with up to so many goroutines. They stay for the next hand:
+// to read a repo takes a deep stack, and a new goroutine would have to grow one.
+type crew struct {
+	most  int
+	do    func(hand)
+	hands chan hand
+
+	there   int
+	working sync.WaitGroup
+}
+
+// give waits until somebody is free, and hands over.
+func (c *crew) give(h hand) {
+	if c.there < c.most {
+		select {
+		case c.hands <- h:
+			return
+		default:
+		}
+		c.there++
+		c.working.Go(func() {
+			c.do(h)
+			for h := range c.hands {
+				c.do(h)
+			}
+		})
+		return
+	}
+	c.hands <- h
+}
+
+// wait waits until all that was given is done.
+func (c *crew) wait() {
+	close(c.hands)
+	c.working.Wait()
 }
 
 // take reports whether a row is due, and counts it as handed out if it is.
