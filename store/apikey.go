@@ -83,7 +83,7 @@ type storedKey struct {
 
 func storedKeys(tx *bbolt.Tx) (list []storedKey, err error) {
 	err = apiKeys.bucket(tx).ForEach(func(hash, row []byte) error {
-		k, err := apiKeys.decode(row)
+		k, err := apiKeys.decode(hash, row)
 		list = append(list, storedKey{bytes.Clone(hash), k})
 		return err
 	})

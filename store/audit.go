@@ -161,7 +161,7 @@ func (s *Store) Events(ctx context.Context, below uint64, limit int) (list []Eve
 				next = list[limit-1].Seq
 				return nil
 			}
-			e, err := events.decode(row)
+			e, err := events.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("event %x: %w", k, err)
 			}
@@ -182,7 +182,7 @@ func (g *group) pruneEvents(left *int) error {
 		if binary.BigEndian.Uint64(k)+keepEventsNo <= last {
 			return true
 		}
-		e, err := events.decode(row)
+		e, err := events.decode(k, row)
 		if err != nil {
 			errDecode = fmt.Errorf("event %x: %w", k, err)
 		}
@@ -204,7 +204,7 @@ func (g *group) pruneEvents(left *int) error {
 // events checks that every event can be read.
 func (c *checker) events(ctx context.Context) error {
 	return events.bucket(c.tx).ForEach(func(k, row []byte) error {
-		if _, err := events.decode(row); err != nil {
+		if _, err := events.decode(k, row); err != nil {
 			c.found("event %x: %w", k, err)
 		}
 		return ctx.Err()

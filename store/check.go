@@ -93,7 +93,7 @@ func (c *checker) owners(ctx context.Context) error {
 			c.found("repos: key %x", k)
 			return nil
 		}
-		repo, err := repos.decode(row)
+		repo, err := repos.decode(k, row)
 		if err != nil {
 			c.found("repo %x: %w", k, err)
 			return nil
@@ -235,7 +235,7 @@ func (c *checker) counts(context.Context) error {
 		}
 	}
 	err := counts.bucket(c.tx).ForEach(func(k, row []byte) error {
-		n, err := counts.decode(row)
+		n, err := counts.decode(k, row)
 		if err != nil {
 			c.found("counts %s: %w", k, err)
 			return nil
@@ -256,7 +256,7 @@ func (c *checker) jobs(ctx context.Context) error {
 	ids, n := c.tx.Bucket([]byte(jobIDsBucket)), 0
 	err := jobs.bucket(c.tx).ForEach(func(k, row []byte) error {
 		n++
-		j, err := jobs.decode(row)
+		j, err := jobs.decode(k, row)
 		if err != nil {
 			c.found("job %x: %w", k, err)
 			return nil
@@ -292,7 +292,7 @@ func (c *checker) job(j Job) {
 	var sum Job
 	owed, hosts := int64(0), map[string]HostWork{}
 	err = w.repos.ForEach(func(did, row []byte) error {
-		r, err := workRepos.decode(row)
+		r, err := workRepos.decode(did, row)
 		if err != nil {
 			return fmt.Errorf("repo %s: %w", did, err)
 		}
@@ -321,7 +321,7 @@ func (c *checker) job(j Job) {
 		return
 	}
 	err = w.hosts.ForEach(func(k, row []byte) error {
-		h, err := hostRows.decode(row)
+		h, err := hostRows.decode(k, row)
 		if err != nil {
 			return fmt.Errorf("host %s: %w", k, err)
 		}
@@ -358,11 +358,15 @@ func (c *checker) job(j Job) {
 
 // absent checks that every note of a record that was not listed can be read.
 func (c *checker) absent(j Job, w *workBuckets) {
-	_ = w.absent.ForEach(func(k, rev []byte) error { // which returns what is returned to it
+	_ = w.absent.ForEach(func(k, row []byte) error { // which returns what is returned to it
 		did, _, _ := bytes.Cut(k, []byte{0})
 		_, _, ok := splitAbsentKey(syntax.DID(did), k)
-		if _, err := syntax.ParseTID(string(rev)); !ok || err != nil {
-			c.found("job %s: %q is noted as absent at %q", j.ID, k, rev)
+		rev, err := absentRev(k, row)
+		if err == nil {
+			_, err = syntax.ParseTID(string(rev))
+		}
+		if !ok || err != nil {
+			c.found("job %s: %q is noted as absent at %q: %w", j.ID, k, row, err)
 		}
 		return nil
 	})

@@ -31,7 +31,7 @@ func TestCheckFindsWhatDoesNotFit(t *testing.T) {
 		}, "stands for no record"},
 		"watermark lost": {func(tx *bbolt.Tx) error {
 			return tx.Bucket([]byte("rkeys_at")).Put([]byte(note), []byte("x"))
-		}, "watermark of com.example.note has 1 bytes"},
+		}, "watermark of com.example.note is no number"},
 		"deletion cut short": {func(tx *bbolt.Tx) error {
 			b := tx.Bucket([]byte("deletions")).Bucket([]byte(note))
 			return b.Put(first(b), []byte("x"))

@@ -115,7 +115,7 @@ func readable[V any](c *checker, t table[V]) { readableIn(c, t, t.bucket(c.tx)) 
 
 func readableIn[V any](c *checker, t table[V], b *bbolt.Bucket) {
 	_ = b.ForEach(func(k, row []byte) error { // which returns what is returned to it
-		if _, err := t.decode(row); err != nil {
+		if _, err := t.decode(k, row); err != nil {
 			c.found("%s %x: %w", t.name, k, err)
 		}
 		return nil

@@ -64,7 +64,10 @@ func (s *Store) Tracked(ctx context.Context) (list []syntax.NSID, err error) {
 }
 
 func tracked(tx *bbolt.Tx) (list []syntax.NSID, err error) {
-	err = collections.bucket(tx).ForEach(func(k, _ []byte) error {
+	err = collections.bucket(tx).ForEach(func(k, row []byte) error {
+		if _, err := collections.body(k, row); err != nil {
+			return fmt.Errorf("collection %s: %w", k, err)
+		}
 		list = append(list, syntax.NSID(k))
 		return nil
 	})
@@ -79,7 +82,7 @@ func (s *Store) Collections(ctx context.Context) (list []Collection, err error) 
 			return err
 		}
 		return collections.bucket(tx).ForEach(func(k, row []byte) error {
-			c, err := collectionOf(tx, syntax.NSID(k), row, running)
+			c, err := collectionOf(tx, k, row, running)
 			if err != nil {
 				return fmt.Errorf("collection %s: %w", k, err)
 			}
@@ -90,13 +93,14 @@ func (s *Store) Collections(ctx context.Context) (list []Collection, err error) 
 	return list, err
 }
 
-func collectionOf(tx *bbolt.Tx, name syntax.NSID, row []byte, running []Job) (Collection, error) {
-	t, err := collections.decode(row)
+func collectionOf(tx *bbolt.Tx, key, row []byte, running []Job) (Collection, error) {
+	t, err := collections.decode(key, row)
 	if err != nil {
 		return Collection{}, err
 	}
+	name := syntax.NSID(key)
 	c := Collection{NSID: name, Since: t.AddedAt}
-	if c.Held, err = counts.get(counts.bucket(tx), []byte(name)); err != nil && !errors.Is(err, ErrNotFound) {
+	if c.Held, err = counts.get(counts.bucket(tx), key); err != nil && !errors.Is(err, ErrNotFound) {
 		return c, err
 	}
 	if c.Fresh, err = freshnessOf(tx, name); err != nil {

@@ -58,7 +58,10 @@ func (d denied) has(did syntax.DID, host string) bool {
 // loadDenied brings denied to what is in the file.
 func (s *Store) loadDenied(tx *bbolt.Tx) error {
 	d := denied{}
-	err := denials.bucket(tx).ForEach(func(k, _ []byte) error {
+	err := denials.bucket(tx).ForEach(func(k, row []byte) error {
+		if _, err := denials.body(k, row); err != nil {
+			return fmt.Errorf("denial of %s: %w", k, err)
+		}
 		d[string(k)] = struct{}{}
 		return nil
 	})
@@ -76,7 +79,7 @@ func (s *Store) Denied(did syntax.DID, host string) bool { return s.denied.Load(
 func (s *Store) Denials(ctx context.Context) (list []Denial, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		return denials.bucket(tx).ForEach(func(k, row []byte) error {
-			d, err := denials.decode(row)
+			d, err := denials.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("denial of %s: %w", k, err)
 			}
@@ -196,7 +199,7 @@ func (g *group) deniedRepos(d denied, from []byte) (dids []syntax.DID, next []by
 			return dids, bytes.Clone(k), nil
 		}
 		looked++
-		r, err := repos.decode(row)
+		r, err := repos.decode(k, row)
 		if err != nil {
 			return nil, nil, fmt.Errorf("repo %x: %w", k, err)
 		}

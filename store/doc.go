@@ -33,6 +33,9 @@
 // Integers in keys are big-endian, strings are separated by a zero byte, which no
 // identifier holds. keys.go makes every key.
 //
+// Rows of records, and those that are JSON, are sealed: they end in a checksum of key
+// and row (seal.go).
+//
 // # Append order
 //
 // A repo gets a number, its rid, when its first record is committed. Records and

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -49,8 +50,8 @@ func (s *Store) Deletions(ctx context.Context, collection syntax.NSID) (list []D
 // Numbered are the repos that have a number, in the order of these.
 func (s *Store) Numbered(ctx context.Context) (dids []syntax.DID, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		return repos.bucket(tx).ForEach(func(_, row []byte) error {
-			repo, err := repos.decode(row)
+		return repos.bucket(tx).ForEach(func(k, row []byte) error {
+			repo, err := repos.decode(k, row)
 			dids = append(dids, repo.DID)
 			return err
 		})
@@ -83,6 +84,57 @@ func MigrateTo(path string, format int) error {
 		err = s.migrateFrom(v)
 	}
 	return errors.Join(err, db.Close())
+}
+
+// Unseal makes a file what the program of the format before has left: only records are
+// sealed. It returns how many other rows were.
+func Unseal(path string) (rows int, err error) {
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return 0, err
+	}
+	unseal := func(b *bbolt.Bucket) error {
+		found := map[string][]byte{}
+		if err := b.ForEach(func(k, row []byte) error {
+			if row, ok := unsealed(k, row); ok {
+				row = bytes.Clone(row)
+				if row[0]&sealedRow == sealedRow { // of a table
+					row[0] &^= sealedRow
+				}
+				found[string(k)] = row
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		rows += len(found)
+		for k, row := range found {
+			if err := b.Put([]byte(k), row); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []string{
+			repos.name, counts.name, jobs.name, apiKeys.name, collections.name, purges.name, denials.name, distrusted.name,
+			events.name, freshness.name, totals.name, metaBucket, keyIndexAtBucket,
+		} {
+			if err := unseal(tx.Bucket([]byte(name))); err != nil {
+				return err
+			}
+		}
+		work := tx.Bucket([]byte(workBucket))
+		if err := work.ForEachBucket(func(seq []byte) error {
+			w := work.Bucket(seq)
+			return errors.Join(unseal(w.Bucket([]byte(cursorBucket))), unseal(w.Bucket([]byte(workReposBucket))),
+				unseal(w.Bucket([]byte(owedBucket))), unseal(w.Bucket([]byte(hostsBucket))), unseal(w.Bucket([]byte(absentBucket))))
+		}); err != nil {
+			return err
+		}
+		return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, 6)
+	})
+	return rows, errors.Join(err, db.Close())
 }
 
 // StatusMoves is every way that a status may change.

@@ -371,7 +371,7 @@ func (s *Store) EachJob(ctx context.Context, before uuid.UUID, f func(Job) bool)
 			k, row = seekBefore(c, seq)
 		}
 		for ; k != nil; k, row = c.Prev() {
-			job, err := jobs.decode(row)
+			job, err := jobs.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("job %x: %w", k, err)
 			}

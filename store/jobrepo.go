@@ -52,7 +52,7 @@ func (s *Store) JobRepos(ctx context.Context, seq uint64, after syntax.DID, limi
 			}
 			looked++
 			after = syntax.DID(k)
-			r, err := w.jobRepo(after, row)
+			r, err := w.jobRepo(after, k, row)
 			if err != nil {
 				return err
 			}
@@ -65,8 +65,8 @@ func (s *Store) JobRepos(ctx context.Context, seq uint64, after syntax.DID, limi
 	return list, next, err
 }
 
-func (w *workBuckets) jobRepo(did syntax.DID, row []byte) (JobRepo, error) {
-	r, err := workRepos.decode(row)
+func (w *workBuckets) jobRepo(did syntax.DID, key, row []byte) (JobRepo, error) {
+	r, err := workRepos.decode(key, row)
 	if err != nil {
 		return JobRepo{}, fmt.Errorf("repo %s: %w", did, err)
 	}
@@ -100,7 +100,7 @@ func (s *Store) JobHosts(ctx context.Context, seq uint64) (list []JobHost, err e
 			return err
 		}
 		return w.hosts.ForEach(func(k, row []byte) error {
-			h, err := hostRows.decode(row)
+			h, err := hostRows.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("host %s: %w", k, err)
 			}

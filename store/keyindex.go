@@ -54,14 +54,14 @@ func indexed(buf, k []byte) ([]byte, error) {
 // watermark is the last change that a collection's key index contains.
 func watermark(tx *bbolt.Tx, collection []byte) (uint64, error) {
 	row := tx.Bucket([]byte(keyIndexAtBucket)).Get(collection)
-	switch len(row) {
-	case 0:
+	if row == nil {
 		return 0, nil
-	case 8:
-		return binary.BigEndian.Uint64(row), nil
-	default:
-		return 0, fmt.Errorf("%w: watermark of %s has %d bytes", errRow, collection, len(row))
 	}
+	at, ok := numberOf(collection, row)
+	if !ok {
+		return 0, fmt.Errorf("%w: watermark of %s is no number: %x", errRow, collection, row[:min(len(row), 16)])
+	}
+	return at, nil
 }
 
 // changedSince lists the keys of records that were put or deleted after the
@@ -182,7 +182,7 @@ func (s *Store) indexStep(ctx context.Context, collection syntax.NSID, keys [][]
 		if last == 0 {
 			return nil
 		}
-		return g.tx.Bucket([]byte(keyIndexAtBucket)).Put([]byte(collection), u64Key(last))
+		return g.tx.Bucket([]byte(keyIndexAtBucket)).Put([]byte(collection), sealedNumber([]byte(collection), last))
 	}})
 }
 

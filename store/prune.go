@@ -117,7 +117,7 @@ func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
 		b := jobs.bucket(tx)
 		over := b.Stats().KeyN - keepJobs
 		return b.ForEach(func(k, row []byte) error {
-			j, err := jobs.decode(row)
+			j, err := jobs.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("job %x: %w", k, err)
 			}

@@ -217,7 +217,7 @@ func (g *group) doomed(did syntax.DID, collection syntax.NSID, seq uint64) (bool
 	if !g.purgesRead {
 		g.purgesRead = true
 		err := purges.bucket(g.tx).ForEach(func(k, row []byte) error {
-			p, err := purges.decode(row)
+			p, err := purges.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("deletion %x: %w", k, err)
 			}

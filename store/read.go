@@ -211,9 +211,9 @@ func (o *owners) find(key []byte) (owner, error) {
 	if !bytes.Equal(at, key[:ridLen]) {
 		return owner{}, fmt.Errorf("%w: record %x has no repo", errRow, key)
 	}
-	r, ok := quickOwner(row)
+	r, ok := quickOwner(at, row)
 	if !ok {
-		repo, err := repos.decode(row)
+		repo, err := repos.decode(at, row)
 		if err != nil {
 			return owner{}, fmt.Errorf("owner of record %x: %w", key, err)
 		}
@@ -229,14 +229,16 @@ const (
 	rowAccount = `,"account":"`
 )
 
-// quickOwner reads the beginning of a repo's row: a repo may hold many collections,
-// and the row of each record on a page is another repo's. It gives up on all that
-// is not as it writes it itself: no quote stands in these strings.
-func quickOwner(row []byte) (owner, bool) {
-	if len(row) == 0 || row[0] != repos.version {
+// quickOwner reads the beginning of a repo's row, and checks the seal of all of it: a
+// repo may hold many collections, and the row of each record on a page is another
+// repo's. It gives up on all that is not as it writes it itself: no quote stands in
+// these strings.
+func quickOwner(key, row []byte) (owner, bool) {
+	body, err := repos.body(key, row)
+	if err != nil {
 		return owner{}, false
 	}
-	rest, ok := bytes.CutPrefix(row[1:], []byte(rowDID))
+	rest, ok := bytes.CutPrefix(body, []byte(rowDID))
 	did, rest, found := bytes.Cut(rest, []byte{'"'})
 	_, rest, named := bytes.Cut(rest, []byte(rowAccount))
 	status, _, ended := bytes.Cut(rest, []byte{'"'})
@@ -367,7 +369,7 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		c := counts.bucket(tx).Cursor()
 		for k, row := c.First(); k != nil; k, row = c.Next() {
-			n, err := counts.decode(row)
+			n, err := counts.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("counts %s: %w", k, err)
 			}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -87,17 +86,6 @@ const (
 	rowCID    = rowCIDLen + 1
 )
 
-// sealLen is the length of the checksum at the end of a sealed row.
-const sealLen = 4
-
-// castagnoli is the polynomial of the checksum, which processors know.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a table that is never changed
-
-// seal is the checksum of a row and of the key that it stands under.
-func seal(key, row []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, row)
-}
-
 // recordRow is a record row without its seal. Most are in bbolt's memory and die
 // with the transaction.
 type recordRow []byte
@@ -121,7 +109,7 @@ func newRecordRow(key []byte, rev syntax.TID, at time.Time, seq uint64, src Sour
 	row = append(row, byte(src), byte(len(id)))
 	row = append(row, id...)
 	row = append(row, body.Data...)
-	return binary.BigEndian.AppendUint32(row, seal(key, row))
+	return appendSeal(key, row)
 }
 
 // parseRecordRow checks that the row under key is as it was written, as far as it
@@ -133,11 +121,10 @@ func parseRecordRow(key, row []byte) (recordRow, error) {
 	switch row[0] {
 	case formatCBOR, formatJSON:
 	case formatSealedJSON, formatSealedCBOR, formatPlainCBOR:
-		end := len(row) - sealLen
-		if binary.BigEndian.Uint32(row[end:]) != seal(key, row[:end]) {
+		var fits bool
+		if row, fits = unsealed(key, row); !fits {
 			return nil, fmt.Errorf("%w: a record row that its checksum does not fit", errRow)
 		}
-		row = row[:end]
 	default:
 		return nil, fmt.Errorf("%w: a record row of format %d", errRow, row[0])
 	}

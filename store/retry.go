@@ -179,7 +179,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		cur, looked := from.repos.Cursor(), 0
 		k, row := cur.Seek([]byte(at.did))
 		for ; k != nil && looked < g.hooks.bound(retryStep); k, row = cur.Next() {
-			r, err := workRepos.decode(row)
+			r, err := workRepos.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("repo %s: %w", k, err)
 			}

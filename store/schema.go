@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -51,7 +50,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
@@ -75,6 +74,9 @@ func addDistrusted(tx *bbolt.Tx) error {
 // allowSeals changes nothing: record rows are sealed when they are written next. A
 // program that does not know seals must not open the file.
 func allowSeals(*bbolt.Tx) error { return nil }
+
+// allowTableSeals is the same of the rows of tables.
+func allowTableSeals(*bbolt.Tx) error { return nil }
 
 // topBuckets are the buckets that a file of the current version has at its top.
 func topBuckets() []string {
@@ -162,14 +164,19 @@ func (s *Store) version() (v uint64, err error) {
 
 func getMeta(meta *bbolt.Bucket, name string) (uint64, error) {
 	row := meta.Get([]byte(name))
-	if len(row) != 8 {
-		return 0, fmt.Errorf("%w: meta %s has %d bytes, not 8", errRow, name, len(row))
+	n, ok := numberOf([]byte(name), row)
+	if !ok {
+		return 0, fmt.Errorf("%w: meta %s is no number: %x", errRow, name, row[:min(len(row), 16)])
 	}
-	return binary.BigEndian.Uint64(row), nil
+	return n, nil
 }
 
 func putMeta(meta *bbolt.Bucket, name string, n uint64) error {
-	if err := meta.Put([]byte(name), u64Key(n)); err != nil {
+	row := sealedNumber([]byte(name), n)
+	if name == metaSchema { // every version reads it, also one that does not know seals
+		row = u64Key(n)
+	}
+	if err := meta.Put([]byte(name), row); err != nil {
 		return fmt.Errorf("put meta %s: %w", name, err)
 	}
 	return nil

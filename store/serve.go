@@ -65,7 +65,8 @@ func accountOf(tx *bbolt.Tx, did syntax.DID) (rid, string, error) {
 	if err != nil || !ok {
 		return 0, "", err
 	}
-	if o, ok := quickOwner(repos.bucket(tx).Get(ridKey(n))); ok && o.active {
+	key := ridKey(n)
+	if o, ok := quickOwner(key, repos.bucket(tx).Get(key)); ok && o.active {
 		return n, AccountActive, nil
 	}
 	repo, err := repos.get(repos.bucket(tx), ridKey(n))

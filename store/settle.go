@@ -93,7 +93,8 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		}
 		for _, seg := range r.Segments {
 			guarded, err := repo.apply(seg, r, &at.Tally, func(k syntax.RecordKey) error {
-				return w.absent.Put(absentKey(did, seg.Collection, k), []byte(r.Rev))
+				key := absentKey(did, seg.Collection, k)
+				return w.absent.Put(key, appendSeal(key, []byte(r.Rev)))
 			})
 			if err != nil {
 				return err
@@ -358,7 +359,7 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 			if h != host {
 				break
 			}
-			o, err := owedRows.decode(row)
+			o, err := owedRows.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("queue row %q: %w", k, err)
 			}
@@ -457,8 +458,12 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 		if !ok {
 			return false, fmt.Errorf("%w: absent key %q", errRow, k)
 		}
+		rev, err := absentRev(k, v)
+		if err != nil {
+			return false, err
+		}
 		if slices.Contains(complete, c) {
-			notes = append(notes, note{bytes.Clone(k), c, rkey, syntax.TID(v)})
+			notes = append(notes, note{bytes.Clone(k), c, rkey, rev})
 		}
 	}
 	for _, n := range notes {
@@ -481,6 +486,21 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 	}
 	return guarded, nil
 }
+
+// absentRev is the rev at which a record was not listed, by the note under key. One that
+// was written before there were seals is shorter by that.
+func absentRev(key, row []byte) (syntax.TID, error) {
+	if len(row) == tidLen+sealLen {
+		row, _ = unsealed(key, row)
+	}
+	if len(row) != tidLen {
+		return "", fmt.Errorf("%w: the rev of absent record %q is %.32q", errRow, key, row)
+	}
+	return syntax.TID(row), nil
+}
+
+// tidLen is the length of every TID.
+const tidLen = 13
 
 // account notes what is known of the account, and purges what must not stay.
 func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {

@@ -94,7 +94,7 @@ func addTotals(tx *bbolt.Tx) error {
 	}
 	var t Totals
 	err := jobs.bucket(tx).ForEach(func(k, row []byte) error {
-		j, err := jobs.decode(row)
+		j, err := jobs.decode(k, row)
 		if err != nil {
 			return fmt.Errorf("job %x: %w", k, err)
 		}

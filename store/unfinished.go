@@ -78,7 +78,7 @@ func (j *Job) covers(c syntax.NSID) bool {
 func (c *checker) unfinished(ctx context.Context) error {
 	b, n := c.tx.Bucket([]byte(unfinishedBucket)), 0
 	err := jobs.bucket(c.tx).ForEach(func(k, row []byte) error {
-		j, err := jobs.decode(row)
+		j, err := jobs.decode(k, row)
 		if err != nil {
 			return nil //nolint:nilerr // it is found among the jobs
 		}
@@ -108,7 +108,7 @@ func addUnfinished(tx *bbolt.Tx) error {
 	var ended []*Job
 	b := jobs.bucket(tx)
 	err := b.ForEach(func(k, row []byte) error {
-		j, err := jobs.decode(row)
+		j, err := jobs.decode(k, row)
 		if err != nil {
 			return fmt.Errorf("job %x: %w", k, err)
 		}

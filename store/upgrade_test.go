@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -147,6 +148,56 @@ func TestOldFileThatCannotBeKeptIsLeftAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRecords(t, storetest.OpenPath(t, path), 3)
+}
+
+// TestRowsOfTheFormatBeforeAreSealedWhenTheyAreWritten has a file in which no row of a
+// table is sealed. It says what it said, and what is written in it from then on is sealed.
+func TestRowsOfTheFormatBeforeAreSealedWhenTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	writeAll(t, path, populated(t))
+	want, err := checked(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := store.Unseal(path)
+	if err != nil || rows < 80 {
+		t.Fatalf("%d rows, %v", rows, err)
+	}
+	first := func(names ...string) (bytes []byte) {
+		all := raw(t, path)
+		for _, name := range names {
+			bytes = append(bytes, (all[name] + "-")[0])
+		}
+		return bytes
+	}
+	// The 21st repo is read below, the 22nd is not.
+	names := []string{"repos/\x00\x00\x00\x15", "counts/" + string(note), "totals/settled", "repos/\x00\x00\x00\x16"}
+	if got := first(names...); string(got) != "\x01\x01\x01\x01" {
+		t.Fatalf("%q begin with % x", names, got)
+	}
+	if all := raw(t, path); len(all["meta/next_seq"]) != 8 || len(all["rkeys_at/"+string(note)]) != 8 {
+		t.Fatalf("numbers are sealed: % x, % x", all["meta/next_seq"], all["rkeys_at/"+string(note)])
+	}
+	s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := everything(t, s); err != nil || !maps.Equal(got, want) {
+		t.Errorf("it answers differently: %v, %v", difference(got, want), err)
+	}
+	if err := errors.Join(s.Check(t.Context()), use(t, s), s.Check(t.Context()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := first(names...); string(got) != "\xc1\xc1\xc1\x01" {
+		t.Errorf("after that %q begin with % x", names, got)
+	}
+	if all := raw(t, path); len(all["meta/next_seq"]) != 12 || len(all["meta/schema"]) != 8 {
+		t.Errorf("after that the next change is % x, and the format % x", all["meta/next_seq"], all["meta/schema"])
+	}
+	if _, err := checked(t, path); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestMigrationGoesOnAfterACrash ends the process between two steps of bringing an old

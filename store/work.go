@@ -293,7 +293,7 @@ func (s *Store) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 		}
 		k, row := cur.Seek(ridKey(rid(from)))
 		for ; k != nil && steps < g.hooks.bound(heldStep); k, row = cur.Next() {
-			repo, err := repos.decode(row)
+			repo, err := repos.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("repo %x: %w", k, err)
 			}
@@ -531,7 +531,7 @@ func (s *Store) Owed(ctx context.Context, seq uint64, host string, after syntax.
 			if h != host {
 				break
 			}
-			o, err := owedRows.decode(row)
+			o, err := owedRows.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("queue row %q: %w", k, err)
 			}

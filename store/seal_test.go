@@ -1,0 +1,249 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
+)
+
+// sampleRow is a row of a table, without its type.
+type sampleRow struct {
+	name   string
+	key    []byte
+	row    []byte
+	before []byte // as the formats before had it
+	read   func(key, row []byte) (same bool, err error)
+}
+
+func sample[V any](tb testing.TB, t table[V], key []byte, v V) sampleRow {
+	tb.Helper()
+	row, err := t.encode(key, v)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	before := bytes.Clone(row[:len(row)-sealLen])
+	before[0] = t.version
+	return sampleRow{t.name, key, row, before, func(key, row []byte) (bool, error) {
+		got, err := t.decode(key, row)
+		return reflect.DeepEqual(got, v), err
+	}}
+}
+
+const sampleDID = syntax.DID("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
+
+var sampleRepo = Repo{
+	DID: sampleDID, Host: "https://a.test", Account: AccountActive, Floor: "3kgk4qs6aa22a",
+	Collections: map[syntax.NSID]Held{"com.example.note": {Floor: "3kgk4qs6aa22a", Count: 3}, "com.example.other": {Count: 1}},
+}
+
+// sampleRows are rows of every table.
+func sampleRows(tb testing.TB) []sampleRow {
+	tb.Helper()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	host, did := []byte("https://a.test"), []byte(sampleDID)
+	return []sampleRow{
+		sample(tb, repos, ridKey(7), sampleRepo),
+		sample(tb, repos, ridKey(8), Repo{DID: "did:web:b.test", Account: AccountDeactivated, NotFoundAt: at}),
+		sample(tb, counts, []byte("com.example.note"), Count{Records: 10, Repos: 3}),
+		sample(tb, jobs, u64Key(3), Job{ID: uuid.Max, Seq: 3, Status: StatusRunning, Stage: StagePending, CreatedAt: at, Targets: []syntax.NSID{"com.example.note"}}),
+		sample(tb, workRepos, did, WorkRepo{State: RepoSettled, Class: ClassFailed, Reason: "timeout", Host: "https://a.test"}),
+		sample(tb, workRepos, did, WorkRepo{}),
+		sample(tb, owedRows, owedKey("https://a.test", sampleDID), Owed{Attempts: 2, NotBefore: at}),
+		sample(tb, cursors, []byte("com.example.note"), Cursor{Cursor: "123", Pages: 2}),
+		sample(tb, hostRows, host, HostWork{Behaviour: Behaviour{Probes: 1, NextProbe: at}}),
+		sample(tb, apiKeys, bytes.Repeat([]byte{0xa5}, 32), APIKey{ID: uuid.Max, Name: "k", CreatedAt: at}),
+		sample(tb, collections, []byte("com.example.note"), trackedRow{AddedAt: at}),
+		sample(tb, denials, did, Denial{Reason: "spam", AddedAt: at}),
+		sample(tb, distrusted, host, distrust{At: at}),
+		sample(tb, freshness, freshnessKey(""), Freshness{Last: 3}),
+		sample(tb, purges, u64Key(1), purgeRow{Filter: Filter{DID: sampleDID}, Seq: 9, After: []byte("x")}),
+		sample(tb, totals, []byte(totalsKey), Totals{}),
+		sample(tb, events, u64Key(1), Event{At: at, Action: ActDeny, Target: string(sampleDID), Detail: "spam"}),
+	}
+}
+
+// TestChangedRowOfATableIsNoticed changes every bit of a row of every table and of the
+// key that it stands under: it is never read as another row, or as one of before there
+// were seals. What follows the JSON in a sealed row is no part of such a row.
+func TestChangedRowOfATableIsNoticed(t *testing.T) {
+	t.Parallel()
+	tables := map[string]bool{}
+	for _, s := range sampleRows(t) {
+		tables[s.name] = true
+		if same, err := s.read(s.key, s.row); !same || err != nil {
+			t.Fatalf("%s: read back: the same %t, %v", s.name, same, err)
+		}
+		for i := range 8 * len(s.row) {
+			changed := bytes.Clone(s.row)
+			changed[i/8] ^= 1 << (i % 8)
+			if same, err := s.read(s.key, changed); !errors.Is(err, errRow) {
+				t.Errorf("%s: bit %d of byte %d of the row has changed: %v, the same %t", s.name, i%8, i/8, err, same)
+			}
+		}
+		for i := range 8 * len(s.key) {
+			other := bytes.Clone(s.key)
+			other[i/8] ^= 1 << (i % 8)
+			if same, err := s.read(other, s.row); !errors.Is(err, errRow) {
+				t.Errorf("%s: bit %d of byte %d of the key has changed: %v, the same %t", s.name, i%8, i/8, err, same)
+			}
+		}
+		for n := range s.row {
+			if same, err := s.read(s.key, s.row[:n]); !errors.Is(err, errRow) {
+				t.Errorf("%s: cut to %d bytes: %v, the same %t", s.name, n, err, same)
+			}
+		}
+		asBefore := bytes.Clone(s.row)
+		asBefore[0] = s.before[0]
+		if same, err := s.read(s.key, asBefore); !errors.Is(err, errRow) {
+			t.Errorf("%s: the seal is taken for JSON: %v, the same %t", s.name, err, same)
+		}
+	}
+	for _, d := range decoders() {
+		if !tables[d.name] {
+			t.Errorf("no row of %s: the test tests too little", d.name)
+		}
+	}
+}
+
+// TestRowOfATableWithoutSealIsRead has rows as they were before there were seals, which
+// say nothing of their key.
+func TestRowOfATableWithoutSealIsRead(t *testing.T) {
+	t.Parallel()
+	for _, s := range sampleRows(t) {
+		if same, err := s.read(s.key, s.before); !same || err != nil {
+			t.Errorf("%s: the same %t, %v", s.name, same, err)
+		}
+	}
+}
+
+// TestChangedRowOfARepoIsNoticed changes every bit of a repo's row. Whoever asks for the
+// repo is told so.
+func TestChangedRowOfARepoIsNoticed(t *testing.T) {
+	t.Parallel()
+	s, err := Open(Config{Path: filepath.Join(t.TempDir(), "appview.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const n = rid(6)
+	asks := map[string]func(tx *bbolt.Tx) (syntax.DID, error){
+		"account": func(tx *bbolt.Tx) (syntax.DID, error) {
+			_, status, err := accountOf(tx, sampleDID)
+			return syntax.DID(status), err
+		},
+		"change": func(tx *bbolt.Tx) (syntax.DID, error) {
+			r, err := (&group{tx: tx}).repo(sampleDID)
+			if err != nil {
+				return "", err
+			}
+			return r.repo.DID, nil
+		},
+		"record": func(tx *bbolt.Tx) (syntax.DID, error) {
+			o, err := newOwners(tx).of(recordKey(n, "x"))
+			return o.did, err
+		},
+	}
+	want := map[string]syntax.DID{"account": AccountActive, "change": sampleDID, "record": sampleDID}
+	errUndo := errors.New("never to be committed")
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		row, err := repos.encode(ridKey(n), sampleRepo)
+		if err != nil {
+			return err
+		}
+		put := func(dids, row []byte) {
+			t.Helper()
+			if err := errors.Join(tx.Bucket([]byte(didsBucket)).Put([]byte(sampleDID), dids), repos.bucket(tx).Put(ridKey(n), row)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(ridKey(n), row)
+		for name, ask := range asks {
+			if got, err := ask(tx); err != nil || got != want[name] {
+				t.Fatalf("%s: %s, %v", name, got, err)
+			}
+		}
+		for i := range 8 * len(row) {
+			changed := bytes.Clone(row)
+			changed[i/8] ^= 1 << (i % 8)
+			put(ridKey(n), changed)
+			for name, ask := range asks {
+				if got, err := ask(tx); !errors.Is(err, errRow) {
+					t.Errorf("%s: bit %d of byte %d of the row has changed: %q, %v", name, i%8, i/8, got, err)
+				}
+			}
+		}
+		return errUndo
+	})
+	if !errors.Is(err, errUndo) {
+		t.Fatal(err)
+	}
+}
+
+// TestChangedNumberIsNoticed changes every bit of what a number is kept as, and of its
+// key. One that was written before there were seals is read, and no bit makes one of it.
+func TestChangedNumberIsNoticed(t *testing.T) {
+	t.Parallel()
+	key := []byte(metaNextRID)
+	row := sealedNumber(key, 0x0102)
+	for _, row := range [][]byte{row, u64Key(0x0102)} {
+		if n, ok := numberOf(key, row); !ok || n != 0x0102 {
+			t.Errorf("%x is %d, %t", row, n, ok)
+		}
+	}
+	for i := range 8 * len(row) {
+		changed := bytes.Clone(row)
+		changed[i/8] ^= 1 << (i % 8)
+		if n, ok := numberOf(key, changed); ok {
+			t.Errorf("bit %d of byte %d of the row has changed: %d", i%8, i/8, n)
+		}
+	}
+	for i := range 8 * len(key) {
+		other := bytes.Clone(key)
+		other[i/8] ^= 1 << (i % 8)
+		if n, ok := numberOf(other, row); ok {
+			t.Errorf("bit %d of byte %d of the key has changed: %d", i%8, i/8, n)
+		}
+	}
+	if n, ok := numberOf(key, nil); ok {
+		t.Errorf("nothing is %d", n)
+	}
+}
+
+// TestChangedNoteOfAnAbsentRecordIsNoticed does the same with the rev of such a note: by
+// a higher one something newer would be deleted.
+func TestChangedNoteOfAnAbsentRecordIsNoticed(t *testing.T) {
+	t.Parallel()
+	const rev = syntax.TID("3kgk4qs6aa22a")
+	key := absentKey(sampleDID, "com.example.note", "x")
+	row := appendSeal(key, []byte(rev))
+	for _, row := range [][]byte{row, []byte(rev)} {
+		if got, err := absentRev(key, row); got != rev || err != nil {
+			t.Errorf("%q is %s, %v", row, got, err)
+		}
+	}
+	for i := range 8 * len(row) {
+		changed := bytes.Clone(row)
+		changed[i/8] ^= 1 << (i % 8)
+		if got, err := absentRev(key, changed); !errors.Is(err, errRow) {
+			t.Errorf("bit %d of byte %d of the row has changed: %s, %v", i%8, i/8, got, err)
+		}
+	}
+	for i := range 8 * len(key) {
+		other := bytes.Clone(key)
+		other[i/8] ^= 1 << (i % 8)
+		if got, err := absentRev(other, row); !errors.Is(err, errRow) {
+			t.Errorf("bit %d of byte %d of the key has changed: %s, %v", i%8, i/8, got, err)
+		}
+	}
+}
