@@ -361,6 +361,35 @@ func TestOrderThatFitsNoRecordIsRefused(t *testing.T) {
 	}
 }
 
+// TestIndexEntryOfTheRecordOfAnotherIsRefused changes entries of the key index in their
+// pages into such that stand for records which have entries of their own: these would be
+// handed on twice, and others not.
+func TestIndexEntryOfTheRecordOfAnotherIsRefused(t *testing.T) {
+	t.Parallel()
+	whole := populated(t)
+	entry := []byte("3k00000000017\x00\x00\x00\x00\x15")
+	for _, other := range []string{
+		"3k00000000017\x00\x00\x00\x00\x14", "3k00000000017\x00\x00\x00\x00\x11", "3k00000000017\x00\x00\x00\x00\x16", "3k00000000016\x00\x00\x00\x00\x15",
+	} {
+		bent := bytes.ReplaceAll(whole, entry, []byte(other))
+		if bytes.Equal(bent, whole) {
+			t.Fatal("the entry is not there: the test tests nothing")
+		}
+		path := filepath.Join(t.TempDir(), "bent.db")
+		writeAll(t, path, bent)
+		s, err := store.Open(store.Config{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, _, err := byKey(t.Context(), s, note, nil, 2000); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("as %q: %d records, %v, want ErrDamaged", other, len(list), err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPanicOfACallerIsNoDamage(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)

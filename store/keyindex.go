@@ -209,12 +209,16 @@ func (s *Store) ByKey(ctx context.Context, collection syntax.NSID, below *KeyPla
 		w := newKeyWalk(tx, collection, tail.keys, below)
 		to := newPasser(each)
 		owners, rows := newOwners(tx), records.Cursor()
-		var key []byte
+		var key, above []byte
 		for scanned := 0; ; scanned++ {
 			k := w.peek()
-			if k == nil {
+			switch {
+			case k == nil:
 				return nil
+			case above != nil && bytes.Compare(k, above) >= 0: // the record of another entry
+				return fmt.Errorf("%w: %x follows %x in the key index of %s", errRow, k, above, collection)
 			}
+			above = k
 			if to.full(limit) || scanned == newestScan {
 				if next = below; scanned > 0 {
 					next = &KeyPlace{RKey: syntax.RecordKey(key[ridLen:]), Repo: binary.BigEndian.Uint32(key)}
