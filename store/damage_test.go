@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/record"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -358,6 +359,153 @@ func TestOrderThatFitsNoRecordIsRefused(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestRepoThatIsNotTheOneAskedForIsRefused has a DID lead to another repo, or to none, or
+// has the row of a repo name another DID: records would be shown as those of another
+// account, changed and deleted.
+func TestRepoThatIsNotTheOneAskedForIsRefused(t *testing.T) {
+	t.Parallel()
+	const did = syntax.DID("did:plc:000000000000000000000020")
+	whole := populated(t)
+	leadTo := func(n string) func(tx *bbolt.Tx) error {
+		return func(tx *bbolt.Tx) error { return tx.Bucket([]byte("dids")).Put([]byte(did), []byte(n)) }
+	}
+	uri := record.URI{DID: did, Collection: note, RKey: "3k00000000007"}
+	page := store.RepoPage{DID: did, Collection: note, Limit: 1}
+	pass := func(*store.Record) error { return nil }
+	reads := map[string]func(s *store.Store) error{
+		"record":  func(s *store.Store) error { _, _, err := s.ServedRecord(t.Context(), uri); return err },
+		"page":    func(s *store.Store) error { _, _, err := s.ServedPage(t.Context(), page, pass); return err },
+		"records": func(s *store.Store) error { _, err := s.RepoRecords(t.Context(), page, pass); return err },
+		"one":     func(s *store.Store) error { _, err := s.Record(t.Context(), uri); return err },
+		"repo":    func(s *store.Store) error { _, err := s.Repo(t.Context(), did); return err },
+		"export": func(s *store.Store) error {
+			return s.Export(t.Context(), store.Filter{DID: did}, func(uint64) error { return nil }, pass)
+		},
+		"delete": func(s *store.Store) error { _, err := s.DeleteRecords(t.Context(), store.Filter{DID: did}); return err },
+	}
+	for name, n := range map[string]string{
+		"another repo": "\x00\x00\x00\x11", "no repo": "\x00\x00\x40\x15", "no number": "", "half a number": "\x00\x15",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantRefused(t, whole, leadTo(n), reads)
+		})
+	}
+	t.Run("another DID in the row", func(t *testing.T) {
+		t.Parallel()
+		all := maps.Clone(reads)
+		all["newest"] = func(s *store.Store) error { _, _, err := newest(t.Context(), s, note, 0, 2000); return err }
+		all["by key"] = func(s *store.Store) error { _, _, err := byKey(t.Context(), s, note, nil, 2000); return err }
+		all["export of all"] = func(s *store.Store) error {
+			return s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, pass)
+		}
+		wantRefused(t, whole, func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("repos"))
+			key := []byte("\x00\x00\x00\x15")
+			row := bytes.Replace(b.Get(key), []byte(did), []byte("did:plc:000000000000000000000022"), 1)
+			if bytes.Equal(row, b.Get(key)) {
+				t.Error("the row does not name the DID: the test tests nothing")
+			}
+			return b.Put(key, row)
+		}, all)
+	})
+}
+
+// TestJobThatIsNotTheOneAskedForIsRefused has the id of a job lead to another one, or to
+// none: another than that which was named would be shown, or stopped.
+func TestJobThatIsNotTheOneAskedForIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "appview.db")
+	s, err := store.Open(store.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []uuid.UUID
+	for range 2 {
+		job, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, []syntax.NSID{note})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, job.ID)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := map[string]func(s *store.Store) error{
+		"job": func(s *store.Store) error { _, err := s.Job(t.Context(), ids[1]); return err },
+		"jobs": func(s *store.Store) error {
+			return s.EachJob(t.Context(), ids[1], func(store.Job) bool { return true })
+		},
+		"cancel": func(s *store.Store) error {
+			_, err := s.MoveJob(t.Context(), ids[1], store.StatusCancelling)
+			return err
+		},
+		"retry": func(s *store.Store) error {
+			if _, err := s.RetryJob(t.Context(), ids[1], uuid.New()); !errors.Is(err, store.ErrMove) {
+				return err
+			}
+			return nil
+		},
+	}
+	t.Run("unfinished", func(t *testing.T) {
+		t.Parallel()
+		wantRefused(t, whole, func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("unfinished"))
+			k, row := b.Cursor().Last()
+			return errors.Join(b.Delete(k), b.Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x06"), row))
+		}, map[string]func(s *store.Store) error{
+			"unfinished": func(s *store.Store) error { _, err := s.Unfinished(t.Context()); return err },
+		})
+	})
+	for name, n := range map[string]string{
+		"another job": "\x00\x00\x00\x00\x00\x00\x00\x01", "no job": "\x00\x00\x00\x00\x00\x00\x00\x06", "no number": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantRefused(t, whole, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("job_ids")).Put(ids[1][:], []byte(n)) }, reads)
+		})
+	}
+}
+
+// wantRefused wants each of reads to work on a file, and to find it damaged once spoil
+// has changed it.
+func wantRefused(t *testing.T, whole []byte, spoil func(tx *bbolt.Tx) error, reads map[string]func(s *store.Store) error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "spoilt.db")
+	for name, read := range reads {
+		for _, spoilt := range []bool{false, true} {
+			writeAll(t, path, whole)
+			if spoilt {
+				db, err := bbolt.Open(path, 0o600, nil)
+				if err == nil {
+					err = errors.Join(db.Update(spoil), db.Close())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = read(s)
+			switch {
+			case !spoilt && err != nil:
+				t.Fatalf("%s: before: %v", name, err)
+			case spoilt && !errors.Is(err, store.ErrDamaged):
+				t.Errorf("%s: got %v, want ErrDamaged", name, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

@@ -340,11 +340,50 @@ func (s *Store) Job(ctx context.Context, id uuid.UUID) (job Job, err error) {
 }
 
 func jobByID(tx *bbolt.Tx, id uuid.UUID) (Job, error) {
-	seq := tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
-	if seq == nil {
-		return Job{}, fmt.Errorf("job %s: %w", id, ErrNotFound)
+	seq, err := jobSeq(tx, id)
+	if err != nil {
+		return Job{}, err
 	}
-	return jobs.get(jobs.bucket(tx), seq)
+	job, err := jobs.get(jobs.bucket(tx), u64Key(seq))
+	return job, numbered(&job, id, seq, err)
+}
+
+// jobByID returns the row of a job for change: see job.
+func (g *group) jobByID(id uuid.UUID) (*Job, error) {
+	seq, err := jobSeq(g.tx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, refuse(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	job, err := g.job(seq)
+	return job, numbered(job, id, seq, err)
+}
+
+// jobSeq is the number that job_ids gives a job. Nothing proves it but the row that it
+// leads to.
+func jobSeq(tx *bbolt.Tx, id uuid.UUID) (uint64, error) {
+	row := tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
+	switch {
+	case row == nil:
+		return 0, fmt.Errorf("job %s: %w", id, ErrNotFound)
+	case len(row) != 8:
+		return 0, fmt.Errorf("%w: the number of job %s has %d bytes", errRow, id, len(row))
+	}
+	return binary.BigEndian.Uint64(row), nil
+}
+
+// numbered refuses what was read as the job with the given id, by its number, and is
+// another one, or none.
+func numbered(job *Job, id uuid.UUID, seq uint64, err error) error {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w: job %s has the number %d, and no row", errRow, id, seq)
+	case err == nil && job.ID != id:
+		return fmt.Errorf("%w: job %s has the number %d, which is that of %s", errRow, id, seq, job.ID)
+	}
+	return err
 }
 
 // Jobs returns all jobs, newest first.
@@ -364,11 +403,11 @@ func (s *Store) EachJob(ctx context.Context, before uuid.UUID, f func(Job) bool)
 		c := jobs.bucket(tx).Cursor()
 		k, row := c.Last()
 		if before != uuid.Nil {
-			seq := tx.Bucket([]byte(jobIDsBucket)).Get(before[:])
-			if seq == nil {
-				return fmt.Errorf("job %s: %w", before, ErrNotFound)
+			job, err := jobByID(tx, before)
+			if err != nil {
+				return err
 			}
-			k, row = seekBefore(c, seq)
+			k, row = seekBefore(c, u64Key(job.Seq))
 		}
 		for ; k != nil; k, row = c.Prev() {
 			job, err := jobs.decode(k, row)
@@ -408,11 +447,7 @@ func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to Status) (Job, erro
 	}
 	var job Job
 	err := s.wait(ctx, change{op: "move job", urgent: true, admin: true, ends: to != StatusRunning, apply: func(g *group) error {
-		seq := g.tx.Bucket([]byte(jobIDsBucket)).Get(id[:])
-		if seq == nil {
-			return refuse(fmt.Errorf("job %s: %w", id, ErrNotFound))
-		}
-		j, err := g.job(binary.BigEndian.Uint64(seq))
+		j, err := g.jobByID(id)
 		if err != nil {
 			return err
 		}

@@ -137,8 +137,8 @@ func (g *group) purge(p *purgeRow) (done bool, err error) {
 	}
 	prefix := []byte(nil)
 	if p.Filter.DID != "" {
-		n, ok, err := ridOf(g.tx, p.Filter.DID)
-		if err != nil || !ok {
+		n, account, err := accountOf(g.tx, p.Filter.DID)
+		if err != nil || account == "" {
 			return true, err
 		}
 		prefix = ridKey(n)

@@ -33,8 +33,8 @@ var ErrEnough = errors.New("the page is long enough")
 // meanwhile.
 func (s *Store) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) error) (more bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		repo, ok, err := ridOf(tx, p.DID)
-		if err != nil || !ok {
+		repo, account, err := accountOf(tx, p.DID)
+		if err != nil || account == "" {
 			return err
 		}
 		more, err = readPage(tx, repo, p, each)
@@ -284,8 +284,8 @@ func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64
 		}
 		var only rid
 		if filter.DID != "" {
-			n, ok, err := ridOf(tx, filter.DID)
-			if err != nil || !ok {
+			n, account, err := accountOf(tx, filter.DID)
+			if err != nil || account == "" {
 				return err
 			}
 			only = n

@@ -278,12 +278,12 @@ func recordOf(b *bbolt.Bucket, n rid, uri record.URI) (rec Record, err error) {
 // status: see Account.
 func (s *Store) Record(ctx context.Context, uri record.URI) (rec Record, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		n, ok, err := ridOf(tx, uri.DID)
+		n, account, err := accountOf(tx, uri.DID)
 		if err != nil {
 			return err
 		}
 		b := recordsOf(tx, uri.Collection)
-		if !ok || b == nil {
+		if account == "" || b == nil {
 			return fmt.Errorf("record %s: %w", uri, ErrNotFound)
 		}
 		rec, err = recordOf(b, n, uri)

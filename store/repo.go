@@ -54,17 +54,38 @@ var (
 	counts = table[Count]{name: "counts", version: 1, fill: fillSpread}
 )
 
-// ridOf is the number of a repo, if it has one.
+// ridOf is the number of a repo, if it has one. Nothing proves it but the row that it
+// leads to: see repoAt and accountOf.
 func ridOf(tx *bbolt.Tx, did syntax.DID) (rid, bool, error) {
-	row := tx.Bucket([]byte(didsBucket)).Get([]byte(did))
-	switch len(row) {
-	case 0:
-		return 0, false, nil
-	case ridLen:
-		return rid(binary.BigEndian.Uint32(row)), true, nil
-	default:
-		return 0, false, fmt.Errorf("%w: rid of %s has %d bytes", errRow, did, len(row))
+	key, err := repoKeyOf(tx, did)
+	if err != nil || key == nil {
+		return 0, false, err
 	}
+	return rid(binary.BigEndian.Uint32(key)), true, nil
+}
+
+// repoKeyOf is the same as the key of the repo's row, nil if it has none. It is bbolt's
+// memory.
+func repoKeyOf(tx *bbolt.Tx, did syntax.DID) ([]byte, error) {
+	key := tx.Bucket([]byte(didsBucket)).Get([]byte(did))
+	if key != nil && len(key) != ridLen {
+		return nil, fmt.Errorf("%w: rid of %s has %d bytes", errRow, did, len(key))
+	}
+	return key, nil
+}
+
+// repoAt is the row of the repo whose number is n by what dids says, which it proves.
+func repoAt(tx *bbolt.Tx, n rid, did syntax.DID) (Repo, error) {
+	repo, err := repos.get(repos.bucket(tx), ridKey(n))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return Repo{}, fmt.Errorf("%w: %s has the number %d, and no row", errRow, did, n)
+	case err != nil:
+		return Repo{}, fmt.Errorf("%s: %w", did, err)
+	case repo.DID != did:
+		return Repo{}, fmt.Errorf("%w: %s has the number %d, which is that of %s", errRow, did, n, repo.DID)
+	}
+	return repo, nil
 }
 
 // Repo returns what is known of a repo, or ErrNotFound when the index never held
@@ -78,7 +99,7 @@ func (s *Store) Repo(ctx context.Context, did syntax.DID) (repo Repo, err error)
 		if !ok {
 			return fmt.Errorf("repo %s: %w", did, ErrNotFound)
 		}
-		repo, err = repos.get(repos.bucket(tx), ridKey(n))
+		repo, err = repoAt(tx, n, did)
 		return err
 	})
 	return repo, err
@@ -113,7 +134,7 @@ func (g *group) repo(did syntax.DID) (*repoRow, error) {
 	if !ok {
 		return r, nil
 	}
-	if r.repo, err = repos.get(repos.bucket(g.tx), ridKey(n)); err != nil {
+	if r.repo, err = repoAt(g.tx, n, did); err != nil {
 		return nil, err
 	}
 	if r.repo.Collections == nil {

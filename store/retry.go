@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -30,11 +29,7 @@ const retryStep = 5_000
 func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 	var job Job
 	err := s.do(ctx, "retry job", func(g *group) error {
-		seq := g.tx.Bucket([]byte(jobIDsBucket)).Get(old[:])
-		if seq == nil {
-			return refuse(fmt.Errorf("job %s: %w", old, ErrNotFound))
-		}
-		was, err := g.job(binary.BigEndian.Uint64(seq))
+		was, err := g.jobByID(old)
 		if err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package store
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,8 +125,8 @@ func TestRowOfATableWithoutSealIsRead(t *testing.T) {
 	}
 }
 
-// TestChangedRowOfARepoIsNoticed changes every bit of a repo's row. Whoever asks for the
-// repo is told so.
+// TestChangedRowOfARepoIsNoticed changes every bit of a repo's row, and of the number
+// that its DID leads to. Whoever asks for the repo is told so.
 func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 	t.Parallel()
 	s, err := Open(Config{Path: filepath.Join(t.TempDir(), "appview.db")})
@@ -167,6 +169,11 @@ func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		for other := range rid(40) { // so that most numbers that are a bit away lead to a repo
+			if err := repos.put(repos.bucket(tx), ridKey(other), Repo{DID: "did:web:b.test", Account: AccountActive}); err != nil {
+				return err
+			}
+		}
 		put(ridKey(n), row)
 		for name, ask := range asks {
 			if got, err := ask(tx); err != nil || got != want[name] {
@@ -180,6 +187,17 @@ func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 			for name, ask := range asks {
 				if got, err := ask(tx); !errors.Is(err, errRow) {
 					t.Errorf("%s: bit %d of byte %d of the row has changed: %q, %v", name, i%8, i/8, got, err)
+				}
+			}
+		}
+		delete(asks, "record") // which does not ask by DID
+		for i := range 8 * ridLen {
+			led := ridKey(n)
+			led[i/8] ^= 1 << (i % 8)
+			put(led, row)
+			for _, name := range slices.Sorted(maps.Keys(asks)) {
+				if got, err := asks[name](tx); !errors.Is(err, errRow) || errors.Is(err, ErrNotFound) {
+					t.Errorf("%s: bit %d of byte %d of the number has changed: %q, %v", name, i%8, i/8, got, err)
 				}
 			}
 		}

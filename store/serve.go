@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -61,14 +62,14 @@ func (s *Store) ServedPage(ctx context.Context, p RepoPage, each func(*Record) e
 // accountOf is a repo's number and the status of its account, empty if it is not
 // known. A repo may hold many collections: only the start of its row is looked at.
 func accountOf(tx *bbolt.Tx, did syntax.DID) (rid, string, error) {
-	n, ok, err := ridOf(tx, did)
-	if err != nil || !ok {
+	key, err := repoKeyOf(tx, did)
+	if err != nil || key == nil {
 		return 0, "", err
 	}
-	key := ridKey(n)
-	if o, ok := quickOwner(key, repos.bucket(tx).Get(key)); ok && o.active {
+	n := rid(binary.BigEndian.Uint32(key))
+	if o, ok := quickOwner(key, repos.bucket(tx).Get(key)); ok && o.active && o.did == did {
 		return n, AccountActive, nil
 	}
-	repo, err := repos.get(repos.bucket(tx), ridKey(n))
+	repo, err := repoAt(tx, n, did)
 	return n, repo.Account, err
 }

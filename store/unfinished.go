@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,7 +26,10 @@ func unfinished(tx *bbolt.Tx) (list []Job, err error) {
 	b := jobs.bucket(tx)
 	err = tx.Bucket([]byte(unfinishedBucket)).ForEach(func(k, _ []byte) error {
 		j, err := jobs.get(b, k)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNotFound) || err == nil && j.Status.Final():
+			return fmt.Errorf("%w: no job %x is unfinished", errRow, k)
+		case err != nil:
 			return fmt.Errorf("unfinished job: %w", err)
 		}
 		list = append(list, j)
