@@ -7,9 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"appview/network"
 	"appview/store"
-	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 const (
