@@ -47,7 +47,7 @@ test: ## run the quick tests, no network needed
 
 .PHONY: race
 race: ## run the tests with the race detector, in random order
-	CGO_ENABLED=1 go test -race -shuffle=on ./...
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 25m ./...
 
 .PHONY: lint
 lint: ## run golangci-lint, import rules included

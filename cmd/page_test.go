@@ -72,7 +72,7 @@ func slowly(world *sandbox.World, each time.Duration) {
 
 func TestPageOfARunningJob(t *testing.T) {
 	t.Parallel()
-	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 3, Repos: 300, Hosts: 6}), t.TempDir()
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 3, Repos: 1500, Hosts: 6}), t.TempDir()
 	slowly(world, 400*time.Millisecond)
 	s := serveIn(t, world, dir, "--repos-per-host", "2")
 	b := open(t, s.url, desk)
@@ -147,7 +147,7 @@ func TestPageOfARunningJob(t *testing.T) {
 
 func TestPagePausesAJobAndLetsItGoOn(t *testing.T) {
 	t.Parallel()
-	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 7, Repos: 200, Hosts: 4}), t.TempDir()
+	world, dir := sandboxtest.Start(t, sandbox.Config{Seed: 7, Repos: 1500, Hosts: 4}), t.TempDir()
 	slowly(world, 300*time.Millisecond)
 	s := serveIn(t, world, dir, "--repos-per-host", "2")
 	want(t, exitOK, "created job", nil, "backfill", "create", "--collection", sandbox.StatusCollection.String(), "--data-dir", dir)
