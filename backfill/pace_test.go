@@ -30,8 +30,9 @@ func TestHealthyHostsDoNotWaitForOthers(t *testing.T) {
 	)
 	o := options{config: backfill.Config{MaxHosts: 12, Turn: 500 * time.Millisecond, Attempts: 3, Retry: 100 * time.Millisecond}}
 	o.network.HostRPS = 16
+	stalled := patient(600 * time.Millisecond) // is what does nothing for so long
 	timing := network.Timing{
-		Header: 600 * time.Millisecond, BodyIdle: 600 * time.Millisecond, Connect: 600 * time.Millisecond, TLS: 600 * time.Millisecond,
+		Header: stalled, BodyIdle: stalled, Connect: stalled, TLS: stalled,
 		Probe: 100 * time.Millisecond, MaxProbe: 300 * time.Millisecond, Pause: time.Second,
 	}
 	o.network.Timing = timing
