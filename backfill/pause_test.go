@@ -99,8 +99,9 @@ func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 			if job = r.finish(job); job.Status != store.StatusCompleted {
 				t.Fatalf("job: %+v", job)
 			}
-			job.Tally.Created, undisturbed.Tally.Created = 0, 0 // one repo was read by the other job first
-			wantCounters(t, job, undisturbed)
+			want := undisturbed                          // which others compare with at the same time
+			job.Tally.Created, want.Tally.Created = 0, 0 // one repo was read by the other job first
+			wantCounters(t, job, want)
 			r.wantTruth(status)
 		})
 	}
