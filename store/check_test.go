@@ -74,13 +74,7 @@ func TestCheckFindsWhatDoesNotFit(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "spoilt.db")
 			writeAll(t, path, whole)
-			db, err := bbolt.Open(path, 0o600, nil)
-			if err == nil {
-				err = errors.Join(db.Update(c.spoil), db.Close())
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			change(t, path, c.spoil)
 			if _, err := checked(t, path); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want ErrDamaged with %q", err, c.want)
 			}
@@ -111,13 +105,7 @@ func TestFileWithoutOneOfItsBucketsIsRefused(t *testing.T) {
 		}
 		n++
 		writeAll(t, path, whole)
-		db, err := bbolt.Open(path, 0o600, nil)
-		if err == nil {
-			err = errors.Join(db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(name)) }), db.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		change(t, path, func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(name)) })
 		for _, readOnly := range []bool{false, true} {
 			if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrDamaged) {
 				t.Errorf("without %s, read-only %t: got %v, want ErrDamaged", name, readOnly, err)

@@ -64,10 +64,7 @@ func (s *Store) Tracked(ctx context.Context) (list []syntax.NSID, err error) {
 }
 
 func tracked(tx *bbolt.Tx) (list []syntax.NSID, err error) {
-	err = collections.bucket(tx).ForEach(func(k, row []byte) error {
-		if _, err := collections.body(k, row); err != nil {
-			return fmt.Errorf("collection %s: %w", k, err)
-		}
+	err = collections.eachKey(collections.bucket(tx), func(k []byte) error {
 		list = append(list, syntax.NSID(k))
 		return nil
 	})

@@ -342,13 +342,7 @@ func TestOrderThatFitsNoRecordIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatalf("before: %v", err)
 			}
-			db, err := bbolt.Open(path, 0o600, nil)
-			if err == nil {
-				err = errors.Join(db.Update(c.spoil), db.Close())
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			change(t, path, c.spoil)
 			if s, err = store.Open(store.Config{Path: path}); err != nil {
 				t.Fatal(err)
 			}
@@ -483,13 +477,7 @@ func wantRefused(t *testing.T, whole []byte, spoil func(tx *bbolt.Tx) error, rea
 		for _, spoilt := range []bool{false, true} {
 			writeAll(t, path, whole)
 			if spoilt {
-				db, err := bbolt.Open(path, 0o600, nil)
-				if err == nil {
-					err = errors.Join(db.Update(spoil), db.Close())
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				change(t, path, spoil)
 			}
 			s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond})
 			if err != nil {
@@ -556,6 +544,18 @@ func TestPanicOfACallerIsNoDamage(t *testing.T) {
 func writeAll(t *testing.T, path string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change changes a file that no store has open.
+func change(t *testing.T, path string, do func(tx *bbolt.Tx) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err == nil {
+		err = errors.Join(db.Update(do), db.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -58,10 +58,7 @@ func (d denied) has(did syntax.DID, host string) bool {
 // loadDenied brings denied to what is in the file.
 func (s *Store) loadDenied(tx *bbolt.Tx) error {
 	d := denied{}
-	err := denials.bucket(tx).ForEach(func(k, row []byte) error {
-		if _, err := denials.body(k, row); err != nil {
-			return fmt.Errorf("denial of %s: %w", k, err)
-		}
+	err := denials.eachKey(denials.bucket(tx), func(k []byte) error {
 		d[string(k)] = struct{}{}
 		return nil
 	})

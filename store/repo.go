@@ -57,21 +57,14 @@ var (
 // ridOf is the number of a repo, if it has one. Nothing proves it but the row that it
 // leads to: see repoAt and accountOf.
 func ridOf(tx *bbolt.Tx, did syntax.DID) (rid, bool, error) {
-	key, err := repoKeyOf(tx, did)
-	if err != nil || key == nil {
-		return 0, false, err
+	row := tx.Bucket([]byte(didsBucket)).Get([]byte(did))
+	switch {
+	case row == nil:
+		return 0, false, nil
+	case len(row) != ridLen:
+		return 0, false, fmt.Errorf("%w: rid of %s has %d bytes", errRow, did, len(row))
 	}
-	return rid(binary.BigEndian.Uint32(key)), true, nil
-}
-
-// repoKeyOf is the same as the key of the repo's row, nil if it has none. It is bbolt's
-// memory.
-func repoKeyOf(tx *bbolt.Tx, did syntax.DID) ([]byte, error) {
-	key := tx.Bucket([]byte(didsBucket)).Get([]byte(did))
-	if key != nil && len(key) != ridLen {
-		return nil, fmt.Errorf("%w: rid of %s has %d bytes", errRow, did, len(key))
-	}
-	return key, nil
+	return rid(binary.BigEndian.Uint32(row)), true, nil
 }
 
 // repoAt is the row of the repo whose number is n by what dids says, which it proves.

@@ -38,16 +38,22 @@ func unsealed(key, row []byte) ([]byte, bool) {
 // sealedNumber is the row of a number that is to stand under key.
 func sealedNumber(key []byte, n uint64) []byte { return appendSeal(key, u64Key(n)) }
 
-// numberOf is the number whose row stands under key. One that was written before there
-// were seals is shorter by that.
+// numberOf is the number whose row stands under key.
 func numberOf(key, row []byte) (uint64, bool) {
-	if len(row) == numberLen+sealLen {
-		row, _ = unsealed(key, row)
-	}
-	if len(row) != numberLen {
+	row, ok := fixed(key, row, numberLen)
+	if !ok {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(row), true
+}
+
+// fixed is the row under key without its seal, where all such rows are of one length
+// without it. One that was written before there were seals is shorter by that.
+func fixed(key, row []byte, length int) ([]byte, bool) {
+	if len(row) == length+sealLen {
+		return unsealed(key, row)
+	}
+	return row, len(row) == length
 }
 
 // numberLen is the length of a number without a seal.

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"iter"
 	"maps"
 	"path/filepath"
 	"reflect"
@@ -71,6 +73,19 @@ func sampleRows(tb testing.TB) []sampleRow {
 	}
 }
 
+// flips gives data with each of its bits changed in turn, and says which.
+func flips(data []byte) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for i := range 8 * len(data) {
+			changed := bytes.Clone(data)
+			changed[i/8] ^= 1 << (i % 8)
+			if !yield(fmt.Sprintf("bit %d of byte %d", i%8, i/8), changed) {
+				return
+			}
+		}
+	}
+}
+
 // TestChangedRowOfATableIsNoticed changes every bit of a row of every table and of the
 // key that it stands under: it is never read as another row, or as one of before there
 // were seals. What follows the JSON in a sealed row is no part of such a row.
@@ -82,18 +97,14 @@ func TestChangedRowOfATableIsNoticed(t *testing.T) {
 		if same, err := s.read(s.key, s.row); !same || err != nil {
 			t.Fatalf("%s: read back: the same %t, %v", s.name, same, err)
 		}
-		for i := range 8 * len(s.row) {
-			changed := bytes.Clone(s.row)
-			changed[i/8] ^= 1 << (i % 8)
+		for bit, changed := range flips(s.row) {
 			if same, err := s.read(s.key, changed); !errors.Is(err, errRow) {
-				t.Errorf("%s: bit %d of byte %d of the row has changed: %v, the same %t", s.name, i%8, i/8, err, same)
+				t.Errorf("%s: %s of the row has changed: %v, the same %t", s.name, bit, err, same)
 			}
 		}
-		for i := range 8 * len(s.key) {
-			other := bytes.Clone(s.key)
-			other[i/8] ^= 1 << (i % 8)
+		for bit, other := range flips(s.key) {
 			if same, err := s.read(other, s.row); !errors.Is(err, errRow) {
-				t.Errorf("%s: bit %d of byte %d of the key has changed: %v, the same %t", s.name, i%8, i/8, err, same)
+				t.Errorf("%s: %s of the key has changed: %v, the same %t", s.name, bit, err, same)
 			}
 		}
 		for n := range s.row {
@@ -180,24 +191,20 @@ func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 				t.Fatalf("%s: %s, %v", name, got, err)
 			}
 		}
-		for i := range 8 * len(row) {
-			changed := bytes.Clone(row)
-			changed[i/8] ^= 1 << (i % 8)
+		for bit, changed := range flips(row) {
 			put(ridKey(n), changed)
 			for name, ask := range asks {
 				if got, err := ask(tx); !errors.Is(err, errRow) {
-					t.Errorf("%s: bit %d of byte %d of the row has changed: %q, %v", name, i%8, i/8, got, err)
+					t.Errorf("%s: %s of the row has changed: %q, %v", name, bit, got, err)
 				}
 			}
 		}
 		delete(asks, "record") // which does not ask by DID
-		for i := range 8 * ridLen {
-			led := ridKey(n)
-			led[i/8] ^= 1 << (i % 8)
+		for bit, led := range flips(ridKey(n)) {
 			put(led, row)
 			for _, name := range slices.Sorted(maps.Keys(asks)) {
 				if got, err := asks[name](tx); !errors.Is(err, errRow) || errors.Is(err, ErrNotFound) {
-					t.Errorf("%s: bit %d of byte %d of the number has changed: %q, %v", name, i%8, i/8, got, err)
+					t.Errorf("%s: %s of the number has changed: %q, %v", name, bit, got, err)
 				}
 			}
 		}
@@ -219,18 +226,14 @@ func TestChangedNumberIsNoticed(t *testing.T) {
 			t.Errorf("%x is %d, %t", row, n, ok)
 		}
 	}
-	for i := range 8 * len(row) {
-		changed := bytes.Clone(row)
-		changed[i/8] ^= 1 << (i % 8)
+	for bit, changed := range flips(row) {
 		if n, ok := numberOf(key, changed); ok {
-			t.Errorf("bit %d of byte %d of the row has changed: %d", i%8, i/8, n)
+			t.Errorf("%s of the row has changed: %d", bit, n)
 		}
 	}
-	for i := range 8 * len(key) {
-		other := bytes.Clone(key)
-		other[i/8] ^= 1 << (i % 8)
+	for bit, other := range flips(key) {
 		if n, ok := numberOf(other, row); ok {
-			t.Errorf("bit %d of byte %d of the key has changed: %d", i%8, i/8, n)
+			t.Errorf("%s of the key has changed: %d", bit, n)
 		}
 	}
 	if n, ok := numberOf(key, nil); ok {
@@ -250,18 +253,14 @@ func TestChangedNoteOfAnAbsentRecordIsNoticed(t *testing.T) {
 			t.Errorf("%q is %s, %v", row, got, err)
 		}
 	}
-	for i := range 8 * len(row) {
-		changed := bytes.Clone(row)
-		changed[i/8] ^= 1 << (i % 8)
+	for bit, changed := range flips(row) {
 		if got, err := absentRev(key, changed); !errors.Is(err, errRow) {
-			t.Errorf("bit %d of byte %d of the row has changed: %s, %v", i%8, i/8, got, err)
+			t.Errorf("%s of the row has changed: %s, %v", bit, got, err)
 		}
 	}
-	for i := range 8 * len(key) {
-		other := bytes.Clone(key)
-		other[i/8] ^= 1 << (i % 8)
+	for bit, other := range flips(key) {
 		if got, err := absentRev(other, row); !errors.Is(err, errRow) {
-			t.Errorf("bit %d of byte %d of the key has changed: %s, %v", i%8, i/8, got, err)
+			t.Errorf("%s of the key has changed: %s, %v", bit, got, err)
 		}
 	}
 }

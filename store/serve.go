@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -60,13 +59,13 @@ func (s *Store) ServedPage(ctx context.Context, p RepoPage, each func(*Record) e
 }
 
 // accountOf is a repo's number and the status of its account, empty if it is not
-// known. A repo may hold many collections: only the start of its row is looked at.
+// known. A repo may hold many collections: only the start of its row is decoded.
 func accountOf(tx *bbolt.Tx, did syntax.DID) (rid, string, error) {
-	key, err := repoKeyOf(tx, did)
-	if err != nil || key == nil {
+	n, known, err := ridOf(tx, did)
+	if err != nil || !known {
 		return 0, "", err
 	}
-	n := rid(binary.BigEndian.Uint32(key))
+	key := ridKey(n)
 	if o, ok := quickOwner(key, repos.bucket(tx).Get(key)); ok && o.active && o.did == did {
 		return n, AccountActive, nil
 	}

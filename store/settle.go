@@ -487,16 +487,13 @@ func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (g
 	return guarded, nil
 }
 
-// absentRev is the rev at which a record was not listed, by the note under key. One that
-// was written before there were seals is shorter by that.
+// absentRev is the rev at which a record was not listed, by the note under key.
 func absentRev(key, row []byte) (syntax.TID, error) {
-	if len(row) == tidLen+sealLen {
-		row, _ = unsealed(key, row)
-	}
-	if len(row) != tidLen {
+	rev, ok := fixed(key, row, tidLen)
+	if !ok {
 		return "", fmt.Errorf("%w: the rev of absent record %q is %.32q", errRow, key, row)
 	}
-	return syntax.TID(row), nil
+	return syntax.TID(rev), nil
 }
 
 // tidLen is the length of every TID.

@@ -104,10 +104,7 @@ func (g *group) learn(j *Job, t Settlement) error {
 
 // doubted are the hosts of a job at which ends are assumed that must not be.
 func (w *workBuckets) doubted(tx *bbolt.Tx) (hosts []string, err error) {
-	err = distrusted.bucket(tx).ForEach(func(k, row []byte) error {
-		if _, err := distrusted.body(k, row); err != nil {
-			return fmt.Errorf("distrusted host %s: %w", k, err)
-		}
+	err = distrusted.eachKey(distrusted.bucket(tx), func(k []byte) error {
 		h, err := w.host(string(k))
 		if h.Assumed > 0 {
 			hosts = append(hosts, string(k))

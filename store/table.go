@@ -82,6 +82,17 @@ func (t table[V]) body(key, row []byte) ([]byte, error) {
 	return row[1:], nil
 }
 
+// eachKey calls f with the key of every row. The rows are not decoded, and are as they
+// were written, as far as they say.
+func (t table[V]) eachKey(b *bbolt.Bucket, f func(key []byte) error) error {
+	return b.ForEach(func(k, row []byte) error {
+		if _, err := t.body(k, row); err != nil {
+			return fmt.Errorf("%s %q: %w", t.name, k, err)
+		}
+		return f(k)
+	})
+}
+
 // decode copies: row is bbolt's memory and dies with the transaction.
 func (t table[V]) decode(key, row []byte) (v V, err error) {
 	body, err := t.body(key, row)
