@@ -30,7 +30,8 @@ const tries = 3
 // way is how a reason comes about, by what hosts do.
 type way struct {
 	// spoil makes it so, before the job is created, for the repo that the job is
-	// about. It may choose another repo.
+	// about. It may choose another repo, or have the job be about all: then the last
+	// one that ends with the reason is looked at.
 	spoil func(r *rig, did syntax.DID) syntax.DID
 	whole bool // the job is about all collections
 	// attempts is how many count; nil: as many as the reason is worth.
@@ -155,7 +156,7 @@ func ways() map[network.Reason]way {
 				}
 				return refusal(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>")
 			})
-			return "" // all
+			return ""
 		}},
 		network.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7200"}},
@@ -204,7 +205,7 @@ func TestEveryReason(t *testing.T) {
 			if job.Status != store.StatusCompleted {
 				t.Fatalf("job: %+v", job)
 			}
-			if reason == network.ReasonHostDown { // one that still waited for it
+			if did == "" {
 				did = r.last(job, reason)
 			}
 			repo := r.repo(job, did)

@@ -289,6 +289,19 @@ func TestDemoWhoseReaderGoesLeavesNothing(t *testing.T) {
 	}
 }
 
+// wantAtWork wants a server to do a job, and to end as it should.
+func wantAtWork(t *testing.T, cmd *exec.Cmd, dir string) {
+	t.Helper()
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	want(t, exitOK, "completed", nil, "backfill", "watch", "--data-dir", dir)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // TestDemoOutlivesItsClients has it get the signal that the system sends for a write to
 // any client that has gone.
 func TestDemoOutlivesItsClients(t *testing.T) {
@@ -304,14 +317,7 @@ func TestDemoOutlivesItsClients(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGPIPE); err != nil {
 		t.Fatal(err)
 	}
-	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
-	want(t, exitOK, "completed", nil, "backfill", "watch", "--data-dir", dir)
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("ended with %v", err)
-	}
+	wantAtWork(t, cmd, dir)
 }
 
 func TestServerOutlivesWhoReadsItsLog(t *testing.T) {
@@ -320,15 +326,8 @@ func TestServerOutlivesWhoReadsItsLog(t *testing.T) {
 	world, dir := newWorld(t), t.TempDir()
 	cmd, pipe := piped(t, nil, sandboxed(world, dir)...)
 	readUntil(t, pipe, "msg=serving")
-	// Each of these is a line of the log.
-	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
-	want(t, exitOK, "completed", nil, "backfill", "watch", "--data-dir", dir)
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("ended with %v", err)
-	}
+	// Each thing that it does is a line of the log.
+	wantAtWork(t, cmd, dir)
 }
 
 func TestClosedTerminalEndsAServerCleanly(t *testing.T) {
