@@ -78,21 +78,8 @@ func openService(ctx context.Context, cfg serviceConfig, log *slog.Logger) (*ser
 
 func (s *service) open(ctx context.Context) (err error) {
 	cfg, log := s.cfg, s.log
-	if err := openDataDir(cfg.dataDir); err != nil {
-		return err
-	}
 	s.metrics = metrics.New(version())
-	s.store, err = store.Open(store.Config{
-		Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
-	})
-	if err != nil {
-		return explainOpen(err)
-	}
-	if cfg.adminKey == "" {
-		if s.keyFile, err = bootstrapKey(ctx, s.store, cfg.dataDir, time.Now()); err != nil {
-			return err
-		}
-	}
+	// Before anything is written: it refuses addresses that cannot be.
 	s.network, err = network.New(network.Config{
 		Relay: cfg.relay, PLC: cfg.plc, AllowPrivate: cfg.allowPrivate, UserAgent: userAgent(cfg.contact),
 		HostRPS: cfg.hostRPS, RelayRPS: cfg.relayRPS, PLCRPS: cfg.plcRPS, Log: log,
@@ -105,6 +92,20 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	if err != nil {
 		return usageError{err}
+	}
+	if err := openDataDir(cfg.dataDir); err != nil {
+		return err
+	}
+	s.store, err = store.Open(store.Config{
+		Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
+	})
+	if err != nil {
+		return explainOpen(err)
+	}
+	if cfg.adminKey == "" {
+		if s.keyFile, err = bootstrapKey(ctx, s.store, cfg.dataDir, time.Now()); err != nil {
+			return err
+		}
 	}
 	s.backfill, err = backfill.New(backfill.Config{
 		Store: s.store, Network: s.network, Log: log,

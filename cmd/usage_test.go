@@ -58,11 +58,14 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 	} {
 		t.Run(c.text, func(t *testing.T) {
 			t.Parallel()
-			args := strings.Fields(c.args)
+			args, dir := strings.Fields(c.args), t.TempDir()
 			if args[0] == "serve" {
-				args = append(args, "--data-dir="+t.TempDir(), "--listen=127.0.0.1:0")
+				args = append(args, "--data-dir="+dir, "--listen=127.0.0.1:0")
 			}
 			want(t, exitUsage, c.text, c.environ, args...)
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("the data directory holds %v (%v)", left, err)
+			}
 		})
 	}
 }
