@@ -50,6 +50,16 @@ func notReady(t *testing.T, dir string) string {
 	}
 }
 
+func TestFirstStartOnAFullDiskSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	dir := volume(t)
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 64<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, exitError, "less than 256 MiB is free at "+filepath.Join(dir, databaseFile)+": make room there, or choose another --data-dir",
+		nil, "serve", "--listen=127.0.0.1:0", "--data-dir="+dir)
+}
+
 func TestFullDiskIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), volume(t)

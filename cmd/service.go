@@ -104,7 +104,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	if cfg.adminKey == "" {
 		if s.keyFile, err = bootstrapKey(ctx, s.store, cfg.dataDir, time.Now()); err != nil {
-			return err
+			return explainOpen(err)
 		}
 	}
 	s.backfill, err = backfill.New(backfill.Config{
@@ -282,7 +282,7 @@ func (s *service) close() error {
 	return errors.Join(errs...)
 }
 
-// explainOpen says what to do about a database that does not open.
+// explainOpen says what to do about a database that does not open, or takes nothing.
 func explainOpen(err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
@@ -291,6 +291,8 @@ func explainOpen(err error) error {
 		return fmt.Errorf("%w: run that version, or restore a backup from before it", err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w: the user that runs appview must be able to write there", err)
+	case errors.Is(err, store.ErrDiskFull):
+		return fmt.Errorf("%w: make room there, or choose another --data-dir", err)
 	default:
 		return err
 	}
