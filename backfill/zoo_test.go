@@ -72,6 +72,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 			o := options{config: backfill.Config{Attempts: 3, Retry: 10 * time.Millisecond}}
 			o.network.Timing.Probe, o.network.Timing.MaxProbe = 50*time.Millisecond, 100*time.Millisecond
 			o.network.Timing.Pause, o.network.Timing.BodyIdle = 200*time.Millisecond, patient(700*time.Millisecond)
+			received := refusals(&o)
 			r := newRigWith(t, sandbox.Config{Seed: 90, Repos: repos, Hosts: repos/25 + 2, LogSize: 1 << 20}, o)
 			request := store.Request{Collection: notes}
 			var targets []syntax.NSID
@@ -119,7 +120,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				t.Fatalf("job: %+v", job)
 			}
 			r.wantOutcomes(job, expected)
-			r.wantPoliteTo(limited, pauses())
+			r.wantPoliteTo(limited, pauses(), received())
 			differ(t, r.served(""), r.expectedIndex(held, expected))
 			// The same network again, at rest: the same DIDs, classes and reasons.
 			again := r.finish(r.create(request))
@@ -225,20 +226,44 @@ func limit(host string, nth int64) (hook func(sandbox.Request) sandbox.Fault, pa
 	}
 }
 
-// wantPoliteTo wants no request sent between a 429 and the end of its pause, but
-// for what was on the wire: on a busy machine, half of the pause may go by before the
-// client has seen the one and the host the other. What is exact about it is proved
-// where both can be seen, in package network.
-func (r *rig) wantPoliteTo(host string, pauses []time.Time) {
-	r.t.Helper()
-	if len(pauses) == 0 {
-		r.t.Error("the host never asked for a pause")
+// refusals has the client tell when it received a 429.
+func refusals(o *options) (received func() []time.Time) {
+	var (
+		mu sync.Mutex
+		at []time.Time
+	)
+	o.network.Observe = func(e network.Exchange) {
+		if e.Status == http.StatusTooManyRequests {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Now())
+		}
 	}
-	const onTheWire = limitPause / 2
-	for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Host == host }) {
-		for _, at := range pauses {
-			if since := q.Started.Sub(at); since > onTheWire && since < limitPause {
-				r.t.Errorf("%s was sent %s after a 429 that asked for %s", q.Method, since, limitPause)
+	return func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return at
+	}
+}
+
+// wantPoliteTo wants no request sent between the receipt of a 429 and the end of its
+// pause, but for what was on the wire. No other host sends 429s.
+func (r *rig) wantPoliteTo(host string, pauses, received []time.Time) {
+	r.t.Helper()
+	if len(pauses) == 0 || len(received) == 0 {
+		r.t.Errorf("the host asked for %d pauses, of which %d were heard", len(pauses), len(received))
+	}
+	onTheWire := patient(250 * time.Millisecond)
+	requests := r.world.Requests(func(q sandbox.Request) bool { return q.Host == host })
+	for _, asked := range pauses {
+		heard := slices.IndexFunc(received, func(at time.Time) bool { return !at.Before(asked) })
+		if heard < 0 {
+			continue // the call was over by then
+		}
+		from, to := received[heard].Add(onTheWire), asked.Add(limitPause)
+		for _, q := range requests {
+			if q.Started.After(from) && q.Started.Before(to) {
+				r.t.Errorf("%s was sent %s after a 429 that asked for %s was received", q.Method, q.Started.Sub(received[heard]), limitPause)
 			}
 		}
 	}

@@ -167,7 +167,7 @@ func distress(t *testing.T, w *sandbox.World, trouble map[string]string) func(*s
 				t.Errorf("no host was %s", kind)
 			}
 		}
-		const onTheWire = limitedPause / 2 // on a busy machine: see the zoo of package backfill
+		const onTheWire = 250 * time.Millisecond
 		for _, q := range w.Requests(func(q sandbox.Request) bool { return len(pauses[q.Host]) > 0 }) {
 			for _, at := range pauses[q.Host] {
 				if since := q.Started.Sub(at); since > onTheWire && since < limitedPause {
