@@ -226,7 +226,9 @@ func stageIndex(s store.Stage) int {
 type witness struct {
 	t     *testing.T
 	store atomic.Pointer[store.Store]
-	seen  map[uuid.UUID]store.Job // by the store's writer alone
+
+	mu    sync.Mutex // commits go on behind the end of the jobs
+	seen  map[uuid.UUID]store.Job
 	moves map[string]int
 }
 
@@ -235,6 +237,8 @@ func (w *witness) look() error {
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, now := range jobs {
 		was, known := w.seen[now.ID]
 		w.seen[now.ID] = now
@@ -314,6 +318,8 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 			}
 			r.complete(store.Request{Collection: status})
 			r.wantTruth(status)
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			t.Logf("seen: %v", w.moves)
 			if len(w.moves) < 5 {
 				t.Errorf("only these moves were seen: %v", slices.Sorted(maps.Keys(w.moves)))
