@@ -98,11 +98,19 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
 	if result == created {
-		h := r.repo.Collections[c]
-		h.Count++
-		r.repo.Collections[c] = h
+		r.changed(c, 1)
+	} else {
+		r.changed(c, 0)
 	}
 	return result, nil
+}
+
+// changed notes that records of a collection were written or deleted, and how many
+// more there are.
+func (r *repoRow) changed(c syntax.NSID, more int64) {
+	h := r.repo.Collections[c]
+	h.Count, h.Exact = h.Count+more, ExactUnknown
+	r.repo.Collections[c] = h
 }
 
 // same tells whether the row holds the body: the same CID, which for a verified
@@ -163,9 +171,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.steady, rev, key)); err != nil {
 		return wasAbsent, err
 	}
-	h := r.repo.Collections[c]
-	h.Count--
-	r.repo.Collections[c] = h
+	r.changed(c, -1)
 	return removed, nil
 }
 

@@ -10,7 +10,7 @@
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
 //	rkeys/<nsid>           rkey, rid             the key index: records in key order across repos; it lags
 //	rkeys_at               nsid                  the last change that the key index contains
-//	repos                  rid                   DID, PDS, account status; for each collection its floor and count
+//	repos                  rid                   DID, PDS, account status; for each collection its floor, count, and whether it is exact
 //	dids                   DID                   rid
 //	counts                 collection            records and repos that are served
 //	jobs                   job sequence          the job: request, targets, status, stage, counters, times
@@ -53,5 +53,7 @@
 //
 // Rows say what is still owed, never what is being worked on: there is nothing to
 // rescue after a crash. A repo's floor in a collection is the rev of the last
-// complete read of it; nothing older than a floor is ever written.
+// complete read of it; nothing older than a floor is ever written. Where that read
+// saw all of it at one moment and nothing was changed since, the row says so: an account
+// that comes back at that rev is served again without being read.
 package store

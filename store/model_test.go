@@ -47,6 +47,20 @@ type modelRepo struct {
 type modelHeld struct {
 	floor   syntax.TID
 	records map[syntax.RecordKey]store.Record
+	exact   map[syntax.RecordKey]store.Record // as they were when they were seen to be all, at floor; nil: never
+	assumed string                            // host of which an end was assumed then; empty: none was
+}
+
+// exactness is what is known as long as nothing has changed since all was seen.
+func (h *modelHeld) exactness() store.Exactness {
+	switch {
+	case h.exact == nil || !maps.EqualFunc(h.records, h.exact, func(a, b store.Record) bool { return a.Seq == b.Seq }):
+		return store.ExactUnknown
+	case h.assumed != "":
+		return store.ExactAssumed
+	default:
+		return store.ExactProved
+	}
 }
 
 type modelJob struct {
@@ -115,7 +129,7 @@ func (m *model) clone() *model {
 		one := *r
 		one.held = map[syntax.NSID]*modelHeld{}
 		for name, h := range r.held {
-			one.held[name] = &modelHeld{floor: h.floor, records: maps.Clone(h.records)}
+			one.held[name] = &modelHeld{floor: h.floor, records: maps.Clone(h.records), exact: h.exact, assumed: h.assumed}
 		}
 		c.repos[i] = &one
 	}

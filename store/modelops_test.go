@@ -30,7 +30,7 @@ var steps = []step{
 	{5, (*drive).opRestart},
 	{40, (*drive).opSettle},
 	{2, (*drive).opSettleHost},
-	{8, (*drive).opMove},
+	{10, (*drive).opMove},
 	{10, (*drive).opFinish},
 	{4, (*drive).opRetry},
 	{1, (*drive).opDeny},
@@ -367,8 +367,12 @@ func (d *drive) settles(j *modelJob, o store.Owed) string {
 }
 
 func (d *drive) settlesAs(j *modelJob, t store.Settlement) string {
-	d.submit("settle", d.m.settle(j, t), func(done func(error)) error { return d.s.Settle(d.t.Context(), j.Seq, t, done) })
-	return fmt.Sprintf("settle for %d: %s at %q rev %s account %q purge %t complete %v", j.Seq, t.DID, t.Reading.Host, t.Reading.Rev, t.Account, t.Purge, t.Complete)
+	want, what := d.m.settle(j, t), "settle"
+	if len(t.Kept) > 0 {
+		what = "settle as it is kept"
+	}
+	d.submit(what, want, func(done func(error)) error { return d.s.Settle(d.t.Context(), j.Seq, t, done) })
+	return fmt.Sprintf("settle for %d: %s at %q rev %s account %q purge %t complete %v kept %v exact %t", j.Seq, t.DID, t.Reading.Host, t.Reading.Rev, t.Account, t.Purge, t.Complete, t.Kept, t.Exact)
 }
 
 func (d *drive) opSettleHost() string {

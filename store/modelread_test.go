@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -85,9 +86,7 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 			at.Guarded = true
 		}
 	}
-	if r.number != 0 && read.Host != "" {
-		r.host = read.Host
-	}
+	r.at(read.Host)
 	r.account, r.notFoundAt = store.AccountActive, time.Time{}
 	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
 	return nil
@@ -121,6 +120,27 @@ func (m *model) mayEnd(host string, did syntax.DID, c syntax.NSID, last syntax.R
 	return !slices.ContainsFunc(sorted(h.records), func(rkey syntax.RecordKey) bool { return rkey < last })
 }
 
+// keeps tells whether just what a repo held in c at a rev is held, and not because of
+// what was assumed of another host, or of one that is not trusted any more.
+func (m *model) keeps(r *modelRepo, c syntax.NSID, host string, at syntax.TID) bool {
+	h := r.held[c]
+	return h != nil && h.exactness() != store.ExactUnknown && h.floor == at &&
+		(h.assumed == "" || h.assumed == host && r.host == host && !m.distrusted[host])
+}
+
+// at notes the host of a repo. What was assumed of another one is not known any more.
+func (r *modelRepo) at(host string) {
+	if r.number == 0 || host == "" {
+		return
+	}
+	r.host = host
+	for _, h := range r.held {
+		if h.assumed != "" && h.assumed != host {
+			h.exact, h.assumed = nil, ""
+		}
+	}
+}
+
 func (m *model) settle(j *modelJob, t store.Settlement) error {
 	w, err := j.owes(t.Reading.Host, t.DID)
 	if err != nil {
@@ -150,6 +170,14 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	if p := w.owed.Position; p != nil {
 		tally, guarded = p.Tally, p.Guarded
 	}
+	assumed := len(t.Short.Assumed) > 0
+	for _, c := range t.Kept {
+		if !m.keeps(r, c, t.Reading.Host, t.Floor) {
+			return store.ErrUndone
+		}
+		tally.Records += int64(len(r.held[c].records))
+		assumed = assumed || r.held[c].assumed != ""
+	}
 	remove := func(p place, rev syntax.TID) {
 		gone, kept := m.remove(r, p, rev)
 		if gone {
@@ -174,15 +202,33 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	if r.number != 0 && len(t.Complete) > 0 {
 		r.floor = max(r.floor, t.Floor)
 		for _, c := range t.Complete {
-			if h := r.held[c]; h != nil {
-				h.floor = max(h.floor, t.Floor)
+			h := r.held[c]
+			if h == nil || h.floor > t.Floor || slices.Contains(t.Kept, c) {
+				continue
+			}
+			h.floor, h.exact, h.assumed = t.Floor, nil, ""
+			if t.Exact && !guarded && tally.Rejected == 0 && tally.Records == r.count(t.Complete) {
+				h.exact = maps.Clone(h.records)
+				if _, ok := t.Short.Assumed[c]; ok {
+					h.assumed = t.Reading.Host
+				}
 			}
 		}
 	}
 	tally.Deleted += m.account(r, t)
 	m.learn(j, t)
-	j.close(w, t, tally, t.Judge(tally, guarded))
+	j.close(w, t, tally, assumed, t.Judge(tally, guarded))
 	return nil
+}
+
+// count is how many records are held in some collections.
+func (r *modelRepo) count(list []syntax.NSID) (n int64) {
+	for _, c := range list {
+		if h := r.held[c]; h != nil {
+			n += int64(len(h.records))
+		}
+	}
+	return n
 }
 
 // learn notes what a settlement has shown of the host's short pages.
@@ -225,9 +271,7 @@ func (m *model) account(r *modelRepo, t store.Settlement) int64 {
 		purge = purge || m.steady.Sub(r.notFoundAt) >= 7*24*time.Hour
 	}
 	r.account = t.Account
-	if t.Reading.Host != "" {
-		r.host = t.Reading.Host
-	}
+	r.at(t.Reading.Host)
 	if !purge {
 		return 0
 	}
@@ -236,14 +280,14 @@ func (m *model) account(r *modelRepo, t store.Settlement) int64 {
 
 // close puts a repo into its class. What it counted when it was settled before does
 // not go back.
-func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, v store.Verdict) {
+func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, assumed bool, v store.Verdict) {
 	if w.Class == store.ClassFailed {
 		v = store.Verdict{Class: w.Class, Reason: w.Reason, Detail: w.Detail}
 	}
 	was := w.Tally
 	w.WorkRepo = store.WorkRepo{
 		State: store.RepoSettled, Host: w.owed.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
-		Attempts: t.Attempts, Rev: t.Reading.Rev, Assumed: len(t.Short.Assumed) > 0,
+		Attempts: t.Attempts, Rev: t.Reading.Rev, Assumed: assumed,
 		Tally: store.Tally{
 			Records: max(tally.Records, was.Records), Created: tally.Created + was.Created, Updated: tally.Updated + was.Updated,
 			Deleted: tally.Deleted + was.Deleted, Rejected: max(tally.Rejected, was.Rejected),
@@ -271,7 +315,7 @@ func (m *model) settleHost(j *modelJob, host string, v store.Verdict) (int, erro
 			tally = p.Tally
 		}
 		t := store.Settlement{DID: did, Attempts: w.owed.Attempts, Reading: store.Reading{Host: host}}
-		j.close(w, t, tally, v)
+		j.close(w, t, tally, false, v)
 	}
 	return n, nil
 }

@@ -80,9 +80,16 @@ func (m *model) picture() (p picture) {
 			Collections: map[syntax.NSID]store.Held{},
 		}
 		for c, h := range r.held {
-			row.Collections[c] = store.Held{Floor: h.floor, Count: int64(len(h.records))}
+			row.Collections[c] = store.Held{Floor: h.floor, Count: int64(len(h.records)), Exact: h.exactness()}
 		}
 		p.add("repo %s", fact(row))
+		var kept []syntax.NSID
+		for _, c := range m.collections() {
+			if m.keeps(r, c, r.host, r.floor) {
+				kept = append(kept, c)
+			}
+		}
+		p.add("kept %v", kept)
 	}
 	for _, c := range m.collections() {
 		for _, d := range m.deletions[c] {
@@ -304,6 +311,9 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 		repo, err := s.Repo(ctx, did)
 		must(err)
 		p.add("repo %s", fact(repo))
+		kept, err := s.Kept(ctx, repo.Host, did, repo.Floor)
+		must(err)
+		p.add("kept %v", kept)
 		for _, c := range collections {
 			list, account, _, err := servedPage(ctx, s, store.RepoPage{DID: did, Collection: c, Limit: 1})
 			must(err)

@@ -81,8 +81,17 @@ func (d *drive) edit(did syntax.DID) {
 	d.truth[did] = append(d.truth[did], now)
 }
 
-// shown is what a host shows of a repo: mostly what it holds, at times what it held.
+// shown is what a host shows of a repo: mostly what it holds, at times what it held, or
+// what it held when it was read last.
 func (d *drive) shown(did syntax.DID) snapshot {
+	if d.often(30) {
+		floor := d.m.repo(did).floor
+		for _, s := range d.truth[did] {
+			if rev(s.rev) == floor {
+				return s
+			}
+		}
+	}
 	if d.often(50) || len(d.truth[did]) == 0 {
 		d.edit(did)
 	}
@@ -225,6 +234,8 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 		}
 	}
 	d.short(&t)
+	t.Exact = d.often(70)
+	d.keep(&t)
 	t.Judge = func(tally store.Tally, guarded bool) store.Verdict {
 		switch {
 		case tally.Rejected > 0:
@@ -236,6 +247,21 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 		}
 	}
 	return t
+}
+
+// keep has some collections not be listed, since they are held as they are shown; now
+// and then one that is not, or is not any more.
+func (d *drive) keep(t *store.Settlement) {
+	r := d.m.repo(t.DID)
+	t.Reading.Segments = slices.DeleteFunc(t.Reading.Segments, func(seg store.Segment) bool {
+		h := r.held[seg.Collection]
+		whole := seg.Below == "" && seg.Down == "" && slices.Contains(t.Complete, seg.Collection)
+		if !whole || h == nil || (!d.m.keeps(r, seg.Collection, t.Reading.Host, t.Floor) && d.often(95)) || d.often(20) {
+			return false
+		}
+		t.Kept = append(t.Kept, seg.Collection)
+		return true
+	})
 }
 
 // short has the last pages of a reading been short: taken for the end, or followed.

@@ -214,23 +214,36 @@ func (g *group) purgeCollection(p *purgeRow, prefix []byte, left *int) error {
 // that was changed last as number seq. A job that finds such a record unchanged must
 // write it anew, or the deletion would take it although it came after the deletion.
 func (g *group) doomed(did syntax.DID, collection syntax.NSID, seq uint64) (bool, error) {
+	pending, err := g.pendingPurges()
+	return slices.ContainsFunc(pending, func(p purgeRow) bool { return seq <= p.Seq && p.takes(did, collection) }), err
+}
+
+// takes tells whether a deletion is about a collection of a repo.
+func (p purgeRow) takes(did syntax.DID, collection syntax.NSID) bool {
+	return (p.Filter.Collection == "" || p.Filter.Collection == collection) && (p.Filter.DID == "" || p.Filter.DID == did)
+}
+
+// pendingPurges are the deletions that are not done yet, read once for a group.
+func (g *group) pendingPurges() (list []purgeRow, err error) {
 	if !g.purgesRead {
-		g.purgesRead = true
-		err := purges.bucket(g.tx).ForEach(func(k, row []byte) error {
-			p, err := purges.decode(k, row)
-			if err != nil {
-				return fmt.Errorf("deletion %x: %w", k, err)
-			}
-			g.purges = append(g.purges, p)
-			return nil
-		})
-		if err != nil {
-			return false, err
+		if g.purges, err = pendingPurges(g.tx); err != nil {
+			return nil, err
 		}
+		g.purgesRead = true
 	}
-	return slices.ContainsFunc(g.purges, func(p purgeRow) bool {
-		return seq <= p.Seq && (p.Filter.Collection == "" || p.Filter.Collection == collection) && (p.Filter.DID == "" || p.Filter.DID == did)
-	}), nil
+	return g.purges, nil
+}
+
+func pendingPurges(tx *bbolt.Tx) (list []purgeRow, err error) {
+	err = purges.bucket(tx).ForEach(func(k, row []byte) error {
+		p, err := purges.decode(k, row)
+		if err != nil {
+			return fmt.Errorf("deletion %x: %w", k, err)
+		}
+		list = append(list, p)
+		return nil
+	})
+	return list, err
 }
 
 func (r *repoRow) saveIfAny() error {

@@ -37,7 +37,20 @@ type Repo struct {
 type Held struct {
 	Floor syntax.TID `json:"floor,omitzero"` // rev of the last complete read
 	Count int64      `json:"count"`
+	Exact Exactness  `json:"exact,omitzero"`
 }
+
+// Exactness is what is known of whether the index holds just what a repo held at one
+// moment of its last complete read, which is not before Floor: just what it holds as long
+// as Floor is its rev. Stored: never renumber.
+type Exactness uint8
+
+// What may be known of what the index holds.
+const (
+	ExactUnknown Exactness = iota // nothing: not all was seen at one rev, or it was changed since
+	ExactProved                   // it is that
+	ExactAssumed                  // it is that if a short page of the host where it was read was the end of the listing
+)
 
 // Active tells whether the repo's records are served.
 func (r Repo) Active() bool { return r.Account == AccountActive }

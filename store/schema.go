@@ -50,7 +50,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
@@ -77,6 +77,10 @@ func allowSeals(*bbolt.Tx) error { return nil }
 
 // allowTableSeals is the same of the rows of tables.
 func allowTableSeals(*bbolt.Tx) error { return nil }
+
+// allowExact changes nothing: of nothing that older formats hold it is known whether it
+// is exact. A program that does not know the mark would leave it on what it changes.
+func allowExact(*bbolt.Tx) error { return nil }
 
 // topBuckets are the buckets that a file of the current version has at its top.
 func topBuckets() []string {

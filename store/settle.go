@@ -17,9 +17,9 @@ import (
 var ErrRevWentBack = errors.New("the host's rev is older than what the index holds")
 
 // ErrUndone says that the account has ended, or has come back, since what is gone on
-// with was begun: what that brought may be deleted, or what it deleted be there again.
-// The repo is to be read anew.
-var ErrUndone = errors.New("the account is not what it was when this was begun")
+// with was begun, so that what that brought may be deleted, or what it deleted be there
+// again; or that what was to be kept is not held any more. The repo is to be read anew.
+var ErrUndone = errors.New("what the index holds of the account is not what it was when this was begun")
 
 // notFoundTwice is how far apart an account must be not found twice for its
 // records to be purged.
@@ -152,7 +152,9 @@ type Settlement struct {
 	Reading  Reading // the last, or the whole, of what was read
 	Attempts int
 	Complete []syntax.NSID // collections that were listed from end to end
+	Kept     []syntax.NSID // of these, those that were not listed, since they are held as they were at Floor
 	Floor    syntax.TID    // the probe before the first page: the floor of the complete ones
+	Exact    bool          // all of it was seen at one rev
 	Short    ShortPages    // what was learnt of the host by the way
 	Account  string        // the host's word on the account; empty: not known
 	Purge    bool          // the account is gone for good: nothing of it stays
@@ -182,7 +184,7 @@ const (
 // commit, and must not wait for anything: ErrStale when the repo was no longer
 // owed there, ErrRevWentBack when the index holds something newer, ErrNotTheEnd
 // when an end was assumed that must not be, ErrUndone when the account has changed since an
-// earlier step.
+// earlier step, or what was to be kept is not held any more.
 func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(error)) error {
 	begun := false // in a transaction before this one
 	return s.submit(ctx, change{op: "settle " + t.DID.String(), bytes: t.Reading.bytes(), done: done, apply: func(g *group) error {
@@ -251,6 +253,7 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 		guarded = guarded || o.Position.Guarded
 	}
 	before := tally
+	t.Exact = t.Exact && !guarded
 	held, err := g.bring(w, repo, t, &tally)
 	guarded = guarded || held
 	if errors.Is(err, errAgain) {
@@ -269,12 +272,18 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.close(j, w, o, t, tally, t.Judge(tally, guarded))
+	return g.close(j, w, o, t, WorkRepo{Tally: tally, Assumed: len(t.Short.Assumed) > 0 || repo.assumes(t.Kept)}, t.Judge(tally, guarded))
 }
 
 // bring brings the index in line with a settlement. It reports whether the index
 // kept something newer.
 func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally) (guarded bool, err error) {
+	if t.Account != "" {
+		repo.readAt(t.Reading.Host)
+	}
+	if err := repo.keep(t, tally); err != nil {
+		return false, err
+	}
 	for _, seg := range t.Reading.Segments {
 		held, err := repo.apply(seg, t.Reading, tally, func(k syntax.RecordKey) error {
 			what, err := repo.remove(seg.Collection, k, t.Reading.Rev)
@@ -293,28 +302,46 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 		if err != nil {
 			return guarded, err
 		}
-		repo.raise(t.Complete, t.Floor)
+		repo.raise(t, t.Exact && !guarded && tally.Rejected == 0 && tally.Records == repo.count(t.Complete))
 	}
 	return guarded, repo.account(t, tally, g.steady)
 }
 
-// raise moves the floors of collections that were read completely. Nothing is
-// kept of a collection of which the index never held anything.
-func (r *repoRow) raise(complete []syntax.NSID, floor syntax.TID) {
+// raise moves the floors of collections that were read completely, and notes whether
+// the index now holds just what was read. Nothing is kept of a collection of which the
+// index never held anything.
+func (r *repoRow) raise(t Settlement, exact bool) {
 	if r.rid == 0 {
 		return
 	}
-	r.repo.Floor = max(r.repo.Floor, floor)
-	for _, c := range complete {
-		if h, ok := r.repo.Collections[c]; ok && h.Floor < floor {
-			h.Floor = floor
-			r.repo.Collections[c] = h
+	r.repo.Floor = max(r.repo.Floor, t.Floor)
+	for _, c := range t.Complete {
+		h, ok := r.repo.Collections[c]
+		if !ok || h.Floor > t.Floor || slices.Contains(t.Kept, c) {
+			continue
 		}
+		h.Floor, h.Exact = t.Floor, ExactUnknown
+		if _, assumed := t.Short.Assumed[c]; exact && assumed {
+			h.Exact = ExactAssumed
+		} else if exact {
+			h.Exact = ExactProved
+		}
+		r.repo.Collections[c] = h
 	}
 }
 
-// close moves the repo's rows and the job's counters to the settled state.
-func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, tally Tally, v Verdict) error {
+// count is how many records the index holds in some collections. If it is as many as
+// were read, none was deleted since: all that it holds there was read.
+func (r *repoRow) count(list []syntax.NSID) (n int64) {
+	for _, c := range list {
+		n += r.repo.Collections[c].Count
+	}
+	return n
+}
+
+// close moves the repo's rows and the job's counters to the settled state, in which now
+// is what was read.
+func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo, v Verdict) error {
 	if err := w.owed.Delete(owedKey(o.Host, t.DID)); err != nil {
 		return err
 	}
@@ -331,9 +358,9 @@ func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, tally Tally,
 	if was.Class == ClassFailed {
 		v = Verdict{Class: was.Class, Reason: was.Reason, Detail: was.Detail} // the number of these never goes back
 	}
-	now := WorkRepo{
+	now = WorkRepo{
 		State: RepoSettled, Host: o.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
-		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: tally.after(was.Tally), Assumed: len(t.Short.Assumed) > 0,
+		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: now.Tally.after(was.Tally), Assumed: now.Assumed,
 	}
 	if err := errors.Join(g.tally(j, was, -1), g.tally(j, now, 1), g.learn(j, t)); err != nil {
 		return err
@@ -522,10 +549,19 @@ func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
 }
 
 // readAt notes the host at which the repo was read, so that a denial of the host finds
-// what came from there. Nothing is kept of a repo without a number.
+// what came from there. Nothing is kept of a repo without a number. What was assumed of
+// another host cannot be looked up any more: it is not known from here on.
 func (r *repoRow) readAt(host string) {
-	if r.rid != 0 && host != "" {
-		r.repo.Host = host
+	if r.rid == 0 || host == "" || host == r.repo.Host {
+		return
+	}
+	was := r.repo.Host
+	r.repo.Host = host
+	for c, h := range r.repo.Collections {
+		if h.Exact == ExactAssumed && was != "" {
+			h.Exact = ExactUnknown
+			r.repo.Collections[c] = h
+		}
 	}
 }
 

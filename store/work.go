@@ -53,6 +53,7 @@ type ReadUpTo struct {
 	Below   syntax.RecordKey `json:"below,omitempty"`   // the last key listed: the rest sorts below it
 	Done    bool             `json:"done,omitempty"`    // to its end
 	Assumed bool             `json:"assumed,omitempty"` // that is, to a short page that was taken for it
+	Kept    bool             `json:"kept,omitempty"`    // it is not listed: the index holds it as of First
 	Partial bool             `json:"partial,omitempty"` // with entries that may stand for any record: nothing is absent
 }
 

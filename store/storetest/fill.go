@@ -55,7 +55,7 @@ func Fill(tb testing.TB, s *store.Store, job store.Job, collection syntax.NSID, 
 			tb.Fatal(err)
 		}
 		err := s.Settle(ctx, job.Seq, store.Settlement{
-			DID: did, Account: store.AccountActive, Complete: []syntax.NSID{collection}, Floor: fillRev,
+			DID: did, Account: store.AccountActive, Complete: []syntax.NSID{collection}, Floor: fillRev, Exact: true,
 			Reading: store.Reading{
 				Host: fillHost, Rev: fillRev, Source: store.SourceListRecords,
 				Segments: []store.Segment{{Collection: collection, Records: records(i)}},
