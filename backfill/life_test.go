@@ -556,7 +556,8 @@ func (l *life) some(n int) (keys []syntax.RecordKey) {
 	return keys
 }
 
-// shrink deletes much, so that it takes several transactions to follow.
+// shrink deletes much, so that it takes several transactions to follow. An account that
+// was deactivated is back as it was.
 func (l *life) shrink() {
 	var writes []sandbox.Write
 	for _, rkey := range l.some(100) {
@@ -565,7 +566,7 @@ func (l *life) shrink() {
 	_, err := l.world.Apply(l.did(0), writes)
 	l.must(err)
 	_, err = l.world.Empty(l.did(8))
-	l.must(err)
+	l.must(errors.Join(err, l.world.Activate(l.did(3))))
 }
 
 // verify proves that the file is in order and that the index serves what the world

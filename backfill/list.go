@@ -85,6 +85,9 @@ func (r *reader) wanted(ctx context.Context, has []syntax.NSID) ([]syntax.NSID, 
 
 // pass reads every collection once, from where it was left.
 func (r *reader) pass(ctx context.Context) error {
+	if r.same {
+		return nil
+	}
 	list, err := r.collections(ctx)
 	if err != nil {
 		return err

@@ -53,9 +53,14 @@ func (r *reader) probe(ctx context.Context) error {
 }
 
 // above fails when the index has read the repo at a later rev than the host shows
-// now.
+// now. By the way it finds out whether the account has come back.
 func (r *reader) above(ctx context.Context, op string, rev syntax.TID) error {
-	floor, err := r.w.b.cfg.Store.Floor(ctx, r.o.DID)
+	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	r.back = err == nil && !repo.Active()
+	floor := repo.Floor
 	if err != nil || rev >= floor {
 		return err
 	}

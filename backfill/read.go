@@ -37,6 +37,7 @@ type reader struct {
 	fresh  bool      // its identity was looked up since the host answered last
 	ident  network.Identity
 	rev    syntax.TID // the latest probe
+	back   bool       // its account is active, and was not when the index last heard of it
 	source store.Source
 	at     store.Position
 	steps  bool // part of this pass is committed: at says how far
@@ -51,6 +52,7 @@ type reader struct {
 	notWhole *network.Error // why, if it has failed
 	requests int            // that each saw the repo at a moment of its own, in this pass
 	full     bool
+	same     bool  // all of it is kept as the index holds it
 	ends     []int // records on short pages of this pass that were followed and were the end
 }
 
@@ -171,9 +173,11 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	if err := r.resume(ctx); err != nil {
 		return false, err
 	}
-	many := len(r.w.targets) == 0 || len(r.w.targets) > maxListed
+	if err := r.keep(ctx); err != nil {
+		return false, err
+	}
 	begun := r.o.Position != nil && r.o.Position.Whole
-	if !r.steps && (many || begun) {
+	if !r.steps && (r.many() || begun) {
 		if done, err := r.whole(ctx); done || err != nil {
 			return done, err
 		}
@@ -209,7 +213,21 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if err := r.restart(ctx); err != nil {
 			return false, err
 		}
+		if !r.steps && r.many() {
+			if done, err := r.whole(ctx); done || err != nil {
+				return done, err
+			}
+		}
 	}
+}
+
+// many tells whether one request for the whole repo costs less than to list what is to
+// be read of it.
+func (r *reader) many() bool {
+	if len(r.w.targets) == 0 {
+		return !r.same
+	}
+	return len(r.w.targets)-len(r.at.Read) > maxListed
 }
 
 // parkedAs tells whether a request was kept back, and for that.

@@ -13,7 +13,7 @@ import (
 func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
 	w.settle(ctx, h, store.Settlement{
 		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
-		Complete: r.complete(), Floor: r.at.First, Short: r.shortPages(exact), Account: store.AccountActive,
+		Complete: r.complete(), Kept: keptOf(r.at), Floor: r.at.First, Exact: exact, Short: r.shortPages(exact), Account: store.AccountActive,
 		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
 	}, r.listed(), r.drop)
 }

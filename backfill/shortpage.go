@@ -69,7 +69,8 @@ func (r *reader) goesOn(ctx context.Context) error {
 }
 
 // lapsed tells whether an end was assumed in an earlier step that must not be, or
-// whether what earlier steps brought may be deleted, as when the account was denied.
+// whether what earlier steps brought may be deleted, as when the account was denied, or
+// what they kept has changed.
 func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
 	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
 	switch {
@@ -78,6 +79,9 @@ func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
 		return false, err
 	case !repo.Active():
 		return true, nil
+	}
+	if keeps, err := r.keeps(ctx, at); err != nil || !keeps {
+		return true, err
 	}
 	for c, read := range at.Read {
 		if !read.Assumed {

@@ -128,7 +128,7 @@ func (r *reader) begin(at store.Position) {
 	at.Read = map[syntax.NSID]store.ReadUpTo{}
 	r.at = at
 	r.drop()
-	r.segments, r.requests, r.full, r.ends = nil, 0, false, nil
+	r.segments, r.requests, r.full, r.same, r.ends = nil, 0, false, false, nil
 }
 
 // take takes one collection of a whole repo, and commits a step of it whenever

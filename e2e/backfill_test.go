@@ -63,6 +63,7 @@ func TestBackfillEqualsThePDSes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.look(t, "changed back")
+	r.requireKept(t, r.cast.deactivated)
 	r.backfill(t)
 	r.compareXRPC(t, r.cast.deactivated, r.cast.takenDown, r.cast.emptied)
 
@@ -184,6 +185,22 @@ func (r *run) backfill(t *testing.T) {
 		r.requireCounters(t, j, c)
 		r.requireExport(t, url.Values{"collection": {c}}, r.of("", c))
 	}
+}
+
+// requireKept has a job read an account that has come back and not changed: its PDS is
+// asked for its rev, and for no record.
+func (r *run) requireKept(t *testing.T, a *account) {
+	t.Helper()
+	before := r.index.requestsToPDSes(t)
+	j := r.job(t, map[string]any{"did": a.did, "collection": statuses})
+	if asked := r.index.requestsToPDSes(t) - before; asked != 1 {
+		t.Errorf("the PDS of an account that has come back as it was is asked %g times, want once", asked)
+	}
+	want := r.of(a.did, statuses)
+	if len(want) == 0 || *j.TotalRecords != int64(len(want)) {
+		t.Errorf("want %d records, the job says %s", len(want), compact(j))
+	}
+	r.requireExport(t, url.Values{"did": {a.did}, "collection": {statuses}}, want)
 }
 
 // repeat reads a collection that has not changed: the same totals, and not one

@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,27 @@ func (x *index) export(ctx context.Context, q url.Values) (map[string]line, erro
 		lines[l.URI] = l
 	}
 	return lines, nil
+}
+
+// requestsToPDSes is how many requests to PDSes the program has sent, by its metrics.
+func (x *index) requestsToPDSes(t *testing.T) (n float64) {
+	t.Helper()
+	body, err := x.raw(t.Context(), "GET", "/metrics", "", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(body)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if !strings.HasPrefix(name, "appview_host_requests_total{") || !strings.Contains(name, `kind="pds"`) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("metric %q: %v", line, err)
+		}
+		n += v
+	}
+	return n
 }
 
 // compare names what is missing, extra or different in the index.

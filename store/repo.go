@@ -111,15 +111,6 @@ func (s *Store) Repo(ctx context.Context, did syntax.DID) (repo Repo, err error)
 	return repo, err
 }
 
-// Floor is the highest rev of the repo that was read completely, empty if none.
-func (s *Store) Floor(ctx context.Context, did syntax.DID) (syntax.TID, error) {
-	repo, err := s.Repo(ctx, did)
-	if errors.Is(err, ErrNotFound) {
-		return "", nil
-	}
-	return repo.Floor, err
-}
-
 // repoRow is a repo that a change works on. Its number is given when its first
 // record is put, so that numbers follow the order of commits.
 type repoRow struct {
