@@ -63,6 +63,7 @@ type Backfill struct {
 	late     *semaphore.Weighted // read from when it is over
 	claims   *claims
 	buffered atomic.Int64 // bytes of records that are read and not committed
+	walking  atomic.Int64 // passes over queues that still hand out repos, or wait for those to be read
 
 	check func(syntax.DID) bool // checkNow, or a test's choice
 

@@ -121,3 +121,13 @@ func (r *rig) settledBut(job store.Job, leftOut map[string]bool) (n int) {
 	}
 	return n
 }
+
+// TestNothingWaitsForCompanyThatDoesNotCome has a store that commits nothing of what
+// jobs read before it is told to hurry.
+func TestNothingWaitsForCompanyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, sandbox.Config{Seed: 31, Repos: 60, Hosts: 3}, options{store: store.Config{FlushEvery: 24 * time.Hour}})
+	r.complete(store.Request{Collection: status})
+	r.complete(store.Request{DID: r.world.Repos()[7].DID})
+	r.wantTruth(status)
+}

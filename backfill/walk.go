@@ -92,6 +92,7 @@ type pass struct {
 }
 
 func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand)) error {
+	p.w.b.walking.Add(1)
 	c := crew{most: width, do: func(h hand) { do(ctx, h) }, hands: make(chan hand)}
 	after, end := p.span.after, false
 	for p.goOn(ctx) && !end {
@@ -111,6 +112,9 @@ func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand
 		}
 	}
 	c.wait()
+	if p.w.b.walking.Add(-1) == 0 {
+		p.w.b.cfg.Store.Hurry() // nobody brings anything before this is committed
+	}
 	if err := p.settle(ctx); err != nil {
 		return err
 	}

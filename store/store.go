@@ -106,6 +106,7 @@ type Store struct {
 
 	queue   chan change
 	ends    chan change         // that end work, while the disk is full
+	hurry   chan struct{}       // commit what there is
 	queued  *semaphore.Weighted // bytes of changes that are not committed yet
 	closing sync.RWMutex        // held for reading while a change is queued
 	closed  bool
@@ -175,6 +176,7 @@ func prepare(cfg Config) (*Store, error) {
 		cfg:     cfg,
 		queue:   make(chan change, queueLen),
 		ends:    make(chan change, endsLen),
+		hurry:   make(chan struct{}, 1),
 		queued:  semaphore.NewWeighted(maxQueuedBytes),
 		quit:    make(chan struct{}),
 		stopped: make(chan struct{}),

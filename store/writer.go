@@ -123,6 +123,15 @@ func (s *Store) submit(ctx context.Context, c change) error {
 	}
 }
 
+// Hurry has the changes that were queued be committed without waiting for company:
+// whoever could bring more waits for them.
+func (s *Store) Hurry() {
+	select {
+	case s.hurry <- struct{}{}:
+	default: // it has been told
+	}
+}
+
 // write is the writer. It ends when the queue is closed and empty, or when a
 // commit has failed: a file that could not be written is not written again.
 func (s *Store) write() {
@@ -186,6 +195,8 @@ func (s *Store) gather(again []change, last time.Time, timer *time.Timer) (pendi
 		case c := <-s.ends:
 			take(c, true)
 		case <-timer.C:
+			urgent = true
+		case <-s.hurry:
 			urgent = true
 		}
 	}
