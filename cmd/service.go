@@ -87,8 +87,12 @@ func (s *service) open(ctx context.Context) (err error) {
 		PerHost: max(network.DefaultPerHost, cfg.reposPerHost),
 		Observe: s.metrics.Exchange,
 	})
-	if bad, is := errors.AsType[*network.Error](err); is && bad.Reason == network.ReasonRefusedAddress {
+	switch bad, _ := errors.AsType[*network.Error](err); {
+	case bad == nil:
+	case bad.Reason == network.ReasonRefusedAddress:
 		err = fmt.Errorf("%w: --allow-private-hosts allows it", err)
+	case bad.Reason == network.ReasonBadEndpoint:
+		err = fmt.Errorf("%w: give it as https://NAME; --allow-private-hosts allows http, and any port", err)
 	}
 	if err != nil {
 		return usageError{err}

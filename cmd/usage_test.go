@@ -43,7 +43,7 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`log level "loud" is none of`, nil, "serve --log-level loud"},
 		{`log format "xml" is neither`, nil, "serve --log-format xml"},
 		{`appview: relay: parse host: refused_address: "http://127.0.0.1:1": not a public address: --allow-private-hosts allows it`, nil, "serve --relay http://127.0.0.1:1"},
-		{`appview: plc: parse host: bad_endpoint: "plc.directory": neither https nor http`, nil, "serve --plc plc.directory"},
+		{`appview: plc: parse host: bad_endpoint: "plc.directory": neither https nor http: give it as https://NAME;`, nil, "serve --plc plc.directory"},
 		{`name what to list: --collection, --did, or both`, nil, "records list"},
 		{`--url "nowhere" is no URL`, nil, "stats --url nowhere"},
 		{`names another machine: give its key`, nil, "stats --url https://appview.example.com"},
