@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,11 +15,10 @@ import (
 // long as this is its rev: a job that finds it so at a host need not list them.
 func (s *Store) Kept(ctx context.Context, host string, did syntax.DID, rev syntax.TID) (list []syntax.NSID, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		n, ok, err := ridOf(tx, did)
-		if err != nil || !ok {
-			return err
+		repo, err := repoOf(tx, did)
+		if errors.Is(err, ErrNotFound) {
+			return nil
 		}
-		repo, err := repoAt(tx, n, did)
 		if err != nil {
 			return err
 		}
@@ -67,7 +67,9 @@ func (r *repoRow) keep(t Settlement, tally *Tally) error {
 	return nil
 }
 
-// assumes tells whether an end was assumed when any of these was read.
-func (r *repoRow) assumes(kept []syntax.NSID) bool {
-	return slices.ContainsFunc(kept, func(c syntax.NSID) bool { return r.repo.Collections[c].Exact == ExactAssumed })
+// assumes tells whether a settlement rests on an end that was assumed, now or when what
+// is kept was read.
+func (r *repoRow) assumes(t Settlement) bool {
+	return len(t.Short.Assumed) > 0 ||
+		slices.ContainsFunc(t.Kept, func(c syntax.NSID) bool { return r.repo.Collections[c].Exact == ExactAssumed })
 }

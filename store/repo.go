@@ -98,17 +98,21 @@ func repoAt(tx *bbolt.Tx, n rid, did syntax.DID) (Repo, error) {
 // a record of it.
 func (s *Store) Repo(ctx context.Context, did syntax.DID) (repo Repo, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		n, ok, err := ridOf(tx, did)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("repo %s: %w", did, ErrNotFound)
-		}
-		repo, err = repoAt(tx, n, did)
+		repo, err = repoOf(tx, did)
 		return err
 	})
 	return repo, err
+}
+
+func repoOf(tx *bbolt.Tx, did syntax.DID) (Repo, error) {
+	n, ok, err := ridOf(tx, did)
+	if err != nil {
+		return Repo{}, err
+	}
+	if !ok {
+		return Repo{}, fmt.Errorf("repo %s: %w", did, ErrNotFound)
+	}
+	return repoAt(tx, n, did)
 }
 
 // repoRow is a repo that a change works on. Its number is given when its first

@@ -272,15 +272,12 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.close(j, w, o, t, WorkRepo{Tally: tally, Assumed: len(t.Short.Assumed) > 0 || repo.assumes(t.Kept)}, t.Judge(tally, guarded))
+	return g.close(j, w, o, t, WorkRepo{Tally: tally, Assumed: repo.assumes(t)}, t.Judge(tally, guarded))
 }
 
 // bring brings the index in line with a settlement. It reports whether the index
 // kept something newer.
 func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally) (guarded bool, err error) {
-	if t.Account != "" {
-		repo.readAt(t.Reading.Host)
-	}
 	if err := repo.keep(t, tally); err != nil {
 		return false, err
 	}
@@ -295,6 +292,9 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 			return guarded, err
 		}
 		guarded = guarded || held
+	}
+	if t.Account != "" {
+		repo.readAt(t.Reading.Host) // before anything is noted of what was assumed there
 	}
 	if len(t.Complete) > 0 {
 		held, err := repo.sweep(w, t.Complete, tally)
@@ -339,8 +339,8 @@ func (r *repoRow) count(list []syntax.NSID) (n int64) {
 	return n
 }
 
-// close moves the repo's rows and the job's counters to the settled state, in which now
-// is what was read.
+// close moves the repo's rows and the job's counters to the settled state: now is the
+// row, as far as it says what was read.
 func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo, v Verdict) error {
 	if err := w.owed.Delete(owedKey(o.Host, t.DID)); err != nil {
 		return err
@@ -358,10 +358,9 @@ func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo
 	if was.Class == ClassFailed {
 		v = Verdict{Class: was.Class, Reason: was.Reason, Detail: was.Detail} // the number of these never goes back
 	}
-	now = WorkRepo{
-		State: RepoSettled, Host: o.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
-		Attempts: t.Attempts, Rev: t.Reading.Rev, Tally: now.Tally.after(was.Tally), Assumed: now.Assumed,
-	}
+	now.State, now.Host, now.Attempts, now.Rev = RepoSettled, o.Host, t.Attempts, t.Reading.Rev
+	now.Class, now.Reason, now.Detail = v.Class, v.Reason, v.Detail
+	now.Tally = now.Tally.after(was.Tally)
 	if err := errors.Join(g.tally(j, was, -1), g.tally(j, now, 1), g.learn(j, t)); err != nil {
 		return err
 	}
@@ -541,7 +540,6 @@ func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
 		r.repo.NotFoundAt = time.Time{}
 	}
 	r.repo.Account = t.Account
-	r.readAt(t.Reading.Host)
 	if !purge {
 		return nil
 	}
@@ -555,10 +553,9 @@ func (r *repoRow) readAt(host string) {
 	if r.rid == 0 || host == "" || host == r.repo.Host {
 		return
 	}
-	was := r.repo.Host
 	r.repo.Host = host
 	for c, h := range r.repo.Collections {
-		if h.Exact == ExactAssumed && was != "" {
+		if h.Exact == ExactAssumed {
 			h.Exact = ExactUnknown
 			r.repo.Collections[c] = h
 		}
