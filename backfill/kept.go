@@ -20,22 +20,21 @@ func (r *reader) keep(ctx context.Context) error {
 	if err != nil || len(held) == 0 {
 		return err
 	}
-	isHeld := func(c syntax.NSID) bool { return slices.Contains(held, c) }
 	list, err := r.wanted(ctx, nil)
 	if err != nil {
 		return err
 	}
 	if len(r.w.targets) == 0 {
-		if !all(list, isHeld) {
+		if !containsAll(held, list) {
 			return nil // one request brings it all
 		}
-		if list, err = r.collections(ctx); err != nil || !all(list, isHeld) {
+		if list, err = r.collections(ctx); err != nil || !containsAll(held, list) {
 			r.requests = 0
 			return nil //nolint:nilerr // likewise, or that says what is wrong
 		}
 	}
 	for _, c := range list {
-		if isHeld(c) {
+		if slices.Contains(held, c) {
 			r.at.Read[c] = store.ReadUpTo{Done: true, Kept: true}
 		}
 	}
@@ -46,8 +45,8 @@ func (r *reader) keep(ctx context.Context) error {
 	return nil
 }
 
-func all(list []syntax.NSID, is func(syntax.NSID) bool) bool {
-	return !slices.ContainsFunc(list, func(c syntax.NSID) bool { return !is(c) })
+func containsAll(list, wanted []syntax.NSID) bool {
+	return !slices.ContainsFunc(wanted, func(c syntax.NSID) bool { return !slices.Contains(list, c) })
 }
 
 // keptOf are the collections that are taken as the index holds them.
@@ -68,5 +67,5 @@ func (r *reader) keeps(ctx context.Context, at store.Position) (bool, error) {
 		return true, nil
 	}
 	held, err := r.w.b.cfg.Store.Kept(ctx, r.o.Host, r.o.DID, at.First)
-	return all(kept, func(c syntax.NSID) bool { return slices.Contains(held, c) }), err
+	return containsAll(held, kept), err
 }

@@ -177,12 +177,12 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		return false, err
 	}
 	begun := r.o.Position != nil && r.o.Position.Whole
-	if !r.steps && (r.many() || begun) {
-		if done, err := r.whole(ctx); done || err != nil {
-			return done, err
-		}
-	}
 	for {
+		if !r.steps && (r.many() || begun) {
+			if done, err := r.whole(ctx); done || err != nil {
+				return done, err
+			}
+		}
 		err := r.pass(ctx)
 		if errors.Is(err, errWhole) {
 			return true, nil
@@ -212,11 +212,6 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		}
 		if err := r.restart(ctx); err != nil {
 			return false, err
-		}
-		if !r.steps && r.many() {
-			if done, err := r.whole(ctx); done || err != nil {
-				return done, err
-			}
 		}
 	}
 }
