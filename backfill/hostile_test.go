@@ -22,6 +22,11 @@ func statuses(least, most int) []sandbox.Collection {
 	return []sandbox.Collection{{NSID: status, Share: 1, MinRecords: least, MaxRecords: most}}
 }
 
+// butterfly is the value of a status.
+func butterfly() map[string]any {
+	return map[string]any{"$type": string(status), "status": "🦋", "createdAt": "2026-01-01T00:00:00Z"}
+}
+
 // says is an answer in place of the host's own.
 func says(name, body string) sandbox.Fault {
 	return sandbox.Fault{Name: name, Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}

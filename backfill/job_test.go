@@ -144,7 +144,7 @@ func TestRerunFollowsEveryKindOfChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	value := map[string]any{"$type": string(status), "status": "🦋", "createdAt": "2026-01-01T00:00:00Z"}
+	value := butterfly()
 	_, err := r.world.Create(with[0], status, "", value)
 	must(err)
 	for _, rec := range r.world.TruthOf(with[1], status) {

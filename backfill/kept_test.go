@@ -3,9 +3,7 @@ package backfill_test
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,8 +149,7 @@ func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 
 // write changes a repo, empty empties it.
 func write(r *rig, did syntax.DID) {
-	value := map[string]any{"$type": string(status), "status": "🦋", "createdAt": "2026-01-01T00:00:00Z"}
-	_, err := r.world.Create(did, status, "", value)
+	_, err := r.world.Create(did, status, "", butterfly())
 	r.must(err)
 }
 
@@ -262,10 +259,7 @@ func TestAccountThatComesBackElsewhereAtTheSameRev(t *testing.T) {
 		if q.Method != repoStatus || q.DID != did.String() {
 			return sandbox.Fault{}
 		}
-		return sandbox.Fault{
-			Name: "the same rev", Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
-			Body: fmt.Appendf(nil, `{"did":%q,"active":true,"rev":%q}`, did, repo.Floor),
-		}
+		return says("the same rev", fmt.Sprintf(`{"did":%q,"active":true,"rev":%q}`, did, repo.Floor))
 	})
 	r.complete(store.Request{DID: did, Collection: status})
 	for uri := range r.world.TruthOf(did, status) {
@@ -338,19 +332,4 @@ func TestHostIsNotAskedAgainAndAgainWhileADeletionGoesOn(t *testing.T) {
 	if len(held) > 0 {
 		t.Errorf("%d records of the repo are not served", len(held))
 	}
-}
-
-// stopInTheMiddle makes a job, and ends the process when it has read half of a
-// collection that is listed in steps.
-func (r *rig) stopInTheMiddle(req store.Request, of syntax.NSID) store.Job {
-	r.t.Helper()
-	var pages atomic.Int64
-	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
-		return sandbox.Fault{Hang: q.Method == listRecords && q.Collection == of && pages.Add(1) > 12}
-	})
-	job := r.create(req)
-	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(of)) >= 1000 })
-	r.stop()
-	listOnly(r.world, nil)
-	return job
 }

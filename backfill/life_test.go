@@ -502,8 +502,7 @@ func (l *life) grow() error {
 
 // change is what happens to the world between two jobs.
 func (l *life) change() {
-	value := map[string]any{"$type": string(status), "status": "🦋", "createdAt": "2026-01-01T00:00:00Z"}
-	_, err := l.world.Create(l.did(1), status, "", value)
+	_, err := l.world.Create(l.did(1), status, "", butterfly())
 	l.must(err)
 	_, err = l.world.Empty(l.did(2)) // and the relay names it no more
 	l.must(err)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
 	"appview/backfill"
 	"appview/sandbox"
 	"appview/store"
@@ -78,10 +80,7 @@ func TestLargeRepoGoesOnInTheMiddle(t *testing.T) {
 		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 3000, MaxRecords: 3000}},
 	}
 	r := newRig(t, world)
-	listOnly(r.world, nil)
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(status)) >= 1000 })
-	r.stop()
+	job := r.stopInTheMiddle(store.Request{Collection: status}, status)
 	r.world.ResetRequests()
 	r.run(options{})
 	job = r.finish(job)
@@ -205,4 +204,19 @@ func TestBackoffSurvivesARestart(t *testing.T) {
 	if early := next.Sub(asked[1]); early > 50*time.Millisecond || asked[1].Sub(asked[0]) < 1500*time.Millisecond || asked[2].Sub(asked[1]) < 3*time.Second {
 		t.Errorf("asked at %v, and was not to be asked before %s", asked, next)
 	}
+}
+
+// stopInTheMiddle makes a job, and ends the process when it has read a thousand
+// records of a collection that is listed in steps.
+func (r *rig) stopInTheMiddle(req store.Request, of syntax.NSID) store.Job {
+	r.t.Helper()
+	var pages atomic.Int64
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
+		return sandbox.Fault{Hang: q.Method == listRecords && q.Collection == of && pages.Add(1) > 12}
+	})
+	job := r.create(req)
+	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(of)) >= 1000 })
+	r.stop()
+	listOnly(r.world, nil)
+	return job
 }
