@@ -51,7 +51,7 @@ var steps = []step{
 	{4, (*drive).opWrapUp},
 	{4, (*drive).opOpenAgain},
 	{50, (*drive).opCrash},
-	{4, (*drive).opCrashIndex},
+	{12, (*drive).opCrashIndex},
 }
 
 // atomicSteps are the changes that are made in one transaction, unless it is too small.
