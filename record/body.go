@@ -87,10 +87,10 @@ func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 	e := newEncoder()
 	defer e.release()
 	back, err := e.encode(value)
-	if errors.Is(err, ErrTooLarge) {
+	if err != nil {
 		return Body{}, fmt.Errorf("record %s: %w", claimed, err)
 	}
-	if err == nil && hashed(claimed) && !back.lost && bytes.Equal(back.out, block) {
+	if hashed(claimed) && !back.lost && bytes.Equal(back.out, block) {
 		return Body{CID: claimed, Verified: true, Plain: !e.escapes, Data: bytes.Clone(block)}, nil
 	}
 	return Body{CID: claimed, Data: value}, nil

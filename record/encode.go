@@ -215,7 +215,9 @@ func (e *encoder) object(depth int) error {
 	}
 	members := e.members[base:]
 	if !e.special(start, members) {
-		e.sort(members)
+		if err := e.sort(members); err != nil {
+			return err
+		}
 		e.head(start, majorMap, len(members))
 	}
 	e.odd = e.odd || len(members) > maxItems
@@ -243,8 +245,9 @@ func (e *encoder) head(at int, major byte, n int) {
 // key is the name of a member.
 func (e *encoder) key(m member) []byte { return e.out[m.key:m.value] }
 
-// sort puts members into canonical order: shorter keys first, then by bytes.
-func (e *encoder) sort(members []member) {
+// sort puts members into canonical order: shorter keys first, then by bytes. A key that
+// is there twice says two things, and readers differ in which of them they believe.
+func (e *encoder) sort(members []member) error {
 	order := func(a, b member) int {
 		ka, kb := e.key(a), e.key(b)
 		if len(ka) != len(kb) {
@@ -257,18 +260,19 @@ func (e *encoder) sort(members []member) {
 		sorted = order(members[i-1], members[i]) < 0
 	}
 	if sorted {
-		return
+		return nil
 	}
 	start, end := members[0].start, members[len(members)-1].end
 	slices.SortStableFunc(members, order)
 	e.scratch = e.scratch[:0]
 	for i, m := range members {
 		if i > 0 && bytes.Equal(e.key(members[i-1]), e.key(m)) {
-			e.lost = true // which of the two was hashed is anybody's guess
+			return e.invalid("an object has a member twice")
 		}
 		e.scratch = append(e.scratch, e.out[m.start:m.end]...)
 	}
 	copy(e.out[start:end], e.scratch)
+	return nil
 }
 
 // special replaces an object that stands for a link or for bytes by what it

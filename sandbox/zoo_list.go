@@ -241,12 +241,11 @@ func OversizedRecord() Behaviour {
 	return rejecting("oversized record", onFirst(func(_ Request, entry string) string { return inValue(entry, large) }))
 }
 
-// DuplicateMember lists a record with one member twice. What was hashed cannot be
-// told from it, so it is no lie: it is to be kept, unverified.
+// DuplicateMember lists a record with one member twice: it says two things.
 func DuplicateMember() Behaviour {
-	return Behaviour{Name: "duplicate member", fault: onFirst(func(_ Request, entry string) string {
+	return rejecting("duplicate member", onFirst(func(_ Request, entry string) string {
 		return inValue(entry, `"twice":1,"twice":2`)
-	})}
+	}))
 }
 
 // InvalidUTF8 lists a record with a text that is none.
