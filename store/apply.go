@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/ipfs/go-cid"
 	"go.etcd.io/bbolt"
 
 	"appview/record"
@@ -15,8 +16,9 @@ import (
 
 // Listed is a record that a repo was found to hold.
 type Listed struct {
-	RKey syntax.RecordKey
-	Body record.Body
+	RKey   syntax.RecordKey
+	Body   record.Body
+	Source Source // of this record alone; zero: that of its reading
 }
 
 // collectionBuckets are the buckets of one collection, made when the first
@@ -61,7 +63,8 @@ const (
 )
 
 // put brings one record to what the repo held at rev. An unchanged record is not
-// written. Nothing is written over a record known at a later rev.
+// written, and one that is proved not in favour of a claim. Nothing is written over a
+// record known at a later rev.
 func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outcome, error) {
 	b, err := r.g.collection(c, true)
 	if err != nil {
@@ -69,6 +72,9 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 	}
 	if err := r.number(); err != nil {
 		return 0, err
+	}
+	if l.Source != 0 {
+		src = l.Source
 	}
 	key, result := recordKey(r.rid, l.RKey), created
 	if old := b.records.Get(key); old != nil {
@@ -79,11 +85,12 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		switch {
 		case row.rev() > rev.Integer():
 			return guarded, nil
-		case row.same(l.Body):
+		case bytes.Equal(row.cid(), l.Body.CID.Bytes()) && row.proof() >= proofOf(l.Body.Verified, src):
 			doomed, err := r.g.doomed(r.repo.DID, c, row.seq())
 			if err != nil || !doomed {
 				return unchanged, err
 			}
+			l.Body, src = row.body(l.Body.CID), row.source()
 		}
 		result = updated
 		if err := b.log.Delete(u64Key(row.seq())); err != nil {
@@ -113,13 +120,32 @@ func (r *repoRow) changed(c syntax.NSID, more int64) {
 	r.repo.Collections[c] = h
 }
 
-// same tells whether the row holds the body: the same CID, which for a verified
-// row means the same bytes.
-func (r recordRow) same(b record.Body) bool {
-	if !bytes.Equal(r.cid(), b.CID.Bytes()) {
-		return false
+// proof is what is known of a body beside the CID that its host claims for it.
+type proof int
+
+const (
+	claimedOnly proof = iota // nothing
+	blockHashed              // it is the JSON of a block that had this CID
+	bytesHashed              // it is that block
+)
+
+// proofOf is what is known of a body that came by src.
+func proofOf(verified bool, src Source) proof {
+	switch {
+	case verified:
+		return bytesHashed
+	case src.hashed():
+		return blockHashed
+	default:
+		return claimedOnly
 	}
-	return r.verified() || (!b.Verified && bytes.Equal(r.data(), b.Data))
+}
+
+func (r recordRow) proof() proof { return proofOf(r.verified(), r.source()) }
+
+// body is a copy of the row's body.
+func (r recordRow) body(id cid.Cid) record.Body {
+	return record.Body{CID: id, Verified: r.verified(), Plain: r.plain(), Data: bytes.Clone(r.data())}
 }
 
 // maxRemovals bounds the records of a repo that are deleted in one transaction.

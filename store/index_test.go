@@ -494,7 +494,9 @@ func TestProvenanceTellsWhatIsOnlyClaimed(t *testing.T) {
 	for want, r := range map[string]store.Record{
 		"listRecords":             {Source: store.SourceListRecords, Body: record.Body{Verified: true}},
 		"getRepo":                 {Source: store.SourceRepo, Body: record.Body{Verified: true}},
+		"sync.getRecord":          {Source: store.SourceProof, Body: record.Body{Verified: true}},
 		"listRecords, unverified": {Source: store.SourceListRecords},
+		"getRepo, unverified":     {Source: store.SourceRepo},
 	} {
 		if got := r.Provenance(); got != want {
 			t.Errorf("provenance is %q, want %q", got, want)

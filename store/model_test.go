@@ -204,25 +204,32 @@ func (m *model) put(r *modelRepo, c syntax.NSID, l store.Listed, read store.Read
 	if r.held[c] == nil {
 		r.held[c] = &modelHeld{records: map[syntax.RecordKey]store.Record{}}
 	}
+	src := cmp.Or(l.Source, read.Source)
 	old, had := r.held[c].records[l.RKey]
 	switch {
 	case had && old.Rev > read.Rev:
 		return false, false, true
-	case had && sameBody(old.Body, l.Body):
+	case had && old.Body.CID.Equals(l.Body.CID) && proofOf(old.Body, old.Source) >= proofOf(l.Body, src):
 		return false, false, false
 	}
 	m.seq++
 	r.held[c].records[l.RKey] = store.Record{
-		DID: r.did, Collection: c, RKey: l.RKey, Rev: read.Rev, IndexedAt: m.clock(), Seq: m.seq, Source: read.Source, Body: l.Body,
+		DID: r.did, Collection: c, RKey: l.RKey, Rev: read.Rev, IndexedAt: m.clock(), Seq: m.seq, Source: src, Body: l.Body,
 	}
 	return !had, had, false
 }
 
-// sameBody tells whether nothing would be learned from writing b over a: their CIDs
-// are the same, and it is known that a is what the CID stands for, or neither is
-// and they are the same bytes.
-func sameBody(a, b record.Body) bool {
-	return a.CID.Equals(b.CID) && (a.Verified || (!b.Verified && string(a.Data) == string(b.Data)))
+// proofOf ranks what is known of a body: that it is what its CID names, that it was
+// printed from that, or nothing.
+func proofOf(b record.Body, src store.Source) int {
+	switch {
+	case b.Verified:
+		return 2
+	case src == store.SourceRepo || src == store.SourceProof:
+		return 1
+	default:
+		return 0
+	}
 }
 
 // remove deletes a record as of a rev, and reports what became of it.

@@ -163,7 +163,11 @@ func (d *drive) stretch(c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bo
 		case d.often(4):
 			seg.Rejected = append(seg.Rejected, rkey)
 		default:
-			seg.Records = append(seg.Records, store.Listed{RKey: rkey, Body: b})
+			l := store.Listed{RKey: rkey, Body: b}
+			if !b.Verified && rkey == modelKeys[0] {
+				l.Source = store.SourceProof
+			}
+			seg.Records = append(seg.Records, l)
 		}
 		at = rkey
 	}

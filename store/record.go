@@ -22,7 +22,12 @@ const (
 	SourceListRecords Source = 1
 	SourceRepo        Source = 2
 	SourceLive        Source = 3
+	SourceProof       Source = 4 // a record alone, with its signed proof
 )
+
+// hashed reports whether the source gives blocks, whose hashes were checked. What came
+// from the other ones is proved by its own bytes or not at all.
+func (s Source) hashed() bool { return s == SourceRepo || s == SourceProof }
 
 // String is the source's name in the API.
 func (s Source) String() string {
@@ -33,6 +38,8 @@ func (s Source) String() string {
 		return "getRepo"
 	case SourceLive:
 		return "live"
+	case SourceProof:
+		return "sync.getRecord"
 	default:
 		return fmt.Sprintf("source %d", byte(s))
 	}
@@ -55,8 +62,8 @@ func (r Record) URI() record.URI {
 	return record.URI{DID: r.DID, Collection: r.Collection, RKey: r.RKey}
 }
 
-// Provenance says how the record got into the index, and whether its CID is only
-// what the host claimed.
+// Provenance says how the record got into the index, and whether its value cannot be
+// hashed to its CID.
 func (r Record) Provenance() string {
 	if r.Body.Verified {
 		return r.Source.String()
@@ -139,6 +146,7 @@ func (r recordRow) plain() bool    { return r[0] == formatPlainCBOR }
 func (r recordRow) sealed() bool   { return r[0] >= formatSealedCBOR }
 func (r recordRow) rev() uint64    { return binary.BigEndian.Uint64(r[rowRev:]) }
 func (r recordRow) seq() uint64    { return binary.BigEndian.Uint64(r[rowSeq:]) }
+func (r recordRow) source() Source { return Source(r[rowSource]) }
 func (r recordRow) cid() []byte    { return r[rowCID:][:r[rowCIDLen]] }
 func (r recordRow) data() []byte   { return r[rowCID+int(r[rowCIDLen]):] }
 
@@ -172,7 +180,7 @@ func (r recordRow) fill(rec *Record, revs *spelling, did syntax.DID, collection 
 	rec.Rev = revs.of(r.rev())
 	rec.IndexedAt = time.Unix(int64(binary.BigEndian.Uint32(r[rowTime:])), 0).UTC()
 	rec.Seq = r.seq()
-	rec.Source = Source(r[rowSource])
+	rec.Source = r.source()
 	rec.Body = body
 	return nil
 }
