@@ -2,8 +2,12 @@ package backfill_test
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,10 +143,154 @@ func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
 	r.world.SetFault(nil)
 	second := r.retry(job)
 	r.wantTruth(status)
-	// The repos that the index holds are in it again: they were not looked for before.
-	if second.Tally.Created != 500 {
+	if second.Tally.Created != 500 || second.TotalRepos != 500 || second.Processed != 500 {
 		t.Errorf("retry: %+v", second)
 	}
+}
+
+// pagedRelay has the relay list its repos on pages of so many, and answer what refuse
+// says when it is asked for a page, if that says anything.
+func pagedRelay(t *testing.T, world *sandbox.World, perPage int, refuse func(page int) sandbox.Fault) {
+	t.Helper()
+	repos := world.Repos()
+	world.SetFault(func(q sandbox.Request) sandbox.Fault {
+		if q.Part != sandbox.PartRelay {
+			return sandbox.Fault{}
+		}
+		page := 0
+		if q.Cursor != "" {
+			var err error
+			if page, err = strconv.Atoi(q.Cursor); err != nil {
+				t.Errorf("cursor %q", q.Cursor)
+			}
+		}
+		if f := refuse(page); f.Name != "" {
+			return f
+		}
+		var b strings.Builder
+		b.WriteString(`{"repos":[`)
+		for i, repo := range repos[page*perPage : min((page+1)*perPage, len(repos))] {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, `{"did":%q,"head":"","rev":"","active":true}`, repo.DID)
+		}
+		b.WriteString("]")
+		if (page+1)*perPage < len(repos) {
+			fmt.Fprintf(&b, `,"cursor":"%d"`, page+1)
+		}
+		b.WriteString("}")
+		return says("page", b.String())
+	})
+}
+
+// TestRetryAsksOnlyForWhatWasNotRead breaks a relay's listing off, once or more, and has
+// the hosts count who is read, by whom.
+func TestRetryAsksOnlyForWhatWasNotRead(t *testing.T) {
+	t.Parallel()
+	const perPage, pages = 12, 5
+	cursor := sandbox.Fault{
+		Name: "lost", Status: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: []byte(`{"error":"InvalidRequest","message":"unknown cursor"}`),
+	}
+	broken := sandbox.Fault{Name: "broken", Status: http.StatusNotImplemented}
+	for name, c := range map[string]struct {
+		request store.Request
+		breaks  []int // the page at which the listing breaks off, of the first job, the second…
+		lost    bool  // the relay takes no cursor from the last but one: its listing begins anew
+	}{
+		"once":                   {store.Request{Collection: status}, []int{3}, false},
+		"twice":                  {store.Request{Collection: status}, []int{1, 4}, false},
+		"three times":            {store.Request{Collection: status}, []int{1, 2, 4}, false},
+		"at once, then later":    {store.Request{Collection: status}, []int{2, 2, 3}, false},
+		"and lists anew":         {store.Request{Collection: status}, []int{2}, true},
+		"of all collections":     {store.Request{}, []int{2, 3}, false},
+		"of all, and lists anew": {store.Request{}, []int{1, 4}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.Config{Seed: 75, Repos: perPage*pages - 3, Hosts: 3, Collections: statuses(1, 2)})
+			var at, lost atomic.Int64
+			pagedRelay(t, r.world, perPage, func(page int) sandbox.Fault {
+				if page > 0 && lost.CompareAndSwap(1, 0) {
+					return cursor
+				}
+				if int64(page) == at.Load() {
+					return broken
+				}
+				return sandbox.Fault{}
+			})
+			at.Store(int64(c.breaks[0]))
+			job := r.finish(r.create(c.request))
+			total := job.TotalRepos
+			for run := range c.breaks {
+				if job.Status != store.StatusFailed || total != int64(perPage*c.breaks[run]) {
+					t.Fatalf("job %d found %d repos: %+v", run, total, job)
+				}
+				r.world.ResetRequests()
+				at.Store(-1)
+				if run+1 < len(c.breaks) {
+					at.Store(int64(c.breaks[run+1]))
+				} else if c.lost {
+					lost.Store(1)
+				}
+				next, err := r.b.Retry(t.Context(), job.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				job = r.finish(next)
+				total += job.TotalRepos
+				seen := map[string]bool{}
+				for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Part == sandbox.PartPDS }) {
+					seen[q.DID] = true
+				}
+				if int64(len(seen)) != job.TotalRepos {
+					t.Errorf("retry %d found %d repos, and asked for %d", run+1, job.TotalRepos, len(seen))
+				}
+			}
+			r.wantTruth(status)
+			if job.Status != store.StatusCompleted || total != perPage*pages-3 || lost.Load() != 0 {
+				t.Errorf("in all, %d repos were found: %+v", total, job)
+			}
+		})
+	}
+}
+
+// TestRetryReadsWhatIsHeldAndWasNotRead has the index hold repos that the relay does not
+// list any more, and of which the job that is carried on has come to none.
+func TestRetryReadsWhatIsHeldAndWasNotRead(t *testing.T) {
+	t.Parallel()
+	const perPage = 10
+	r := newRig(t, sandbox.Config{Seed: 76, Repos: 3 * perPage, Hosts: 2, Collections: statuses(1, 2)})
+	r.complete(store.Request{Collection: status})
+	repos := r.world.Repos()
+	unlisted := repos[2*perPage:]
+	emptied := unlisted[3].DID
+	for _, rec := range r.world.TruthOf(emptied, status) {
+		if err := r.world.Delete(emptied, status, rec.RKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var broken atomic.Bool
+	broken.Store(true)
+	pagedRelay(t, r.world, perPage, func(page int) sandbox.Fault {
+		switch {
+		case page == 1 && broken.Load():
+			return sandbox.Fault{Name: "broken", Status: http.StatusNotImplemented}
+		case page == 2: // it has forgotten these
+			return says("page", `{"repos":[]}`)
+		}
+		return sandbox.Fault{}
+	})
+	first := r.finish(r.create(store.Request{Collection: status}))
+	if first.Status != store.StatusFailed || first.TotalRepos != perPage {
+		t.Fatalf("job: %+v", first)
+	}
+	broken.Store(false)
+	if second := r.retry(first); second.TotalRepos != 2*perPage || second.Tally.Deleted == 0 {
+		t.Errorf("retry: %+v", second)
+	}
+	r.wantTruth(status)
 }
 
 func TestCancelledJobIsCarriedOn(t *testing.T) {

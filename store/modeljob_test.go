@@ -230,7 +230,7 @@ func (m *model) retryOf(old *modelJob, id uuid.UUID) error {
 		return store.ErrNotFound
 	case !old.Status.Final():
 		return store.ErrMove
-	case old.Done() && old.DiscoveryError == "" && old.Failed == 0 && !m.doubts(old), old.forgot:
+	case old.Done() && old.DiscoveryError == "" && old.Failed == 0 && !m.doubtful(old), old.forgot:
 		return store.ErrNothingLeft
 	}
 	j := m.create(id, old.Request, old.Targets)
@@ -241,10 +241,10 @@ func (m *model) retryOf(old *modelJob, id uuid.UUID) error {
 	return nil
 }
 
-func (j *modelJob) discover(dids []syntax.DID) (added int) {
+func (m *model) discover(j *modelJob, dids []syntax.DID) (added int) {
 	j.Listed = true
 	for _, did := range dids {
-		if j.work[did] == nil {
+		if j.work[did] == nil && !m.doneBefore(j, did) {
 			j.work[did] = &modelWork{WorkRepo: store.WorkRepo{State: store.RepoFound}, owed: store.Owed{DID: did}, absent: map[place]syntax.TID{}}
 			added++
 		}
@@ -253,12 +253,73 @@ func (j *modelJob) discover(dids []syntax.DID) (added int) {
 	return added
 }
 
-func (j *modelJob) discoverPage(d store.Discovery) (int, error) {
+// before is where to go on when all repos of a job that is carried on were looked at.
+func (m *model) before(old *modelJob) retryWalk {
+	if of, at, left := old.undone(); left {
+		return retryWalk{of: of, at: at}
+	}
+	for _, older := range m.ancestors(old) {
+		if !older.forgot && m.doubts(older) {
+			return retryWalk{of: older.Seq}
+		}
+	}
+	return retryWalk{done: true}
+}
+
+// doubtful tells whether there is anything in a job, or in those that it carries on,
+// that was taken for read to the end, must not be, and is in no newer one.
+func (m *model) doubtful(j *modelJob) bool {
+	known := map[syntax.DID]bool{}
+	for _, old := range append([]*modelJob{j}, m.ancestors(j)...) {
+		for did, w := range old.work {
+			if w.Assumed && m.distrusted[w.Host] && !known[did] {
+				return true
+			}
+		}
+		for did := range old.work {
+			known[did] = true
+		}
+	}
+	return false
+}
+
+// doneBefore tells whether the last word on a repo, of the jobs that one carries on, is
+// that it is done.
+func (m *model) doneBefore(j *modelJob, did syntax.DID) bool {
+	w := m.lastRow(j, did)
+	return w != nil && w.Class == store.ClassDone && !m.undone(w)
+}
+
+// lastRow is what the newest of the jobs that one carries on says of a repo.
+func (m *model) lastRow(j *modelJob, did syntax.DID) *modelWork {
+	for _, old := range m.ancestors(j) {
+		if w := old.work[did]; w != nil {
+			return w
+		}
+	}
+	return nil
+}
+
+// undone tells whether a repo of a job is read by one that carries it on.
+func (m *model) undone(w *modelWork) bool {
+	return w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host])
+}
+
+// ancestors are the jobs that a job carries on, the newest first, until one is not
+// even known by name.
+func (m *model) ancestors(j *modelJob) (list []*modelJob) {
+	for of := j.RetryOf; of != 0 && !m.jobs[of-1].gone; of = m.jobs[of-1].RetryOf {
+		list = append(list, m.jobs[of-1])
+	}
+	return list
+}
+
+func (m *model) discoverPage(j *modelJob, d store.Discovery) (int, error) {
 	if err := j.open(); err != nil {
 		return 0, err
 	}
 	j.cursors[d.Listing] = d.Cursor
-	return j.discover(d.DIDs), nil
+	return m.discover(j, d.DIDs), nil
 }
 
 func (m *model) discoverHeld(j *modelJob) (bool, error) {
@@ -277,7 +338,7 @@ func (m *model) discoverHeld(j *modelJob) (bool, error) {
 		}
 	}
 	j.held = heldWalk{at: uint32(to + 1), done: to == len(m.repos)}
-	j.discover(dids)
+	m.discover(j, dids)
 	return j.held.done, nil
 }
 
@@ -305,14 +366,14 @@ func (m *model) discoverRetry(j *modelJob) (bool, error) {
 			break
 		}
 		looked++
-		if w := old.work[did]; w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host]) {
+		if m.undone(m.lastRow(j, did)) {
 			dids = append(dids, did)
 		}
 	}
-	if of, at, left := old.undone(); left && j.retry.done {
-		j.retry = retryWalk{of: of, at: at}
+	if j.retry.done {
+		j.retry = m.before(old)
 	}
-	j.discover(dids)
+	m.discover(j, dids)
 	return j.retry.done, nil
 }
 
@@ -325,11 +386,11 @@ func (j *modelJob) undone() (of uint64, at syntax.DID, is bool) {
 func (m *model) carriedOn() map[uint64]bool {
 	needed := map[uint64]bool{}
 	for _, j := range m.jobs {
-		if j.Status.Final() {
+		if j.Status.Final() || j.Discovered {
 			continue
 		}
-		for of, _, left := j.undone(); left && !m.jobs[of-1].forgot; of, _, left = m.jobs[of-1].undone() {
-			needed[of] = true
+		for _, old := range m.ancestors(j) {
+			needed[old.Seq] = true
 		}
 	}
 	return needed

@@ -267,7 +267,7 @@ func (d *drive) discovers(j *modelJob, dids []syntax.DID) string {
 		Listing: pick(d, listings), DIDs: dids,
 		Cursor: store.Cursor{Cursor: fmt.Sprint(d.rng.IntN(100)), Pages: int64(d.rng.IntN(9)), Done: d.often(30)},
 	}
-	want, wantErr := j.discoverPage(page)
+	want, wantErr := d.m.discoverPage(j, page)
 	got, err := d.s.Discover(d.t.Context(), j.Seq, page)
 	d.same("discover", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("discover for %d: %+v", j.Seq, page)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
+	"go.etcd.io/bbolt"
 )
 
 // ErrNothingLeft says that a job has nothing that could be tried again.
@@ -27,8 +29,12 @@ const retryStep = 5_000
 // ErrMove if the job is not final, and with ErrNothingLeft if it has left nothing
 // undone or is too long ago.
 func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
+	doubtful, err := s.doubtsOf(ctx, old)
+	if err != nil {
+		return Job{}, err
+	}
 	var job Job
-	err := s.do(ctx, "retry job", func(g *group) error {
+	err = s.do(ctx, "retry job", func(g *group) error {
 		was, err := g.jobByID(old)
 		if err != nil {
 			return err
@@ -36,14 +42,9 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 		if !was.Status.Final() {
 			return refuse(&MoveError{Job: old, Status: was.Status})
 		}
-		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0
+		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0 || doubtful
 		from, err := g.workOf(was.Seq)
 		forgotten := errors.Is(err, ErrNotFound)
-		if err == nil && !left {
-			var doubted []string
-			doubted, err = from.doubted(g.tx)
-			left = len(doubted) > 0
-		}
 		switch {
 		case err != nil && !forgotten:
 			return err
@@ -77,6 +78,47 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 	return job, nil
 }
 
+// doubtsOf reports whether a job, or one that it carries on, has settled a repo whose
+// end was assumed and must not be, and that none of them has found since.
+func (s *Store) doubtsOf(ctx context.Context, id uuid.UUID) (found bool, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		j, err := jobByID(tx, id)
+		if err != nil {
+			return err
+		}
+		g := &group{tx: tx, work: map[uint64]*workBuckets{}} // to read only
+		list, err := g.carriedOn(&Job{RetryOf: j.Seq})
+		for i, w := range list {
+			if err != nil || found {
+				return err
+			}
+			found, err = w.doubtful(tx, list[:i])
+		}
+		return err
+	})
+	return found, err
+}
+
+// doubtful reports whether there is such a repo that none of the newer jobs has found.
+func (w *workBuckets) doubtful(tx *bbolt.Tx, newer []*workBuckets) (bool, error) {
+	doubted, err := w.doubted(tx)
+	if err != nil || len(doubted) == 0 {
+		return false, err
+	}
+	c := w.repos.Cursor()
+	for k, row := c.First(); k != nil; k, row = c.Next() {
+		r, err := workRepos.decode(k, row)
+		if err != nil {
+			return false, fmt.Errorf("repo %s: %w", k, err)
+		}
+		known := func(n *workBuckets) bool { return n.repos.Get(k) != nil }
+		if r.Assumed && slices.Contains(doubted, r.Host) && !slices.ContainsFunc(newer, known) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // retryPlace is a place among the repos that are carried on: the job whose they are,
 // by its number, and the DID from which to go on.
 type retryPlace struct {
@@ -107,8 +149,9 @@ func (w *workBuckets) undone(j *Job) (p retryPlace, is bool, err error) {
 	return retryPlace{of, did}, true, nil
 }
 
-// needed are the jobs at whose repos an unfinished job has still to look, since it
-// carries them on.
+// needed are the jobs that an unfinished job carries on and has still to look at:
+// for what they have left undone, and, as long as it discovers repos, for what they
+// have read.
 func (g *group) needed() (map[uint64]bool, error) {
 	list, err := g.unfinished()
 	if err != nil {
@@ -116,36 +159,100 @@ func (g *group) needed() (map[uint64]bool, error) {
 	}
 	needed := map[uint64]bool{}
 	for _, j := range list {
-		for at := &j; at != nil; {
-			if at, err = g.carriedOn(at); err != nil {
+		if j.Discovered {
+			continue
+		}
+		for seq := j.RetryOf; seq != 0; {
+			needed[seq] = true
+			if seq, err = g.retryOf(seq); err != nil {
 				return nil, err
-			}
-			if at != nil {
-				needed[at.Seq] = true
 			}
 		}
 	}
 	return needed, nil
 }
 
-// carriedOn is the job at whose repos a job has to look next, or would have had to, to
-// carry them on. It is nil if there is none, or if its repos are forgotten.
-func (g *group) carriedOn(j *Job) (*Job, error) {
-	w, err := g.workOf(j.Seq)
+// retryOf is the job that a job carries on, 0 if there is none, or if the job is
+// forgotten.
+func (g *group) retryOf(seq uint64) (uint64, error) {
+	if j := g.jobs[seq]; j != nil {
+		return j.RetryOf, nil
+	}
+	j, err := jobs.get(jobs.bucket(g.tx), u64Key(seq))
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil //nolint:nilnil // there is none
+		return 0, nil
 	}
+	return j.RetryOf, err
+}
+
+// before is where a job goes on that has looked at all repos of one that it carries
+// on: at what that one had not looked at yet itself, or at the next one in which ends
+// were assumed that must not be.
+func (g *group) before(seq uint64, w *workBuckets) (p retryPlace, is bool, err error) {
+	j, err := g.job(seq)
 	if err != nil {
-		return nil, err
+		return p, false, err
 	}
-	p, is, err := w.undone(j)
-	if err != nil || !is {
-		return nil, err
+	if p, is, err = w.undone(j); err != nil || is {
+		return p, is, err
 	}
-	if _, err := g.workOf(p.of); errors.Is(err, ErrNotFound) {
-		return nil, nil //nolint:nilnil // there is none
+	for seq, err = g.retryOf(seq); seq != 0 && err == nil; seq, err = g.retryOf(seq) {
+		w, err := g.workOf(seq)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return p, false, err
+		}
+		doubted, err := w.doubted(g.tx)
+		if err != nil || len(doubted) > 0 {
+			return retryPlace{of: seq}, err == nil, err
+		}
 	}
-	return g.job(p.of)
+	return p, false, err
+}
+
+// carriedOn is the work of the jobs that a job carries on, one after the other, the
+// newest first. What is forgotten is left out.
+func (g *group) carriedOn(j *Job) (list []*workBuckets, err error) {
+	for seq := j.RetryOf; seq != 0 && err == nil; seq, err = g.retryOf(seq) {
+		w, err := g.workOf(seq)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, w)
+	}
+	return list, err
+}
+
+// lastRow is the row of a repo in the newest of the given jobs that found it.
+func lastRow(carriedOn []*workBuckets, did []byte) (r WorkRepo, found bool, err error) {
+	for _, w := range carriedOn {
+		r, err := workRepos.get(w.repos, did)
+		switch {
+		case err == nil:
+			return r, true, nil
+		case !errors.Is(err, ErrNotFound):
+			return r, false, fmt.Errorf("repo %s: %w", did, err)
+		}
+	}
+	return r, false, nil
+}
+
+// doneBefore reports whether one of the given jobs has read a repo, and nothing was found
+// out since that would have it read again.
+func doneBefore(tx *bbolt.Tx, carriedOn []*workBuckets, did syntax.DID) (bool, error) {
+	r, found, err := lastRow(carriedOn, []byte(did))
+	return found && r.Class == ClassDone && !r.undone(tx), err
+}
+
+// undone reports whether a job that carries this one on reads the repo.
+func (r WorkRepo) undone(tx *bbolt.Tx) bool {
+	return r.State != RepoSettled || r.Class == ClassFailed ||
+		r.Assumed && distrusted.bucket(tx).Get([]byte(r.Host)) != nil
 }
 
 // DiscoverRetry adds the repos that the job which is carried on has left undone, and
@@ -170,25 +277,25 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		if err != nil {
 			return err
 		}
+		line, err := g.carriedOn(j)
+		if err != nil {
+			return err
+		}
 		var dids []syntax.DID
 		cur, looked := from.repos.Cursor(), 0
-		k, row := cur.Seek([]byte(at.did))
-		for ; k != nil && looked < g.hooks.bound(retryStep); k, row = cur.Next() {
-			r, err := workRepos.decode(k, row)
+		k, _ := cur.Seek([]byte(at.did))
+		for ; k != nil && looked < g.hooks.bound(retryStep); k, _ = cur.Next() {
+			r, _, err := lastRow(line, k)
 			if err != nil {
-				return fmt.Errorf("repo %s: %w", k, err)
+				return err
 			}
-			if r.State != RepoSettled || r.Class == ClassFailed || r.Assumed && distrusted.bucket(g.tx).Get([]byte(r.Host)) != nil {
+			if r.undone(g.tx) {
 				dids = append(dids, syntax.DID(k))
 			}
 			looked++
 		}
 		if at.did = string(k); k == nil {
-			was, err := g.job(at.of)
-			if err != nil {
-				return err
-			}
-			if at, left, err = from.undone(was); err != nil {
+			if at, left, err = g.before(at.of, from); err != nil {
 				return err
 			}
 		}

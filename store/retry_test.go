@@ -61,17 +61,17 @@ func stop(t *testing.T, s *store.Store, job store.Job) {
 
 // takeOver has a job find what those that it carries on have left, in no more steps
 // than given (0: all), and returns what it owes then.
-func takeOver(t *testing.T, s *store.Store, job store.Job, steps int) (dids []syntax.DID) {
-	t.Helper()
+func takeOver(tb testing.TB, s *store.Store, job store.Job, steps int) (dids []syntax.DID) {
+	tb.Helper()
 	for n, done := 0, false; !done && (steps == 0 || n < steps); n++ {
 		var err error
-		if done, err = s.DiscoverRetry(t.Context(), job.Seq); err != nil {
-			t.Fatalf("take over by job %d: %v", job.Seq, err)
+		if done, err = s.DiscoverRetry(tb.Context(), job.Seq); err != nil {
+			tb.Fatalf("take over by job %d: %v", job.Seq, err)
 		}
 	}
-	list, err := s.Owed(t.Context(), job.Seq, "", "", 1000)
+	list, err := s.Owed(tb.Context(), job.Seq, "", "", 1000)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, o := range list {
 		dids = append(dids, o.DID)
@@ -130,8 +130,147 @@ func TestWhatAJobCarriesOnIsKept(t *testing.T) {
 	if got := takeOver(t, w.s, third, 0); !slices.Equal(got, all) {
 		t.Errorf("%d of %d repos are carried on: %v", len(got), len(all), got)
 	}
-	w.prune() // the third knows all
+	if err := w.s.EndDiscovery(t.Context(), third.Seq, ""); err != nil { // it knows all
+		t.Fatal(err)
+	}
+	w.prune()
 	if _, err := w.s.Owed(t.Context(), first.Seq, host, "", 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("work of a job that nobody needs any more: %v, want ErrNotFound", err)
+	}
+}
+
+// settleAs settles what the bench's job owes of the repos, each in its class; with none
+// it stays owed. Ends of those that are done are assumed.
+func (b *bench) settleAs(dids []syntax.DID, classes ...string) {
+	b.t.Helper()
+	for i, did := range dids {
+		if classes[i] == "" {
+			continue
+		}
+		s := assuming(did, rev(1), segment(note, listed(b.t, "c", "1")))
+		if classes[i] != store.ClassDone {
+			s = store.Settlement{DID: did, Reading: store.Reading{Host: host}}
+		}
+		s.Judge = func(store.Tally, bool) store.Verdict { return store.Verdict{Class: classes[i], Reason: "test"} }
+		b.must(func(done func(error)) error { return b.s.Rehost(b.t.Context(), b.job.Seq, did, "", host, done) })
+		b.mustSettle(s)
+	}
+}
+
+// discoverAll has the bench's job look at all that may name a repo to it, and returns
+// what it owes then.
+func (b *bench) discoverAll(listed []syntax.DID) []syntax.DID {
+	b.t.Helper()
+	takeOver(b.t, b.s, b.job, 0)
+	if _, err := b.s.Discover(b.t.Context(), b.job.Seq, store.Discovery{Listing: "test", DIDs: listed, Cursor: store.Cursor{Done: true}}); err != nil {
+		b.t.Fatal(err)
+	}
+	for done := false; !done; {
+		var err error
+		if done, err = b.s.DiscoverHeld(b.t.Context(), b.job.Seq); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return takeOver(b.t, b.s, b.job, 0)
+}
+
+// TestRetryDoesNotReadAgainWhatWasDone carries on a job that carries on another, with
+// all repos in the index and named by the listing once more.
+func TestRetryDoesNotReadAgainWhatWasDone(t *testing.T) {
+	t.Parallel()
+	const done, failed, gone, owed = store.ClassDone, store.ClassFailed, store.ClassUnavailable, ""
+	all := crowd(5)
+	for name, c := range map[string]struct {
+		second []string // what becomes of those that are owed: of the third to the last
+		doubt  bool     // ends turn out to be none, when both jobs are over
+		want   []int    // what the third job reads
+	}{
+		"done in the second":       {second: []string{done, done, done}},
+		"failed once more":         {second: []string{failed, gone, done}, want: []int{2, 3}},
+		"not come to":              {second: []string{owed, done, owed}, want: []int{2, 4}},
+		"unavailable":              {second: []string{gone, gone, gone}, want: []int{2, 3, 4}},
+		"ends that were none":      {second: []string{done, gone, done}, doubt: true, want: []int{0, 1, 2, 3, 4}},
+		"ends that were none, too": {second: []string{done, done, failed}, doubt: true, want: []int{0, 1, 2, 3, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, storetest.Open(t))
+			for _, did := range all { // some other job
+				b.mustRead(did, rev(1), segment(note, listed(t, "c", "1")))
+			}
+			b.again()
+			if got := b.discoverAll(all); !slices.Equal(got, all) {
+				t.Fatalf("the first job owes %v", got)
+			}
+			b.settleAs(all, done, done, failed, gone, owed)
+			stop(t, b.s, b.job)
+			b.job = retried(t, b.s, b.job)
+			if got := b.discoverAll(all); !slices.Equal(got, all[2:]) {
+				t.Fatalf("the second job owes %v", got)
+			}
+			b.settleAs(all[2:], c.second...)
+			stop(t, b.s, b.job)
+			second := b.job
+			if c.doubt {
+				b.again()
+				b.distrust(bob, rev(1))
+				b.job = second
+			}
+			b.job = retried(t, b.s, b.job)
+			var want []syntax.DID
+			for _, i := range c.want {
+				want = append(want, all[i])
+			}
+			if got := b.discoverAll(all); !slices.Equal(got, want) {
+				t.Errorf("the third job owes %v, want %v", got, want)
+			}
+			if got := b.row(); got.TotalRepos != int64(len(want)) || got.Processed != 0 {
+				t.Errorf("the third job: %+v", got)
+			}
+		})
+	}
+}
+
+// TestRetryReadsDoubtedReposOfAnEarlierJob carries on a job that has left nothing, whose
+// own forerunner has taken a short page for the end that was none.
+func TestRetryReadsDoubtedReposOfAnEarlierJob(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, storetest.Open(t))
+	all := crowd(3)
+	complete := func() {
+		t.Helper()
+		if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.finish(); got.Status != store.StatusCompleted {
+			t.Fatalf("the job is %s", got.Status)
+		}
+	}
+	b.discoverAll(all)
+	b.settleAs(all, store.ClassDone, store.ClassFailed, store.ClassDone)
+	complete()
+	b.job = retried(t, b.s, b.job)
+	if got := b.discoverAll(nil); !slices.Equal(got, all[1:2]) {
+		t.Fatalf("the second job owes %v", got)
+	}
+	b.settleAs(all[1:2], store.ClassUnavailable)
+	complete()
+	second := b.job
+	if _, err := b.s.RetryJob(t.Context(), second.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+		t.Errorf("retry while all is well: %v, want ErrNothingLeft", err)
+	}
+	b.again()
+	b.distrust(bob, rev(1))
+	b.job = retried(t, b.s, second)
+	if got := takeOver(t, b.s, b.job, 0); !slices.Equal(got, []syntax.DID{all[0], all[2]}) {
+		t.Fatalf("the third job owes %v", got)
+	}
+	for _, did := range []syntax.DID{all[0], all[2]} {
+		b.must(func(done func(error)) error { return b.s.Rehost(t.Context(), b.job.Seq, did, "", host, done) })
+		b.mustSettle(settlement(did, rev(1), segment(note, listed(t, "c", "1"))))
+	}
+	complete()
+	if _, err := b.s.RetryJob(t.Context(), b.job.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+		t.Errorf("retry when all is read anew: %v, want ErrNothingLeft", err)
 	}
 }

@@ -238,10 +238,22 @@ func (s *Store) Discover(ctx context.Context, seq uint64, d Discovery) (int, err
 	return added, nil
 }
 
+// discover adds repos to a job, but for those that it has found before, or that were
+// done in a job that it carries on.
 func (g *group) discover(j *Job, w *workBuckets, dids []syntax.DID) (added int, err error) {
 	j.Listed = true
+	carriedOn, err := g.carriedOn(j)
+	if err != nil {
+		return 0, err
+	}
 	for _, did := range dids {
 		if w.repos.Get([]byte(did)) != nil {
+			continue
+		}
+		if done, err := doneBefore(g.tx, carriedOn, did); done || err != nil {
+			if err != nil {
+				return added, err
+			}
 			continue
 		}
 		if err := workRepos.put(w.repos, []byte(did), WorkRepo{State: RepoFound}); err != nil {
