@@ -111,7 +111,7 @@ func (r *reader) pass(ctx context.Context) error {
 // list reads one collection from where it was left to its end.
 func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 	from := r.at.Read[c]
-	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
+	s := stretch{did: r.o.DID, values: &r.values, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
 	empty := 0
 	short := 0 // records on the last page that has any, if it was not full
 	for cursor, first := from.Cursor, true; ; first = false {
@@ -240,6 +240,7 @@ func (r *reader) unlisted(ctx context.Context, err error) error {
 // stretch gathers the records of a listing, from one commit to the next.
 type stretch struct {
 	did       syntax.DID
+	values    *record.Verifier
 	seg       store.Segment
 	cursor    string
 	last      syntax.RecordKey // the last key listed
@@ -269,8 +270,8 @@ func (s *stretch) add(page []network.Listed) (bytes int) {
 			s.unordered = true
 		}
 		s.last = rkey
-		body, err := record.FromJSON(l.Value, l.CID)
-		if err != nil {
+		body, err := s.values.FromJSON(l.Value, l.CID)
+		if err != nil && body.Data == nil {
 			s.seg.Rejected = append(s.seg.Rejected, rkey)
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/record"
 	"appview/store"
 )
 
@@ -43,6 +44,7 @@ type reader struct {
 	steps  bool // part of this pass is committed: at says how far
 	saved  bool // some of that in this attempt
 
+	values   record.Verifier
 	segments []store.Segment
 	page     network.RecordsPage // that counts against the budget
 	pages    int                 // buffered

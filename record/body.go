@@ -21,6 +21,9 @@ const (
 var (
 	// ErrMismatch says that a value is whole, and is not the one its CID names.
 	ErrMismatch = errors.New("record value does not match its cid")
+	// ErrUnproved says that a value is not the one its CID names as it was printed, and
+	// may have been before. It comes with ErrMismatch.
+	ErrUnproved = errors.New("its block may be the one that the cid names")
 	// ErrInvalid says that something is not a record, a CID or a record's address at all.
 	ErrInvalid = errors.New("invalid record")
 	// ErrTooLarge says that a value is past MaxJSON or MaxCBOR.
@@ -39,36 +42,10 @@ type Body struct {
 // not verified nobody can tell.
 func (b Body) Intact() bool { return !b.Verified || hashed(b.CID) && matches(b.CID, b.Data) }
 
-// FromJSON reads a value that a host printed as JSON, with the CID it claims for
-// it. A value that has another CID is ErrMismatch, but only when the JSON says
-// for certain what was hashed: otherwise it is kept, unverified, as received.
-// The body shares no memory with value.
-func FromJSON(value []byte, claimed string) (Body, error) {
-	c, err := parseCID(claimed)
-	if err != nil {
-		return Body{}, fmt.Errorf("record cid %.100q: %w: %w", claimed, ErrInvalid, err)
-	}
-	e := newEncoder()
-	defer e.release()
-	enc, err := e.encode(value)
-	if err != nil {
-		return Body{}, fmt.Errorf("record %s: %w", c, err)
-	}
-	if hashed(c) && !enc.lost {
-		if matches(c, enc.out) {
-			return Body{CID: c, Verified: true, Plain: !e.escapes, Data: bytes.Clone(enc.out)}, nil
-		}
-		if !enc.odd {
-			return Body{}, fmt.Errorf("record %s: %w", c, ErrMismatch)
-		}
-	}
-	return Body{CID: c, Data: bytes.Clone(bytes.Trim(value, jsonSpace))}, nil
-}
-
 // FromCBOR reads a block of a repo's CAR. The hash is checked first, so a block
 // that is not the claimed one is ErrMismatch whatever it holds. A block that is
-// authentic but could not be told from its own JSON (it holds a float, or is not
-// in canonical form) is kept as JSON, unverified. The body shares no memory with block.
+// authentic but could not be told from its own JSON (it is not in canonical form, or has
+// a map in it that looks like a link) is kept as JSON, unverified. The body shares no memory with block.
 func FromCBOR(block []byte, claimed cid.Cid) (Body, error) {
 	if !claimed.Defined() {
 		return Body{}, fmt.Errorf("record without cid: %w", ErrInvalid)

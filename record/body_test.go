@@ -118,10 +118,8 @@ func TestWhatCannotBeRecomputedIsKeptAsReceived(t *testing.T) {
 		`{"a":1.0}`,
 		`{"a":1e3}`,
 		`{"a":-0}`,
-		`{"a":1e999}`,
 		`{"a":9007199254740992}`,
 		`{"a":-9007199254740993}`,
-		`{"a":123456789012345678901234567890}`,
 		`{"a":{"$bytes":"AQ=="}}`,
 		`{"a":{"$bytes":"AR"}}`,
 		`{"a":{"$bytes":"A\nQ"}}`,
@@ -140,9 +138,6 @@ func TestWhatCannotBeRecomputedIsKeptAsReceived(t *testing.T) {
 		`{"a":{"$type":"blob"}}`,
 		`{"$type":""}`,
 		`{"$type":7}`,
-		`{"a":"\ud800"}`,
-		`{"a":"\udc00\ud800"}`,
-		`{"a":"\ud800\u0061"}`,
 	} {
 		body, err := record.FromJSON([]byte(" "+value+"\n"), claimed)
 		if err != nil || body.Verified || string(body.Data) != value || body.CID.String() != claimed {
@@ -208,7 +203,9 @@ func TestBlocksThatAreNoRecordAreInvalid(t *testing.T) {
 	t.Parallel()
 	for _, block := range []string{
 		"", "\x80", "\x01", "\xa1", "\xa1\x61", "\xa1\x61a", "\xa1\x01\x01", "\xa0\xa0", "\xbf\xff", "\xa1\x61a\x9f\xff", "\xa1\x61a\x5f\xff",
-		"\xa1\x61a\x1b\xff\xff\xff\xff\xff\xff\xff\xff", "\xa1\x61a\x3b\xff\xff\xff\xff\xff\xff\xff\xff", "\xa1\x61a\xf7", "\xa1\x61a\xf9\x00\x00",
+		"\xa1\x61a\x1b\xff\xff\xff\xff\xff\xff\xff\xff", "\xa1\x61a\x3b\xff\xff\xff\xff\xff\xff\xff\xff", "\xa1\x61a\xf7", "\xa1\x61a\xf8\x14",
+		"\xa1\x61a\xf9\x7c\x00", "\xa1\x61a\xf9\x7e\x01", "\xa1\x61a\xf9\xfc\x00", "\xa1\x61a\xfa\x7f\x80\x00\x00", "\xa1\x61a\xfa\x7f\xc0\x00\x00",
+		"\xa1\x61a\xfb\x7f\xf8\x00\x00\x00\x00\x00\x00", "\xa1\x61a\xfb\xff\xf0\x00\x00\x00\x00\x00\x00", "\xa1\x63\xed\xa0\x80\x01", "\xa1\x61a\x63\xed\xb0\x80", "\xa1\x61\xff\x01",
 		"\xa1\x61a\xfb\x7f\xf0\x00\x00\x00\x00\x00\x00", "\xa1\x61a\x61\xff", "\xa1\x61a\xc1\x00", "\xa1\x61a\xd8\x2a\x41\x01", "\xa1\x61a\xd8\x2a\x42\x00\x01",
 		"\xa1\x61a\x9b\xff\xff\xff\xff\xff\xff\xff\xff", "\xa1\x61a\x7b\xff\xff\xff\xff\xff\xff\xff\xff",
 		"\xa1\x61a" + strings.Repeat("\x81", 200) + "\x00", "\xa1\x61a" + strings.Repeat("\x81", 1<<20-3),
@@ -225,7 +222,10 @@ func TestBlocksThatAreNoRecordAreInvalid(t *testing.T) {
 func TestAuthenticBlocksThatJSONCannotSayAreKeptUnverified(t *testing.T) {
 	t.Parallel()
 	for block, want := range map[string]string{
-		"\xa1\x61a\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00": `{"a":1.5e+00}`,
+		"\xa1\x61a\xf9\x3e\x00":                         `{"a":1.5}`,
+		"\xa1\x61a\xf9\x80\x00":                         `{"a":-0.0}`,
+		"\xa1\x61a\xf9\x00\x01":                         `{"a":5.960464477539063e-08}`,
+		"\xa1\x61a\xfa\x47\xc3\x50\x00":                 `{"a":100000.0}`,
 		"\xa1\x61a\x18\x01":                             `{"a":1}`, // not the shortest form
 		"\xa2\x62bb\x01\x61a\x02":                       `{"bb":1,"a":2}`,
 		"\xa1\x61a\xa1\x65$link\x61x":                   `{"a":{"$link":"x"}}`,

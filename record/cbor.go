@@ -1,6 +1,9 @@
 package record
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // Major types of CBOR, in the top three bits of an item's first byte.
 const (
@@ -14,11 +17,13 @@ const (
 	majorSimple = 7 << 5
 )
 
-// The simple values of DAG-CBOR, as whole first bytes.
+// The simple values of DAG-CBOR, as whole first bytes, and the floats that are longer there.
 const (
 	simpleFalse = majorSimple | 20
 	simpleTrue  = majorSimple | 21
 	simpleNull  = majorSimple | 22
+	float16Head = majorSimple | 25
+	float32Head = majorSimple | 26
 	float64Head = majorSimple | 27
 )
 
@@ -43,4 +48,33 @@ func appendHead(out []byte, major byte, n uint64) []byte {
 	default:
 		return binary.BigEndian.AppendUint64(append(out, major|27), n)
 	}
+}
+
+func appendInt(out []byte, n int64) []byte {
+	if n < 0 {
+		return appendHead(out, majorNegint, uint64(-1-n))
+	}
+	return appendHead(out, majorUint, uint64(n))
+}
+
+func appendFloat(out []byte, f float64) []byte {
+	return binary.BigEndian.AppendUint64(append(out, float64Head), math.Float64bits(f))
+}
+
+// float16 is the number that sixteen bits stand for.
+func float16(bits uint64) float64 {
+	fraction, exponent := float64(bits&0x3ff), int(bits>>10&0x1f)
+	var f float64
+	switch exponent {
+	case 0:
+		f = math.Ldexp(fraction, -24)
+	case 0x1f:
+		return math.NaN() // or an infinity, which is as little use
+	default:
+		f = math.Ldexp(fraction+1024, exponent-25)
+	}
+	if bits&0x8000 != 0 {
+		return -f
+	}
+	return f
 }

@@ -204,16 +204,31 @@ func (d *decoder) simple(first byte, n uint64) error {
 		d.out = append(d.out, "true"...)
 	case simpleNull:
 		d.out = append(d.out, "null"...)
+	case float16Head:
+		return d.float(float16(n))
+	case float32Head:
+		return d.float(float64(math.Float32frombits(uint32(n))))
 	case float64Head:
-		f := math.Float64frombits(n)
-		if math.IsNaN(f) || math.IsInf(f, 0) {
-			return d.invalid("number that json cannot say")
-		}
-		// The exponent keeps it apart from an integer when the JSON is read again.
-		d.out = strconv.AppendFloat(d.out, f, 'e', -1, 64)
+		return d.float(math.Float64frombits(n))
 	default:
 		return d.invalid("unknown simple value")
 	}
+	return nil
+}
+
+// float prints a number so that it is a float when the JSON is read again: with a point
+// or an exponent, which integers have not.
+func (d *decoder) float(f float64) error {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return d.invalid("number that json cannot say")
+	}
+	format, point := byte('f'), ""
+	if size := math.Abs(f); size != 0 && (size < 1e-6 || size >= 1e21) {
+		format = 'e'
+	} else if f == math.Trunc(f) {
+		point = ".0"
+	}
+	d.out = append(strconv.AppendFloat(d.out, f, format, -1, 64), point...)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,9 +27,10 @@ const maxItems = 128 << 10
 
 // encoded is a value as DAG-CBOR, and how far to believe that it is what was hashed.
 type encoded struct {
-	out  []byte
-	odd  bool // out is a good guess: equal hashes prove it, different ones prove nothing
-	lost bool // the JSON does not say what was hashed, and out is worth nothing
+	out     []byte
+	odd     bool // out is a good guess: equal hashes prove it, different ones prove nothing
+	lost    bool // the JSON does not say what was hashed, and out is worth nothing
+	outside bool // an integer is not in atproto's data model as it stands; in out it is a float
 }
 
 // encoder turns one JSON value into DAG-CBOR in one pass. It reads strictly:
@@ -90,7 +92,7 @@ func (e *encoder) encode(value []byte) (encoded, error) {
 	if e.space(); e.pos != len(e.in) {
 		return encoded{}, e.invalid("something after the object")
 	}
-	if e.unpaired || e.out[0]&0xe0 != majorMap {
+	if e.out[0]&0xe0 != majorMap {
 		e.lost = true // {"$link": …} alone is no record
 	}
 	if len(e.out) > MaxCBOR {
@@ -137,28 +139,30 @@ func (e *encoder) number() error {
 	if err != nil {
 		return err
 	}
-	n, ok := integer(token)
-	if !whole || !ok {
-		// 1.0 may have been an integer or a float, and 1e400 anything.
-		e.lost = true
+	switch n, ok := integer(token); {
+	case !whole || string(token) == "-0": // no integer is a negative zero
+		e.odd = true // it may have been rounded, or an integer
+	case !ok:
+		e.outside = true
+	default:
+		e.odd = e.odd || n > maxSafeInt || n < -maxSafeInt
+		e.out = appendInt(e.out, n)
+		return nil
+	}
+	f, _ := strconv.ParseFloat(string(token), 64) // infinite if it is past all floats
+	if math.IsInf(f, 0) {
+		e.outside, e.lost = true, true
 		e.out = append(e.out, simpleNull)
 		return nil
 	}
-	if n > maxSafeInt || n < -maxSafeInt {
-		e.odd = true
-	}
-	if n < 0 {
-		e.out = appendHead(e.out, majorNegint, uint64(-1-n))
-	} else {
-		e.out = appendHead(e.out, majorUint, uint64(n))
-	}
+	e.out = appendFloat(e.out, f)
 	return nil
 }
 
-// integer reads digits that fit 64 bits. A negative zero is a float's.
+// integer reads digits that fit 64 bits.
 func integer(token []byte) (int64, bool) {
 	n, err := strconv.ParseInt(string(token), 10, 64)
-	return n, err == nil && string(token) != "-0"
+	return n, err == nil
 }
 
 func (e *encoder) array(depth int) error {
