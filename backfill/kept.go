@@ -6,6 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network"
 	"appview/store"
 )
 
@@ -28,8 +29,8 @@ func (r *reader) keep(ctx context.Context) error {
 		if !containsAll(held, list) {
 			return nil // one request brings it all
 		}
-		if list, err = r.collections(ctx); err != nil || !containsAll(held, list) {
-			r.requests = 0
+		if list, err = r.collections(ctx); err != nil || r.rejects.Count > 0 || !containsAll(held, list) {
+			r.requests, r.rejects = 0, network.Rejects{}
 			return nil //nolint:nilerr // likewise, or that says what is wrong
 		}
 	}

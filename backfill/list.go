@@ -61,7 +61,8 @@ func (r *reader) collections(ctx context.Context) ([]syntax.NSID, error) {
 		return nil, r.unlisted(ctx, err)
 	}
 	r.requests++ // a moment of its own
-	return r.wanted(ctx, has)
+	r.rejects = has.Rejected
+	return r.wanted(ctx, has.Collections)
 }
 
 // wanted are the job's targets, or all that the repo has and all that the index

@@ -46,6 +46,7 @@ type reader struct {
 
 	values   record.Verifier
 	segments []store.Segment
+	rejects  network.Rejects     // what stands in no segment, since no record can be addressed by it
 	page     network.RecordsPage // that counts against the budget
 	pages    int                 // buffered
 	bytes    int

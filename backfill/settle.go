@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"appview/network"
 	"appview/store"
@@ -14,22 +15,26 @@ func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) 
 	w.settle(ctx, h, store.Settlement{
 		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
 		Complete: r.complete(), Kept: keptOf(r.at), Floor: r.at.First, Exact: exact, Short: r.shortPages(exact), Account: store.AccountActive,
-		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded) },
+		Rejected: int64(r.rejects.Count),
+		Judge:    func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded, r.rejects) },
 	}, r.listed(), r.drop)
 }
 
 // judge tells what a complete reading came to.
-func judge(t store.Tally, exact bool) store.Verdict {
-	reason := network.ReasonChangedDuringRead
+func judge(t store.Tally, exact bool, rejects network.Rejects) store.Verdict {
+	reason, text := network.ReasonChangedDuringRead, ""
 	switch {
 	case t.Rejected > 0:
 		reason = network.ReasonRejected
+		if rejects.Count > 0 {
+			text = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
+		}
 	case t.Records == 0:
 		reason = network.ReasonEmpty
 	case exact:
 		reason = network.ReasonExact
 	}
-	return store.Verdict{Class: string(reason.Class()), Reason: string(reason)}
+	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
 }
 
 // settleWithout settles a repo that could not be read.

@@ -80,10 +80,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
-	if n := len(r.segments); n > 0 && len(r.w.targets) == 0 {
-		last := &r.segments[n-1]
-		last.Rejected = append(last.Rejected, make([]syntax.RecordKey, repo.Rejected)...)
-	}
+	r.rejects = repo.Rejected(r.w.targets...)
 	return true, nil
 }
 
@@ -129,6 +126,7 @@ func (r *reader) begin(at store.Position) {
 	r.at = at
 	r.drop()
 	r.segments, r.requests, r.full, r.same, r.ends = nil, 0, false, false, nil
+	r.rejects = network.Rejects{}
 }
 
 // take takes one collection of a whole repo, and commits a step of it whenever

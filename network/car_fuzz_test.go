@@ -55,7 +55,7 @@ func FuzzCAR(f *testing.F) {
 		if _, err := v.node(context.WithoutCancel(t.Context()), commit.Data.Bytes(), 0); err != nil {
 			return
 		}
-		r := &Repo{car: c, tree: commit.Data.Bytes(), collections: v.collections}
+		r := &Repo{car: c, tree: commit.Data.Bytes(), paths: v.paths}
 		n := 0
 		for _, collection := range r.Collections() {
 			for rkey, b := range r.Records(collection) {
@@ -68,8 +68,8 @@ func FuzzCAR(f *testing.F) {
 				}
 			}
 		}
-		if n != v.entries-v.rejects {
-			t.Errorf("walked %d records of %d, %d rejected", n, v.entries, v.rejects)
+		if n != v.entries-r.Rejected().Count {
+			t.Errorf("walked %d records of %d, %d rejected", n, v.entries, r.Rejected().Count)
 		}
 	})
 }

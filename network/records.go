@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/record"
 )
 
 const (
@@ -143,33 +145,39 @@ func (p *RecordsPage) add(s *scanner) error {
 	return err
 }
 
-// DescribeRepo lists the collections that a repo has records in. Names that are
-// no NSID are left out.
-func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) ([]syntax.NSID, error) {
+// Description says which collections a repo has records in, and which names among them
+// are no collection's.
+type Description struct {
+	Collections []syntax.NSID
+	Rejected    Rejects
+}
+
+// DescribeRepo asks for the collections that a repo has records in.
+func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) (Description, error) {
 	q := call{
 		op: methodDescribeRepo, host: host, limit: maxDescription, subject: did.String(),
 		target: xrpc(methodDescribeRepo, url.Values{"repo": {did.String()}}),
 	}
 	a, err := c.fetch(ctx, q)
 	if err != nil {
-		return nil, err
+		return Description{}, err
 	}
 	defer a.release()
-	names, err := readDescription(a.body, did)
+	d, err := readDescription(a.body, did)
 	if err != nil {
-		return nil, badAnswer(q.op, a.host, err)
+		return Description{}, badAnswer(q.op, a.host, err)
 	}
-	if len(names) > maxCollections {
-		return nil, &Error{Op: q.op, Host: a.host, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d collections", maxCollections)}
+	if len(d.Collections) > maxCollections {
+		return Description{}, &Error{Op: q.op, Host: a.host, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d collections", maxCollections)}
 	}
-	return names, nil
+	return d, nil
 }
 
 // readDescription reads {"did":…,"collections":[…],…}.
-func readDescription(body []byte, did syntax.DID) ([]syntax.NSID, error) {
-	var names []syntax.NSID
+func readDescription(body []byte, did syntax.DID) (d Description, err error) {
 	listed, of := false, ""
-	err := scan(body, func(s *scanner, key string) (err error) {
+	names := map[string]bool{}
+	err = scan(body, func(s *scanner, key string) (err error) {
 		switch key {
 		case "did":
 			of, err = s.text()
@@ -179,16 +187,7 @@ func readDescription(body []byte, did syntax.DID) ([]syntax.NSID, error) {
 				return s.bad("collections is no array, or given twice")
 			}
 			listed = true
-			return s.array(func() error {
-				text, err := s.text()
-				if err != nil {
-					return err
-				}
-				if name, err := syntax.ParseNSID(text); err == nil {
-					names = append(names, name)
-				}
-				return nil
-			})
+			return s.array(func() error { return d.add(s, names) })
 		default:
 			_, err = s.value()
 			return err
@@ -196,11 +195,29 @@ func readDescription(body []byte, did syntax.DID) ([]syntax.NSID, error) {
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return d, err
 	case !listed:
-		return nil, errors.New("no collections in it")
+		return d, errors.New("no collections in it")
 	case of != did.String():
-		return nil, fmt.Errorf("it describes %.100q", of)
+		return d, fmt.Errorf("it describes %.100q", of)
 	}
-	return names, nil
+	return d, nil
+}
+
+// add reads one name of a description. A name that is given twice counts once, as long
+// as there are not so many that to remember them would cost too much.
+func (d *Description) add(s *scanner, names map[string]bool) error {
+	name, err := s.text()
+	if err != nil || names[name] {
+		return err
+	}
+	if len(names) <= maxCollections {
+		names[name] = true
+	}
+	if c, err := record.ParseCollection(name); err != nil {
+		d.Rejected = d.Rejected.add(1, name)
+	} else if len(d.Collections) <= maxCollections {
+		d.Collections = append(d.Collections, c)
+	}
+	return nil
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 func TestListRecordsReadsPagesAsTheyAre(t *testing.T) {
@@ -85,18 +83,21 @@ func TestDescribeRepo(t *testing.T) {
 		return `{"did":"` + alice.String() + `","handle":"a.test","didDoc":{"id":[[]]},"collections":[` + strings.Join(list, ",") + `]}`
 	}
 	for name, c := range map[string]struct {
-		body string
-		want int
-		err  Reason
+		body     string
+		want     int
+		rejected int
+		err      Reason
 	}{
-		"some":            {names(3), 3, ""},
-		"none":            {names(0), 0, ""},
-		"the most":        {names(maxCollections), maxCollections, ""},
-		"too many":        {names(maxCollections + 1), 0, ReasonTooLarge},
-		"invalid":         {`{"did":"` + alice.String() + `","collections":["x","com.example.a",7,null,{}]}`, 1, ""},
-		"another's":       {`{"did":"did:plc:b","collections":[]}`, 0, ReasonBadAnswer},
-		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, ReasonBadAnswer},
-		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, ReasonBadAnswer},
+		"some":            {names(3), 3, 0, ""},
+		"none":            {names(0), 0, 0, ""},
+		"the most":        {names(maxCollections), maxCollections, 0, ""},
+		"too many":        {names(maxCollections + 1), 0, 0, ReasonTooLarge},
+		"invalid":         {`{"did":"` + alice.String() + `","collections":["x","com.example.a",7,null,{}]}`, 1, 2, ""},
+		"named twice":     {`{"did":"` + alice.String() + `","collections":["com.example.a","com.example.no_te","com.example.no_te","com.example.\u0061"]}`, 1, 1, ""},
+		"upper case":      {`{"did":"` + alice.String() + `","collections":["com.EXAMPLE.note","COM.example.note","com.example.NOTE"]}`, 1, 2, ""},
+		"another's":       {`{"did":"did:plc:b","collections":[]}`, 0, 0, ReasonBadAnswer},
+		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, 0, ReasonBadAnswer},
+		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, 0, ReasonBadAnswer},
 	} {
 		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/xrpc/com.atproto.repo.describeRepo" || r.URL.Query().Get("repo") != alice.String() {
@@ -104,10 +105,9 @@ func TestDescribeRepo(t *testing.T) {
 			}
 			says(200, "application/json", c.body)(w, r)
 		})
-		var got []syntax.NSID
 		got, err := newClient(t, Config{}).DescribeRepo(t.Context(), host, alice)
-		if reasonOf(err) != string(c.err) || len(got) != c.want {
-			t.Errorf("%s: got %d, %v, want %d, %s", name, len(got), err, c.want, c.err)
+		if reasonOf(err) != string(c.err) || len(got.Collections) != c.want || got.Rejected.Count != c.rejected {
+			t.Errorf("%s: got %d and %d rejected, %v, want %d, %d, %s", name, len(got.Collections), got.Rejected.Count, err, c.want, c.rejected, c.err)
 		}
 	}
 }

@@ -29,16 +29,10 @@ const (
 type Repo struct {
 	Rev syntax.TID
 
-	// Records of the tree that can be addressed by nobody, because their path is
-	// not a collection and a record key: how many, and the first few of them, each
-	// cut to a line's length. They are neither in Collections nor in Records.
-	Rejected      int
-	RejectedPaths []string
-
-	collections []syntax.NSID
-	tree        []byte // CID of its root
-	car         *car
-	grant       grant
+	paths repoPaths
+	tree  []byte // CID of its root
+	car   *car
+	grant grant
 }
 
 // Block is one record of a Repo.
@@ -101,7 +95,7 @@ func (c *Client) verify(ctx context.Context, r *Repo, host Host, did syntax.DID,
 	if _, err := v.node(ctx, r.tree, 0); err != nil {
 		return fail(err)
 	}
-	r.collections, r.Rejected, r.RejectedPaths = v.collections, v.rejects, v.rejected
+	r.paths = v.paths
 	return nil
 }
 
@@ -158,14 +152,19 @@ func recovered(err *error) {
 
 // Collections are the collections that have records, in the order of their keys
 // in the tree.
-func (r *Repo) Collections() []syntax.NSID { return slices.Clone(r.collections) }
+func (r *Repo) Collections() []syntax.NSID { return slices.Clone(r.paths.collections) }
+
+// Rejected are the keys of the tree that no record can be addressed by, since they are
+// not a collection and a record key: those under some collections, or all. They are
+// neither in Collections nor in Records.
+func (r *Repo) Rejected(under ...syntax.NSID) Rejects { return r.paths.of(under) }
 
 // Records walks the records of one collection, the highest record key first, as
 // listings do. It holds no more of the tree than one node of each layer. After
 // Close there are none.
 func (r *Repo) Records(collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block] {
 	return func(yield func(syntax.RecordKey, Block) bool) {
-		if r.car != nil && slices.Contains(r.collections, collection) {
+		if r.car != nil && slices.Contains(r.paths.collections, collection) {
 			r.walk(r.tree, collection.String()+"/", yield)
 		}
 	}

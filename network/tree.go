@@ -3,10 +3,8 @@ package network
 import (
 	"bytes"
 	"context"
-	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
-	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 )
 
@@ -18,8 +16,6 @@ const (
 	// maxNamed bounds the bytes of these records, each as often as it is named: who
 	// reads them has them as often, and a small CAR could fill a disk.
 	maxNamed = 2 * maxCAR
-	// maxRejectedPaths is how many of the paths that are no record's are told.
-	maxRejectedPaths = 100
 	// checkEvery is the number of entries between two looks at the context.
 	checkEvery = 1024
 )
@@ -102,13 +98,11 @@ func (n *node) next() (e entry, ok bool) {
 
 // verifier walks a whole tree once, and believes nothing of it.
 type verifier struct {
-	car         *car
-	entries     int
-	named       int64  // bytes of their records
-	last        []byte // the greatest key so far
-	collections []syntax.NSID
-	rejected    []string
-	rejects     int
+	car     *car
+	entries int
+	named   int64  // bytes of their records
+	last    []byte // the greatest key so far
+	paths   repoPaths
 }
 
 // node verifies a node with everything under it. It returns its layer, which is
@@ -200,34 +194,5 @@ func (v *verifier) entry(ctx context.Context, key []byte, e entry) error {
 	} else if _, err := cid.Cast(e.value); err != nil {
 		return spoiled(ReasonBadAnswer, "record %.100q: %w", key, err)
 	}
-	return v.path(string(key))
-}
-
-// path sorts a key into its collection. Keys come in order, so a collection's
-// come one after the other.
-func (v *verifier) path(key string) error {
-	collection, rkey, _ := strings.Cut(key, "/")
-	n := len(v.collections)
-	known := n > 0 && v.collections[n-1].String() == collection
-	switch {
-	case !known && !isNSID(collection), !isRecordKey(rkey):
-		if v.rejects++; len(v.rejected) < maxRejectedPaths {
-			v.rejected = append(v.rejected, cut(key))
-		}
-	case !known && n == maxCollections:
-		return spoiled(ReasonTooLarge, "more than %d collections", maxCollections)
-	case !known:
-		v.collections = append(v.collections, syntax.NSID(collection))
-	}
-	return nil
-}
-
-func isNSID(s string) bool {
-	_, err := syntax.ParseNSID(s)
-	return err == nil
-}
-
-func isRecordKey(s string) bool {
-	_, err := syntax.ParseRecordKey(s)
-	return err == nil
+	return v.paths.add(string(key))
 }

@@ -18,6 +18,19 @@ type URI struct {
 	RKey       syntax.RecordKey
 }
 
+// ParseCollection reads the name of a collection as repos must have it: an NSID whose
+// authority, all but the last segment, is in lower case. Hosts compare names byte by byte.
+func ParseCollection(s string) (syntax.NSID, error) {
+	c, err := syntax.ParseNSID(s)
+	if err == nil && c.Normalize() != c {
+		err = fmt.Errorf("the authority of NSID %.200q is not in lower case", s)
+	}
+	if err != nil {
+		return "", fmt.Errorf("collection: %w: %w", ErrInvalid, err)
+	}
+	return c, nil
+}
+
 // ParseURI reads a record's address. It wants all three parts and nothing after
 // them: no query, no fragment, no trailing slash.
 func ParseURI(s string) (URI, error) {

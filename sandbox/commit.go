@@ -57,14 +57,30 @@ func (a *account) makeHead() (*head, error) {
 	if a.head != nil {
 		return a.head, nil
 	}
+	tree, err := a.tree()
+	if err != nil {
+		return nil, err
+	}
+	a.head, err = a.headOver(tree)
+	return a.head, err
+}
+
+// tree holds all records. The caller holds mu.
+func (a *account) tree() (mst.Tree, error) {
 	tree := mst.NewEmptyTree()
 	for collection, s := range a.shelves {
 		for _, r := range s.records {
 			if _, err := tree.Insert([]byte(collection.String()+"/"+r.rkey.String()), r.cid); err != nil {
-				return nil, fmt.Errorf("build tree of %s at %s/%s: %w", a.did, collection, r.rkey, err)
+				return tree, fmt.Errorf("build tree of %s at %s/%s: %w", a.did, collection, r.rkey, err)
 			}
 		}
 	}
+	return tree, nil
+}
+
+// headOver signs a commit of the current rev over a tree. The caller holds mu for
+// writing.
+func (a *account) headOver(tree mst.Tree) (*head, error) {
 	root, err := tree.RootCID()
 	if err != nil {
 		return nil, fmt.Errorf("build tree of %s: %w", a.did, err)
@@ -89,8 +105,7 @@ func (a *account) makeHead() (*head, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hash commit %s of %s: %w", a.rev, a.did, err)
 	}
-	a.head = &head{rev: a.rev, cid: c, blocks: append(blocks, block{c, buf.Bytes()})}
-	return a.head, nil
+	return &head{rev: a.rev, cid: c, blocks: append(blocks, block{c, buf.Bytes()})}, nil
 }
 
 // nodes collects the blocks of a tree whose CIDs have been computed.

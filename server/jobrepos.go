@@ -57,6 +57,7 @@ type repoBody struct {
 	Attempts      int        `json:"attempts"`
 	NextAttemptAt *string    `json:"next_attempt_at"`
 	Records       int64      `json:"records"`
+	Rejected      int64      `json:"rejected_records"`
 	Rev           *string    `json:"rev"`
 }
 
@@ -69,6 +70,7 @@ func newRepoBody(r store.JobRepo) repoBody {
 		Attempts:      r.Attempts,
 		NextAttemptAt: known(stamp(r.NextAttempt), !r.NextAttempt.IsZero()),
 		Records:       r.Records,
+		Rejected:      r.Rejected,
 		Rev:           known(string(r.Rev), r.Rev != ""),
 	}
 }

@@ -65,12 +65,12 @@ func TestReposOfAJob(t *testing.T) {
 	r := newRig(t)
 	job := r.mixed()
 	want := `{"repos":[` + strings.Join([]string{
-		`{"did":"did:plc:alice7777777777777777777","pds":"https://pds.test","state":"done","reason":"exact","attempts":0,"next_attempt_at":null,"records":2,"rev":"%s"}`,
-		`{"did":"did:plc:bob777777777777777777777","pds":"https://pds.test","state":"empty","reason":"empty","attempts":0,"next_attempt_at":null,"records":0,"rev":"%s"}`,
-		`{"did":"did:web:carol.example.com","pds":"https://pds.test","state":"unavailable","reason":"deactivated","attempts":0,"next_attempt_at":null,"records":0,"rev":"%s"}`,
-		`{"did":"did:web:dora.example.com","pds":"https://pds.test","state":"failed","reason":"timeout","attempts":0,"next_attempt_at":null,"records":0,"rev":"%s"}`,
-		`{"did":"did:web:emil.example.com","pds":null,"state":"pending","reason":null,"attempts":0,"next_attempt_at":null,"records":0,"rev":null}`,
-		`{"did":"did:web:fred.example.com","pds":"https://slow.test","state":"pending","reason":"http_5xx","attempts":2,"next_attempt_at":"2030-01-02T03:04:05Z","records":0,"rev":null}`,
+		`{"did":"did:plc:alice7777777777777777777","pds":"https://pds.test","state":"done","reason":"exact","attempts":0,"next_attempt_at":null,"records":2,"rejected_records":0,"rev":"%s"}`,
+		`{"did":"did:plc:bob777777777777777777777","pds":"https://pds.test","state":"empty","reason":"empty","attempts":0,"next_attempt_at":null,"records":0,"rejected_records":0,"rev":"%s"}`,
+		`{"did":"did:web:carol.example.com","pds":"https://pds.test","state":"unavailable","reason":"deactivated","attempts":0,"next_attempt_at":null,"records":0,"rejected_records":0,"rev":"%s"}`,
+		`{"did":"did:web:dora.example.com","pds":"https://pds.test","state":"failed","reason":"timeout","attempts":0,"next_attempt_at":null,"records":0,"rejected_records":0,"rev":"%s"}`,
+		`{"did":"did:web:emil.example.com","pds":null,"state":"pending","reason":null,"attempts":0,"next_attempt_at":null,"records":0,"rejected_records":0,"rev":null}`,
+		`{"did":"did:web:fred.example.com","pds":"https://slow.test","state":"pending","reason":"http_5xx","attempts":2,"next_attempt_at":"2030-01-02T03:04:05Z","records":0,"rejected_records":0,"rev":null}`,
 	}, ",") + "]}\n"
 	revs := make([]any, 4)
 	for i := range revs {

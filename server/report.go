@@ -26,6 +26,7 @@ type reportLine struct {
 	Detail   *string    `json:"detail"` // the same in words; or what an exact one rests on
 	Attempts int        `json:"attempts"`
 	Records  int64      `json:"records"`
+	Rejected int64      `json:"rejected_records"`
 	Rev      *string    `json:"rev"` // at which it was read
 }
 
@@ -38,7 +39,7 @@ const endAssumed = "a page that was not full was taken for the last"
 func newReportLine(r store.JobRepo) reportLine {
 	l := reportLine{
 		DID: r.DID, PDS: known(r.Host, r.Host != ""), Class: string(stateOf(r)),
-		Attempts: r.Attempts, Records: r.Records, Rev: known(string(r.Rev), r.Rev != ""),
+		Attempts: r.Attempts, Records: r.Records, Rejected: r.Rejected, Rev: known(string(r.Rev), r.Rev != ""),
 	}
 	if r.State == store.RepoSettled && r.Class == store.ClassDone {
 		l.Class, l.Detail = r.Reason, known(endAssumed, r.Assumed)

@@ -24,8 +24,8 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 		string(bob):         `"class":"empty","reason":null,"detail":null,"attempts":0,"records":0`,
 		string(carol):       `"class":"unavailable","reason":"deactivated","detail":null,"attempts":0,"records":0`,
 		string(dora):        `"class":"failed","reason":"timeout","detail":"no answer in 30s","attempts":0,"records":0`,
-		string(emil):        `"pds":null,"class":"pending","reason":null,"detail":null,"attempts":0,"records":0,"rev":null}`,
-		string(fred):        `"pds":"https://slow.test","class":"pending","reason":"http_5xx","detail":"answered 500","attempts":2,"records":0,"rev":null}`,
+		string(emil):        `"pds":null,"class":"pending","reason":null,"detail":null,"attempts":0,"records":0,"rejected_records":0,"rev":null}`,
+		string(fred):        `"pds":"https://slow.test","class":"pending","reason":"http_5xx","detail":"answered 500","attempts":2,"records":0,"rejected_records":0,"rev":null}`,
 		"did:web:z.example": `"class":"changed_during_read","reason":null,"detail":null,"attempts":0,"records":1`,
 	}
 	for _, when := range []string{"while it runs", "when it has ended"} {

@@ -23,6 +23,7 @@ type JobRepo struct {
 	Attempts    int
 	NextAttempt time.Time // of one that is owed; zero: as soon as may be
 	Records     int64
+	Rejected    int64
 	Rev         syntax.TID
 	Assumed     bool // a short page was taken for the end of a listing
 }
@@ -72,7 +73,7 @@ func (w *workBuckets) jobRepo(did syntax.DID, key, row []byte) (JobRepo, error) 
 	}
 	j := JobRepo{
 		DID: did, Host: r.Host, State: r.State, Class: r.Class, Reason: r.Reason, Detail: r.Detail,
-		Attempts: r.Attempts, Records: r.Tally.Records, Rev: r.Rev, Assumed: r.Assumed,
+		Attempts: r.Attempts, Records: r.Tally.Records, Rejected: r.Tally.Rejected, Rev: r.Rev, Assumed: r.Assumed,
 	}
 	if r.State == RepoSettled {
 		return j, nil

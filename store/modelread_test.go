@@ -170,6 +170,7 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	if p := w.owed.Position; p != nil {
 		tally, guarded = p.Tally, p.Guarded
 	}
+	tally.Rejected += t.Rejected
 	assumed := len(t.Short.Assumed) > 0
 	for _, c := range t.Kept {
 		if !m.keeps(r, c, t.Reading.Host, t.Floor) {

@@ -172,7 +172,7 @@ func (m *model) pictureJob(j *modelJob, p *picture) {
 		w := j.work[did]
 		row := store.JobRepo{
 			DID: did, Host: w.Host, State: w.State, Class: w.Class, Reason: w.Reason, Detail: w.Detail,
-			Attempts: w.Attempts, Records: w.Tally.Records, Rev: w.Rev, Assumed: w.Assumed,
+			Attempts: w.Attempts, Records: w.Tally.Records, Rejected: w.Tally.Rejected, Rev: w.Rev, Assumed: w.Assumed,
 		}
 		if w.State != store.RepoSettled {
 			row.Reason, row.Detail, row.Attempts, row.NextAttempt = w.owed.Reason, w.owed.Detail, w.owed.Attempts, w.owed.NotBefore

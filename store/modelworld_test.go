@@ -240,6 +240,9 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 	d.short(&t)
 	t.Exact = d.often(70)
 	d.keep(&t)
+	if d.often(5) {
+		t.Rejected = 1 + d.rng.Int64N(3)
+	}
 	t.Judge = func(tally store.Tally, guarded bool) store.Verdict {
 		switch {
 		case tally.Rejected > 0:

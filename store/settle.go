@@ -155,6 +155,7 @@ type Settlement struct {
 	Kept     []syntax.NSID // of these, those that were not listed, since they are held as they were at Floor
 	Floor    syntax.TID    // the probe before the first page: the floor of the complete ones
 	Exact    bool          // all of it was seen at one rev
+	Rejected int64         // what stands in no segment of the reading, since no record can be addressed by it
 	Short    ShortPages    // what was learnt of the host by the way
 	Account  string        // the host's word on the account; empty: not known
 	Purge    bool          // the account is gone for good: nothing of it stays
@@ -252,6 +253,7 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 		tally.add(o.Position.Tally)
 		guarded = guarded || o.Position.Guarded
 	}
+	tally.Rejected += t.Rejected
 	before := tally
 	t.Exact = t.Exact && !guarded
 	held, err := g.bring(w, repo, t, &tally)
