@@ -135,18 +135,30 @@ func (p xrpcParams) rkey() (syntax.RecordKey, error) {
 	return rkey, nil
 }
 
-// cid is undefined when none is asked for.
-func (p xrpcParams) cid() (cid.Cid, error) {
+// wantedCID is the CID that a record is wanted with.
+type wantedCID struct {
+	any bool // none was named
+	cid cid.Cid
+}
+
+func (w wantedCID) matches(c cid.Cid) bool { return w.any || w.cid.Defined() && w.cid.Equals(c) }
+
+// cid is any when none is asked for. A text in the syntax of the lexicon that no library
+// decodes is the CID of no record.
+func (p xrpcParams) cid() (wantedCID, error) {
 	text := p.get("cid")
 	if text == "" {
-		return cid.Undef, nil
+		return wantedCID{any: true}, nil
 	}
-	if len(text) <= maxCIDText {
-		if c, err := cid.Decode(text); err == nil {
-			return c, nil
+	if len(text) <= maxCIDText && !strings.HasPrefix(text, "Qm") { // CIDs of version 0 are no part of atproto
+		if c, err := cid.Decode(text); err == nil && c.Version() > 0 {
+			return wantedCID{cid: c}, nil
+		}
+		if _, err := syntax.ParseCID(text); err == nil {
+			return wantedCID{}, nil
 		}
 	}
-	return cid.Undef, p.invalid("Invalid CID string (got " + shown(text) + ")")
+	return wantedCID{}, p.invalid("Invalid CID string (got " + shown(text) + ")")
 }
 
 func (p xrpcParams) limit(standard, most int) (int, error) {

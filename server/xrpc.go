@@ -45,7 +45,7 @@ func (s *Server) xrpcGetRecord(r *http.Request) (reply, error) {
 		return reply{}, err
 	case account != store.AccountActive:
 		return reply{}, notServed(uri.DID, account)
-	case wanted.Defined() && !wanted.Equals(rec.Body.CID):
+	case !wanted.matches(rec.Body.CID):
 		return reply{}, noRecord(uri)
 	}
 	return s.tagged(r, s.recordTag(&rec), func(dst []byte) ([]byte, error) {

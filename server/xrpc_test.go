@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/multiformats/go-multibase"
 
 	"appview/store"
 )
@@ -47,6 +49,42 @@ func TestGetRecordAnswersAsTheLexiconSays(t *testing.T) {
 		strings.Replace(query, "alice", "nobod", 1): "Could not locate record",
 	} {
 		r.get(getRecord+q).wantXRPC(t, 400, "RecordNotFound", text)
+	}
+}
+
+func TestRecordIsWantedWithACID(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	rec := text(t, "self", "hello")
+	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	hex, err := rec.Body.CID.StringOfBase(multibase.Base16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cid, want := range map[string]string{
+		rec.Body.CID.String(): "",
+		hex:                   "",
+		"bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzd0": "RecordNotFound", // nothing decodes these
+		"mBcDxtdWx0aWhhc2g+":                                           "RecordNotFound",
+		"7134036155352661643226414134664076":                           "RecordNotFound",
+		"ABCDEFG=":                                                     "RecordNotFound",
+		strings.Repeat("z", 256):                                       "RecordNotFound",
+		"QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR":               "InvalidRequest", // version 0
+		"QmWgbR6KwmVTfKJSrWfoJ4Zd9Kp6fXZ1qbZEL4BqPnUvAX":               "InvalidRequest",
+		"Qm0000000000000000000000000000000000000000000":                "InvalidRequest",
+		" bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi": "InvalidRequest",
+		"bafy-bei":                "InvalidRequest",
+		"abcdefg":                 "InvalidRequest",
+		strings.Repeat("z", 257):  "InvalidRequest",
+		strings.Repeat("z", 4000): "InvalidRequest",
+	} {
+		query := url.Values{"repo": {string(alice)}, "collection": {string(note)}, "rkey": {"self"}, "cid": {cid}}
+		a := r.get(getRecord + "?" + query.Encode())
+		if want == "" && a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", cid, a.status, a.body)
+		} else if want != "" {
+			a.wantXRPC(t, http.StatusBadRequest, want, "")
+		}
 	}
 }
 
