@@ -91,10 +91,10 @@ func (k *keeper) kept(job store.Job) bool {
 }
 
 // ended is a job that reads alice, and has ended.
-func (k *keeper) ended(n int) store.Job {
+func (k *keeper) ended() store.Job {
 	k.t.Helper()
 	k.again()
-	k.mustRead(alice, rev(n), segment(note, listed(k.t, "a", fmt.Sprint(n))))
+	k.mustRead(alice, rev(1), segment(note, listed(k.t, "a", "1")))
 	if err := k.s.EndDiscovery(k.t.Context(), k.job.Seq, ""); err != nil {
 		k.t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func (k *keeper) ended(n int) store.Job {
 func TestWhatIsKeptIsNotForgottenForAClockThatJumps(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
-	job := k.ended(1)
+	job := k.ended()
 	if _, err := k.s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestWhatAClockThatWasAheadHasWrittenIsNotKeptForAYear(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
 	k.reopen(year)
-	job := k.ended(1)
+	job := k.ended()
 	if _, err := k.s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestAuditLogIsKeptWhateverTheClockSaid(t *testing.T) {
 func TestAccountIsNotPurgedForAJump(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
-	k.ended(1)
+	k.ended()
 	missing := func() {
 		t.Helper()
 		k.again()
@@ -250,6 +250,58 @@ func TestAccountIsNotPurgedForAJump(t *testing.T) {
 	if held() != 0 {
 		t.Error("the records were kept though the account was missing for a week")
 	}
+	if err := k.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAccountIsPurgedForWordsAlone has an account not found for weeks without a word of
+// its host's that it is not there, and then with one.
+func TestAccountIsPurgedForWordsAlone(t *testing.T) {
+	t.Parallel()
+	k := newKeeper(t)
+	k.ended()
+	missing := func(inferred bool) {
+		t.Helper()
+		k.again()
+		k.owe(alice)
+		k.must(func(done func(error)) error {
+			return k.s.Settle(t.Context(), k.job.Seq, store.Settlement{
+				DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountNotFound, Inferred: inferred,
+				Judge: func(store.Tally, bool) store.Verdict {
+					return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound}
+				},
+			}, done)
+		})
+	}
+	days := 0
+	pass := func(n int) { // a day at most counts between two processes
+		t.Helper()
+		for range n {
+			days++
+			k.reopen(time.Duration(days) * day)
+		}
+	}
+	want := func(count int64, why string) {
+		t.Helper()
+		repo, err := k.s.Repo(t.Context(), alice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := repo.Collections[note].Count; got != count || repo.Account != store.AccountNotFound {
+			t.Errorf("%s: %d records are held of an account that is %s, want %d", why, got, repo.Account, count)
+		}
+	}
+	missing(true)
+	pass(9)
+	missing(true)
+	want(1, "twice without a word")
+	missing(false)
+	pass(9)
+	missing(true)
+	want(1, "with a word, then without")
+	missing(false)
+	want(0, "twice with a word")
 	if err := k.s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,8 @@ var ErrRevWentBack = errors.New("the host's rev is older than what the index hol
 // again; or that what was to be kept is not held any more. The repo is to be read anew.
 var ErrUndone = errors.New("what the index holds of the account is not what it was when this was begun")
 
-// notFoundTwice is how far apart an account must be not found twice for its
-// records to be purged.
+// notFoundTwice is how far apart an account must be not found twice, each time in so many
+// words, for its records to be purged.
 const notFoundTwice = 7 * 24 * time.Hour
 
 // Segment is a stretch of one collection's listing, in which nothing is missing:
@@ -158,6 +158,7 @@ type Settlement struct {
 	Rejected int64         // what stands in no segment of the reading, since no record can be addressed by it
 	Short    ShortPages    // what was learnt of the host by the way
 	Account  string        // the host's word on the account; empty: not known
+	Inferred bool          // AccountNotFound is nobody's word: it hides, and is not counted
 	Purge    bool          // the account is gone for good: nothing of it stays
 
 	// Judge tells the class from what the repo was found to hold, and from
@@ -534,6 +535,7 @@ func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
 	}
 	purge := t.Purge
 	switch {
+	case t.Account == AccountNotFound && t.Inferred:
 	case t.Account == AccountNotFound && r.repo.NotFoundAt.IsZero():
 		r.repo.NotFoundAt = steady
 	case t.Account == AccountNotFound:
