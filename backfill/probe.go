@@ -19,8 +19,9 @@ func (e errMoved) Error() string { return "the repo has moved to " + string(e.to
 // errGone says that the repo is unavailable, on the word of its current host or
 // of its DID document.
 type errGone struct {
-	reason network.Reason
-	detail string
+	reason   network.Reason
+	detail   string
+	inferred bool // it is nobody's word
 }
 
 func (e errGone) Error() string { return "the repo is unavailable: " + string(e.reason) }
@@ -34,16 +35,20 @@ func (r *reader) probe(ctx context.Context) error {
 	var failed *network.Error
 	switch {
 	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
-		return r.gone(ctx, failed.Reason, detail(failed))
+		return r.gone(ctx, goneFor(failed))
 	case err != nil:
 		return err
 	case !status.Active && status.Reason().Class() != network.ClassUnavailable:
-		// Out of step, throttled, or a word that we do not know: it may pass.
+		// Out of step, or throttled: it may pass.
 		return &network.Error{
 			Reason: status.Reason(), Op: "getRepoStatus", Host: r.host, Err: fmt.Errorf("the account is %q", status.Status),
 		}
 	case !status.Active:
-		return r.gone(ctx, status.Reason(), "")
+		gone := errGone{reason: status.Reason()}
+		if word := status.Unusual(); word != "" {
+			gone.detail = fmt.Sprintf("the host says that the account is %q", word)
+		}
+		return r.gone(ctx, gone)
 	}
 	if err := r.above(ctx, "getRepoStatus", status.Rev); err != nil {
 		return err
@@ -74,11 +79,16 @@ func (r *reader) above(ctx context.Context, op string, rev syntax.TID) error {
 }
 
 // gone believes the host that the repo is unavailable, if it is the repo's host.
-func (r *reader) gone(ctx context.Context, reason network.Reason, text string) error {
+func (r *reader) gone(ctx context.Context, gone errGone) error {
 	if err := r.doubt(ctx); err != nil {
 		return err
 	}
-	return errGone{reason: reason, detail: text}
+	return gone
+}
+
+// goneFor is what a refusal says of an account that is unavailable.
+func goneFor(refused *network.Error) errGone {
+	return errGone{reason: refused.Reason, detail: detail(refused), inferred: refused.Inferred}
 }
 
 // doubt looks the identity up, once after each word of the host: the repo may have
@@ -92,7 +102,7 @@ func (r *reader) doubt(ctx context.Context) error {
 	var failed *network.Error
 	switch {
 	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
-		return errGone{reason: failed.Reason, detail: detail(failed)}
+		return goneFor(failed)
 	case err != nil:
 		return err
 	}

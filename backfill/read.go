@@ -63,7 +63,7 @@ type reader struct {
 // the repo.
 func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	if w.b.cfg.Store.Denied(h.DID, h.Host) {
-		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied)
+		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
 		return false
 	}
 	if !w.b.claims.take(h.DID) {
@@ -106,7 +106,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 		w.rehost(ctx, h, string(moved.to))
 	case errors.As(err, &gone):
 		r.o.Detail = gone.detail
-		w.settleWithout(ctx, h, r.o, gone.reason)
+		w.settleWithout(ctx, h, r.o, gone.reason, gone.inferred)
 	case errors.As(err, &failed) && r.lost(failed.Reason):
 		w.missed(ctx, h, r.o, r.anew(ctx, failed))
 	default:
@@ -159,6 +159,9 @@ func (r *reader) anew(ctx context.Context, failed *network.Error) error {
 // it at one rev. It reports whether it did.
 func (r *reader) read(ctx context.Context) (exact bool, err error) {
 	if err := r.probe(ctx); err != nil {
+		if unprobed(err) {
+			return r.readUnprobed(ctx, err)
+		}
 		if r.o.Position != nil || !r.spent(err, r.w.b.cfg.Network.RepoParkedUntil) {
 			return false, err
 		}

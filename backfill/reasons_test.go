@@ -161,7 +161,7 @@ func ways() map[network.Reason]way {
 		network.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7200"}},
 		})},
-		network.ReasonNoRev: {spoil: animal(sandbox.NoRev(), false)},
+		network.ReasonNoRev: {spoil: animal(sandbox.NoRev(), true)},
 
 		network.ReasonHTTP4xx:      {spoil: everywhere(refusal(http.StatusForbidden, json, `{"error":"Forbidden"}`), data...)},
 		network.ReasonBadEndpoint:  {spoil: animal(sandbox.EndpointWithPath(), false)},

@@ -63,7 +63,7 @@ func (w *worker) resolveSpan(ctx context.Context, s span, width int, found <-cha
 // lookUp finds out where one repo lives.
 func (w *worker) lookUp(ctx context.Context, h hand) {
 	if w.b.cfg.Store.Denied(h.DID, "") {
-		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied)
+		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
 		return
 	}
 	ident, err := w.b.cfg.Network.Lookup(ctx, h.DID)
@@ -113,7 +113,7 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 		w.postpone(ctx, h, o, w.b.now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
 		return
 	}
-	w.settleWithout(ctx, h, o, failed.Reason)
+	w.settleWithout(ctx, h, o, failed.Reason, failed.Inferred)
 }
 
 func (w *worker) postpone(ctx context.Context, h hand, o store.Owed, until time.Time) {
@@ -150,7 +150,7 @@ func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Pa
 	}
 	o.Reason, o.Detail = string(reason), detail(p)
 	if now.Sub(o.LimitedAt) > maxLimited {
-		w.settleWithout(ctx, h, o, reason)
+		w.settleWithout(ctx, h, o, reason, false)
 		return
 	}
 	w.postpone(ctx, h, o, now.Add(min(max(p.Until.Sub(now), minPause), maxBackoff)))

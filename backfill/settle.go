@@ -37,8 +37,9 @@ func judge(t store.Tally, exact bool, rejects network.Rejects) store.Verdict {
 	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
 }
 
-// settleWithout settles a repo that could not be read.
-func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason network.Reason) {
+// settleWithout settles a repo that could not be read. inferred says that the reason is
+// nobody's word.
+func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason network.Reason, inferred bool) {
 	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
 	w.log.DebugContext(ctx, "repo not read", "did", h.DID, "host", h.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := store.Settlement{
@@ -46,7 +47,7 @@ func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason
 		Judge: func(store.Tally, bool) store.Verdict { return verdict },
 	}
 	if reason.Class() == network.ClassUnavailable {
-		s.Account = string(reason)
+		s.Account, s.Inferred = string(reason), inferred
 		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned || reason == network.ReasonDenied
 	}
 	w.settle(ctx, h, s, 0, func() {})

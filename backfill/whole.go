@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -53,7 +54,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		// method, or be confused; what became of the account, its listing shows.
 		return false, nil
 	case failed.Reason.Class() == network.ClassUnavailable:
-		return false, r.gone(ctx, failed.Reason, detail(failed))
+		return false, r.gone(ctx, goneFor(failed))
 	case listable(failed.Reason):
 		r.w.log.DebugContext(ctx, "repo is listed instead", "did", r.o.DID, "host", r.host, "err", failed)
 		r.notWhole = failed
@@ -82,6 +83,47 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	}
 	r.rejects = repo.Rejected(r.w.targets...)
 	return true, nil
+}
+
+// unprobed reports whether a host has refused to say how a repo is without a word about
+// the account.
+func unprobed(err error) bool {
+	var (
+		failed *network.Error
+		gone   errGone
+	)
+	if errors.As(err, &gone) {
+		return gone.inferred
+	}
+	return errors.As(err, &failed) && (failed.Reason == network.ReasonNoRev || failed.Reason == network.ReasonHTTP4xx)
+}
+
+// readUnprobed reads the repo in one piece at a host that has refused to say how it is:
+// its commit has the rev, and what is given is there. refused is what the attempt comes
+// to where that is not to be had.
+func (r *reader) readUnprobed(ctx context.Context, refused error) (exact bool, err error) {
+	if at := r.o.Position; at != nil && !at.Whole {
+		return false, refused // it was listed up to there, and the host answered
+	} else if at != nil {
+		r.begin(store.Position{First: at.First, Pass: at.Pass, Spent: at.Spent, Whole: true})
+		if err := r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at); err != nil {
+			return false, err
+		}
+	}
+	if done, err := r.whole(ctx); done || err != nil {
+		return done, err
+	}
+	var failed *network.Error
+	switch {
+	case r.notWhole == nil || !errors.As(refused, &failed):
+	case !r.notWhole.Reason.Retryable() && r.notWhole.Reason != network.ReasonHTTP4xx:
+		return false, r.notWhole // it would be the same in every attempt
+	case failed.Err == nil:
+		failed.Err = fmt.Errorf("nor is it given whole: %w", r.notWhole)
+	default:
+		failed.Err = fmt.Errorf("%w, nor is it given whole: %w", failed.Err, r.notWhole)
+	}
+	return false, refused
 }
 
 // longPause is a pause that it is worth asking for something else for.

@@ -99,6 +99,10 @@ func TestZooEndsAsItShould(t *testing.T) {
 			zoo := r.world.Scatter(90, share, animals...)
 			dead, limited := r.world.HostURLs()[0], r.world.HostURLs()[1]
 			r.world.AssignHost(dead, sandbox.ServerErrors())
+			r.world.AssignHost(r.world.HostURLs()[2], sandbox.PlainRefusals())
+			if name != "listed only" { // its repos are to be had whole or not at all
+				r.world.AssignHost(r.world.HostURLs()[3], sandbox.SimulatedHost())
+			}
 			var inactive []syntax.DID
 			for i, repo := range r.world.Repos() {
 				if _, in := zoo[repo.DID]; in || i%7 != 0 || repo.Host == dead {
@@ -143,7 +147,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				}
 			}
 			// Those on listings do not fire where nothing is listed.
-			if want := map[string]int{"listed": 30, "listed only": 28, "whole": 25}[name]; len(fired) < want {
+			if want := map[string]int{"listed": 39, "listed only": 37, "whole": 34}[name]; len(fired) < want {
 				t.Errorf("only %d kinds of misbehaviour fired, want %d: %v", len(fired), want, fired)
 			}
 		})

@@ -223,7 +223,7 @@ func TestTheDirectoryIsNotSetAsideForWhatItIsNot(t *testing.T) {
 	t.Parallel()
 	plc := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/xrpc/") {
-			says(404, "text/html", "Cannot GET "+r.URL.Path)(w, r)
+			says(403, "text/html", "Cannot GET "+r.URL.Path)(w, r)
 			return
 		}
 		says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "http://127.0.0.1:1"), ""))(w, r)

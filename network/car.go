@@ -138,8 +138,9 @@ func readCAR(ctx context.Context, into *car, body io.Reader, limit int64, g *gra
 	return beginning, err
 }
 
-// sniffed is how much of a body is looked at to tell a web page from a CAR.
-const sniffed = 64
+// sniffed is how much of a body is looked at to tell a web page, or an error in words,
+// from a CAR.
+const sniffed = 1 << 10
 
 // read reads header and blocks. Its errors are *badCAR, or those of the body
 // and of the budget.

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
-	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/ipfs/go-cid"
@@ -38,9 +37,7 @@ func (m *carMaker) ident() Identity {
 	if err != nil {
 		m.tb.Fatal(err)
 	}
-	return Identity{DID: alice, parsed: identity.Identity{DID: alice, Keys: map[string]identity.VerificationMethod{
-		"atproto": {Type: "Multikey", PublicKeyMultibase: key.Multibase()},
-	}}}
+	return Identity{DID: alice, key: signingKey{found: true, suite: suiteMultikey, text: key.Multibase()}}
 }
 
 func idOf(data string) string {

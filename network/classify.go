@@ -75,16 +75,22 @@ func bodyReason(err error) Reason {
 	}
 }
 
-// isHTML tells whether an answer is a web page, whatever was asked. Some say
-// that it is JSON.
+// isHTML reports whether an answer is a web page, whatever was asked and whatever it
+// says that it is: some pages say that they are JSON, and some JSON says that it is a page.
 func isHTML(h http.Header, body []byte) bool {
-	if kind, _, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil {
-		if kind == "text/html" || kind == "application/xhtml+xml" {
-			return true
-		}
+	body = bytes.TrimLeft(withoutMark(body), " \t\r\n")
+	switch {
+	case len(body) > 0 && body[0] == '<':
+		return true
+	case len(body) > 0 && (body[0] == '{' || body[0] == '['):
+		return false
 	}
-	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n\ufeff"), []byte("<"))
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml")
 }
+
+// withoutMark takes off the byte order mark that may stand before JSON, and is none of it.
+func withoutMark(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\ufeff")) }
 
 // xrpcError is the body of a refusal.
 type xrpcError struct {
@@ -92,19 +98,45 @@ type xrpcError struct {
 	Message string `json:"message"`
 }
 
-// refusal turns an answer that is neither 200 nor a redirect into an error, and
-// tells whether the host itself gave it.
+// refusal turns an answer that is neither 200 nor a redirect into an error, and a 200
+// that names one. It reports whether the host itself gave it.
 func refusal(q call, r *received) (e *Error, alive bool) {
 	e = &Error{Op: q.op, Host: q.host, Status: r.status}
 	html := isHTML(r.header, r.body)
-	var x xrpcError
-	if !html && shallow(r.body) && json.Unmarshal(r.body, &x) == nil {
-		e.Name, e.Message = cut(x.Name), cut(x.Message)
+	if body := withoutMark(r.body); !html && shallow(body) {
+		var x xrpcError
+		if json.Unmarshal(body, &x) == nil {
+			e.Name, e.Message = cut(x.Name), cut(x.Message)
+		}
 	}
-	proxied := html || r.status >= 520 && r.status <= 530 ||
+	// Frameworks have a page for what they do not know: of a question that not every
+	// host knows it is an answer.
+	unknown := r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed
+	proxied := html && (!unknown || !q.asksStatus()) || r.status >= 520 && r.status <= 530 ||
 		r.status == http.StatusBadGateway || r.status == http.StatusServiceUnavailable || r.status == http.StatusGatewayTimeout
 	e.Reason = refusalReason(r.status, e.Name, e.Message, html)
 	return e, !proxied
+}
+
+// maxErrorBody is more than an error's name and message take.
+const maxErrorBody = 4 << 10
+
+// namesError reports whether a 200 is a refusal in what it says: it has an error's
+// name, and no answer that is asked for has a member of that name.
+func namesError(q call, body []byte) bool {
+	if q.op == opLookup || len(body) > maxErrorBody || !bytes.Contains(body, []byte(`"error"`)) {
+		return false
+	}
+	name := ""
+	err := scan(body, func(s *scanner, key string) (err error) {
+		if key == "error" {
+			name, err = s.text()
+			return err
+		}
+		_, err = s.value()
+		return err
+	})
+	return err == nil && name != ""
 }
 
 func refusalReason(status int, name, message string, html bool) Reason {
@@ -129,20 +161,13 @@ func refusalReason(status int, name, message string, html bool) Reason {
 
 // accountReason reads what hosts say of an account that they do not serve.
 func accountReason(status int, name, message string) (Reason, bool) {
-	switch name {
-	case "RepoNotFound", "AccountNotFound":
+	word, of := accountWord(name)
+	switch {
+	case of && word == "notfound":
 		return ReasonNotFound, true
-	case "RepoTakendown", "AccountTakedown", "AccountTakendown":
-		return ReasonTakenDown, true
-	case "RepoSuspended", "AccountSuspended":
-		return ReasonSuspended, true
-	case "RepoDeactivated", "AccountDeactivated", "RepoInactive":
-		return ReasonDeactivated, true
-	case "RepoDeleted", "AccountDeleted":
-		return ReasonDeleted, true
-	case "RepoNotSynchronized":
-		return ReasonBadAnswer, true
-	case "NotFound":
+	case of && stateReason(word) != "":
+		return stateReason(word), true
+	case word == "notfound":
 		// With 404 it is as likely the method that was not found.
 		return ReasonNotFound, status == http.StatusBadRequest
 	}
@@ -154,16 +179,71 @@ func accountReason(status int, name, message string) (Reason, bool) {
 	return "", false
 }
 
-// missing tells whether a host refused because it has no such method.
+// accountWord is a host's word without what hosts differ in: its letters alone, all
+// small, without the repo or account in front. It reports whether one was there.
+func accountWord(text string) (word string, ofAccount bool) {
+	word = letters(text)
+	for _, of := range []string{"repo", "account"} {
+		if rest, ok := strings.CutPrefix(word, of); ok {
+			return rest, true
+		}
+	}
+	return word, false
+}
+
+// stateReason is the reason that hosts mean by a word for the state of an account; empty
+// for a word that is not known.
+func stateReason(word string) Reason {
+	switch word {
+	case "takendown", "takedown":
+		return ReasonTakenDown
+	case "suspended", "suspend":
+		return ReasonSuspended
+	case "deactivated", "deactivate", "inactive":
+		return ReasonDeactivated
+	case "deleted":
+		return ReasonDeleted
+	case "notsynchronized", "notsynchronised", "desynchronized", "desynchronised", "throttled":
+		return ReasonBadAnswer // of the host, not of the account: it will pass
+	default:
+		return ""
+	}
+}
+
+// letters are the letters of a text, all small.
+func letters(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + ('a' - 'A')
+		case r >= 'a' && r <= 'z':
+			return r
+		default:
+			return -1
+		}
+	}, text)
+}
+
+// missing reports whether a host refused without a word about the account: it has no
+// such method, or no such account, or it is a proxy with nothing behind it.
 func (e *Error) missing() bool {
-	switch {
-	case e.Name == "MethodNotImplemented", e.Name == "XRPCNotSupported", e.Name == "InvalidMethod":
-		return true
-	case e.Status == http.StatusNotImplemented, e.Status == http.StatusMethodNotAllowed:
+	return e.noMethod() || e.absent() || e.Status == http.StatusNotImplemented || e.Status == http.StatusMethodNotAllowed
+}
+
+// noMethod reports whether a host said that it has no such method.
+func (e *Error) noMethod() bool {
+	switch letters(e.Name) {
+	case "methodnotimplemented", "xrpcnotsupported", "invalidmethod":
 		return true
 	default:
-		return e.Status == http.StatusNotFound && e.Reason == ReasonHTTP4xx
+		return false
 	}
+}
+
+// absent reports whether a host said that there is nothing, and not what there is not.
+func (e *Error) absent() bool {
+	_, named := accountReason(e.Status, e.Name, e.Message)
+	return (e.Status == http.StatusNotFound || e.Status == http.StatusGone) && !named && !e.noMethod()
 }
 
 // cut makes a host's words fit for a log: one line of bounded length.

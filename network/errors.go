@@ -16,6 +16,10 @@ type Error struct {
 	Name    string // XRPC error name, as far as there was one
 	Message string // XRPC error message, cut to a sentence's length
 	Err     error  // cause, or nil
+
+	// Inferred says that ReasonNotFound is nobody's word: the host said that there is
+	// nothing, not what there is not, and it answers the same question for another account.
+	Inferred bool
 }
 
 // Error says what was asked of whom and what came of it, in one line.

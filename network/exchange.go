@@ -49,11 +49,15 @@ type call struct {
 
 // accept is the kind of answer that is wanted.
 func (q call) accept() string {
-	if q.car != nil {
+	if q.op == methodGetRepo {
 		return "application/vnd.ipld.car"
 	}
 	return "application/json"
 }
+
+// asksStatus reports whether the question is one for the revision and the status of a
+// repo, which not every host answers.
+func (q call) asksStatus() bool { return q.op == methodRepoStatus || q.op == methodLatestCommit }
 
 // answer is a 200, read to its end. Its bytes count against the budget until release.
 type answer struct {
@@ -343,11 +347,16 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 	case errors.Is(r.err, errTooLarge):
 		r.release()
 		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes: %w", q.limit, r.err))
-	case isHTML(r.header, r.body) && (r.err == nil || q.car != nil):
+	case isHTML(r.header, r.body) && (r.err == nil) == (q.car == nil):
 		r.release()
 		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of "+q.accept()))
 	}
-	if bad, ok := errors.AsType[*badCAR](r.err); ok {
+	body := withoutMark(r.body)
+	if bad, ok := errors.AsType[*badCAR](r.err); namesError(q, body) && (r.err == nil || ok) {
+		r.release()
+		e, alive := refusal(q, r)
+		return nil, "", alive, e
+	} else if ok {
 		r.release()
 		return nil, "", true, fail(bad.reason, bad.err)
 	}
@@ -355,7 +364,7 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 		r.release()
 		return nil, "", false, fail(bodyReason(r.err), r.err)
 	}
-	return &answer{host: q.host, body: r.body, grant: r.grant}, "", true, nil
+	return &answer{host: q.host, body: body, grant: r.grant}, "", true, nil
 }
 
 func redirects(status int) bool {

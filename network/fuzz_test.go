@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/bluesky-social/indigo/atproto/identity"
 )
 
 // guarded is a client whose guard is on. It asks nobody.
@@ -88,13 +86,14 @@ func FuzzDocument(f *testing.F) {
 	f.Add([]byte(document(did, pdsService("#atproto_pds", "https://pds.example.com"), key)))
 	f.Add([]byte(document(did, pdsService(did+"#atproto_pds", "https://127.0.0.1"), strings.Replace(key, "Multikey", "EcdsaSecp256k1VerificationKey2019", 1))))
 	f.Add([]byte(`{"id":"` + did + `","verificationMethod":[{"id":"#atproto","type":"Multikey","publicKeyMultibase":"z"}],"alsoKnownAs":["at://",""]}`))
+	f.Add([]byte(`{"id":"` + did + `","service":{"id":"#atproto_pds","type":["AtprotoPersonalDataServer"],"serviceEndpoint":[{},"https://pds.example.com"]},"verificationMethod":{"id":"#atproto","controller":[]}}`))
 	c := guarded(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var doc identity.DIDDocument
-		if !shallow(body) || json.Unmarshal(body, &doc) != nil {
+		doc, err := readDocument(body, alice)
+		if err != nil {
 			return
 		}
-		id, err := c.identity(alice, &doc)
+		id, err := c.identity(alice, doc)
 		if err == nil {
 			checkHost(t, c, id.PDS)
 		} else if e, ok := errors.AsType[*Error](err); !ok || e.Reason.Retryable() {

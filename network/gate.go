@@ -41,6 +41,8 @@ type gate struct {
 	quotas   [lanes]paced
 	breakers [ways]breaker
 
+	samples samples
+
 	// Kept by gates, under its lock.
 	users int
 	used  time.Time

@@ -1,23 +1,15 @@
 package network
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
-	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-)
-
-const (
-	maxDocument = 256 << 10 // bytes of a DID document
-
-	servicePDS     = "#atproto_pds"
-	serviceTypePDS = "AtprotoPersonalDataServer"
 )
 
 // Identity is what a DID document says that matters to reading the repo.
@@ -25,13 +17,11 @@ type Identity struct {
 	DID syntax.DID
 	PDS Host
 
-	// parsed has the key that signs the repo's commits. It is read when it is wanted:
-	// that takes as long as the rest of a look-up.
-	parsed identity.Identity
+	key signingKey
 }
 
 // Key is what signs the repo's commits.
-func (id Identity) Key() (atcrypto.PublicKey, error) { return id.parsed.PublicKey() }
+func (id Identity) Key() (atcrypto.PublicKey, error) { return id.key.parse() }
 
 // Lookup fetches and reads the DID document. Nothing is cached, and no handle is
 // checked. Its reasons: ReasonBadDID, ReasonNotFound, ReasonTombstoned,
@@ -46,16 +36,34 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	t := c.cfg.Timing
 	timed, cancel := context.WithTimeout(ctx, t.Connect+t.TLS+t.Header+t.BodyIdle)
 	defer cancel()
-	way := &documents{c: c, did: did}
-	dir := identity.BaseDirectory{
-		PLCURL: string(c.plc), SkipHandleVerification: true, UserAgent: c.cfg.UserAgent,
-		HTTPClient: http.Client{Transport: way},
-	}
-	doc, err := dir.ResolveDID(timed, did)
+	q, err := c.documentCall(did)
 	if err != nil {
-		return Identity{}, way.failure(ctx, err)
+		return Identity{}, c.lookupFailure(ctx, did, err)
+	}
+	a, err := c.fetch(timed, q)
+	if err != nil {
+		return Identity{}, c.lookupFailure(ctx, did, err)
+	}
+	defer a.release()
+	doc, err := readDocument(a.body, did)
+	if err != nil {
+		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
+	}
+	if q.host == c.plc {
+		c.rememberAnswer(c.plc, questionDocument, did)
 	}
 	return c.identity(did, doc)
+}
+
+// documentCall asks for the document of a DID that is lookable.
+func (c *Client) documentCall(did syntax.DID) (call, error) {
+	if did.Method() == "plc" {
+		return call{op: opLookup, host: c.plc, target: "/" + did.String(), limit: maxDocument, subject: did.String()}, nil
+	}
+	// A DID may spell the name of its host in many ways, and the gate is one. So is the
+	// document: it must not pass for several to the breaker.
+	host, err := c.ParseHost(schemeHTTPS + "://" + did.Identifier())
+	return call{op: opLookup, host: host, target: "/.well-known/did.json", limit: maxDocument, subject: string(host)}, err
 }
 
 // lookable tells why no document can be had for a DID, whoever is asked.
@@ -77,94 +85,73 @@ func lookable(did syntax.DID) error {
 	}
 }
 
-func (c *Client) identity(did syntax.DID, doc *identity.DIDDocument) (Identity, error) {
-	id := Identity{DID: did, parsed: identity.ParseIdentity(doc)}
-	endpoint := ""
-	for _, s := range doc.Service {
-		if s.Type == serviceTypePDS && (s.ID == servicePDS || s.ID == did.String()+servicePDS) {
-			endpoint = s.ServiceEndpoint
-			break
-		}
+func (c *Client) identity(did syntax.DID, doc didDocument) (Identity, error) {
+	id := Identity{DID: did, key: doc.key}
+	if doc.endpoint == "" && doc.odd != nil {
+		return id, &Error{Op: opLookup, Reason: ReasonBadEndpoint, Err: fmt.Errorf("pds of %s: %w", did, doc.odd)}
 	}
 	var err error
-	id.PDS, err = c.ParseHost(endpoint)
+	id.PDS, err = c.ParseHost(doc.endpoint)
 	if e, ok := errors.AsType[*Error](err); ok {
 		return id, &Error{Op: opLookup, Reason: e.Reason, Err: fmt.Errorf("pds of %s: %w", did, e.Err)}
 	}
 	return id, nil
 }
 
-// documents is the one way that the directory library has to the network. It
-// keeps the error of its own kind, which the library turns into text.
-type documents struct {
-	c   *Client
-	did syntax.DID
-	err error
-}
-
-// RoundTrip fetches a document through the gates and the guard, redirects included.
-func (d *documents) RoundTrip(req *http.Request) (*http.Response, error) {
-	// A DID may spell the name of its host in many ways, and the gate is one.
-	host, err := d.c.ParseHost(req.URL.Scheme + "://" + req.URL.Host)
-	if err != nil {
-		d.err = err
-		return nil, err
-	}
-	subject := d.did.String()
-	if d.did.Method() == "web" {
-		subject = string(host) // one document, that is: it must not pass for several to the breaker
-	}
-	a, err := d.c.fetch(req.Context(), call{
-		op: opLookup, host: host, target: req.URL.RequestURI(),
-		limit: maxDocument, subject: subject,
-	})
-	if err != nil {
-		d.err = err
-		return nil, err
-	}
-	defer a.release()
-	if !shallow(a.body) {
-		d.err = badAnswer(opLookup, a.host, errors.New("not json, or nested too deeply"))
-		return nil, d.err
-	}
-	return &http.Response{
-		Status: http.StatusText(http.StatusOK), StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header), Body: io.NopCloser(bytes.NewReader(a.body)), ContentLength: int64(len(a.body)), Request: req,
-	}, nil
-}
-
-// failure classes what ended a look-up.
-func (d *documents) failure(ctx context.Context, err error) error {
+// lookupFailure classes what ended a look-up.
+func (c *Client) lookupFailure(ctx context.Context, did syntax.DID, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s %s: %w", opLookup, d.did, ctx.Err())
+		return fmt.Errorf("%s %s: %w", opLookup, did, ctx.Err())
 	}
-	if _, ok := errors.AsType[*Parked](d.err); ok {
-		return d.err
+	if _, ok := errors.AsType[*Parked](err); ok {
+		return err
 	}
-	e, ok := errors.AsType[*Error](d.err)
-	if !ok {
-		// The document came, and is none, or is another one's.
-		return &Error{Op: opLookup, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", d.did, err)}
-	}
-	plc := d.did.Method() == "plc"
-	// A web page in the directory's place is not the directory's word; on the
-	// account's own host it is the usual way to have no document.
-	word := e.Reason != ReasonBadAnswer || !plc
+	e, ok := errors.AsType[*Error](err)
 	switch {
-	case e.Status == http.StatusNotFound && word:
-		e.Reason = ReasonNotFound
-	case e.Status == http.StatusGone && word:
-		e.Reason = ReasonTombstoned
-	case e.Status == http.StatusBadRequest && word && plc:
-		e.Reason = ReasonBadDID
+	case !ok: // it took too long
+		return &Error{Op: opLookup, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
 	case e.Reason == ReasonTooLarge, e.Reason == ReasonRefusedAddress:
-	default:
-		if e.Err == nil {
-			e.Err = errors.New(string(e.Reason))
-		} else {
-			e.Err = fmt.Errorf("%s: %w", e.Reason, e.Err)
-		}
-		e.Reason = ReasonDIDLookup
+		return e
+	case did.Method() == "plc":
+		return c.directoryFailure(ctx, did, e)
+	case e.Status == http.StatusNotFound, e.Status == http.StatusGone:
+		// The usual way to have no document any more, and nobody's word: a host that was
+		// set up anew may answer so too.
+		e.Reason, e.Inferred = ReasonNotFound, true
+		return e
 	}
+	return e.asFailedLookup()
+}
+
+// directoryFailure classes a refusal of the directory. Only what it says of the DID is
+// its word: what a proxy in front of it says would be said of every DID.
+func (c *Client) directoryFailure(ctx context.Context, did syntax.DID, e *Error) error {
+	words := cmp.Or(e.Message, e.Name)
+	said := strings.Contains(words, did.String()) || strings.HasPrefix(letters(words), "didnot") || strings.HasPrefix(letters(words), "invaliddid")
+	switch {
+	case said && e.Status == http.StatusNotFound:
+		e.Reason = ReasonNotFound
+	case said && e.Status == http.StatusGone:
+		e.Reason = ReasonTombstoned
+	case said && e.Status == http.StatusBadRequest:
+		e.Reason = ReasonBadDID
+	default:
+		err := c.inferNotFound(ctx, c.plc, did, e)
+		if failed, ok := errors.AsType[*Error](err); ok && !failed.Inferred {
+			return failed.asFailedLookup()
+		}
+		return cmp.Or(err, e.asFailedLookup())
+	}
+	return e
+}
+
+// asFailedLookup is e as a look-up that another attempt may mend.
+func (e *Error) asFailedLookup() error {
+	if e.Err == nil {
+		e.Err = errors.New(string(e.Reason))
+	} else {
+		e.Err = fmt.Errorf("%s: %w", e.Reason, e.Err)
+	}
+	e.Reason = ReasonDIDLookup
 	return e
 }

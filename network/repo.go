@@ -64,6 +64,11 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		target: xrpc(methodGetRepo, url.Values{"did": {ident.DID.String()}}), car: new(car),
 	}
 	a, err := c.fetch(ctx, q)
+	if refused, ok := errors.AsType[*Error](err); ok {
+		if inferred := c.inferNotFound(ctx, host, ident.DID, refused); inferred != nil {
+			err = inferred
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +77,7 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		r.Close()
 		return nil, err
 	}
+	c.rememberAnswer(host, questionRepo, ident.DID)
 	return r, nil
 }
 

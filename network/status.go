@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,40 +37,61 @@ type RepoStatus struct {
 	Rev    syntax.TID // the repo's revision; set when active
 }
 
-// Reason is how an inactive account is settled; empty for an active one.
+// Reason is how an inactive account is settled; empty for an active one. One that is
+// not active, for a reason that is none or not known, is deactivated.
 func (s RepoStatus) Reason() Reason {
-	switch {
-	case s.Active:
+	if s.Active {
 		return ""
-	case s.Status == StatusTakendown:
-		return ReasonTakenDown
-	case s.Status == StatusSuspended:
-		return ReasonSuspended
-	case s.Status == StatusDeleted:
-		return ReasonDeleted
-	case s.Status == "desynchronized", s.Status == "throttled":
-		return ReasonBadAnswer // of the host, not of the account: it will pass
+	}
+	word, _ := accountWord(s.Status)
+	return cmp.Or(stateReason(word), ReasonDeactivated)
+}
+
+// Unusual is the host's word for an inactive account where it is none of the lexicon's;
+// empty where it is.
+func (s RepoStatus) Unusual() string {
+	switch s.Status {
+	case StatusDeactivated, StatusTakendown, StatusSuspended, StatusDeleted:
+		return ""
 	default:
-		return ReasonDeactivated
+		return s.Status
 	}
 }
 
 // RepoStatus asks a host for an account's status and revision. An account that
 // is not active is an answer, not an error. Where the host has no getRepoStatus,
-// or it gives no revision, getLatestCommit is asked.
+// or it gives no revision, getLatestCommit is asked. Where both are refused without a
+// word about the account, it is ReasonNotFound if the host answers one of the two for
+// another account, and ReasonNoRev if not.
 func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (RepoStatus, error) {
 	st, err := c.repoStatus(ctx, host, did)
-	if e, ok := errors.AsType[*Error](err); ok {
-		if status, inactive := inactiveStatus(e); inactive {
+	first, refused := errors.AsType[*Error](err)
+	switch {
+	case refused:
+		if status, inactive := inactiveStatus(first); inactive {
 			return RepoStatus{Status: status}, nil
 		}
-		if !e.missing() {
+		if !first.missing() {
 			return RepoStatus{}, err
 		}
-	} else if err != nil || !st.Active || st.Rev != "" {
+	case err != nil || !st.Active || st.Rev != "":
 		return st, err
 	}
-	return c.latestCommit(ctx, host, did)
+	st, err = c.latestCommit(ctx, host, did)
+	second, ok := errors.AsType[*Error](err)
+	if !ok || !second.missing() {
+		return st, err
+	}
+	second.Reason = ReasonNoRev
+	if !refused {
+		return st, err // the account is there: the host has just said so
+	}
+	for _, e := range []*Error{first, second} {
+		if err := c.inferNotFound(ctx, host, did, e); err != nil {
+			return RepoStatus{}, err
+		}
+	}
+	return st, err
 }
 
 func (c *Client) repoStatus(ctx context.Context, host Host, did syntax.DID) (RepoStatus, error) {
@@ -77,7 +99,11 @@ func (c *Client) repoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 	if err := c.ask(ctx, methodRepoStatus, host, did, &out); err != nil {
 		return RepoStatus{}, err
 	}
-	return c.readStatus(host, did, out)
+	st, err := c.readStatus(host, did, out)
+	if err == nil {
+		c.rememberAnswer(host, questionStatus, did)
+	}
+	return st, err
 }
 
 // statusAnswer is the answer of getRepoStatus.
@@ -89,10 +115,12 @@ type statusAnswer struct {
 }
 
 func (c *Client) readStatus(host Host, did syntax.DID, out statusAnswer) (RepoStatus, error) {
-	if out.DID != did.String() || out.Active == nil {
+	word, _ := accountWord(out.Status)
+	inactive := stateReason(word) != ""
+	if out.DID != did.String() || out.Active == nil && !inactive {
 		return RepoStatus{}, badAnswer(methodRepoStatus, host, fmt.Errorf("no status of this repo, but of %.100q", out.DID))
 	}
-	if !*out.Active {
+	if out.Active == nil || !*out.Active {
 		return RepoStatus{Status: cut(out.Status)}, nil
 	}
 	if out.Rev == nil || *out.Rev == "" {
@@ -111,9 +139,6 @@ func (c *Client) latestCommit(ctx context.Context, host Host, did syntax.DID) (R
 		if status, inactive := inactiveStatus(e); inactive {
 			return RepoStatus{Status: status}, nil
 		}
-		if e.missing() {
-			e.Reason = ReasonNoRev
-		}
 	}
 	if err != nil {
 		return RepoStatus{}, err
@@ -122,6 +147,9 @@ func (c *Client) latestCommit(ctx context.Context, host Host, did syntax.DID) (R
 		return RepoStatus{}, &Error{Op: methodLatestCommit, Host: host, Reason: ReasonNoRev, Err: errors.New("no rev in it")}
 	}
 	rev, err := c.rev(methodLatestCommit, host, out.Rev)
+	if err == nil {
+		c.rememberAnswer(host, questionCommit, did)
+	}
 	return RepoStatus{Active: true, Rev: rev}, err
 }
 

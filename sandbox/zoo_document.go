@@ -4,10 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/multiformats/go-multibase"
 )
 
 func documentZoo() []Behaviour {
-	return []Behaviour{NoPDS(), LongServiceID(), NoKey(), EndpointWithPath(), EndpointWithUser(), EndpointWithBadPort(), NoEndpoint(), BadDocument()}
+	return []Behaviour{
+		NoPDS(), LongServiceID(), NoKey(), EndpointWithPath(), EndpointWithUser(), EndpointWithBadPort(), NoEndpoint(), BadDocument(),
+		OddEntries(), OddPDS(), EndpointObject(), DocumentAsPage(), LegacyKey(false), LegacyKey(true),
+	}
 }
 
 // onDocument changes a DID document as text.
@@ -90,4 +96,75 @@ func BadDocument() Behaviour {
 		Name: "bad document", Listed: failed("did_lookup"), Whole: failed("did_lookup"),
 		fault: on(sound(func(a Answer) Answer { a.Body = bytes.ReplaceAll(a.Body, []byte(":"), []byte(";")); return a }), MethodDID),
 	}
+}
+
+// OddEntries has entries of every shape around those that matter.
+func OddEntries() Behaviour {
+	const odd = `null,7,"text",[],{},{"id":"#domains","type":["LinkedDomains"],"controller":[{}],"serviceEndpoint":{"origins":["https://example.com"]}},`
+	return Behaviour{Name: "odd entries", fault: onDocument(func(_ Request, document string) string {
+		for _, list := range []string{`"service":[`, `"verificationMethod":[`, `"alsoKnownAs":[`, `"@context":[`} {
+			document = strings.Replace(document, list, list+odd, 1)
+		}
+		return strings.Replace(document, `"alsoKnownAs"`, `"controller":[null],"assertionMethod":{},"alsoKnownAs"`, 1)
+	})}
+}
+
+// OddPDS has the PDS's type in a list, its endpoint in a list, and the key's controller in one.
+func OddPDS() Behaviour {
+	return Behaviour{Name: "odd pds", fault: onDocument(func(r Request, document string) string {
+		document = strings.Replace(document, `"AtprotoPersonalDataServer"`, `["Service","AtprotoPersonalDataServer"]`, 1)
+		document = strings.Replace(document, `"controller":"`+r.DID+`"`, `"controller":["did:web:example.com","`+r.DID+`"]`, 1)
+		before, after, _ := strings.Cut(document, `"serviceEndpoint":`)
+		return before + `"serviceEndpoint":[` + strings.Replace(after, `}`, `]}`, 1)
+	})}
+}
+
+// EndpointObject has an object where the address of the PDS ought to be.
+func EndpointObject() Behaviour {
+	return Behaviour{
+		Name: "endpoint is an object", Listed: failed("bad_endpoint"), Whole: failed("bad_endpoint"),
+		fault: onDocument(func(_ Request, document string) string {
+			before, after, _ := strings.Cut(document, `"serviceEndpoint":`)
+			return before + `"serviceEndpoint":{"uri":` + strings.Replace(after, `}`, `}}`, 1)
+		}),
+	}
+}
+
+// DocumentAsPage says that the document is a web page, and puts a byte order mark in
+// front of it.
+func DocumentAsPage() Behaviour {
+	return Behaviour{Name: "document as a page", fault: on(sound(func(a Answer) Answer {
+		a.Header.Set("Content-Type", contentHTML)
+		a.Body = append([]byte("\ufeff"), a.Body...)
+		return a
+	}), MethodDID)}
+}
+
+// LegacyKey has the signing key in the form of older documents, its point compressed or
+// whole.
+func LegacyKey(compressed bool) Behaviour {
+	name := "legacy key"
+	if compressed {
+		name = "legacy key, compressed"
+	}
+	return Behaviour{Name: name, fault: onDocument(func(_ Request, document string) string {
+		before, after, _ := strings.Cut(document, `"type":"Multikey"`)
+		text, _, _ := strings.Cut(after[strings.Index(after, `"publicKeyMultibase":"`)+len(`"publicKeyMultibase":"`):], `"`)
+		key, err := atcrypto.ParsePublicMultibase(text)
+		if err != nil {
+			return document
+		}
+		suite, point := "EcdsaSecp256k1VerificationKey2019", key.UncompressedBytes()
+		if _, ok := key.(*atcrypto.PublicKeyP256); ok {
+			suite = "EcdsaSecp256r1VerificationKey2019"
+		}
+		if compressed {
+			point = key.Bytes()
+		}
+		legacy, err := multibase.Encode(multibase.Base58BTC, point)
+		if err != nil {
+			return document
+		}
+		return before + `"type":"` + suite + `"` + strings.Replace(after, text, legacy, 1)
+	})}
 }

@@ -9,7 +9,10 @@ import (
 )
 
 func revZoo() []Behaviour {
-	return []Behaviour{NoTID(), FutureRev(), RevGoesBack(), NoStatusMethod(), NoRev(), StatusOfAnother(), Desynchronized()}
+	return []Behaviour{
+		NoTID(), FutureRev(), RevGoesBack(), NoStatusMethod(), NoRev(), StatusOfAnother(), Desynchronized(),
+		Takedown(), UnknownStatus(), ErrorInOK(),
+	}
 }
 
 // telling replaces the rev wherever a host tells it.
@@ -70,11 +73,87 @@ func NoStatusMethod() Behaviour {
 	return Behaviour{Name: "no status method", fault: on(missingMethod(), methodGetRepoStatus)}
 }
 
-// NoRev has neither of the methods that tell a rev.
+// NoRev has neither of the methods that tell a rev: only the commit of the whole repo does.
 func NoRev() Behaviour {
 	return Behaviour{
-		Name: "no rev", Listed: failed("no_rev"), Whole: failed("no_rev"),
+		Name: "no rev", Listed: failed("no_rev"),
 		fault: on(missingMethod(), methodGetRepoStatus, methodGetLatestCommit),
+	}
+}
+
+// plainNotFound is what programs answer that do not say what was not found.
+func plainNotFound() Fault {
+	return Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {contentText}}, Body: []byte("404: Not Found")}
+}
+
+// SimulatedHost is a host that knows neither of the methods that tell a rev, and says so
+// in plain text. It is meant for hosts.
+func SimulatedHost() Behaviour {
+	return Behaviour{
+		Name: "simulated host", Listed: failed("no_rev"),
+		fault: on(plainNotFound(), methodGetRepoStatus, methodGetLatestCommit),
+	}
+}
+
+// PlainRefusals refuses everything in plain text, as not found. It is meant for hosts: of
+// one that answers for its other accounts, it says that this one is not there.
+func PlainRefusals() Behaviour {
+	f := Fault{Rewrite: func(a Answer) Answer {
+		if a.Status < http.StatusBadRequest {
+			return a
+		}
+		plain := plainNotFound()
+		return Answer{Status: plain.Status, Header: plain.Header, Body: plain.Body}
+	}}
+	return Behaviour{Name: "plain refusals", fault: func(_ *World, r Request) Fault {
+		if r.Part != PartPDS {
+			return Fault{}
+		}
+		return f
+	}}
+}
+
+// says answers getRepoStatus with a status of its own.
+func says(name string, o Outcome, status string) Behaviour {
+	return Behaviour{
+		Name: name, Listed: o, Whole: o,
+		fault: func(w *World, r Request) Fault {
+			return on(sound(func(a Answer) Answer {
+				a.Body = []byte(`{"did":"` + r.DID + `",` + status + `}`)
+				return a
+			}), methodGetRepoStatus)(w, r)
+		},
+	}
+}
+
+// Takedown says of an account that was taken down so in a word of its own.
+func Takedown() Behaviour {
+	return says("takedown", unavailable("taken_down"), `"active":false,"status":"takedown"`)
+}
+
+// UnknownStatus says that the account is not active, in a word that nobody knows.
+func UnknownStatus() Behaviour {
+	return says("unknown status", unavailable("deactivated"), `"active":false,"status":"hibernating"`)
+}
+
+// Desynchronized says that the host has lost touch with the repo.
+func Desynchronized() Behaviour {
+	return says("desynchronized", failed("bad_answer"), `"active":false,"status":"desynchronized"`)
+}
+
+// ErrorInOK refuses everything about an account with a 200.
+func ErrorInOK() Behaviour {
+	return Behaviour{
+		Name: "error in a 200", Listed: unavailable("suspended"), Whole: unavailable("suspended"),
+		fault: func(_ *World, r Request) Fault {
+			if r.Part != PartPDS {
+				return Fault{}
+			}
+			return Fault{
+				Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}},
+				Body: []byte(`{"error":"AccountSuspended","message":"The account is suspended"}`),
+			}
+		},
 	}
 }
 
@@ -85,19 +164,6 @@ func StatusOfAnother() Behaviour {
 		fault: func(w *World, r Request) Fault {
 			return on(sound(func(a Answer) Answer {
 				a.Body = bytes.Replace(a.Body, []byte(r.DID), []byte("did:plc:zzzzzzzzzzzzzzzzzzzzzzzz"), 1)
-				return a
-			}), methodGetRepoStatus)(w, r)
-		},
-	}
-}
-
-// Desynchronized says that the host has lost touch with the repo.
-func Desynchronized() Behaviour {
-	return Behaviour{
-		Name: "desynchronized", Listed: failed("bad_answer"), Whole: failed("bad_answer"),
-		fault: func(w *World, r Request) Fault {
-			return on(sound(func(a Answer) Answer {
-				a.Body = []byte(`{"did":"` + r.DID + `","active":false,"status":"desynchronized"}`)
 				return a
 			}), methodGetRepoStatus)(w, r)
 		},

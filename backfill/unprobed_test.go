@@ -1,0 +1,237 @@
+package backfill_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/backfill"
+	"appview/network"
+	"appview/sandbox"
+	"appview/store"
+)
+
+// quick are options under which a repo is given up soon.
+func quick() options {
+	return options{config: backfill.Config{Attempts: tries, Retry: time.Millisecond}}
+}
+
+// forgetHosts goes on as a new process, which knows nothing of any host.
+func (r *rig) forgetHosts() {
+	r.t.Helper()
+	r.stop()
+	r.run(quick())
+}
+
+// ended is what became of a repo in a job that has completed.
+func (r *rig) ended(job store.Job, did syntax.DID, class network.Class, reason network.Reason) store.JobRepo {
+	r.t.Helper()
+	repo := r.repo(job, did)
+	if repo.Class != string(class) || repo.Reason != string(reason) {
+		r.t.Errorf("%s ended %s %s (%s), want %s %s", did, repo.Class, repo.Reason, repo.Detail, class, reason)
+	}
+	return repo
+}
+
+// servedOf are the URIs that the index serves of a repo.
+func (r *rig) servedOf(did syntax.DID) (uris []string) {
+	r.t.Helper()
+	for uri := range r.served("") {
+		if strings.HasPrefix(uri, "at://"+did.String()+"/") {
+			uris = append(uris, uri)
+		}
+	}
+	return uris
+}
+
+// TestAccountThatIsRefusedInPlainTextIsNotFound has a host that says nothing but "404"
+// of an account that it does not have any more.
+func TestAccountThatIsRefusedInPlainTextIsNotFound(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]store.Request{"listed": {Collection: status}, "whole": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigWith(t, sandbox.Config{Seed: 200, Repos: 12, Hosts: 1, Collections: statuses(3, 3)}, quick())
+			r.complete(request)
+			host := r.world.HostURLs()[0]
+			r.world.AssignHost(host, sandbox.PlainRefusals())
+			gone, off := r.world.Repos()[0].DID, r.world.Repos()[1].DID
+			for _, err := range []error{r.world.DeleteAccount(gone), r.world.Deactivate(off)} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.forgetHosts()
+			job := r.complete(request)
+			repo := r.ended(job, gone, network.ClassUnavailable, network.ReasonNotFound)
+			if !strings.Contains(repo.Detail, "not in so many words") {
+				t.Errorf("nothing says that it was inferred: %q", repo.Detail)
+			}
+			r.ended(job, off, network.ClassUnavailable, network.ReasonDeactivated)
+			if job.Reasons["exact"] != 10 || len(r.servedOf(gone))+len(r.servedOf(off)) > 0 {
+				t.Errorf("%v, and %d records of the missing accounts are served", job.Reasons, len(r.servedOf(gone))+len(r.servedOf(off)))
+			}
+		})
+	}
+}
+
+// TestHostThatRefusesEverybodyHidesNobody has a proxy whose host is gone, in a process
+// that has been answered before and in one that has not.
+func TestHostThatRefusesEverybodyHidesNobody(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]sandbox.Fault{
+		"text":  {Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("404 page not found\n")},
+		"page":  {Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"text/html"}}, Body: []byte("<h1>404</h1>")},
+		"json":  {Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"message":"no Route matched with those values"}`)},
+		"gone":  {Status: http.StatusGone},
+		"blank": {Status: http.StatusNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigWith(t, sandbox.Config{Seed: 201, Repos: 6, Hosts: 1, Collections: statuses(3, 3)}, quick())
+			r.complete(store.Request{})
+			before := r.rows()
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Part == sandbox.PartPDS {
+					return f
+				}
+				return sandbox.Fault{}
+			})
+			for _, request := range []store.Request{{Collection: status}, {}} {
+				job := r.complete(request)
+				if job.Failed != job.TotalRepos || job.Reasons["no_rev"]+job.Reasons["host_down"] != job.TotalRepos {
+					t.Errorf("%v", job.Reasons)
+				}
+				r.forgetHosts()
+			}
+			if !slices.Equal(before, r.rows()) {
+				t.Error("the index has changed")
+			}
+		})
+	}
+}
+
+// TestSimulatedHostIsReadWhole has hosts that answer nothing but getRepo.
+func TestSimulatedHostIsReadWhole(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]store.Request{"some": {Collection: status}, "all": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigWith(t, sandbox.Config{Seed: 202, Repos: 20, Hosts: 2, Collections: statuses(0, 5)}, quick())
+			host, other := r.world.HostURLs()[0], r.world.HostURLs()[1]
+			r.world.AssignHost(host, sandbox.SimulatedHost())
+			repos := slices.DeleteFunc(r.world.Repos(), func(p sandbox.Repo) bool { return p.Host != host })
+			job := r.complete(request)
+			if job.Failed+job.Unavailable > 0 {
+				t.Errorf("%v", job.Reasons)
+			}
+			r.wantTruth(status)
+			for _, err := range []error{
+				r.world.DeleteAccount(repos[0].DID), r.world.TakeDown(repos[1].DID), r.world.Move(repos[2].DID, other),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := r.world.Create(repos[3].DID, status, "", map[string]any{"$type": string(status), "status": "🙂"}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.world.Empty(repos[4].DID); err != nil {
+				t.Fatal(err)
+			}
+			job = r.complete(request)
+			r.ended(job, repos[0].DID, network.ClassUnavailable, network.ReasonNotFound)
+			r.ended(job, repos[1].DID, network.ClassUnavailable, network.ReasonTakenDown)
+			r.ended(job, repos[4].DID, network.ClassDone, network.ReasonEmpty)
+			if job.Failed > 0 {
+				t.Errorf("%v", job.Reasons)
+			}
+			r.wantTruth(status)
+		})
+	}
+}
+
+// TestRepoThatIsGivenIsThere has an account that its host refuses to tell anything of,
+// while it answers for others, and whose repo it gives.
+func TestRepoThatIsGivenIsThere(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, sandbox.Config{Seed: 203, Repos: 8, Hosts: 1, Collections: statuses(3, 3)}, quick())
+	r.complete(store.Request{})
+	did := r.world.Repos()[3].DID
+	r.world.Assign(did, sandbox.SimulatedHost())
+	for _, request := range []store.Request{{Collection: status}, {Collection: status, DID: did}, {}} {
+		r.ended(r.complete(request), did, network.ClassDone, network.ReasonExact)
+	}
+	r.wantTruth(status)
+}
+
+// TestLargeRepoOfASimulatedHostGoesOnAfterARestart ends the process between two steps of
+// a repo that is read in one piece.
+func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
+	t.Parallel()
+	saved, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	o := quick()
+	o.store.Hooks.Making = func(op string) {
+		if strings.HasPrefix(op, "save pages") {
+			once.Do(func() { close(saved); <-release })
+		}
+	}
+	r := newRigWith(t, sandbox.Config{Seed: 204, Repos: 1, Hosts: 1, Collections: []sandbox.Collection{
+		{NSID: status, Share: 1, MinRecords: 1500, MaxRecords: 1500, RecordBytes: 4 << 10},
+	}}, o)
+	r.world.AssignHost(r.world.HostURLs()[0], sandbox.SimulatedHost())
+	job := r.create(store.Request{Collection: status})
+	<-saved
+	r.stop() // the step is not committed yet, and will be
+	close(release)
+	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(status)) > 0 })
+	if n := len(r.served(status)); n == 1500 {
+		t.Fatal("the process did not end in the middle")
+	}
+	r.run(quick())
+	job = r.finish(job)
+	r.ended(job, r.world.Repos()[0].DID, network.ClassDone, network.ReasonExact)
+	if job.Tally != (store.Tally{Records: 1500, Created: 1500}) {
+		t.Errorf("%+v", job.Tally)
+	}
+	r.wantTruth(status)
+}
+
+// TestStatusIsReadByItsMeaning has hosts say what they like of an account.
+func TestStatusIsReadByItsMeaning(t *testing.T) {
+	t.Parallel()
+	r := newRigWith(t, sandbox.Config{Seed: 205, Repos: 6, Hosts: 1, Collections: statuses(3, 3)}, quick())
+	r.complete(store.Request{})
+	did := r.world.Repos()[0].DID
+	for body, want := range map[string]network.Reason{
+		`"active":false,"status":"takedown"`:       network.ReasonTakenDown,
+		`"active":false,"status":"TAKEN-DOWN"`:     network.ReasonTakenDown,
+		`"status":"account_suspended"`:             network.ReasonSuspended,
+		`"active":false,"status":"hibernating"`:    network.ReasonDeactivated,
+		`"active":false,"status":"gone elsewhere"`: network.ReasonDeactivated,
+	} {
+		r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+			if q.DID != did.String() || q.Method != repoStatus {
+				return sandbox.Fault{}
+			}
+			return says("status", `{"did":"`+did.String()+`",`+body+`}`)
+		})
+		job := r.complete(store.Request{Collection: status})
+		repo := r.ended(job, did, network.ClassUnavailable, want)
+		if !strings.Contains(repo.Detail, "the host says that the account is") {
+			t.Errorf("%s: the detail is %q", body, repo.Detail)
+		}
+		if len(r.servedOf(did)) > 0 {
+			t.Errorf("%s: it is served", body)
+		}
+		r.world.SetFault(nil)
+		r.complete(store.Request{Collection: status})
+		r.wantTruth(status)
+	}
+}

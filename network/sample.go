@@ -1,0 +1,143 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// question is what a host can be asked about any account, and may answer with "there is
+// nothing" without saying what there is not.
+type question int
+
+const (
+	questionStatus question = iota
+	questionCommit
+	questionRepo
+	questionDocument // of the directory
+	questions
+)
+
+func questionOf(op string) (question, bool) {
+	switch op {
+	case methodRepoStatus:
+		return questionStatus, true
+	case methodLatestCommit:
+		return questionCommit, true
+	case methodGetRepo:
+		return questionRepo, true
+	case opLookup:
+		return questionDocument, true
+	default:
+		return 0, false
+	}
+}
+
+// samples are, for each question, the last two accounts that a host has answered it
+// for. Asked once more about one of them, a host shows whether "there is nothing" is its
+// answer about one account, or the answer of a proxy, or of another program, about all.
+type samples [questions][2]syntax.DID
+
+// add puts an account in front.
+func (s *samples) add(q question, did syntax.DID) {
+	if s[q][0] != did {
+		s[q] = [2]syntax.DID{did, s[q][0]}
+	}
+}
+
+// other is the latest that is not did; empty if there is none.
+func (s *samples) other(q question, did syntax.DID) syntax.DID {
+	if s[q][0] != did {
+		return s[q][0]
+	}
+	return s[q][1]
+}
+
+// remove forgets one that is not answered for any more.
+func (s *samples) remove(q question, did syntax.DID) {
+	switch did {
+	case s[q][0]:
+		s[q] = [2]syntax.DID{s[q][1]}
+	case s[q][1]:
+		s[q][1] = ""
+	}
+}
+
+// rememberAnswer makes an account a sample of those that a host answers a question for.
+func (c *Client) rememberAnswer(host Host, q question, did syntax.DID) {
+	if g := c.gates.look(host); g != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.samples.add(q, did)
+	}
+}
+
+// inferNotFound asks a host the question that it refused for an account once more, for
+// another one. If that is answered, the host does not have the account, and the error
+// says so. It is nil where there is no telling, and another where the host could not be
+// asked.
+func (c *Client) inferNotFound(ctx context.Context, host Host, did syntax.DID, refused *Error) error {
+	q, ok := questionOf(refused.Op)
+	g := c.gates.look(host)
+	if !ok || g == nil || !refused.absent() || refused.Host != host {
+		return nil
+	}
+	g.mu.Lock()
+	other := g.samples.other(q, did)
+	g.mu.Unlock()
+	if other == "" {
+		return nil
+	}
+	answers, err := c.answersFor(ctx, host, q, other)
+	if err != nil {
+		return err
+	}
+	if !answers {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.samples.remove(q, other)
+		return nil
+	}
+	return &Error{
+		Op: refused.Op, Host: host, Reason: ReasonNotFound, Status: refused.Status, Name: refused.Name, Message: refused.Message,
+		Inferred: true, Err: fmt.Errorf("not in so many words, but it answers for %s", other),
+	}
+}
+
+// answersFor reports whether a host answers a question about an account. Of a whole
+// repo it reads no more than shows that it comes.
+func (c *Client) answersFor(ctx context.Context, host Host, q question, did syntax.DID) (bool, error) {
+	about := call{host: host, limit: maxStatusBody, subject: did.String()}
+	query := url.Values{"did": {did.String()}}
+	switch q {
+	case questionStatus:
+		about.op, about.target = methodRepoStatus, xrpc(methodRepoStatus, query)
+	case questionCommit:
+		about.op, about.target = methodLatestCommit, xrpc(methodLatestCommit, query)
+	case questionRepo:
+		about.op, about.target, about.lane = methodGetRepo, xrpc(methodGetRepo, query), laneRepo
+	default:
+		about.op, about.target, about.limit = opLookup, "/"+did.String(), maxDocument
+	}
+	a, err := c.fetch(ctx, about)
+	if err == nil {
+		a.release()
+		return true, nil
+	}
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok:
+		return false, err
+	case e.Reason == ReasonTooLarge:
+		return true, nil
+	case e.missing():
+		return false, nil
+	case e.Reason.Class() == ClassUnavailable:
+		return true, nil // it speaks of that account
+	default:
+		return false, err
+	}
+}

@@ -1,0 +1,195 @@
+package network
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const neighbour = syntax.DID("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
+
+// wordless are refusals that do not say what there is not.
+func wordless() map[string]http.HandlerFunc {
+	const json = "application/json"
+	return map[string]http.HandlerFunc{
+		"plain text":        says(404, "text/plain", "404: Not Found"),
+		"a page":            says(404, "text/html", "<!DOCTYPE html><pre>Cannot GET /xrpc</pre>"),
+		"nothing":           says(404, "", ""),
+		"json of a gateway": says(404, json, `{"message":"no Route matched with those values"}`),
+		"json of a server":  says(404, json, `{"timestamp":1,"status":404,"error":"Not Found","path":"/xrpc"}`),
+		"json in a list":    says(404, json, `["RepoNotFound"]`),
+		"name of nothing":   says(404, json, `{"error":"NotFound","message":"Not Found"}`),
+		"gone":              says(410, "text/plain", "Gone"),
+	}
+}
+
+// hostOf answers for the accounts that have a handler, and for all others with rest.
+func hostOf(t *testing.T, accounts map[syntax.DID]http.HandlerFunc, rest http.HandlerFunc) Host {
+	t.Helper()
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		did := r.URL.Query().Get("did")
+		if did == "" {
+			did = strings.TrimPrefix(r.URL.Path, "/")
+		}
+		if own, ok := accounts[syntax.DID(did)]; ok {
+			own(w, r)
+			return
+		}
+		rest(w, r)
+	})
+}
+
+func activeAnswer(did syntax.DID) http.HandlerFunc {
+	return says(200, "application/json", `{"did":"`+did.String()+`","active":true,"rev":"`+testRev+`"}`)
+}
+
+func wantInferred(t *testing.T, err error, inferred bool) {
+	t.Helper()
+	wantReason(t, err, ReasonNotFound)
+	if e, ok := errors.AsType[*Error](err); ok && e.Inferred != inferred {
+		t.Errorf("%v: inferred is %v, want %v", err, e.Inferred, inferred)
+	}
+}
+
+// TestRefusalWithoutWordsIsReadByWhatElseIsAnswered has hosts refuse an account in every
+// way that does not say what there is not.
+func TestRefusalWithoutWordsIsReadByWhatElseIsAnswered(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range wordless() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hostOf(t, map[syntax.DID]http.HandlerFunc{neighbour: activeAnswer(neighbour)}, refuse)
+			c := newClient(t, Config{})
+			_, err := c.RepoStatus(t.Context(), host, alice)
+			wantReason(t, err, ReasonNoRev) // nobody was answered yet
+			if _, err := c.RepoStatus(t.Context(), host, neighbour); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				_, err = c.RepoStatus(t.Context(), host, alice)
+				wantInferred(t, err, true)
+			}
+			_, err = c.RepoStatus(t.Context(), host, neighbour)
+			if err != nil {
+				t.Errorf("the neighbour: %v", err)
+			}
+		})
+	}
+}
+
+// TestProxyThatHasLostItsBackendHidesNobody has a host answer for everybody, and then
+// refuse everybody alike.
+func TestProxyThatHasLostItsBackendHidesNobody(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range wordless() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var lost atomic.Bool
+			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if lost.Load() {
+					refuse(w, r)
+					return
+				}
+				activeAnswer(syntax.DID(r.URL.Query().Get("did")))(w, r)
+			})
+			c := newClient(t, Config{})
+			for _, did := range []syntax.DID{alice, neighbour} {
+				if _, err := c.RepoStatus(t.Context(), host, did); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lost.Store(true)
+			for _, did := range []syntax.DID{alice, neighbour, "did:plc:cccccccccccccccccccccccc", alice} {
+				_, err := c.RepoStatus(t.Context(), host, did)
+				wantReason(t, err, ReasonNoRev)
+			}
+		})
+	}
+}
+
+// TestWhatIsNoTellingAboutAnAccount has refusals that are not of the kind that may be
+// read by what else is answered, or hosts that cannot be asked for another account.
+func TestWhatIsNoTellingAboutAnAccount(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	plain := says(404, "text/plain", "404: Not Found")
+	for name, x := range map[string]struct {
+		refuse http.HandlerFunc
+		then   http.HandlerFunc // the neighbour's answer, once it has been answered for
+		want   Reason
+	}{
+		"no method":             {says(404, json, `{"error":"MethodNotImplemented"}`), activeAnswer(neighbour), ReasonNoRev},
+		"no method, spelt":      {says(404, json, `{"error":"xrpc_not_supported"}`), activeAnswer(neighbour), ReasonNoRev},
+		"not implemented":       {says(501, "text/plain", "Not Implemented"), activeAnswer(neighbour), ReasonNoRev},
+		"not allowed":           {says(405, "text/html", "<h1>"), activeAnswer(neighbour), ReasonNoRev},
+		"bad request":           {says(400, "text/plain", "Bad Request"), activeAnswer(neighbour), ReasonHTTP4xx},
+		"forbidden":             {says(403, json, `{}`), activeAnswer(neighbour), ReasonHTTP4xx},
+		"out of step":           {says(404, json, `{"error":"RepoNotSynchronized"}`), activeAnswer(neighbour), ReasonBadAnswer},
+		"then it breaks":        {plain, says(500, json, `{}`), ReasonHTTP5xx},
+		"then it is busy":       {plain, says(429, "text/plain", "slow down"), "parked: rate_limited"},
+		"then a page":           {plain, says(200, "text/html", "<h1>It works!</h1>"), ReasonBadAnswer},
+		"then it is no better":  {plain, plain, ReasonNoRev},
+		"then that one is gone": {plain, says(400, json, `{"error":"RepoNotFound"}`), ReasonNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int32
+			host := hostOf(t, map[syntax.DID]http.HandlerFunc{neighbour: func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 1 {
+					activeAnswer(neighbour)(w, r)
+					return
+				}
+				x.then(w, r)
+			}}, x.refuse)
+			c := newClient(t, Config{})
+			if _, err := c.RepoStatus(t.Context(), host, neighbour); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.RepoStatus(t.Context(), host, alice)
+			if reasonOf(err) != string(x.want) {
+				t.Errorf("got %v, want %s", err, x.want)
+			}
+		})
+	}
+}
+
+// TestDirectoryThatHasLostItsBackendHidesNobody has the directory, or what stands in
+// front of it, refuse a DID.
+func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	there := says(200, json, document(neighbour.String(), pdsService("#atproto_pds", "https://pds.example.com"), ""))
+	for name, refuse := range wordless() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var lost atomic.Bool
+			plc := hostOf(t, map[syntax.DID]http.HandlerFunc{neighbour: func(w http.ResponseWriter, r *http.Request) {
+				if lost.Load() {
+					refuse(w, r)
+					return
+				}
+				there(w, r)
+			}}, refuse)
+			c := newClient(t, Config{PLC: string(plc)})
+			_, err := c.Lookup(t.Context(), alice)
+			wantReason(t, err, ReasonDIDLookup)
+			if _, err := c.Lookup(t.Context(), neighbour); err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.Lookup(t.Context(), alice)
+			wantInferred(t, err, true)
+			lost.Store(true)
+			for _, did := range []syntax.DID{alice, neighbour} {
+				_, err = c.Lookup(t.Context(), did)
+				wantReason(t, err, ReasonDIDLookup)
+			}
+		})
+	}
+	plc := serve(t, says(404, json, `{"message":"DID not registered: `+alice.String()+`"}`))
+	_, err := newClient(t, Config{PLC: string(plc)}).Lookup(t.Context(), alice)
+	wantInferred(t, err, false)
+}
