@@ -7,7 +7,7 @@ BENCH   ?= .
 FUZZ    ?= 5m
 SEEDS   ?= 20
 COVER   ?= cover.out
-TARGETS ?= darwin/arm64 windows/amd64 linux/arm64
+TARGETS ?= darwin/arm64 windows/amd64 linux/arm64 linux/386 linux/arm
 DIST    ?= dist
 RELEASE ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/internal/datadir"
 	"appview/store"
 )
 
@@ -41,7 +42,7 @@ command: copy appview.db.`,
 				if err := c.backup(cmd.Context(), f); err != nil {
 					return err
 				}
-				held, err = checkDatabase(cmd.Context(), f.Name())
+				held, err = checkDatabase(cmd.Context(), store.Config{Path: f.Name()})
 				return err
 			})
 			if err != nil {
@@ -77,7 +78,7 @@ func (c *client) backup(ctx context.Context, w io.Writer) error {
 	}
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	if res.ContentLength < 0 {
-		return fmt.Errorf("%s sends no backup: is it appview?", c.base)
+		return fmt.Errorf("%s sends no backup: is it appview?", c.at)
 	}
 	if n, err := io.Copy(w, res.Body); err != nil {
 		return fmt.Errorf("the backup broke off after %s of %s: %w", size(n), size(res.ContentLength), err)
@@ -88,21 +89,14 @@ func (c *client) backup(ctx context.Context, w io.Writer) error {
 // replaceFile writes a file, readable by the owner alone, that appears only when it
 // is complete. fill must not close it.
 func replaceFile(path string, fill func(*os.File) error) (err error) {
-	// A device would be gone, and a file in its place.
+	// A device would be gone, and a file in its place, also where a link leads to it.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is there, and is no file that could be replaced: name another", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // made with mode 0600
+	dir, err := datadir.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if err := errors.Join(fill(f), f.Close()); err != nil {
-		return err
-	}
-	return store.Replace(f.Name(), path)
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return dir.Replace(filepath.Base(path), fill)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
 )
@@ -20,33 +22,70 @@ import (
 const (
 	databaseFile = "appview.db"
 	keyFile      = "admin.key"
-	urlFile      = "server.url" // of the running server, for commands on the same machine
+	urlFile      = "server.url" // of the running server, for people and their scripts; no command reads it
 )
 
-// openDataDir makes the data directory if it is not there.
-func openDataDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w: name one that can be written with --data-dir", err)
+// maxKeyFile bounds a file that holds a key.
+const maxKeyFile = 4 << 10
+
+// makeDataDir opens the data directory, and makes it if it is not there.
+func makeDataDir(path string) (*datadir.Dir, error) {
+	err := os.MkdirAll(path, 0o700)
+	var dir *datadir.Dir
+	if err == nil {
+		dir, err = datadir.Open(path)
 	}
-	return nil
+	if err == nil {
+		if err = checkEmptied(dir); err == nil {
+			return dir, nil
+		}
+		return nil, errors.Join(err, dir.Close())
+	}
+	return nil, fmt.Errorf("data directory: %w: name one that can be written with --data-dir", err)
 }
 
-// findDatabase refuses a data directory that has no database.
-func findDatabase(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no database %s: say with --data-dir where it is", path)
+// openDataDir opens a data directory that has a database.
+func openDataDir(path string) (*datadir.Dir, error) {
+	dir, err := datadir.Open(path)
+	if err == nil {
+		if _, err = dir.Lstat(databaseFile); err == nil {
+			err = checkEmptied(dir)
+		}
+		if err != nil {
+			err = errors.Join(err, dir.Close())
+		}
 	}
-	return nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no database %s: say with --data-dir where it is", filepath.Join(path, databaseFile))
+	case err != nil:
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	return dir, nil
 }
 
-// bootstrapKey makes sure that some key opens the admin API: one that the store
-// holds, else the one in the data directory's key file. That is made if it is not
-// there, or holds a key that was revoked or has expired: a start must not bring that
-// back. It returns the file's path if the store has got the file's key now.
+// checkEmptied refuses a database of no bytes beside a key: there was one, and it is
+// gone. To begin anew there would look like a network without records.
+func checkEmptied(dir *datadir.Dir) error {
+	database, err := dir.Lstat(databaseFile)
+	if err != nil || database.Size() > 0 || !database.Mode().IsRegular() {
+		return nil //nolint:nilerr // a new beginning, or for the store to refuse
+	}
+	if _, err := dir.Lstat(keyFile); err != nil {
+		return nil //nolint:nilerr // a new beginning
+	}
+	return fmt.Errorf("%w: %s has no bytes, but there is an %s beside it, so that it had some: restore a backup, or remove both files to begin anew",
+		store.ErrDamaged, filepath.Join(dir.Path(), databaseFile), keyFile)
+}
+
+// bootstrapKey makes sure that some key opens the admin API: where the store holds none
+// that does, a new one is made and written to the data directory's key file. It returns
+// the file's path then. A key that stands in that file already is never adopted: whoever
+// may write to the directory could have put it there.
 //
-// The file is written before the store: a crash between the two leaves a key
-// that the next start adopts.
-func bootstrapKey(ctx context.Context, st *store.Store, dir string, now time.Time) (path string, err error) {
+// The file is written before the store: a crash between the two leaves a key that opens
+// nothing, and that the next start replaces.
+func bootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now time.Time) (path string, err error) {
 	keys, err := st.APIKeys(ctx)
 	if err != nil {
 		return "", fmt.Errorf("look for an admin key: %w", err)
@@ -54,19 +93,11 @@ func bootstrapKey(ctx context.Context, st *store.Store, dir string, now time.Tim
 	if slices.ContainsFunc(keys, func(k store.APIKey) bool { return k.Usable(now) && k.Admin() }) {
 		return "", nil
 	}
-	path = filepath.Join(dir, keyFile)
-	key, err := readKey(path)
-	if err == nil {
-		if _, known := st.APIKey(ctx, key); !errors.Is(known, store.ErrNotFound) {
-			key, err = makeKey(path) // what it holds opens too little, or nothing any more
-		}
-	} else if errors.Is(err, os.ErrNotExist) {
-		key, err = makeKey(path)
+	key := server.NewKey()
+	if err := errors.Join(dir.RemoveParts(keyFile), writeFile(dir, keyFile, key+"\n")); err != nil {
+		return "", fmt.Errorf("write admin key: %w", err)
 	}
-	if err != nil {
-		return "", err
-	}
-	return path, putAdminKey(store.WithActor(ctx, store.Actor{Kind: store.ActorStart}), st, "admin", key, now)
+	return filepath.Join(dir.Path(), keyFile), putAdminKey(store.WithActor(ctx, store.Actor{Kind: store.ActorStart}), st, "admin", key, now)
 }
 
 // putAdminKey stores a key that has every permission.
@@ -80,31 +111,48 @@ func putAdminKey(ctx context.Context, st *store.Store, name, key string, now tim
 	})
 }
 
-// readKey reads a key file.
-func readKey(path string) (string, error) {
-	data, err := os.ReadFile(path)
+// readKey reads the key file of a data directory. It counts only if it belongs to the
+// user of this process, or for root to the owner of the database, and if nobody else may
+// write it.
+func readKey(dir *datadir.Dir) (string, error) {
+	path := filepath.Join(dir.Path(), keyFile)
+	data, info, err := dir.ReadFile(keyFile, maxKeyFile)
 	if err != nil {
 		return "", fmt.Errorf("read admin key: %w", err)
 	}
+	if owner, known := datadir.Owner(info); known {
+		if !isTrusted(dir, owner) {
+			return "", fmt.Errorf("the key in %s is not used: the file belongs to user %d, who is neither this user nor the owner of the database: give a key with --key", path, owner)
+		}
+		if info.Mode().Perm()&0o022 != 0 {
+			return "", fmt.Errorf("the key in %s is not used: others may write to the file (mode %04o): make it 0600, as the server does when it starts", path, info.Mode().Perm())
+		}
+	}
 	key := strings.TrimSpace(string(data))
 	if err := server.CheckKey(key); err != nil {
-		return "", fmt.Errorf("%s holds no key: %w: remove the file to have a new key made", path, err)
+		return "", fmt.Errorf("%s holds no key: %w: appview keys rescue makes one for a stopped server", path, err)
 	}
 	return key, nil
 }
 
-// makeKey makes a key and writes it where only the owner can read it.
-func makeKey(path string) (string, error) {
-	key := server.NewKey()
-	if err := writeFile(path, key+"\n"); err != nil {
-		return "", fmt.Errorf("write admin key: %w", err)
+// isTrusted reports whether a file of a data directory, or a process that listens there,
+// is this user's own. Root acts for the owner of the database.
+func isTrusted(dir *datadir.Dir, owner int) bool {
+	user := os.Geteuid()
+	if owner == user || user != 0 {
+		return owner == user
 	}
-	return key, nil
+	database, err := dir.Lstat(databaseFile)
+	if err != nil {
+		return false
+	}
+	of, known := datadir.Owner(database)
+	return known && owner == of
 }
 
 // writeFile replaces a small file as a whole, readable by the owner alone.
-func writeFile(path, text string) error {
-	return replaceFile(path, func(f *os.File) error {
+func writeFile(dir *datadir.Dir, name, text string) error {
+	return dir.Replace(name, func(f *os.File) error {
 		_, err := f.WriteString(text)
 		return err
 	})

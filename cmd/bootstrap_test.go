@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
 )
@@ -28,14 +30,27 @@ func openStore(t *testing.T, dir string) *store.Store {
 	return st
 }
 
+// dirOf opens a data directory.
+func dirOf(t *testing.T, path string) *datadir.Dir {
+	t.Helper()
+	dir, err := datadir.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
+	return dir
+}
+
 func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "data")
-	if err := openDataDir(dir); err != nil {
+	d, err := makeDataDir(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = d.Close() }()
 	st := openStore(t, dir)
-	path, err := bootstrapKey(t.Context(), st, dir, time.Now())
+	path, err := bootstrapKey(t.Context(), st, d, time.Now())
 	if err != nil || path != filepath.Join(dir, keyFile) {
 		t.Fatalf("%q, %v", path, err)
 	}
@@ -55,31 +70,31 @@ func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 			}
 		}
 	}
-	if path, err := bootstrapKey(t.Context(), st, dir, time.Now()); err != nil || path != "" {
+	if path, err := bootstrapKey(t.Context(), st, d, time.Now()); err != nil || path != "" {
 		t.Errorf("the second start: %q, %v", path, err)
 	}
 }
 
-func TestStartAdoptsTheKeyThatIsThere(t *testing.T) {
+// TestKeyThatTheDatabaseDoesNotKnowIsNeverAdopted: whoever may write to the directory
+// could have put it there.
+func TestKeyThatTheDatabaseDoesNotKnowIsNeverAdopted(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, keyFile), testKey+"\n")
-	st := openStore(t, dir)
-	if _, err := bootstrapKey(t.Context(), st, dir, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.APIKey(t.Context(), testKey); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestStartRefusesAKeyFileWithoutKey(t *testing.T) {
-	t.Parallel()
-	for _, text := range []string{"", "secret", "hv_short", "hv_two-keys-in-one-file-1234\nhv_two-keys-in-one-file-1234\n"} {
+	for _, text := range []string{testKey + "\n", "", "secret", "hv_short", "hv_two-keys-in-one-file-1234\nhv_two-keys-in-one-file-1234\n"} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, keyFile), text)
-		if _, err := bootstrapKey(t.Context(), openStore(t, dir), dir, time.Now()); err == nil || !strings.Contains(err.Error(), "holds no key") {
-			t.Errorf("%q: %v", text, err)
+		write(t, filepath.Join(dir, keyFile+".part-CRASHED"), testKey+"\n")
+		st := openStore(t, dir)
+		if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
+			t.Errorf("%q: %q, %v", text, path, err)
+		}
+		if _, err := st.APIKey(t.Context(), testKey); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%q: the planted key: %v", text, err)
+		}
+		if k, err := st.APIKey(t.Context(), strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))); err != nil || !k.Admin() {
+			t.Errorf("%q: the key of the file: %+v, %v", text, k, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, keyFile+".part-*")); err != nil || len(left) != 0 {
+			t.Errorf("%q: left behind: %v, %v", text, left, err)
 		}
 	}
 }
@@ -98,7 +113,7 @@ func TestKeysThatAreNoAdminKeyDoNotCount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if path, err := bootstrapKey(t.Context(), st, dir, now); err != nil || path == "" {
+	if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), now); err != nil || path == "" {
 		t.Errorf("no key was made: %q, %v", path, err)
 	}
 }

@@ -26,10 +26,8 @@ the database in the data directory, whose server must not be running.`,
 			path := filepath.Join(dataDir, databaseFile)
 			if len(args) == 1 {
 				path = args[0]
-			} else if err := findDatabase(path); err != nil {
-				return err
 			}
-			held, err := checkDatabase(cmd.Context(), path)
+			held, err := checkFile(cmd.Context(), path, len(args) == 1)
 			if err != nil {
 				return err
 			}
@@ -42,15 +40,33 @@ the database in the data directory, whose server must not be running.`,
 	return cmd
 }
 
+// checkFile proves the database of a data directory, or a copy that the user names: the
+// path to that may end in a link, as the one to the latest backup often does.
+func checkFile(ctx context.Context, path string, isCopy bool) (held string, err error) {
+	if isCopy {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
+		}
+		return checkDatabase(ctx, store.Config{Path: path})
+	}
+	dir, err := openDataDir(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return checkDatabase(ctx, store.Config{Path: path, Dir: dir})
+}
+
 // checkDatabase proves a database file and tells what it holds.
-func checkDatabase(ctx context.Context, path string) (held string, err error) {
-	st, err := store.Open(store.Config{Path: path, ReadOnly: true})
+func checkDatabase(ctx context.Context, cfg store.Config) (held string, err error) {
+	cfg.ReadOnly = true
+	st, err := store.Open(cfg)
 	if err != nil {
 		return "", explainOpen(fmt.Errorf("check: %w", err))
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	if err := st.Check(ctx); err != nil {
-		return "", fmt.Errorf("check %s: %w", path, err)
+		return "", fmt.Errorf("check %s: %w", cfg.Path, err)
 	}
 	stats, err := st.Stats(ctx)
 	if err != nil {

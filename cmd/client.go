@@ -16,10 +16,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/datadir"
 )
 
 const (
-	defaultURL = "http://" + defaultListen
+	exampleURL = "http://" + defaultListen
+	// unixScheme begins the address of a socket.
+	unixScheme = "unix:"
 	// requestTimeout is for everything but an export.
 	requestTimeout = 30 * time.Second
 	// maxAnswer bounds an answer that is read as a whole.
@@ -37,7 +41,7 @@ type clientOptions struct {
 // addClientFlags gives cmd and the commands below it the flags of a client.
 func addClientFlags(cmd *cobra.Command, o *clientOptions) {
 	f := cmd.PersistentFlags()
-	f.StringVar(&o.url, "url", "", "server to talk to (default: the one that runs on --data-dir, else "+defaultURL+")")
+	f.StringVar(&o.url, "url", "", "server to talk to, such as "+exampleURL+" or unix:/PATH (default: the one that runs on --data-dir, over its socket)")
 	f.StringVar(&o.key, "key", "", "key to use (default: the admin key of --data-dir); the list of processes shows a flag to everybody, not a variable")
 	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "data directory of a server on this machine")
 	f.BoolVar(&o.json, "json", false, "print the server's JSON")
@@ -51,13 +55,16 @@ type client struct {
 	http      *http.Client
 	transport *http.Transport // of http
 	timeout   time.Duration   // of a call, 0: none
-	base      string
+	base      string          // what begins each URL
+	at        string          // where the server is, for people
 	key       string
 	from      string // where the key was found, for errors
 	flags     string // with which another command finds the same server, but not the key
 }
 
-// newClient finds the server, and its key.
+// newClient finds the server, and its key. A key that the user has given goes to the URL
+// that the user has given, or without one over the socket of the data directory, and
+// nowhere else.
 func (p *program) newClient(o clientOptions) (*client, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: requestTimeout, ForceAttemptHTTP2: true}
 	c := &client{timeout: requestTimeout, transport: transport, flags: p.sameServer(o), http: &http.Client{
@@ -65,39 +72,66 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 		// A redirect could lead the key astray.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	named := o.url != ""
-	c.base = o.url
-	if !named {
-		c.base = defaultURL
-		if text, err := os.ReadFile(filepath.Join(o.dataDir, urlFile)); err == nil {
-			c.base = strings.TrimSpace(string(text))
-		}
+	isLocal, err := c.locate(o)
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(c.base)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, usagef("--url %q is no URL of a server, such as %s", c.base, defaultURL)
-	}
-	c.base = strings.TrimSuffix(c.base, "/")
 	// To compress takes longer than to send within one machine.
-	transport.DisableCompression = isLoopback(u.Hostname())
+	transport.DisableCompression = isLocal
+	return c, p.findKey(c, o, isLocal)
+}
+
+// locate finds out where the server is, and reports whether that is on this machine.
+func (c *client) locate(o clientOptions) (isLocal bool, err error) {
+	switch path, isSocket := strings.CutPrefix(o.url, unixScheme); {
+	case o.url == "":
+		c.useSocket(socketOf(o.dataDir), func(ctx context.Context) (net.Conn, error) { return dialLocal(ctx, o.dataDir) })
+		return true, nil
+	case isSocket && path != "":
+		c.useSocket(o.url, func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) })
+		return true, nil
+	}
+	u, err := url.Parse(o.url)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return false, usagef("--url %q is no URL of a server, such as %s", o.url, exampleURL)
+	}
+	c.base = strings.TrimSuffix(o.url, "/")
+	c.at = c.base
+	return isLoopback(u.Hostname()), nil
+}
+
+// useSocket has the client talk over a socket, shown as at.
+func (c *client) useSocket(at string, dial func(context.Context) (net.Conn, error)) {
+	c.base, c.at, c.transport.Proxy = "http://localhost", at, nil
+	c.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+}
+
+// findKey finds the key to show to the server. That of the data directory goes to a
+// server on this machine only.
+func (p *program) findKey(c *client, o clientOptions, isLocal bool) (err error) {
 	if c.key, c.from = o.key, "--key"; c.key != "" {
-		return c, nil
+		return nil
 	}
-	if named && !isLoopback(u.Hostname()) {
-		return nil, usagef("--url names another machine: give its key in %s or with --key", envName("key"))
+	if !isLocal {
+		return usagef("--url names another machine: give its key in %s or with --key", envName("key"))
 	}
-	if c.key, c.from = p.env(envAdminKey), envAdminKey; c.key != "" {
-		return c, nil
+	if c.key, err = p.secret(envAdminKey); err != nil || c.key != "" {
+		c.from = envAdminKey
+		return err
 	}
 	c.from = filepath.Join(o.dataDir, keyFile)
-	c.key, err = readKey(c.from)
+	dir, err := datadir.Open(o.dataDir)
+	if err == nil {
+		c.key, err = readKey(dir)
+		err = errors.Join(err, dir.Close())
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("no key: there is no %s: start a server on this --data-dir first, or give a key with --key", c.from)
+		return fmt.Errorf("no key: there is no %s: start a server on this --data-dir first, or give a key with --key", c.from)
 	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("%w: only the user that runs the server may: be that user, or give a key with --key", err)
+		return fmt.Errorf("%w: only the user that runs the server may: be that user, or name the server with --url and give a key with --key", err)
 	}
-	return c, err
+	return err
 }
 
 // sameServer are the flags with which another command finds the server of this one:
@@ -145,7 +179,7 @@ func (e answerError) Error() string { return e.text }
 func (c *client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", c.base, err)
+		return nil, fmt.Errorf("ask %s: %w", c.at, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	if body != nil {
@@ -153,18 +187,21 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return nil, fmt.Errorf("interrupted while %s was asked: %w", c.at, ctx.Err())
+		}
+		if local, is := errors.AsType[localError](err); is {
+			return nil, local
+		}
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.base, op.Err)
-		}
-		if errors.Is(err, context.Canceled) {
-			return nil, fmt.Errorf("interrupted while %s was asked: %w", c.base, ctx.Err())
+			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.at, op.Err)
 		}
 		var late net.Error
 		if errors.As(err, &late) && late.Timeout() {
-			return nil, fmt.Errorf("%s accepts connections but does not answer: is that the address of appview?", c.base)
+			return nil, fmt.Errorf("%s accepts connections but does not answer: is that the address of appview?", c.at)
 		}
-		return nil, fmt.Errorf("ask %s: %w: is that the address of appview?", c.base, errors.Unwrap(err))
+		return nil, fmt.Errorf("ask %s: %w: is that the address of appview?", c.at, errors.Unwrap(err))
 	}
 	if res.StatusCode/100 == 2 {
 		return res, nil
@@ -183,7 +220,7 @@ func (c *client) refused(res *http.Response) error {
 	text := body.Error
 	switch {
 	case err != nil || text == "":
-		text = fmt.Sprintf("%s answered %s: is it appview?", c.base, res.Status)
+		text = fmt.Sprintf("%s answered %s: is it appview?", c.at, res.Status)
 	case body.Message != "":
 		text += ": " + body.Message
 	}
@@ -209,9 +246,9 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader) 
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", c.at, err)
 	case len(data) > maxAnswer:
-		return nil, fmt.Errorf("the answer of %s is longer than %d MiB: ask for less with --limit", c.base, maxAnswer>>20)
+		return nil, fmt.Errorf("the answer of %s is longer than %d MiB: ask for less with --limit", c.at, maxAnswer>>20)
 	}
 	return data, nil
 }

@@ -127,8 +127,12 @@ func TestNoServerIsSaidClearly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, keyFile), testKey)
-	write(t, filepath.Join(dir, urlFile), "http://127.0.0.1:1\n") // a server that died left it
-	want(t, exitError, "no server at http://127.0.0.1:1: start one with appview serve", nil, "stats", "--data-dir", dir)
+	no := "no server at " + filepath.Join(dir, "run", "appview.sock") + ": start one with appview serve"
+	want(t, exitError, no, nil, "stats", "--data-dir", dir)
+	leaveSocket(t, dir)
+	want(t, exitError, no, nil, "stats", "--data-dir", dir)
+	want(t, exitError, "no server at http://127.0.0.1:1: start one with appview serve", nil, "stats", "--data-dir", dir, "--url", "http://127.0.0.1:1")
+	want(t, exitError, "no server at unix:/nowhere/at.all: start one with appview serve", nil, "stats", "--data-dir", dir, "--url", "unix:/nowhere/at.all")
 }
 
 func TestServerThatDoesNotAnswer(t *testing.T) {
@@ -246,6 +250,6 @@ func TestRecordOfAServerWithoutPublicReads(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir, "--no-public-reads")
-	want(t, exitError, s.url+" was started with --no-public-reads", nil, "records", "get", "at://did:web:nobody.example/com.example.note/self", "--data-dir", dir)
+	want(t, exitError, filepath.Join(dir, "run", "appview.sock")+" was started with --no-public-reads", nil, "records", "get", "at://did:web:nobody.example/com.example.note/self", "--data-dir", dir)
 	s.end()
 }

@@ -128,7 +128,7 @@ it cannot be removed. A server that is started with --collection tracks it again
 				return err
 			}
 			if records == "delete" && !yes {
-				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", args[0], c.base)); err != nil {
+				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", args[0], c.at)); err != nil {
 					return err
 				}
 			}

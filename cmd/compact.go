@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -23,10 +24,12 @@ for good.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := filepath.Join(dataDir, databaseFile)
-			if err := findDatabase(path); err != nil {
+			dir, err := openDataDir(dataDir)
+			if err != nil {
 				return err
 			}
-			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path})
+			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path, Dir: dir})
+			err = errors.Join(err, dir.Close())
 			if err != nil {
 				return explainOpen(err)
 			}

@@ -84,7 +84,7 @@ func TestCompletionIsSilentAndShortWhereThereIsNoServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, keyFile), testKey)
-	write(t, filepath.Join(dir, urlFile), "http://127.0.0.1:1\n") // a server that died left it
+	leaveSocket(t, dir)
 	for name, args := range map[string][]string{
 		"nothing there": {"--data-dir", t.TempDir()},
 		"died":          {"--data-dir", dir},

@@ -152,11 +152,11 @@ func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service
 // URI of a record that was indexed.
 func tour(ctx context.Context, show display, out io.Writer, s *service, world *sandbox.World) (example string, err error) {
 	collection := sandbox.StatusCollection.String()
-	key, err := readKey(filepath.Join(s.cfg.dataDir, keyFile))
+	key, err := readKey(s.dir)
 	if err != nil {
 		return "", err
 	}
-	c := &client{http: &http.Client{Transport: &http.Transport{}}, base: s.url, key: key, from: "the demo"}
+	c := &client{http: &http.Client{Transport: &http.Transport{}}, base: s.url, at: s.url, key: key, from: "the demo"}
 	defer c.http.CloseIdleConnections()
 	say(out, "backfill of %s from the whole network", collection)
 	began := time.Now()
@@ -220,7 +220,7 @@ func next(out io.Writer, s *service, example string) error {
 	if err != nil {
 		return err
 	}
-	key, err := readKey(filepath.Join(s.cfg.dataDir, keyFile))
+	key, err := readKey(s.dir)
 	if err != nil {
 		return err
 	}

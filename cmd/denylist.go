@@ -88,7 +88,7 @@ name given, not under the names below it.`,
 				return err
 			}
 			if !yes {
-				question := fmt.Sprintf("Deny %s, and delete what is held of it from %s?", denialView{Entry: args[0]}.what(), c.base)
+				question := fmt.Sprintf("Deny %s, and delete what is held of it from %s?", denialView{Entry: args[0]}.what(), c.at)
 				if err := confirm(cmd, question); err != nil {
 					return err
 				}

@@ -53,8 +53,8 @@ func (w trickle) Write(p []byte) (int, error) {
 func TestJSONForATerminalMeansTheSame(t *testing.T) {
 	t.Parallel()
 	const (
-		text = "{\"a\":\"\u009b31m \x7f \u0080\u009f\u00a0 é ÂÂ \u00bf 日本 😀\"}\n"
-		safe = `{"a":"\u009b31m \u007f \u0080\u009f` + "\u00a0 é ÂÂ \u00bf 日本 😀\"}\n"
+		text = "{\"a\":\"\u009b31m \x7f \u0080\u009f\u00a0 é ÂÂ \u00bf 日本 😀 \u202e\u2066\u061c\u200b\ufeff\u2028\U000e0041 👩\u200d🚀\"}\n"
+		safe = `{"a":"\u009b31m \u007f \u0080\u009f` + "\u00a0 é ÂÂ \u00bf 日本 😀 " + `\u202e\u2066\u061c\u200b\ufeff\u2028\udb40\udc41` + " 👩\u200d🚀\"}\n"
 	)
 	var all, parts strings.Builder
 	for _, err := range []error{
@@ -73,3 +73,21 @@ func TestJSONForATerminalMeansTheSame(t *testing.T) {
 }
 
 func second(_ int, err error) error { return err }
+
+func TestTextThatLooksLikeAnotherIsEscaped(t *testing.T) {
+	t.Parallel()
+	for text, shown := range map[string]string{
+		"user\u202egpj.exe":               `user\u202egpj.exe`,
+		"\u2066a\u2069\u200e\u200f\u061c": `\u2066a\u2069\u200e\u200f\u061c`,
+		"zero\u200bwidth\ufeff\u00ad":     `zero\u200bwidth\ufeff\u00ad`,
+		"tag\U000e0041":                   `tag\udb40\udc41`,
+		"private\ue000":                   `private\ue000`,
+		"line\u2028paragraph\u2029\u0085": "line paragraph  ",
+		"\x1b[31mred\x9b":                 " [31mred\ufffd",
+		"naïve 日本 👩\u200d🚀 می\u200cخواهم": "naïve 日本 👩\u200d🚀 می\u200cخواهم",
+	} {
+		if got := plain(text); got != shown {
+			t.Errorf("%q: %q, want %q", text, got, shown)
+		}
+	}
+}

@@ -121,7 +121,7 @@ func TestStartDoesNotBringARevokedKeyBack(t *testing.T) {
 		if err := st.PutAPIKey(t.Context(), testKey, k); err != nil {
 			t.Fatal(err)
 		}
-		if path, err := bootstrapKey(t.Context(), st, dir, time.Now()); err != nil || path == "" {
+		if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
 			t.Fatalf("%s: %q, %v", name, path, err)
 		}
 		filed := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))

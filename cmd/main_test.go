@@ -20,6 +20,9 @@ import (
 // which would be refused.
 const reexec = "TEST_RUNS_APPVIEW"
 
+// asUser is the id of the user that the program is to be run by. Only root may ask for it.
+const asUser = "TEST_RUNS_AS_USER"
+
 // stall names a file: while it exists, commits do not end.
 const stall = "TEST_STALLS_COMMITS"
 
@@ -35,6 +38,10 @@ func stallCommit(file string) error {
 
 func TestMain(m *testing.M) {
 	if os.Getenv(reexec) != "" {
+		if err := becomeUser(os.Getenv(asUser)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(exitError) //nolint:forbidigo // it is a process of its own
+		}
 		p := &program{environ: os.Environ()}
 		if file := os.Getenv(stall); file != "" {
 			p.hooks.BeforeCommit = func() error { return stallCommit(file) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // printJSON prints what the server answered, indented.
@@ -27,27 +28,26 @@ func jsonTo(w io.Writer) io.Writer {
 	return w
 }
 
-// escaper writes JSON on, with the control characters that JSON lets stand as
-// they are (U+007F to U+009F) as escapes, which mean the same.
+// escaper writes JSON on, with what a terminal does not show as it is replaced by escapes,
+// which mean the same.
 type escaper struct {
 	w    io.Writer
-	lead bool // 0xC2, with which U+0080 to U+00BF begin, is held back
+	rest []byte // of a character that has not come whole yet
 }
 
 func (e *escaper) Write(p []byte) (int, error) {
-	const lead = 0xC2
-	out := make([]byte, 0, len(p)+1)
-	for _, b := range p {
-		switch held := e.lead; {
-		case b == 0x7F, held && b >= 0x80 && b <= 0x9F:
-			out = fmt.Appendf(out, `\u00%02x`, b)
-		case held:
-			out = append(out, lead, b)
-		case b != lead:
-			out = append(out, b)
+	in := append(e.rest, p...)
+	out := make([]byte, 0, len(in))
+	for len(in) > 0 && utf8.FullRune(in) {
+		c, n := utf8.DecodeRune(in)
+		if c == '\n' || c == '\t' || c == '\r' || isShown(c) && (c != utf8.RuneError || n > 1) {
+			out = append(out, in[:n]...)
+		} else {
+			out = appendEscaped(out, c)
 		}
-		e.lead = b == lead && !e.lead
+		in = in[n:]
 	}
+	e.rest = append([]byte(nil), in...)
 	if _, err := e.w.Write(out); err != nil {
 		return 0, err
 	}

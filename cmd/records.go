@@ -54,7 +54,7 @@ func newGetCommand(p *program, o *clientOptions) *cobra.Command {
 			answer, err := c.call(cmd.Context(), http.MethodGet, withQuery("/xrpc/com.atproto.repo.getRecord",
 				"repo", uri.DID.String(), "collection", uri.Collection.String(), "rkey", uri.RKey.String()), nil)
 			if off, is := errors.AsType[answerError](err); is && off.status == http.StatusNotImplemented {
-				return fmt.Errorf("%s was started with --no-public-reads, and this is one: appview records list --did %s has the record too", c.base, uri.DID)
+				return fmt.Errorf("%s was started with --no-public-reads, and this is one: appview records list --did %s has the record too", c.at, uri.DID)
 			}
 			if err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
 )
@@ -60,12 +61,13 @@ unless --revoke-others takes them away, as is wise if the lost key may have been
 
 // rescue makes a new admin key. The store has it before the file: a crash between
 // the two leaves the file as it was.
-func rescue(ctx context.Context, dir string, revoke bool) (done rescued, err error) {
-	path := filepath.Join(dir, databaseFile)
-	if err := findDatabase(path); err != nil {
+func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err error) {
+	dir, err := openDataDir(dataDir)
+	if err != nil {
 		return done, err
 	}
-	st, err := store.Open(store.Config{Path: path, Log: slog.New(slog.DiscardHandler)})
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	st, err := store.Open(store.Config{Path: filepath.Join(dataDir, databaseFile), Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return done, explainOpen(err)
 	}
@@ -87,20 +89,20 @@ func rescue(ctx context.Context, dir string, revoke bool) (done rescued, err err
 			done.Revoked++
 		}
 	}
-	done.Key, done.File = server.NewKey(), filepath.Join(dir, keyFile)
+	done.Key, done.File = server.NewKey(), filepath.Join(dataDir, keyFile)
 	if err := putAdminKey(ctx, st, "rescue", done.Key, now); err != nil {
 		return done, fmt.Errorf("rescue: %w", err)
 	}
-	err = replaceFile(done.File, func(f *os.File) error {
+	err = dir.Replace(keyFile, func(f *os.File) error {
 		if _, err := f.WriteString(done.Key + "\n"); err != nil || os.Geteuid() != 0 {
 			return err
 		}
 		// The user that runs the server must be able to read what root has written.
-		database, err := os.Stat(path)
+		database, err := dir.Lstat(databaseFile)
 		if err != nil {
 			return err
 		}
-		return store.GiveTo(f.Name(), database)
+		return datadir.GiveTo(f, database)
 	})
 	if err != nil {
 		return done, fmt.Errorf("rescue: write admin key: %w", err)

@@ -52,8 +52,9 @@ starts a job that reads it from the whole network, unless one is unfinished or w
 completed before. Tracked collections are read again as often as --refresh says.
 
 Every flag has an environment variable, shown in brackets; a flag beats it.
-` + envAdminKey + `, if set, is a key that has every permission. Otherwise a first start
-makes one, and writes it to admin.key in the data directory.`,
+` + envAdminKey + `, if set, is a key that has every permission; ` + envAdminKey + fileSuffix + `
+names a file that holds it. Otherwise a first start makes one, and writes it to
+admin.key in the data directory.`,
 		Example: `  appview serve --collection xyz.statusphere.status --contact mailto:you@example.com
   appview serve --data-dir /var/lib/appview --log-format json`,
 		Args: cobra.NoArgs,
@@ -64,12 +65,16 @@ makes one, and writes it to admin.key in the data directory.`,
 			// Whoever reads the log may go, as a journal does that is started anew.
 			signal.Ignore(syscall.SIGPIPE)
 			o.service.limitMemory = p.env("GOMEMLIMIT") == ""
-			o.service.adminKey, o.service.hooks = p.env(envAdminKey), p.hooks
+			o.service.hooks = p.hooks
+			var err error
+			if o.service.adminKey, err = p.secret(envAdminKey); err != nil {
+				return err
+			}
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.service.listen, "listen", defaultListen, "address to answer on")
+	f.StringVar(&o.service.listen, "listen", defaultListen, "address to answer on, or unix:/PATH of a socket")
 	f.StringVar(&o.service.dataDir, "data-dir", defaultDataDir, "directory of the database and the admin key")
 	f.StringVar(&o.service.relay, "relay", network.DefaultRelay, "relay that lists repos; it must offer listReposByCollection")
 	f.StringVar(&o.service.plc, "plc", network.DefaultPLC, "directory of did:plc identities")

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill"
+	"appview/internal/datadir"
 	"appview/metrics"
 	"appview/network"
 	"appview/server"
@@ -60,7 +62,9 @@ type service struct {
 	network  *network.Client
 	backfill *backfill.Backfill
 	server   *server.Server
+	dir      *datadir.Dir
 	listener net.Listener
+	local    *localSocket // for commands on this machine; nil where there can be none
 	measured net.Listener // of metrics alone; nil if there is none
 	url      string       // where commands on this machine find it
 	keyFile  string       // where they find its key, if it was put there now
@@ -97,17 +101,18 @@ func (s *service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	if err := openDataDir(cfg.dataDir); err != nil {
+	if s.dir, err = makeDataDir(cfg.dataDir); err != nil {
 		return err
 	}
 	s.store, err = store.Open(store.Config{
-		Path: filepath.Join(cfg.dataDir, databaseFile), Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
+		Path: filepath.Join(cfg.dataDir, databaseFile), Dir: s.dir, Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
 	})
 	if err != nil {
 		return explainOpen(err)
 	}
+	restrictFiles(ctx, s.dir, log)
 	if cfg.adminKey == "" {
-		if s.keyFile, err = bootstrapKey(ctx, s.store, cfg.dataDir, time.Now()); err != nil {
+		if s.keyFile, err = bootstrapKey(ctx, s.store, s.dir, time.Now()); err != nil {
 			return explainOpen(err)
 		}
 	}
@@ -150,11 +155,17 @@ func (s *service) listen(ctx context.Context) (err error) {
 		}
 	}
 	s.url = localURL(s.listener.Addr())
-	return writeFile(filepath.Join(s.cfg.dataDir, urlFile), s.url+"\n")
+	if s.local, err = listenLocal(ctx, s.dir); err != nil {
+		s.log.WarnContext(ctx, "there is no socket for the commands of this machine: they need --url", "url", s.url, "err", err)
+	}
+	return writeFile(s.dir, urlFile, s.url+"\n")
 }
 
 // listenOn opens the port that a flag names.
 func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
+	if path, isSocket := strings.CutPrefix(address, unixScheme); isSocket {
+		return listenUnix(ctx, flag, path)
+	}
 	if address == "" { // any port at all addresses of the machine
 		return nil, usagef("%s is empty, it must be an address and a port, such as %s", flag, defaultListen)
 	}
@@ -180,6 +191,7 @@ const (
 	wsaAccess       = syscall.Errno(10013)
 	wsaAddrInUse    = syscall.Errno(10048)
 	wsaAddrNotAvail = syscall.Errno(10049)
+	wsaRefused      = syscall.Errno(10061)
 )
 
 // isErrno tells whether the system has said this, or on Windows that.
@@ -187,8 +199,45 @@ func isErrno(err error, unix, windows syscall.Errno) bool {
 	return errors.Is(err, unix) || errors.Is(err, windows)
 }
 
+// listenUnix opens a socket of the operator's choice. Who may connect to it is decided by
+// its directory: over it as over a port, what is secret needs a key.
+func listenUnix(ctx context.Context, flag, path string) (net.Listener, error) {
+	if path == "" {
+		return nil, usagef("%s is %q, it must name the file of a socket, such as %s/run/appview/http.sock", flag, unixScheme, unixScheme)
+	}
+	fail := func(err error) error { return fmt.Errorf("listen on %s (%s): %w", path, flag, withoutAddress(err)) }
+	// What a process has left that was killed is in the way; what somebody listens on is
+	// not to be removed.
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&fs.ModeSocket == 0 && runtime.GOOS != "windows" {
+			return nil, fail(errors.New("there is a file that is no socket: name another"))
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			return nil, fail(errors.Join(errors.New("a server listens there: stop it, or name another"), conn.Close()))
+		}
+		if !isErrno(err, errRefused, wsaRefused) {
+			return nil, fail(err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fail(err)
+		}
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(fail(err), l.Close())
+	}
+	return l, nil
+}
+
 // localURL is how a program on this machine reaches a listener.
 func localURL(addr net.Addr) string {
+	if addr.Network() == "unix" {
+		return unixScheme + addr.String()
+	}
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return "http://" + addr.String()
@@ -217,7 +266,11 @@ func (s *service) track(ctx context.Context) error {
 // database has failed, that is the error, whoever has met it first.
 func (s *service) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.server.Run(gctx, s.listener) })
+	listeners := []net.Listener{s.listener}
+	if s.local != nil {
+		listeners = append(listeners, s.local)
+	}
+	g.Go(func() error { return s.server.Run(gctx, listeners...) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
 	if s.cfg.limitMemory {
@@ -273,7 +326,12 @@ func (s *service) close() error {
 		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
-		if err := os.Remove(filepath.Join(s.cfg.dataDir, urlFile)); !errors.Is(err, os.ErrNotExist) {
+		if err := s.dir.Remove(urlFile); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if s.local != nil {
+		if err := s.local.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -282,6 +340,9 @@ func (s *service) close() error {
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,10 +1,13 @@
 package cmd
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
@@ -31,15 +34,42 @@ func widthOf(w io.Writer) int {
 	return width
 }
 
-// plain is s without what could break a line, or command a terminal: others have
-// written some of it.
+// plain is s without what could break a line, command a terminal, or show something else
+// than what is there: others have written some of it. White space and controls become
+// blanks; what is not to be seen, or turns the order of letters around, becomes an escape.
 func plain(s string) string {
-	return strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return ' '
+	var out []byte
+	for _, c := range s {
+		switch {
+		case unicode.IsSpace(c), unicode.IsControl(c):
+			out = append(out, ' ')
+		case isShown(c):
+			out = utf8.AppendRune(out, c)
+		default:
+			out = appendEscaped(out, c)
 		}
-		return c
-	}, s)
+	}
+	return string(out)
+}
+
+// Characters that are not seen themselves, and that scripts and emoji cannot do without.
+const (
+	zeroWidthNonJoiner = '\u200c'
+	zeroWidthJoiner    = '\u200d'
+)
+
+// isShown reports whether a terminal shows a character as it is. Those that it does not
+// can make a text look like another: U+202E turns around what follows.
+func isShown(c rune) bool {
+	return unicode.IsGraphic(c) || c == zeroWidthJoiner || c == zeroWidthNonJoiner
+}
+
+// appendEscaped appends a character as JSON escapes it.
+func appendEscaped(out []byte, c rune) []byte {
+	if hi, lo := utf16.EncodeRune(c); hi != utf8.RuneError {
+		return fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
+	}
+	return fmt.Appendf(out, `\u%04x`, c)
 }
 
 // cut shortens s to so many columns.

@@ -76,7 +76,7 @@ func TestTutorial(t *testing.T) {
 				log.wait(t, "msg=serving")
 				url = strings.TrimSpace(read(t, filepath.Join(dir, defaultDataDir, urlFile)))
 			default:
-				out, err := shell(strings.ReplaceAll(line, defaultURL, url)).CombinedOutput()
+				out, err := shell(strings.ReplaceAll(line, exampleURL, url)).CombinedOutput()
 				if err != nil {
 					t.Fatalf("%s: %v\n%s", line, err, out)
 				}
@@ -91,7 +91,7 @@ func TestTutorial(t *testing.T) {
 		"appview backfill report":                                                            "CLASS ",
 		"appview records list --collection xyz.statusphere.status --limit 3":                 "at://did:plc:",
 		"appview collections list":                                                           "under a minute",
-		`curl -s '` + defaultURL + `/api/records?collection=xyz.statusphere.status&limit=2'`: `"value":{"$type":"xyz.statusphere.status"`,
+		`curl -s '` + exampleURL + `/api/records?collection=xyz.statusphere.status&limit=2'`: `"value":{"$type":"xyz.statusphere.status"`,
 	} {
 		if !strings.Contains(ran[line], text) {
 			t.Errorf("%s printed no %q:\n%s", line, text, ran[line])

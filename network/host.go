@@ -115,19 +115,25 @@ func hostname(name string) bool {
 // public tells whether the guard lets a connection leave for addr.
 func public(addr netip.Addr) bool {
 	addr = addr.Unmap()
-	for _, tunnel := range tunnels() {
-		if tunnel.Contains(addr) {
+	for _, reserved := range reservedPrefixes() {
+		if reserved.Contains(addr) {
 			return false
 		}
 	}
 	return ssrf.IsPublicIPAddress(net.IP(addr.AsSlice()))
 }
 
-// tunnels are public by their prefix, but carry an IPv4 address that need not be.
-func tunnels() [3]netip.Prefix {
-	return [3]netip.Prefix{
-		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x02}), 16),             // 6to4
-		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01}), 23),             // Teredo, ORCHID and other protocol assignments
+// reservedPrefixes are no public addresses, though indigo's ssrf package takes them for
+// some. Source: the special-purpose address registries of RFC 6890 (April 2013) with the
+// documentation prefix of RFC 9637 (August 2024), and Microsoft's "What is IP address
+// 168.63.129.16?", at which every virtual machine of Azure reaches its host. The metadata
+// addresses of other clouds lie in ranges of these registries.
+func reservedPrefixes() [5]netip.Prefix {
+	return [5]netip.Prefix{
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x02}), 16),             // 6to4, which carries an IPv4 address
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01}), 23),             // Teredo, which does too, ORCHID and other protocol assignments
 		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8}), 32), // documentation
+		netip.PrefixFrom(netip.AddrFrom16([16]byte{0x3f, 0xff}), 20),             // documentation
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{168, 63, 129, 16}), 32),         // the host of a virtual machine at Azure
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -77,11 +78,11 @@ func (h *host) listRepos(q query) answer {
 	from := 0
 	if cursor := q.values.Get("cursor"); cursor != "" {
 		ms, _, ok := strings.Cut(cursor, "::")
-		n, err := strconv.Atoi(ms)
-		if !ok || err != nil || n < cursorStart {
+		n, err := strconv.ParseInt(ms, 10, 64)
+		if !ok || err != nil || n < cursorStart || n > math.MaxInt32*cursorStep {
 			return fail(http.StatusBadRequest, "InvalidRequest", "Malformed cursor")
 		}
-		from = (n-cursorStart)/cursorStep + 1
+		from = int((n-cursorStart)/cursorStep) + 1
 	}
 	h.mu.RLock()
 	accounts := slices.Clip(h.accounts)
@@ -106,7 +107,7 @@ func (h *host) listRepos(q query) answer {
 		}
 		b = appendRepo(b, a.did, head, status)
 		n++
-		cursor = strconv.Itoa(cursorStart+i*cursorStep) + "::" + a.did.String()
+		cursor = strconv.FormatInt(cursorStart+int64(i)*cursorStep, 10) + "::" + a.did.String()
 	}
 	b = append(b, ']')
 	if cursor != "" {

@@ -149,9 +149,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run answers requests that come to l until ctx ends, lets those under way end,
-// and returns when no handler runs any more. It closes l.
-func (s *Server) Run(ctx context.Context, l net.Listener) error {
+// Run answers requests that come to the listeners until ctx ends, lets those under way
+// end, and returns when no handler runs any more. It closes the listeners.
+func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	// Requests outlive ctx: they are drained, not dropped.
 	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx))
 	defer cancel()
@@ -166,24 +166,33 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConnection,
 	}
-	served := make(chan error, 1)
-	go func() { served <- hs.Serve(l) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() {
+			if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				served <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
+				return
+			}
+			served <- nil
+		}()
+	}
 	var err error
+	left := len(listeners)
 	select {
 	case err = <-served:
-		err = fmt.Errorf("serve on %s: %w", l.Addr(), err)
+		left--
 	case <-ctx.Done():
 		drain, stop := context.WithTimeout(base, drainTimeout)
 		if hs.Shutdown(drain) != nil {
 			s.log.WarnContext(base, "requests did not end in time and are cut")
 		}
 		stop()
-		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
-			err = fmt.Errorf("serve on %s: %w", l.Addr(), e)
-		}
 	}
 	cancel()
 	errClose := hs.Close()
+	for range left {
+		err = errors.Join(err, <-served)
+	}
 	s.close()
 	return errors.Join(err, errClose)
 }

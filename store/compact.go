@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"appview/internal/datadir"
 )
 
 const (
@@ -31,16 +33,15 @@ const (
 // the lengths before and after. Where the disk has no room for the copy, it is
 // ErrDiskFull.
 func Compact(ctx context.Context, cfg Config) (before, after int64, err error) {
-	// The place of the file, not of a link to it.
-	if cfg.Path, err = filepath.EvalSymlinks(cfg.Path); err != nil {
-		return 0, 0, err
-	}
 	cfg.ReadOnly = false
 	s, err := prepare(cfg)
 	if err != nil {
 		return 0, 0, err
 	}
 	fail := func(err error) error { return fmt.Errorf("compact %s: %w", s.cfg.Path, err) }
+	if _, err := s.dir.Lstat(s.name()); err != nil { // or a new one would be made
+		return 0, 0, fail(errors.Join(err, s.closeDir()))
+	}
 	if err := s.openFile(); err != nil { // and keep everybody else from it
 		return 0, 0, fail(errors.Join(err, s.shut(err)))
 	}
@@ -54,8 +55,8 @@ func Compact(ctx context.Context, cfg Config) (before, after int64, err error) {
 
 // compact leaves the file closed if it succeeds.
 func (s *Store) compact(ctx context.Context) (after int64, err error) {
-	to := s.cfg.Path + compactSuffix
-	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+	to := s.name() + compactSuffix
+	if err := s.dir.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, fmt.Errorf("remove what an earlier attempt has left: %w", err)
 	}
 	err = guard(func() error {
@@ -69,22 +70,19 @@ func (s *Store) compact(ctx context.Context) (after int64, err error) {
 		after, err = s.copyTo(ctx, to)
 		return err
 	})
-	if err == nil {
-		err = keepOwner(to, s.info)
-	}
 	if err == nil && runtime.GOOS == "windows" { // where an open file cannot be replaced
 		err = s.db.Close()
 	}
 	if err == nil {
-		err = Replace(to, s.cfg.Path)
+		err = s.dir.Rename(to, s.name())
 	}
 	if err != nil {
-		if errRemove := os.Remove(to); !errors.Is(errRemove, os.ErrNotExist) {
+		if errRemove := s.dir.Remove(to); !errors.Is(errRemove, os.ErrNotExist) {
 			err = errors.Join(err, errRemove)
 		}
 		return 0, err
 	}
-	return after, s.db.Close()
+	return after, s.shut(nil)
 }
 
 // compactable refuses a file of another version, and one for whose copy there is no
@@ -94,7 +92,7 @@ func (s *Store) compactable(tx *bbolt.Tx) error {
 		return err
 	}
 	need := uint64(tx.Size()) - uint64(s.db.Stats().FreePageN*s.db.Info().PageSize) + compactSlack
-	free, err := s.cfg.FreeSpace(filepath.Dir(s.cfg.Path))
+	free, err := s.cfg.FreeSpace(s.dir.Path())
 	if err == nil && free < need {
 		return fmt.Errorf("%w: the copy needs up to %d MiB beside the file, %d MiB are free: nothing was changed",
 			ErrDiskFull, need>>20+1, free>>20)
@@ -112,11 +110,20 @@ func (s *Store) sound(ctx context.Context, tx *bbolt.Tx) error {
 	return err
 }
 
-// copyTo makes the copy, as short as it can be, and compares it.
-func (s *Store) copyTo(ctx context.Context, path string) (size int64, err error) {
-	to, err := bbolt.Open(path, 0o600, &bbolt.Options{
+// copyTo makes the copy, as short as it can be, with the owner and the mode of the
+// original, and compares it.
+func (s *Store) copyTo(ctx context.Context, name string) (size int64, err error) {
+	var made os.FileInfo
+	to, err := bbolt.Open(name, 0o600, &bbolt.Options{
 		Timeout: time.Second, PageSize: s.db.Info().PageSize, FreelistType: bbolt.FreelistMapType,
 		NoSync: true, // it is synced when it is complete
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := s.dir.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, mode)
+			if err == nil {
+				made, err = f.Stat()
+			}
+			return f, err
+		},
 	})
 	if err != nil {
 		return 0, err
@@ -128,16 +135,35 @@ func (s *Store) copyTo(ctx context.Context, path string) (size int64, err error)
 	if err := errors.Join(err, to.Close()); err != nil {
 		return 0, err
 	}
-	if err := os.Truncate(path, size); err != nil { // bbolt has made it longer than it needs
+	if err := s.finishCopy(name, made, size); err != nil {
 		return 0, err
 	}
-	return size, s.compare(ctx, path)
+	return size, s.compare(ctx, name)
+}
+
+// finishCopy cuts off what bbolt has made the copy longer than it needs, gives it the owner
+// and the mode of the original, and syncs it. made is the file that bbolt has written:
+// whoever owns the directory may have put another under its name.
+func (s *Store) finishCopy(name string, made os.FileInfo, size int64) (err error) {
+	f, err := s.dir.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(info, made):
+		return fmt.Errorf("%s: %w", f.Name(), datadir.ErrReplaced)
+	}
+	return errors.Join(f.Truncate(size), datadir.GiveTo(f, s.info), f.Chmod(s.info.Mode().Perm()), f.Sync())
 }
 
 // compare proves that a file is sound and holds what this one holds.
-func (s *Store) compare(ctx context.Context, path string) (err error) {
+func (s *Store) compare(ctx context.Context, name string) (err error) {
 	cfg := s.cfg
-	cfg.Path, cfg.ReadOnly = path, true
+	cfg.Path, cfg.Dir, cfg.ReadOnly = filepath.Join(s.dir.Path(), name), s.dir, true
 	copied, err := Open(cfg)
 	if err != nil {
 		return err

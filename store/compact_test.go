@@ -13,6 +13,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/datadir"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -182,18 +183,84 @@ func TestCompactionThatWasCutOffIsMadeAnew(t *testing.T) {
 	}
 }
 
-func TestCompactionFollowsALink(t *testing.T) {
+// TestDatabaseThatIsALinkIsRefused covers every way of opening one: whoever owns the
+// directory could lead root to any file of the system.
+func TestDatabaseThatIsALinkIsRefused(t *testing.T) {
 	t.Parallel()
 	path := loose(t)
-	link := filepath.Join(t.TempDir(), "appview.db")
-	if err := os.Symlink(path, link); err != nil {
+	before := raw(t, path)
+	dir := t.TempDir()
+	links := map[string]string{"absolute": path, "dangling": filepath.Join(dir, "nothing"), "within": "real.db"}
+	writeAll(t, filepath.Join(dir, "real.db"), populated(t))
+	for name, to := range links {
+		link := filepath.Join(dir, name+".db")
+		if err := os.Symlink(to, link); err != nil {
+			t.Skipf("no symbolic links here: %v", err)
+		}
+		_, _, errCompact := store.Compact(t.Context(), store.Config{Path: link})
+		s, errOpen := store.Open(store.Config{Path: link})
+		if errOpen == nil {
+			errOpen = errors.Join(errors.New("it was opened"), s.Close())
+		}
+		_, errRead := store.Open(store.Config{Path: link, ReadOnly: true})
+		for how, err := range map[string]error{"compact": errCompact, "open": errOpen, "read": errRead} {
+			if !errors.Is(err, datadir.ErrLink) || !strings.Contains(err.Error(), "--data-dir") {
+				t.Errorf("%s link, %s: %v", name, how, err)
+			}
+		}
+		if got, err := os.Readlink(link); err != nil || got != to {
+			t.Errorf("%s: the link was replaced: %q, %v", name, got, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "nothing")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made at the end of a link: %v", err)
+	}
+	if after := raw(t, path); !maps.Equal(after, before) {
+		t.Errorf("the file was changed: %v", difference(after, before))
+	}
+}
+
+func TestDirectoryMayBeALink(t *testing.T) {
+	t.Parallel()
+	path := loose(t)
+	link := filepath.Join(t.TempDir(), "data")
+	if err := os.Symlink(filepath.Dir(path), link); err != nil {
 		t.Skipf("no symbolic links here: %v", err)
 	}
-	if _, _, err := store.Compact(t.Context(), store.Config{Path: link}); err != nil {
+	if _, _, err := store.Compact(t.Context(), store.Config{Path: filepath.Join(link, filepath.Base(path))}); err != nil {
 		t.Fatal(err)
 	}
-	if to, err := os.Readlink(link); err != nil || to != path {
-		t.Errorf("the link was replaced: %q, %v", to, err)
+	storetest.Check(t, path)
+}
+
+// TestCompactionFollowsNoLink plants links, pipes and files of others where compaction
+// writes, before it begins and once its copy is made.
+func TestCompactionFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	path := loose(t)
+	victim := filepath.Join(t.TempDir(), "victim")
+	writeAll(t, victim, []byte("of root's"))
+	if err := os.Chmod(victim, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, path+".compact"); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := store.Compact(t.Context(), store.Config{Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(victim)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the mode of another file was changed: %v, %v", info.Mode(), err)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "of root's" {
+		t.Errorf("another file was written: %q, %v", got, err)
+	}
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o666 {
+		t.Errorf("the database: %v, %v", info, err)
 	}
 	storetest.Check(t, path)
 }

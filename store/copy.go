@@ -44,50 +44,23 @@ func (b *boundWriter) Write(p []byte) (n int, err error) {
 }
 
 // keepOld copies a file of an older format to a place beside it, for whoever has to
-// go back to the program that wrote it.
-func (s *Store) keepOld(format uint64) (err error) {
-	to := fmt.Sprintf("%s.format%d.backup", s.cfg.Path, format)
-	// Under one name, so that what a crash leaves is written over: nobody else has the
-	// database.
-	f, err := os.OpenFile(to+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+// go back to the program that wrote it. What a crash leaves of a copy is removed with the
+// next: nobody else has the database.
+func (s *Store) keepOld(format uint64) error {
+	to := fmt.Sprintf("%s.format%d.backup", s.name(), format)
+	if err := s.dir.RemoveParts(to); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		need := uint64(tx.Size()) + s.cfg.Reserve
-		if free, err := s.cfg.FreeSpace(filepath.Dir(to)); err == nil && free < need {
-			return fmt.Errorf("%w: %d MiB are needed, %d MiB are free: nothing was changed", ErrDiskFull, need>>20+1, free>>20)
-		}
-		s.cfg.Log.Info("database is of an older format: a copy of it is kept", "file", to, "format", format, "bytes", tx.Size())
-		_, err := tx.WriteTo(f)
-		return err
+	return s.dir.Replace(to, func(f *os.File) error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			need := uint64(tx.Size()) + s.cfg.Reserve
+			if free, err := s.cfg.FreeSpace(s.dir.Path()); err == nil && free < need {
+				return fmt.Errorf("%w: %d MiB are needed, %d MiB are free: nothing was changed", ErrDiskFull, need>>20+1, free>>20)
+			}
+			s.cfg.Log.Info("database is of an older format: a copy of it is kept",
+				"file", filepath.Join(s.dir.Path(), to), "format", format, "bytes", tx.Size())
+			_, err := tx.WriteTo(f)
+			return err
+		})
 	})
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return Replace(f.Name(), to)
-}
-
-// Replace moves a file that is written and closed to where another may be, as a
-// whole: whoever looks, and whatever crashes, finds one or the other.
-func Replace(from, to string) error {
-	f, err := os.OpenFile(from, os.O_RDWR, 0) // Windows syncs nothing that is open for reading
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", from, err)
-	}
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(to)); err != nil {
-		return fmt.Errorf("sync the directory of %s: %w", to, err)
-	}
-	return nil
 }

@@ -238,10 +238,10 @@ func TestPageThatLeadsBackIsRefused(t *testing.T) {
 	t.Parallel()
 	data := populated(t)
 	for _, id := range kinds(t, data)["branch"] {
-		for name, to := range map[string]int{"itself": id, "a meta page": 0, "the list of free pages": freelistOf(data), "nowhere": 1 << 40} {
+		for name, to := range map[string]uint64{"itself": uint64(id), "a meta page": 0, "the list of free pages": uint64(freelistOf(data)), "nowhere": 1 << 40} {
 			path := filepath.Join(t.TempDir(), "circle.db")
 			bent := append([]byte(nil), data...)
-			binary.NativeEndian.PutUint64(bent[id*pageLen+16+8:], uint64(to)) // where its first element leads
+			binary.NativeEndian.PutUint64(bent[id*pageLen+16+8:], to) // where its first element leads
 			writeAll(t, path, bent)
 			for _, readOnly := range []bool{false, true} {
 				if _, err := store.Open(store.Config{Path: path, ReadOnly: readOnly}); !errors.Is(err, store.ErrDamaged) {

@@ -28,13 +28,3 @@ func noSpace(err error) bool {
 
 // unlock gives the lock on an open file back: closing it does.
 func unlock(*os.File) error { return nil }
-
-// syncDir makes what was renamed in a directory last: here it does by itself.
-func syncDir(string) error { return nil }
-
-// keepOwner gives a file the owner of the one that it will replace: here both have
-// that of the directory.
-func keepOwner(string, os.FileInfo) error { return nil }
-
-// GiveTo gives a file the owner of another: here it has that of the directory.
-func GiveTo(string, os.FileInfo) error { return nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -43,7 +42,7 @@ type Load struct {
 // Load tells what the store has before it.
 func (s *Store) Load(ctx context.Context) (l Load, err error) {
 	l.Queued = len(s.queue) + len(s.ends)
-	if l.FreeDisk, err = s.cfg.FreeSpace(filepath.Dir(s.cfg.Path)); err != nil {
+	if l.FreeDisk, err = s.cfg.FreeSpace(s.dir.Path()); err != nil {
 		return l, fmt.Errorf("free space of the disk: %w", err)
 	}
 	err = s.view(ctx, func(tx *bbolt.Tx) error {

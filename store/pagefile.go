@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/bits"
 	"os"
+
+	"appview/internal/datadir"
 )
 
 // bbolt believes what a page says: it maps the file, follows every number in it,
@@ -43,12 +45,14 @@ type pageFile struct {
 }
 
 // inspect refuses a file that bbolt would stumble over while it opens it.
-func inspect(path string, readOnly bool) (err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) && !readOnly {
+func (s *Store) inspect() (err error) {
+	f, err := s.dir.OpenFile(s.name(), os.O_RDONLY, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !s.cfg.ReadOnly:
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, datadir.ErrLink):
+		return fmt.Errorf("%w: name the directory of the file that it leads to with --data-dir", err)
+	case err != nil:
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
@@ -56,7 +60,7 @@ func inspect(path string, readOnly bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if info.Size() == 0 && !readOnly {
+	if info.Size() == 0 && !s.cfg.ReadOnly {
 		return nil // bbolt makes a new one
 	}
 	var at uint64

@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/semaphore"
+
+	"appview/internal/datadir"
 )
 
 var (
@@ -42,6 +44,7 @@ const (
 // defaults.
 type Config struct {
 	Path       string
+	Dir        *datadir.Dir                     // the directory of Path; nil: it is opened, and closed, with the file
 	FlushEvery time.Duration                    // how long a change may wait for company: 250 ms
 	Reserve    uint64                           // free bytes on the disk to leave alone: 256 MiB
 	FreeSpace  func(dir string) (uint64, error) // default: asks the system
@@ -101,8 +104,9 @@ func (h Hooks) afterCommit() error {
 type Store struct {
 	cfg  Config
 	db   *bbolt.DB
-	file *os.File    // of db
-	info os.FileInfo // of file
+	dir  *datadir.Dir // of Path
+	file *os.File     // of db
+	info os.FileInfo  // of file
 
 	queue   chan change
 	ends    chan change         // that end work, while the disk is full
@@ -172,8 +176,16 @@ func prepare(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	dir := cfg.Dir
+	if dir == nil {
+		var err error
+		if dir, err = datadir.Open(filepath.Dir(cfg.Path)); err != nil {
+			return nil, err
+		}
+	}
 	return &Store{
 		cfg:     cfg,
+		dir:     dir,
 		queue:   make(chan change, queueLen),
 		ends:    make(chan change, endsLen),
 		hurry:   make(chan struct{}, 1),
@@ -231,7 +243,7 @@ const openTries = 3
 
 func (s *Store) openFile() error {
 	for try := 1; ; try++ {
-		if err := inspect(s.cfg.Path, s.cfg.ReadOnly); err != nil {
+		if err := s.inspect(); err != nil {
 			return err
 		}
 		if err := s.openBolt(); err != nil {
@@ -258,7 +270,7 @@ func (s *Store) openBolt() error {
 		Timeout: lockTimeout, PageSize: pageSize, InitialMmapSize: initialMmapSize,
 		FreelistType: bbolt.FreelistArrayType, ReadOnly: s.cfg.ReadOnly, PreLoadFreelist: true,
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
-			f, err = os.OpenFile(name, flag, mode)
+			f, err = s.dir.OpenFile(filepath.Base(name), flag, mode)
 			s.file = f
 			return f, err
 		},
@@ -301,7 +313,7 @@ func (s *Store) openBolt() error {
 // inPlace fails when the file is no longer where it was opened. What is written then
 // is lost with the process.
 func (s *Store) inPlace() error {
-	there, err := os.Stat(s.cfg.Path)
+	there, err := s.dir.Lstat(s.name())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errors.New("the file was removed, or moved away, while it was open: put it back, or restore a backup, and start again")
@@ -332,14 +344,26 @@ func (s *Store) Close() error {
 // its own Close would wait for ever: then its map stays until the process ends.
 func (s *Store) shut(why error) error {
 	_, broken := errors.AsType[*panicked](why)
+	var err error
 	switch {
 	case s.file == nil:
-		return nil
 	case broken:
-		return errors.Join(unlock(s.file), s.file.Close())
+		err = errors.Join(unlock(s.file), s.file.Close())
 	default:
-		return s.db.Close()
+		err = s.db.Close()
 	}
+	return errors.Join(err, s.closeDir())
+}
+
+// name is the file's, in its directory.
+func (s *Store) name() string { return filepath.Base(s.cfg.Path) }
+
+// closeDir closes the directory if it was opened with the file.
+func (s *Store) closeDir() error {
+	if s.cfg.Dir != nil {
+		return nil
+	}
+	return s.dir.Close()
 }
 
 // Failed is closed when a write has failed, or when the file has turned out to be
@@ -390,7 +414,7 @@ func (s *Store) diskFull() bool {
 // system cannot tell, it is not. The disk counts as full, too, while changes are held
 // because a commit has found no room, whatever the system says: a quota may be used up.
 func (s *Store) look() (low bool) {
-	free, err := s.cfg.FreeSpace(filepath.Dir(s.cfg.Path))
+	free, err := s.cfg.FreeSpace(s.dir.Path())
 	low = err == nil && free < s.cfg.Reserve
 	full := low || s.cramped.Load()
 	if s.full.Swap(full) != full {
@@ -421,7 +445,7 @@ func (s *Store) view(ctx context.Context, f func(*bbolt.Tx) error) error {
 // be used again, and the end of the file, which bbolt makes longer in large steps
 // before there is anything to put there.
 func (s *Store) size(tx *bbolt.Tx) (file, free int64, err error) {
-	info, err := os.Stat(s.cfg.Path)
+	info, err := s.file.Stat()
 	if err != nil {
 		return 0, 0, fmt.Errorf("size of the database: %w", err)
 	}

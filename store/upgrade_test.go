@@ -82,7 +82,7 @@ func TestOldFileIsKeptBesideTheNewOne(t *testing.T) {
 	t.Parallel()
 	path := oldFile(t)
 	old, kept := raw(t, path), path+".format1.backup"
-	writeAll(t, kept+".part", bytes.Repeat([]byte("what a crash has left"), 100_000))
+	writeAll(t, kept+".part-CRASHED", bytes.Repeat([]byte("what a crash has left"), 100_000))
 	log := &logged{}
 	cfg := store.Config{Path: path, Log: slog.New(slog.NewTextHandler(log, nil))}
 	s, err := store.Open(cfg)
@@ -102,7 +102,7 @@ func TestOldFileIsKeptBesideTheNewOne(t *testing.T) {
 	if all := log.String(); !strings.Contains(all, "file="+kept) || !strings.Contains(all, "brought to the current format") {
 		t.Errorf("the log does not name the copy:\n%s", all)
 	}
-	if _, err := os.Stat(kept + ".part"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(kept + ".part-CRASHED"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left behind: %v", err)
 	}
 
