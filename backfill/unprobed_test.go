@@ -67,6 +67,10 @@ func TestAccountThatIsRefusedInPlainTextIsNotFound(t *testing.T) {
 				}
 			}
 			r.forgetHosts()
+			alone := request
+			alone.DID = gone
+			r.ended(r.complete(alone), gone, network.ClassUnavailable, network.ReasonNotFound)
+			r.forgetHosts()
 			job := r.complete(request)
 			repo := r.ended(job, gone, network.ClassUnavailable, network.ReasonNotFound)
 			if !strings.Contains(repo.Detail, "not in so many words") {
@@ -201,6 +205,40 @@ func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
 		t.Errorf("%+v", job.Tally)
 	}
 	r.wantTruth(status)
+}
+
+// TestRepoThatGoesWhileItIsListedIsNotFound has an account go, without a word, between two
+// steps of a long listing, and another that is refused there and given whole.
+func TestRepoThatGoesWhileItIsListedIsNotFound(t *testing.T) {
+	t.Parallel()
+	for name, given := range map[string]bool{"gone": false, "given": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigWith(t, sandbox.Config{Seed: 206, Repos: 2, Hosts: 1, Collections: statuses(2000, 2000)}, quick())
+			did := r.world.Repos()[0].DID
+			job := r.stopInTheMiddle(store.Request{Collection: status, DID: did}, status)
+			refuse := sandbox.Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("404")}
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Part == sandbox.PartPDS && q.DID == did.String() && (!given || q.Method != getRepo) {
+					return refuse
+				}
+				return sandbox.Fault{}
+			})
+			r.run(quick())
+			job = r.finish(job)
+			if !given {
+				r.ended(job, did, network.ClassUnavailable, network.ReasonNotFound)
+				if n := len(r.servedOf(did)); n > 0 {
+					t.Errorf("%d records are served", n)
+				}
+				return
+			}
+			r.ended(job, did, network.ClassDone, network.ReasonExact)
+			if n := len(r.servedOf(did)); n != 2000 || job.Tally != (store.Tally{Records: 2000, Created: 2000}) {
+				t.Errorf("%d records are served; %+v", n, job.Tally)
+			}
+		})
+	}
 }
 
 // TestStatusIsReadByItsMeaning has hosts say what they like of an account.

@@ -102,7 +102,8 @@ func unprobed(err error) bool {
 // its commit has the rev, and what is given is there. refused is what the attempt comes
 // to where that is not to be had.
 func (r *reader) readUnprobed(ctx context.Context, refused error) (exact bool, err error) {
-	if at := r.o.Position; at != nil && !at.Whole {
+	var gone errGone
+	if at := r.o.Position; at != nil && !at.Whole && !errors.As(refused, &gone) {
 		return false, refused // it was listed up to there, and the host answered
 	} else if at != nil {
 		r.begin(store.Position{First: at.First, Pass: at.Pass, Spent: at.Spent, Whole: true})

@@ -42,6 +42,7 @@ type gate struct {
 	breakers [ways]breaker
 
 	samples samples
+	sought  [questions]time.Time // when other accounts were looked for
 
 	// Kept by gates, under its lock.
 	users int

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
@@ -75,36 +78,86 @@ func (c *Client) rememberAnswer(host Host, q question, did syntax.DID) {
 	}
 }
 
-// inferNotFound asks a host the question that it refused for an account once more, for
-// another one. If that is answered, the host does not have the account, and the error
-// says so. It is nil where there is no telling, and another where the host could not be
-// asked.
+// inferNotFound looks for another account that a host answers the question for that it
+// has refused for this one. If there is one, the host does not have this account, and the
+// error says so. It is nil where there is no telling, and another where the host could
+// not be asked.
 func (c *Client) inferNotFound(ctx context.Context, host Host, did syntax.DID, refused *Error) error {
 	q, ok := questionOf(refused.Op)
 	g := c.gates.look(host)
 	if !ok || g == nil || !refused.absent() || refused.Host != host {
 		return nil
 	}
-	g.mu.Lock()
-	other := g.samples.other(q, did)
-	g.mu.Unlock()
-	if other == "" {
-		return nil
-	}
-	answers, err := c.answersFor(ctx, host, q, other)
-	if err != nil {
+	other, err := c.answeredOther(ctx, g, q, did)
+	if err != nil || other == "" {
 		return err
-	}
-	if !answers {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.samples.remove(q, other)
-		return nil
 	}
 	return &Error{
 		Op: refused.Op, Host: host, Reason: ReasonNotFound, Status: refused.Status, Name: refused.Name, Message: refused.Message,
 		Inferred: true, Err: fmt.Errorf("not in so many words, but it answers for %s", other),
 	}
+}
+
+// answeredOther is another account than did that the host answers the question for now;
+// empty if there is none that we know, or that the host lists.
+func (c *Client) answeredOther(ctx context.Context, g *gate, q question, did syntax.DID) (syntax.DID, error) {
+	g.mu.Lock()
+	known := g.samples.other(q, did)
+	g.mu.Unlock()
+	if known != "" {
+		if answers, err := c.answersFor(ctx, g.host, q, known); err != nil {
+			return "", err
+		} else if answers {
+			return known, nil
+		}
+		g.mu.Lock()
+		g.samples.remove(q, known)
+		g.mu.Unlock()
+	}
+	for _, other := range c.neighbours(ctx, g, q, did) {
+		if answers, err := c.answersFor(ctx, g.host, q, other); err != nil {
+			return "", err
+		} else if answers {
+			c.rememberAnswer(g.host, q, other)
+			return other, nil
+		}
+	}
+	return "", nil
+}
+
+const (
+	maxNeighbours  = 3
+	neighbourPage  = 10
+	neighbourEvery = time.Minute // for each question to a host
+)
+
+// neighbours are some accounts other than did that a host lists, if it lists any. It is
+// not asked for them again and again: most hosts that refuse so refuse everybody.
+func (c *Client) neighbours(ctx context.Context, g *gate, q question, did syntax.DID) []syntax.DID {
+	now := c.cfg.Now()
+	g.mu.Lock()
+	soon := now.Sub(g.sought[q]) < neighbourEvery
+	if !soon {
+		g.sought[q] = now
+	}
+	g.mu.Unlock()
+	if soon || q == questionDocument {
+		return nil
+	}
+	a, err := c.fetch(ctx, call{
+		op: methodRepos, host: g.host, limit: maxDescription,
+		target: xrpc(methodRepos, url.Values{"limit": {strconv.Itoa(neighbourPage)}}),
+	})
+	if err != nil {
+		return nil // it has no listing, or is not to be asked now
+	}
+	defer a.release()
+	page, err := readRepos(a.body)
+	if err != nil {
+		return nil
+	}
+	others := slices.DeleteFunc(page.DIDs, func(other syntax.DID) bool { return other == did })
+	return others[:min(len(others), maxNeighbours)]
 }
 
 // answersFor reports whether a host answers a question about an account. Of a whole

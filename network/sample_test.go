@@ -157,6 +157,60 @@ func TestWhatIsNoTellingAboutAnAccount(t *testing.T) {
 	}
 }
 
+// TestHostIsAskedForAnotherAccount has a host refuse the first account that it is ever
+// asked about, and list others.
+func TestHostIsAskedForAnotherAccount(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	listing := func(dids ...syntax.DID) http.HandlerFunc {
+		var b strings.Builder
+		for _, did := range dids {
+			b.WriteString(`,{"did":"` + did.String() + `","active":true}`)
+		}
+		return says(200, json, `{"repos":[`+strings.TrimPrefix(b.String(), ",")+`]}`)
+	}
+	stranger := syntax.DID("did:plc:cccccccccccccccccccccccc")
+	for name, x := range map[string]struct {
+		list http.HandlerFunc
+		want Reason
+	}{
+		"lists":                  {listing(neighbour), ReasonNotFound},
+		"lists this one too":     {listing(alice, stranger, neighbour), ReasonNotFound},
+		"lists this one alone":   {listing(alice), ReasonNoRev},
+		"lists what is not here": {listing(stranger), ReasonNoRev},
+		"lists nobody":           {listing(), ReasonNoRev},
+		"lists nonsense":         {says(200, json, `{"repos":{}}`), ReasonNoRev},
+		"does not list":          {says(404, "text/plain", "404: Not Found"), ReasonNoRev},
+		"breaks":                 {says(500, json, `{}`), ReasonNoRev},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var lists atomic.Int32
+			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				did := syntax.DID(r.URL.Query().Get("did"))
+				switch {
+				case strings.HasSuffix(r.URL.Path, methodRepos):
+					lists.Add(1)
+					x.list(w, r)
+				case did == neighbour && strings.HasSuffix(r.URL.Path, methodRepoStatus):
+					activeAnswer(did)(w, r)
+				default:
+					says(404, "text/plain", "404: Not Found")(w, r)
+				}
+			})
+			c := newClient(t, Config{})
+			for range 3 {
+				_, err := c.RepoStatus(t.Context(), host, alice)
+				wantReason(t, err, x.want)
+			}
+			// Once a minute for each of two questions.
+			if n := lists.Load(); n > 2 || x.want == ReasonNotFound && n != 1 {
+				t.Errorf("it was asked %d times whom it has", n)
+			}
+		})
+	}
+}
+
 // TestDirectoryThatHasLostItsBackendHidesNobody has the directory, or what stands in
 // front of it, refuse a DID.
 func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
