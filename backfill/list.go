@@ -81,7 +81,10 @@ func (r *reader) wanted(ctx context.Context, has []syntax.NSID) ([]syntax.NSID, 
 		list = append(list, c)
 	}
 	slices.Sort(list)
-	return slices.Compact(list), nil
+	return slices.DeleteFunc(slices.Compact(list), func(c syntax.NSID) bool {
+		_, err := record.ParseCollection(c.String())
+		return err != nil // older versions took such names
+	}), nil
 }
 
 // pass reads every collection once, from where it was left.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
 )
 
@@ -78,9 +79,10 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			body, err := json.Marshal(map[string]string{"collection": args[0]})
+			name := collectionName(args[0])
+			body, err := json.Marshal(map[string]string{"collection": name})
 			if err != nil {
-				return fmt.Errorf("add %s: %w", args[0], err)
+				return fmt.Errorf("add %s: %w", name, err)
 			}
 			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/collections", bytes.NewReader(body))
 			if err != nil {
@@ -92,10 +94,10 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
 				if added.Job == nil {
-					_, err := fmt.Fprintf(w, "%s is tracked already\n", args[0])
+					_, err := fmt.Fprintf(w, "%s is tracked already\n", name)
 					return err
 				}
-				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: %s\n", args[0], added.Job.ID, c.again(added.Job.ID))
+				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: %s\n", name, added.Job.ID, c.again(added.Job.ID))
 				return err
 			})
 		},
@@ -127,12 +129,13 @@ it cannot be removed. A server that is started with --collection tracks it again
 			if err != nil {
 				return err
 			}
+			name := collectionName(args[0])
 			if records == "delete" && !yes {
-				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", args[0], c.at)); err != nil {
+				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", name, c.at)); err != nil {
 					return err
 				}
 			}
-			answer, err := c.patient().call(cmd.Context(), http.MethodDelete, withQuery("/admin/collections", "collection", args[0], "records", records), nil)
+			answer, err := c.patient().call(cmd.Context(), http.MethodDelete, withQuery("/admin/collections", "collection", name, "records", records), nil)
 			if err != nil {
 				return err
 			}
@@ -145,7 +148,7 @@ it cannot be removed. A server that is started with --collection tracks it again
 				if records == "delete" {
 					what = number(&removed.Deleted) + " records were deleted"
 				}
-				_, err := fmt.Fprintf(w, "%s is tracked no more; %s\n", args[0], what)
+				_, err := fmt.Fprintf(w, "%s is tracked no more; %s\n", name, what)
 				return err
 			})
 		},
@@ -153,4 +156,13 @@ it cannot be removed. A server that is started with --collection tracks it again
 	cmd.Flags().StringVar(&records, "records", "", "what becomes of its records: keep or delete")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask before records are deleted")
 	return cmd
+}
+
+// collectionName brings the name of a collection to the form in which the server shows it.
+// What is no name is left for the server to refuse.
+func collectionName(text string) string {
+	if c, err := syntax.ParseNSID(text); err == nil {
+		return c.Normalize().String()
+	}
+	return text
 }

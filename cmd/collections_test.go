@@ -15,7 +15,8 @@ func TestCollectionsAtRunTime(t *testing.T) {
 	s := serveIn(t, world, dir, "--collection", status)
 	at := func(args ...string) []string { return append(args, "--data-dir", dir) }
 	s.log.wait(t, `msg="job ended"`)
-	want(t, exitOK, "is tracked, and being read by job ", nil, at("collections", "add", note)...)
+	spelt := strings.Replace(note, "example", "EXAMPLE", 1)
+	want(t, exitOK, note+" is tracked, and being read by job ", nil, at("collections", "add", spelt)...)
 	until(t, "the collection is read", func() bool {
 		_, listed, _ := runs(t, nil, at("collections", "list")...)
 		return strings.Count(listed, " completed") == 2
@@ -28,7 +29,7 @@ func TestCollectionsAtRunTime(t *testing.T) {
 	if stats := want(t, exitOK, "AGE", nil, at("stats")...); strings.Count(stats, "under a minute") != 2 {
 		t.Errorf("stats:\n%s", stats)
 	}
-	want(t, exitOK, "records were deleted", nil, at("collections", "remove", note, "--records", "delete", "--yes")...)
+	want(t, exitOK, note+" is tracked no more", nil, at("collections", "remove", spelt, "--records", "delete", "--yes")...)
 	want(t, exitOK, "its records are kept", nil, at("collections", "remove", status, "--records", "keep")...)
 	want(t, exitError, "is not tracked", nil, at("collections", "remove", status, "--records", "keep")...)
 	want(t, exitOK, "no collection is tracked", nil, at("collections", "list")...)
@@ -38,7 +39,7 @@ func TestCollectionsAtRunTime(t *testing.T) {
 	s.end()
 
 	// The settings win: what they name is tracked again, and read if it is not there.
-	s = serveIn(t, world, dir, "--collection", note+","+status)
+	s = serveIn(t, world, dir, "--collection", spelt+","+status+","+note)
 	s.log.wait(t, `msg="job ended"`)
 	var jobs []struct{ ID, Collection string }
 	if err := json.Unmarshal([]byte(want(t, exitOK, "[", nil, at("backfill", "list", "--json")...)), &jobs); err != nil || len(jobs) != 3 || jobs[0].Collection != note {

@@ -32,7 +32,7 @@ brings back what they still hold.`,
 				return err
 			}
 			if !yes {
-				if err := confirm(cmd, fmt.Sprintf("Delete %s from %s?", chosen(collection, did), c.at)); err != nil {
+				if err := confirm(cmd, fmt.Sprintf("Delete %s from %s?", chosen(collectionName(collection), did), c.at)); err != nil {
 					return err
 				}
 			}

@@ -109,7 +109,7 @@ func (o *serveOptions) check() error {
 		if err != nil {
 			errs = append(errs, usagef("collection %q is no valid NSID", text))
 		}
-		o.service.collections = append(o.service.collections, c)
+		o.service.collections = append(o.service.collections, c.Normalize())
 	}
 	for name, n := range map[string]int{
 		"--max-jobs": o.service.maxJobs, "--max-hosts": o.service.maxHosts, "--repos-per-host": o.service.reposPerHost,

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/record"
 )
 
 const (
@@ -50,7 +52,7 @@ func (c *Client) CollectionCounts(ctx context.Context, collections []syntax.NSID
 			if err != nil {
 				return err
 			}
-			if nsid, err := syntax.ParseNSID(name); err == nil {
+			if nsid, err := record.ParseCollection(name); err == nil {
 				counts[nsid] = n
 			}
 			return nil

@@ -32,7 +32,8 @@ func ParseCollection(s string) (syntax.NSID, error) {
 }
 
 // ParseURI reads a record's address. It wants all three parts and nothing after
-// them: no query, no fragment, no trailing slash.
+// them: no query, no fragment, no trailing slash. The authority of the collection is
+// brought to lower case, as repos have it.
 func ParseURI(s string) (URI, error) {
 	rest, ok := strings.CutPrefix(s, uriScheme)
 	if !ok {
@@ -54,7 +55,7 @@ func ParseURI(s string) (URI, error) {
 	if err != nil {
 		return URI{}, fmt.Errorf("record uri %.200q: %w: %w", s, ErrInvalid, err)
 	}
-	return URI{DID: did, Collection: collection, RKey: rkey}, nil
+	return URI{DID: did, Collection: collection.Normalize(), RKey: rkey}, nil
 }
 
 // String is the address as it is written everywhere.

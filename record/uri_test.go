@@ -33,3 +33,29 @@ func TestParseURI(t *testing.T) {
 		}
 	}
 }
+
+func TestCollectionsOfReposHaveAuthoritiesInLowerCase(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"com.example.note", "com.example.someNote", "com.example.NOTE", "com.ex-4mple.a.b.c", "a.b.c"} {
+		if c, err := record.ParseCollection(good); err != nil || c.String() != good {
+			t.Errorf("%s: got %s, %v", good, c, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "com.example", "com.EXAMPLE.note", "COM.example.note", "com.examplE.note", "com.example.no_te", "com.example.note/", "com.example..note",
+		"com.example.note.", ".com.example.note", "com.example.note ", "com.example.1note", "com.exämple.note", "com.example.no\xff", "..", "com.example.*",
+		strings.Repeat("a", 64) + ".b.c", strings.Repeat("a.", 200) + "b",
+	} {
+		if c, err := record.ParseCollection(bad); !errors.Is(err, record.ErrInvalid) {
+			t.Errorf("%q: got %s, %v, want invalid", bad, c, err)
+		}
+	}
+}
+
+func TestParseURILowersTheAuthority(t *testing.T) {
+	t.Parallel()
+	u, err := record.ParseURI("at://did:web:example.com/XYZ.StatuSphere.someStatus/Self")
+	if want := "at://did:web:example.com/xyz.statusphere.someStatus/Self"; err != nil || u.String() != want {
+		t.Errorf("got %s, %v, want %s", u, err, want)
+	}
+}

@@ -34,7 +34,7 @@ func (s *Server) dated(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// What no collection is called is found nowhere, and refused by h.
 		if c := r.URL.Query().Get("collection"); c != "" {
-			at, err := s.syncedAt(r.Context(), syntax.NSID(c))
+			at, err := s.syncedAt(r.Context(), syntax.NSID(c).Normalize())
 			if err != nil {
 				s.fail(w, r, err)
 				return

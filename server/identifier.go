@@ -12,14 +12,15 @@ const (
 	maxDID  = 2048
 )
 
-// parseCollection reads a collection that a client has named. Empty is none.
+// parseCollection reads a collection that a client has named, and brings its authority to
+// lower case, as repos have it. Empty is none.
 func parseCollection(text string) (syntax.NSID, error) {
 	if text == "" {
 		return "", nil
 	}
 	nsid, err := syntax.ParseNSID(text)
 	if err == nil {
-		return nsid, nil
+		return nsid.Normalize(), nil
 	}
 	why := "it must be letters, digits and hyphens in segments separated by dots, the last one letters and digits only"
 	switch {

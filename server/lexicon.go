@@ -120,7 +120,7 @@ func (p xrpcParams) collection() (syntax.NSID, error) {
 	if err != nil {
 		return "", p.invalid("Invalid NSID (got " + shown(text) + ")")
 	}
-	return nsid, nil
+	return nsid.Normalize(), nil // as repos have it
 }
 
 func (p xrpcParams) rkey() (syntax.RecordKey, error) {

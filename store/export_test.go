@@ -86,6 +86,16 @@ func MigrateTo(path string, format int) error {
 	return errors.Join(err, db.Close())
 }
 
+// AsFormat has a file say that it is of a format.
+func AsFormat(path string, format uint64) error {
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, format) })
+	return errors.Join(err, db.Close())
+}
+
 // Unseal makes a file what the program of the format before has left: only records are
 // sealed. It returns how many other rows were.
 func Unseal(path string) (rows int, err error) {

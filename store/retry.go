@@ -42,6 +42,10 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 		if !was.Status.Final() {
 			return refuse(&MoveError{Job: old, Status: was.Status})
 		}
+		if i := slices.IndexFunc(was.Targets, misspelt); i >= 0 {
+			wrong := was.Targets[i]
+			return refuse(fmt.Errorf("job %s is over %s, which no repo may have: create a job over %s: %w", old, wrong, wrong.Normalize(), ErrNothingLeft))
+		}
 		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0 || doubtful
 		from, err := g.workOf(was.Seq)
 		forgotten := errors.Is(err, ErrNotFound)

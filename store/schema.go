@@ -50,7 +50,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact, lowerAuthorities}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
