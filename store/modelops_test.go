@@ -26,7 +26,7 @@ var steps = []step{
 	{24, (*drive).opRehost},
 	{8, (*drive).opPostpone},
 	{4, (*drive).opPutHost},
-	{20, (*drive).opSave},
+	{24, (*drive).opSave},
 	{5, (*drive).opRestart},
 	{40, (*drive).opSettle},
 	{2, (*drive).opSettleHost},
