@@ -102,9 +102,6 @@ func plainPort(tb testing.TB) string {
 // ways are those to every reason.
 func ways() map[network.Reason]way {
 	const json = "application/json"
-	refusal := func(status int, kind, body string) sandbox.Fault {
-		return sandbox.Fault{Status: status, Header: http.Header{"Content-Type": {kind}}, Body: []byte(body)}
-	}
 	data := []string{listRecords, getRepo}
 	return map[network.Reason]way{
 		network.ReasonExact: {spoil: animal(sandbox.Behaviour{}, false)},

@@ -160,6 +160,41 @@ func TestSimulatedHostIsReadWhole(t *testing.T) {
 	}
 }
 
+// TestHostWithoutStatusIsReadWholeHoweverItSaysSo has hosts refuse both questions for a
+// rev, for everybody, in many ways.
+func TestHostWithoutStatusIsReadWholeHoweverItSaysSo(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]sandbox.Fault{
+		"a page":          refusal(http.StatusNotFound, "text/html", "<!DOCTYPE html><pre>Cannot GET</pre>"),
+		"blank":           refusal(http.StatusNotFound, "", ""),
+		"gone":            refusal(http.StatusGone, "text/plain", "Gone"),
+		"not implemented": refusal(http.StatusNotImplemented, "text/plain", "Not Implemented"),
+		"not allowed":     refusal(http.StatusMethodNotAllowed, "text/html", "<h1>Method Not Allowed</h1>"),
+		"forbidden":       refusal(http.StatusForbidden, "application/json", `{"message":"Forbidden"}`),
+		"bad request":     refusal(http.StatusBadRequest, "text/plain", "Bad Request"),
+		"error in a 200":  refusal(http.StatusOK, "application/json", `{"error":"method_not_implemented"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigWith(t, sandbox.Config{Seed: 207, Repos: 30, Hosts: 1, Collections: statuses(1, 3)}, quick())
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Method == repoStatus || q.Method == "com.atproto.sync.getLatestCommit" {
+					return f
+				}
+				return sandbox.Fault{}
+			})
+			if job := r.complete(store.Request{Collection: status}); job.Reasons["exact"] != 30 {
+				t.Errorf("%v", job.Reasons)
+			}
+			r.wantTruth(status)
+		})
+	}
+}
+
+func refusal(status int, kind, body string) sandbox.Fault {
+	return sandbox.Fault{Status: status, Header: http.Header{"Content-Type": {kind}}, Body: []byte(body)}
+}
+
 // TestRepoThatIsGivenIsThere has an account that its host refuses to tell anything of,
 // while it answers for others, and whose repo it gives.
 func TestRepoThatIsGivenIsThere(t *testing.T) {
