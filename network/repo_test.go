@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,6 +197,75 @@ func TestASmallCARIsNotAHugeRepo(t *testing.T) {
 			r.Close()
 		}
 	}
+}
+
+// TestRepoIsWhatComes has repos, and refusals, of another content type and status than
+// they are.
+func TestRepoIsWhatComes(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	m := newCARMaker(t)
+	body := m.car(m.commit(m.node(""), nil))
+	for name, x := range map[string]struct {
+		do   http.HandlerFunc
+		want Reason
+	}{
+		"as a page":             {says(200, "text/html", body), ""},
+		"as text":               {says(200, "text/plain", body), ""},
+		"as nothing":            {says(200, "", body), ""},
+		"a page":                {says(200, "application/vnd.ipld.car", "<!DOCTYPE html><html>"), ReasonBadAnswer},
+		"refused in a 200":      {says(200, "application/vnd.ipld.car", `{"error":"RepoDeactivated","message":"off"}`), ReasonDeactivated},
+		"unknown in a 200":      {says(200, json, "\ufeff"+`{"error":"repo_not_found"}`), ReasonNotFound},
+		"an error in a 200":     {says(200, json, `{"error":"InternalServerError"}`), ReasonBadAnswer},
+		"cut error in a 200":    {says(200, json, `{"error":"RepoDeac`), ReasonBadAnswer},
+		"unknown in plain text": {says(404, "text/plain", "404: Not Found"), ReasonHTTP4xx},
+		"unknown, spelt":        {says(404, json, `{"error":"REPO_NOT_FOUND"}`), ReasonNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, err := newClient(t, Config{}).Repo(t.Context(), serve(t, x.do), m.ident())
+			if reasonOf(err) != string(x.want) {
+				t.Errorf("got %v, want %q", err, x.want)
+			}
+			if err == nil {
+				r.Close()
+			}
+		})
+	}
+}
+
+// TestRepoThatIsMissingAmongOthers has a host give one repo, and refuse another without a
+// word.
+func TestRepoThatIsMissingAmongOthers(t *testing.T) {
+	t.Parallel()
+	m := newCARMaker(t)
+	body := m.car(m.commit(m.node(""), nil))
+	var lost atomic.Bool
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("did") == alice.String() && !lost.Load() {
+			says(200, "application/vnd.ipld.car", body)(w, r)
+			return
+		}
+		says(404, "text/html", "<h1>Not Found</h1>")(w, r)
+	})
+	c, other := newClient(t, Config{}), m.ident()
+	other.DID = neighbour
+	for _, want := range []bool{false, true} {
+		_, err := c.Repo(t.Context(), host, other)
+		if want {
+			wantInferred(t, err, true)
+		} else {
+			wantReason(t, err, ReasonBadAnswer) // nothing was given yet
+		}
+		r, err := c.Repo(t.Context(), host, m.ident())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+	}
+	lost.Store(true)
+	_, err := c.Repo(t.Context(), host, other)
+	wantReason(t, err, ReasonBadAnswer)
 }
 
 func TestWithoutAKeyNothingIsAsked(t *testing.T) {

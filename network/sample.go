@@ -145,7 +145,7 @@ func (c *Client) neighbours(ctx context.Context, g *gate, q question, did syntax
 		return nil
 	}
 	a, err := c.fetch(ctx, call{
-		op: methodRepos, host: g.host, limit: maxDescription,
+		op: methodRepos, host: g.host, limit: maxStatusBody,
 		target: xrpc(methodRepos, url.Values{"limit": {strconv.Itoa(neighbourPage)}}),
 	})
 	if err != nil {
