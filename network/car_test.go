@@ -180,6 +180,18 @@ func TestHostileCARs(t *testing.T) {
 		"raw node": {func(m *carMaker) string {
 			return m.car(m.commit(m.node(raw, leaf{key: middle, value: m.value(3)}), nil))
 		}, ReasonBadAnswer},
+		"commit of two repos": {func(m *carMaker) string {
+			commit := m.commit(m.node("", leaf{key: low[0], value: m.value(1)}), nil)
+			block := m.blocks[len(m.blocks)-1][1]
+			m.drop(commit)
+			return m.car(m.put("\xa7\x63did" + cborHead(majorText, 7) + "did:x:y" + block[1:]))
+		}, ReasonBadAnswer},
+		"commit of two revs": {func(m *carMaker) string {
+			commit := m.commit(m.node("", leaf{key: low[0], value: m.value(1)}), nil)
+			block := m.blocks[len(m.blocks)-1][1]
+			m.drop(commit)
+			return m.car(m.put("\xa7\x63rev" + cborHead(majorText, uint64(len(testRev))) + testRev + block[1:]))
+		}, ReasonBadAnswer},
 		"large node": {func(m *carMaker) string { return m.car(m.commit(m.put(strings.Repeat("x", maxBlock+1)), nil)) }, ReasonTooLarge},
 		"too many collections": {func(m *carMaker) string {
 			var leaves []leaf

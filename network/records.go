@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -28,7 +29,7 @@ const (
 func pageLimits() [4]int { return [4]int{100, 20, 4, 1} }
 
 // Listed is one entry of a page, unchecked: not even that it belongs to the
-// repo. What was missing is empty.
+// repo. What was missing is empty, and all of it is if anything was there twice.
 type Listed struct {
 	URI   string
 	CID   string
@@ -95,9 +96,14 @@ func (c *Client) listRecords(ctx context.Context, q call) (RecordsPage, error) {
 func readRecords(body []byte) (RecordsPage, error) {
 	var page RecordsPage
 	listed := false
+	ended := false
 	err := scan(body, func(s *scanner, key string) (err error) {
 		switch key {
 		case "cursor":
+			if ended {
+				return s.bad("cursor is given twice")
+			}
+			ended = true
 			page.Cursor, err = s.cursor()
 			return err
 		case "records":
@@ -128,19 +134,26 @@ func (p *RecordsPage) add(s *scanner) error {
 		_, err := s.value()
 		return err
 	}
+	var seen [3]int // uri, cid, value
 	err := s.object(func(key string) (err error) {
 		switch key {
 		case "uri":
+			seen[0]++
 			entry.URI, err = s.text()
 		case "cid":
+			seen[1]++
 			entry.CID, err = s.text()
 		case "value":
+			seen[2]++
 			entry.Value, err = s.value()
 		default:
 			_, err = s.value()
 		}
 		return err
 	})
+	if slices.Max(seen[:]) > 1 {
+		entry = Listed{} // it says two things
+	}
 	p.Records = append(p.Records, entry)
 	return err
 }

@@ -22,11 +22,13 @@ func TestListRecordsReadsPagesAsTheyAre(t *testing.T) {
 		says(200, "application/json", ` {"records":[
 			{"uri":"at://x/y/\u007a","cid":"c","value": {"a":[1.0,"\ud800<"],"a":{}} ,"more":1},
 			{"value":`+deep+`,"uri":7,"cid":null},
-			{"value":"`+"\xff"+`"}, {}, [1], null],
+			{"value":"`+"\xff"+`"}, {}, [1], null,
+			{"uri":"at://x/y/z","cid":"c","value":{},"uri":"at://x/y/w"}, {"uri":"at://x/y/z","cid":"c","cid":"c"},
+			{"value":{"a":1},"uri":"at://x/y/z","\u0076alue":{"a":2}}],
 			"cursor":"next","more":{"records":[]}}`)(w, r)
 	})
 	p, err := newClient(t, Config{}).ListRecords(t.Context(), host, alice, status, "a+/=&%")
-	if err != nil || p.Cursor != "next" || len(p.Records) != 6 {
+	if err != nil || p.Cursor != "next" || len(p.Records) != 9 {
 		t.Fatalf("got %d records, cursor %q, %v", len(p.Records), p.Cursor, err)
 	}
 	if r := p.Records[0]; r.URI != "at://x/y/z" || r.CID != "c" || string(r.Value) != `{"a":[1.0,"\ud800<"],"a":{}}` {
@@ -120,6 +122,18 @@ func BenchmarkReadRecords(b *testing.B) {
 	for b.Loop() {
 		if _, err := readRecords(body); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestPageThatSaysTwoThingsIsNone(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"cursors": `{"records":[],"cursor":"a","cursor":"b"}`, "a cursor and none": `{"cursor":null,"records":[],"cursor":"b"}`,
+		"records": `{"records":[],"records":[]}`, "an escaped cursor": `{"records":[],"cursor":"a","\u0063ursor":"a"}`,
+	} {
+		if _, err := page(t, newClient(t, Config{}), serve(t, says(200, "application/json", body))); reasonOf(err) != string(ReasonBadAnswer) {
+			t.Errorf("two %s: got %v, want a bad answer", name, err)
 		}
 	}
 }

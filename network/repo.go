@@ -14,6 +14,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/record"
 )
 
 const (
@@ -115,6 +117,9 @@ func (c *car) commit(did syntax.DID, key atcrypto.PublicKey) (*repo.Commit, erro
 		return nil, spoiled(ReasonBadAnswer, "a commit of more than %d bytes", maxCommit)
 	}
 	commit, err := readCommit(data)
+	if err == nil {
+		err = saysOneThing(c.root, data)
+	}
 	if err != nil {
 		return nil, spoiled(ReasonBadAnswer, "commit: %w", err)
 	}
@@ -143,6 +148,16 @@ func readCommit(data []byte) (commit *repo.Commit, err error) {
 		return nil, errors.New("something after the end")
 	}
 	return commit, nil
+}
+
+// saysOneThing refuses a block with a key twice in a map, of which readers take the one
+// or the other.
+func saysOneThing(name digest, block []byte) error {
+	id, err := cid.Cast(append([]byte(linkPrefix), name[:]...))
+	if err == nil {
+		_, err = record.FromCBOR(block, id)
+	}
+	return err
 }
 
 func signed(commit *repo.Commit, key atcrypto.PublicKey) (err error) {
