@@ -32,6 +32,7 @@ type Config struct {
 	Retry        time.Duration // before the second attempt; doubles with each: 2 s
 	Turn         time.Duration // of a host, before others get theirs: 10 s
 	Reading      time.Duration // of one repo, before it is given up as too large: 2 h
+	Silence      time.Duration // of every host that a job still needs, before what it owes there is given up: 3 min
 	Refresh      time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 
 	Log *slog.Logger     // default: slog.Default
@@ -46,6 +47,7 @@ const (
 	defaultRetry        = 2 * time.Second
 	defaultTurn         = 10 * time.Second
 	defaultReading      = 2 * time.Hour
+	defaultSilence      = 3 * time.Minute
 
 	// lateShare is how many times MaxHosts there may be in hosts that go on reading
 	// a few repos when their turn is over.
@@ -62,6 +64,7 @@ type Backfill struct {
 	hosts    *semaphore.Weighted // read from in their turn
 	late     *semaphore.Weighted // read from when it is over
 	claims   *claims
+	health   *health
 	buffered atomic.Int64 // bytes of records that are read and not committed
 	walking  atomic.Int64 // passes over queues that still hand out repos, or wait for those to be read
 
@@ -107,6 +110,7 @@ func New(cfg Config) (*Backfill, error) {
 	cfg.Retry = cmp.Or(cfg.Retry, defaultRetry)
 	cfg.Turn = cmp.Or(cfg.Turn, defaultTurn)
 	cfg.Reading = cmp.Or(cfg.Reading, defaultReading)
+	cfg.Silence = cmp.Or(cfg.Silence, defaultSilence)
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -118,6 +122,7 @@ func New(cfg Config) (*Backfill, error) {
 		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
 		late:    semaphore.NewWeighted(lateShare * int64(cfg.MaxHosts)),
 		claims:  newClaims(),
+		health:  newHealth(),
 		check:   checkNow,
 		began:   cfg.Now(),
 		wake:    make(chan struct{}, 1),

@@ -35,6 +35,7 @@ func (w *worker) fetch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	g.Go(func() error { return w.reopen(ctx) })
+	g.Go(func() error { return w.watchSilence(ctx) })
 	g.Go(func() error {
 		defer stop()
 		for {
@@ -76,12 +77,28 @@ func (w *worker) done(ctx context.Context) (bool, error) {
 	return len(doubted) == 0, err
 }
 
-// sweep reads the repos of one host that are due. Jobs that name their DIDs do
-// not wait for room among those that cover the network.
+// sweep reads the repos of one host that are due, until others are to have their turn,
+// or the host is given up.
 func (w *worker) sweep(ctx context.Context, host string) error {
+	own, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w.queues.sweep(host, cancel)
+	end, err := w.sweepHost(own, host)
+	if errors.Is(context.Cause(own), errSilent) {
+		end, err = walked{}, nil
+	}
+	if err == nil {
+		w.queues.end(host, end)
+	}
+	return err
+}
+
+// sweepHost reads the repos of one host that are due. Jobs that name their DIDs do
+// not wait for room among those that cover the network.
+func (w *worker) sweepHost(ctx context.Context, host string) (walked, error) {
 	if !w.named {
 		if err := w.b.hosts.Acquire(ctx, 1); err != nil {
-			return err
+			return walked{}, err
 		}
 	}
 	leave := sync.OnceFunc(func() {
@@ -101,17 +118,9 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 	})
 	over()
 	if err != nil {
-		return err
+		return end, err
 	}
-	given, err := w.judgeHost(ctx, host, end.gotOn, gave.Load())
-	if err != nil {
-		return err
-	}
-	if given {
-		end = walked{}
-	}
-	w.queues.end(host, end)
-	return nil
+	return end, w.judgeHost(ctx, host, end.gotOn, gave.Load())
 }
 
 // overtime gives the place of a sweep to others when its turn is over, though some
@@ -155,14 +164,14 @@ func (w *worker) overtime(host string, read *atomic.Int64, leave func()) (over f
 	}
 }
 
-// judgeHost gives up a host that stays down, or that never stops asking us to
-// slow down, and reports whether it did. gotOn says that the sweep got something
-// done, gave that the host gave a repo: then it is not down, whatever it never answers.
-func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) (given bool, err error) {
+// judgeHost has a host given up that stays down, or that never stops asking us to slow
+// down. gotOn says that the sweep got something done, gave that the host gave a repo: then
+// it is not down, whatever it never answers.
+func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) error {
 	now := w.b.now()
 	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
 	if err != nil {
-		return false, err
+		return err
 	}
 	state := w.b.cfg.Network.HostState(network.Host(host))
 	until, parked := w.b.cfg.Network.ParkedUntil(network.Host(host))
@@ -198,33 +207,15 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) (
 		}
 	}
 	if verdict != nil {
-		return true, w.giveUp(ctx, host, *verdict)
+		w.silence.judge(host, *verdict)
+		notify(w.judged)
 	}
 	if note.Probes != known.Probes || note.Error != known.Error || !note.LimitedAt.Equal(known.LimitedAt) {
-		return false, ignoreStale(w.b.cfg.Store.PutHost(ctx, w.seq, host, note))
+		return ignoreStale(w.b.cfg.Store.PutHost(ctx, w.seq, host, note))
 	}
-	return false, nil
+	return nil
 }
 
 func (w *worker) verdict(r network.Reason, text string) *store.Verdict {
 	return &store.Verdict{Class: string(r.Class()), Reason: string(r), Detail: text}
-}
-
-// giveUp settles everything that the job still owes at a host.
-func (w *worker) giveUp(ctx context.Context, host string, v store.Verdict) error {
-	total := 0
-	for {
-		n, err := w.b.cfg.Store.SettleHost(ctx, w.seq, host, v)
-		if err != nil {
-			if errors.Is(err, store.ErrStale) {
-				return nil
-			}
-			return err
-		}
-		total += n
-		if n == 0 {
-			w.log.WarnContext(ctx, "host given up", "host", host, "reason", v.Reason, "repos", total, "err", v.Detail)
-			return nil
-		}
-	}
 }

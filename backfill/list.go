@@ -126,6 +126,7 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 			return r.unlisted(ctx, err)
 		}
 		r.page = page
+		r.turned()
 		if first || len(page.Records) > 0 {
 			r.requests++
 		}

@@ -22,6 +22,7 @@ type errGone struct {
 	reason   network.Reason
 	detail   string
 	inferred bool // it is nobody's word
+	host     bool // it is the host's answer, not the document's
 }
 
 func (e errGone) Error() string { return "the repo is unavailable: " + string(e.reason) }
@@ -83,6 +84,7 @@ func (r *reader) gone(ctx context.Context, gone errGone) error {
 	if err := r.doubt(ctx); err != nil {
 		return err
 	}
+	gone.host = true
 	return gone
 }
 

@@ -2,6 +2,8 @@ package backfill
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,6 +26,9 @@ type queue struct {
 	again          bool      // something was put into the queue during the sweep
 	parked         bool      // the host is to be left alone until due
 	due            time.Time // when to come back; zero: when something is put in
+
+	cancel func(error)   // ends the sweep under way
+	closed chan struct{} // not nil: the host is not swept, and this is closed when no sweep is under way
 }
 
 // timer is when to come back to a host. It is out of date when the queue's due
@@ -67,7 +72,7 @@ func (q *queues) ready(host string) {
 		q.hosts[host] = h
 	}
 	switch {
-	case h.active:
+	case h.active, h.closed != nil:
 		h.again = true
 	case !h.inLine && !h.parked:
 		q.enqueue(host, h)
@@ -89,7 +94,7 @@ func (q *queues) take(now time.Time, limit int) (host string, next time.Time, id
 	for len(q.timers) > 0 {
 		first := q.timers[0]
 		h := q.hosts[first.host]
-		current := h != nil && h.due.Equal(first.due)
+		current := h != nil && h.due.Equal(first.due) && h.closed == nil
 		if current && first.due.After(now) {
 			next = first.due
 			break
@@ -129,7 +134,11 @@ func (q *queues) end(host string, w walked) {
 	} else {
 		q.active--
 	}
-	h.active, h.late = false, false
+	h.active, h.late, h.cancel = false, false, nil
+	if h.closed != nil {
+		close(h.closed)
+		return
+	}
 	switch {
 	case h.again && !w.parked:
 		q.enqueue(host, h)
@@ -140,6 +149,64 @@ func (q *queues) end(host string, w walked) {
 		delete(q.hosts, host)
 	}
 	h.again = false
+	notify(q.changed)
+}
+
+// owing are the hosts that something may be owed at.
+func (q *queues) owing() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Keys(q.hosts))
+}
+
+// sweep notes how to end the sweep under way at a host.
+func (q *queues) sweep(host string, cancel func(error)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := q.hosts[host]
+	h.cancel = cancel
+	if h.closed != nil {
+		cancel(errSilent)
+	}
+}
+
+// close has a host left alone until open, and ends the sweep under way. What it returns
+// is closed when there is none any more.
+func (q *queues) close(host string) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	closed := make(chan struct{})
+	h := q.hosts[host]
+	if h == nil {
+		h = &queue{}
+		q.hosts[host] = h
+	}
+	h.closed = closed
+	switch {
+	case !h.active:
+		close(closed)
+	case h.cancel != nil:
+		h.cancel(errSilent)
+	}
+	if h.inLine {
+		h.inLine = false
+		q.line = slices.DeleteFunc(q.line, func(other string) bool { return other == host })
+	}
+	return closed
+}
+
+// open ends close: nothing that was in the queue then is still owed.
+func (q *queues) open(host string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := q.hosts[host]
+	h.closed = nil
+	if h.again {
+		h.again = false
+		q.enqueue(host, h)
+	} else {
+		delete(q.hosts, host)
+	}
 	notify(q.changed)
 }
 

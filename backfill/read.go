@@ -54,6 +54,8 @@ type reader struct {
 	listing  bool           // getRepo will not do
 	notWhole *network.Error // why, if it has failed
 	requests int            // that each saw the repo at a moment of its own, in this pass
+	reached  int            // pages had in this attempt, over all passes
+	banked   time.Duration  // of the time spent on it: in the position that is stored
 	full     bool
 	same     bool  // all of it is kept as the index holds it
 	ends     []int // records on short pages of this pass that were followed and were the end
@@ -67,12 +69,14 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 		return false
 	}
 	if !w.b.claims.take(h.DID) {
+		w.silence.excuse(h.Host, w.b.now().Add(2*claimedPause))
 		h.done(errLater)
 		return false
 	}
 	defer w.b.claims.release(h.DID)
+	w.silence.ask(h.Host)
 	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords, began: w.b.now()}
-	exact, err := r.readInTime(ctx)
+	exact, err := r.readInTime(network.WithProgress(ctx, func() { w.healthy(h.Host) }))
 	if err != nil {
 		r.drop()
 	}
@@ -96,27 +100,35 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 		if r.source == store.SourceRepo {
 			w.gives.Store(r.host, struct{}{})
 		}
+		w.healthy(h.Host)
 		w.settleRead(ctx, h, r, exact)
 	case errors.As(err, &moved) && h.Moved:
-		w.missed(ctx, h, r.o, &network.Error{
+		w.missed(ctx, h, r.attempted(), &network.Error{
 			Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: fmt.Errorf("%w for the second time", moved),
 		})
 	case errors.As(err, &moved):
 		w.log.DebugContext(ctx, "repo has moved", "did", h.DID, "host", h.Host, "to", moved.to)
 		w.rehost(ctx, h, string(moved.to))
 	case errors.As(err, &gone):
+		if gone.host {
+			w.healthy(h.Host)
+		}
 		r.o.Detail = gone.detail
 		w.settleWithout(ctx, h, r.o, gone.reason, gone.inferred)
 	case errors.As(err, &failed) && r.lost(failed.Reason):
-		w.missed(ctx, h, r.o, r.anew(ctx, failed))
+		err = r.anew(ctx, failed)
+		w.missed(ctx, h, r.attempted(), err)
 	default:
-		w.missed(ctx, h, r.o, err)
+		if failed != nil && !failed.Reason.Retryable() {
+			w.healthy(h.Host) // it has answered for good, if not well
+		}
+		w.missed(ctx, h, r.attempted(), err)
 	}
 	return err == nil
 }
 
-// readInTime is read with a bound on the time that it may take, over all attempts
-// that got somewhere: a host that gives a little now and then would never end.
+// readInTime is read with a bound on the time that it may take, over all attempts: a
+// host that gives a little now and then would never end.
 func (r *reader) readInTime(ctx context.Context) (exact bool, err error) {
 	timed, cancel := context.WithTimeout(ctx, max(r.w.b.cfg.Reading-r.spentSoFar(), 0))
 	defer cancel()
@@ -132,11 +144,31 @@ func (r *reader) readInTime(ctx context.Context) (exact bool, err error) {
 
 // spentSoFar is how long it has been read.
 func (r *reader) spentSoFar() time.Duration {
-	spent := r.w.b.now().Sub(r.began)
+	spent := r.w.b.now().Sub(r.began) + r.o.Spent
 	if r.o.Position != nil {
 		spent += r.o.Position.Spent
 	}
 	return spent
+}
+
+// attempted is the row of a repo after an attempt that failed: it says how long that
+// took, and how far it came, since the last step.
+func (r *reader) attempted() store.Owed {
+	o, stored := r.o, r.banked
+	if stored == 0 && o.Position != nil {
+		stored = o.Position.Spent
+	}
+	o.Spent = max(r.spentSoFar()-stored, 0)
+	o.Reached = max(o.Reached, r.reached)
+	return o
+}
+
+// turned notes a page of a listing. The first says nothing of what is to come, and what
+// an earlier attempt had is nothing new.
+func (r *reader) turned() {
+	if r.reached++; r.reached > max(1, r.o.Reached) {
+		r.w.healthy(r.o.Host)
+	}
 }
 
 // lost tells whether a repo read in steps cannot be gone on with: the host does
@@ -271,6 +303,7 @@ func (r *reader) restart(ctx context.Context) error {
 	if !r.steps {
 		return nil
 	}
+	r.banked = r.at.Spent
 	return r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at)
 }
 
@@ -314,8 +347,9 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 		return r.refused(err)
 	}
 	r.drop()
-	r.steps, r.saved, r.segments = true, true, nil
-	r.o.Attempts = 0 // it gets on
+	r.steps, r.saved, r.segments, r.banked = true, true, nil, r.at.Spent
+	r.o.Attempts, r.o.Reached, r.reached = 0, 0, 0 // it gets on
+	r.w.healthy(r.o.Host)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
 	"appview/network"
@@ -30,9 +31,13 @@ const unknownHost = ""
 func (w *worker) resolve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		defer w.plcResolved.Store(true)
 		return w.resolveSpan(ctx, span{host: unknownHost, end: webDIDs}, resolveWidth, w.found[0])
 	})
-	g.Go(func() error { return w.resolveSpan(ctx, span{host: unknownHost, after: webDIDs}, webWidth, w.found[1]) })
+	g.Go(func() error {
+		defer w.webResolved.Store(true)
+		return w.resolveSpan(ctx, span{host: unknownHost, after: webDIDs}, webWidth, w.found[1])
+	})
 	return g.Wait()
 }
 
@@ -66,13 +71,32 @@ func (w *worker) lookUp(ctx context.Context, h hand) {
 		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
 		return
 	}
+	if isWeb(h.DID) {
+		w.silence.ask(webDIDs)
+	}
 	ident, err := w.b.cfg.Network.Lookup(ctx, h.DID)
+	var failed *network.Error
+	if isWeb(h.DID) && (err == nil || errors.As(err, &failed) && !failed.Reason.Retryable()) {
+		w.healthy(webDIDs)
+	}
 	if err != nil {
 		w.missed(ctx, h, h.Owed, err)
 		return
 	}
 	w.rehost(ctx, h, string(ident.PDS))
 }
+
+// queueOf is whose silence it is when a repo is not given: its host's, or that of the
+// hosts of documents.
+func queueOf(h hand) string {
+	if h.Host == unknownHost && isWeb(h.DID) {
+		return webDIDs
+	}
+	return h.Host
+}
+
+// isWeb reports whether the DID's document is on a host of its own.
+func isWeb(did syntax.DID) bool { return did > webDIDs }
 
 // rehost puts a repo into the queue of the host where it lives.
 func (w *worker) rehost(ctx context.Context, h hand, host string) {
@@ -98,6 +122,9 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 		failed *network.Error
 		parked *network.Parked
 	)
+	if errors.As(err, &parked) && h.Host != unknownHost && (parked.Why == network.WhyRateLimited || parked.Why == network.WhyPaced) {
+		w.silence.excuse(h.Host, parked.Until)
+	}
 	switch {
 	case errors.As(err, &parked) && !w.parks(h.Host, parked):
 		w.sentOn(ctx, h, o, parked)
@@ -109,7 +136,9 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 	o.Attempts++
 	o.LimitedAt = time.Time{}
 	o.Reason, o.Detail = string(failed.Reason), detail(failed)
-	if failed.Reason.Class() == network.ClassFailed && failed.Reason.Retryable() && o.Attempts < w.b.cfg.Attempts {
+	w.silence.fail(queueOf(h), o.Detail)
+	last := o.Attempts >= w.b.cfg.Attempts || queueOf(h) == webDIDs && w.webOver.Load()
+	if failed.Reason.Class() == network.ClassFailed && failed.Reason.Retryable() && !last {
 		w.postpone(ctx, h, o, w.b.now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
 		return
 	}

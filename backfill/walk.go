@@ -80,7 +80,9 @@ type pass struct {
 	span  span
 	until time.Time
 	late  bool // until is over
-	gotOn atomic.Bool
+	// chosen says which rows are handed out, due or not; nil: those that are due.
+	chosen func(store.Owed) bool
+	gotOn  atomic.Bool
 
 	mu     sync.Mutex
 	next   time.Time // the earliest time at which a row that stays in the queue is due
@@ -164,7 +166,11 @@ func (c *crew) wait() {
 func (p *pass) take(row store.Owed) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := p.w.b.now(); !due(row, now) {
+	if p.chosen != nil {
+		if !p.chosen(row) {
+			return false
+		}
+	} else if now := p.w.b.now(); !due(row, now) {
 		// By the running clock from here on, not by that of the file.
 		p.later(now.Add(row.NotBefore.Sub(now)))
 		return false

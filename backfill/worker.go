@@ -32,10 +32,17 @@ type worker struct {
 	found  [2]chan struct{} // there are new repos to look up, or no more will come
 	doubts chan struct{}    // there may be repos to reopen
 	listed atomic.Bool      // discovery is over
+	judged chan struct{}    // there may be hosts to give up
 	queues queues
-	gives  sync.Map // host, if it has given a repo in one piece
-	ends   sync.Map // host: how long a page may be that is taken for the end
-	rate   rate
+
+	silence     silence
+	plcResolved atomic.Bool // nothing is to be looked up in the directory any more…
+	webResolved atomic.Bool // …or on hosts of their own
+	webOver     atomic.Bool // a look-up there that fails is the last
+
+	gives sync.Map // host, if it has given a repo in one piece
+	ends  sync.Map // host: how long a page may be that is taken for the end
+	rate  rate
 }
 
 func newWorker(b *Backfill, j store.Job) *worker {
@@ -45,6 +52,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 		began:  b.now(),
 		found:  [...]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 		doubts: make(chan struct{}, 1),
+		judged: make(chan struct{}, 1),
 	}
 	w.queues.changed = make(chan struct{}, 1)
 	return w
@@ -60,8 +68,18 @@ func (w *worker) run(ctx context.Context) error {
 	w.log.InfoContext(ctx, "job started", "stage", job.Stage, "repos", job.TotalRepos, "processed", job.Processed)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.discover(ctx) })
-	g.Go(func() error { return w.resolve(ctx) })
-	g.Go(func() error { return w.fetch(ctx) })
+	resolving, stop := context.WithCancel(ctx)
+	g.Go(func() error {
+		// When nothing is owed any more, a look-up under way is of no use.
+		if err := w.resolve(resolving); ctx.Err() != nil || resolving.Err() == nil {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer stop()
+		return w.fetch(ctx)
+	})
 	return g.Wait()
 }
 

@@ -38,10 +38,11 @@ type watchdog struct {
 	base  int64         // bytes before since
 	rate  float64       // bytes a second, at least
 	held  *grant        // of the budget
+	meter meter
 }
 
-func watch(d time.Duration, cancel context.CancelCauseFunc, now func() time.Time, idle time.Duration) *watchdog {
-	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle, rate: minRate}
+func watch(d time.Duration, cancel context.CancelCauseFunc, now func() time.Time, idle time.Duration, m meter) *watchdog {
+	return &watchdog{timer: time.AfterFunc(d, func() { cancel(errTooSlow) }), now: now, idle: idle, rate: minRate, meter: m}
 }
 
 // body is called when a body begins that grows by a grant.
@@ -57,7 +58,9 @@ func (w *watchdog) progress(total int64) error {
 	if w.held.wanted() {
 		w.hurry(total)
 	}
-	age := w.now().Sub(w.since) - w.apart
+	now := w.now()
+	w.meter.read(now, total)
+	age := now.Sub(w.since) - w.apart
 	if age <= w.idle {
 		return nil
 	}
@@ -85,6 +88,7 @@ func (w *watchdog) aside(f func() error) error {
 	start := w.now()
 	err := f()
 	w.apart += w.now().Sub(start)
+	w.meter.since = time.Time{}
 	w.timer.Reset(w.idle)
 	return err
 }

@@ -121,6 +121,16 @@ func (c *Client) Relay() Host { return c.relay }
 // PLC is the PLC directory's host.
 func (c *Client) PLC() Host { return c.plc }
 
+// PLCRPS is how many requests a second the PLC directory is asked at most.
+func (c *Client) PLCRPS() float64 { return c.cfg.PLCRPS }
+
+// DirectoryParked reports whether the PLC directory is to be left alone: it does not
+// answer, or has asked for a pause.
+func (c *Client) DirectoryParked() bool {
+	_, parked := c.parkedUntil(c.plc, laneOrdinary, wayService)
+	return parked
+}
+
 func positive(name string, v float64) error {
 	if v < 0 || math.IsNaN(v) || math.IsInf(v, 0) {
 		return fmt.Errorf("%s %v is no rate", name, v)

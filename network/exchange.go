@@ -202,7 +202,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	t := c.cfg.Timing
-	w := watch(t.Connect+t.TLS+t.Header, cancel, c.cfg.Now, t.BodyIdle)
+	w := watch(t.Connect+t.TLS+t.Header, cancel, c.cfg.Now, t.BodyIdle, newMeter(ctx, t.BodyIdle))
 	defer w.timer.Stop()
 	ctx, using := c.guard.use(ctx)
 	defer using.end()

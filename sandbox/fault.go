@@ -16,7 +16,7 @@ const hangBound = time.Minute
 // zero Fault does nothing. Its parts add up: a delayed 502 with a cut body is one
 // Fault.
 type Fault struct {
-	Name     string        // what it is counted as; default: the first that applies of hang, status, cut, drip, endless, rewrite, delay
+	Name     string        // what it is counted as; default: the first that applies of hang, status, cut, drip, rate, endless, rewrite, delay
 	Delay    time.Duration // before the answer; ends early when the client goes, and breaks the connection past three minutes
 	Hang     bool          // no answer until the client goes, a minute at most; then the connection breaks
 	Status   int           // answer this instead, with Header and Body
@@ -26,6 +26,7 @@ type Fault struct {
 	CutAfter int
 	Rewrite  func(Answer) Answer // changes the answer before it is sent
 	Drip     time.Duration       // send a byte at a time, so far apart, for a minute at most; then the connection breaks
+	Rate     int                 // send the body at so many bytes a second, to its end
 	Endless  int64               // send spaces behind the body until so many bytes are out; then the connection breaks
 }
 
@@ -92,6 +93,8 @@ func (f Fault) name() string {
 		kind = "cut"
 	case f.Drip > 0:
 		kind = "drip"
+	case f.Rate > 0:
+		kind = "rate"
 	case f.Endless > 0:
 		kind = "endless"
 	case f.Rewrite != nil:
@@ -148,13 +151,18 @@ func (f Fault) rewrite(a answer) answer {
 func (f Fault) cuts(a answer) bool { return f.Cut && f.CutAfter < len(a.body) }
 
 // streams says whether the answer is not sent in one piece.
-func (f Fault) streams() bool { return f.Drip > 0 || f.Endless > 0 }
+func (f Fault) streams() bool { return f.Drip > 0 || f.Rate > 0 || f.Endless > 0 }
 
 // streamPiece is what is sent at once of an answer without an end.
 const streamPiece = 64 << 10
 
-// stream sends the answer slowly, or without an end, and breaks the connection.
+// stream sends the answer slowly, or without an end. But for one that is sent at some
+// rate, it breaks the connection.
 func (f Fault) stream(ctx context.Context, w http.ResponseWriter, a answer) {
+	if f.Drip == 0 && f.Rate > 0 {
+		f.trickle(ctx, w, a)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, hangBound)
 	defer cancel()
 	a.chunked = true
@@ -170,6 +178,36 @@ func (f Fault) stream(ctx context.Context, w http.ResponseWriter, a answer) {
 		_, err = w.Write(spaces)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// rateBound is how long an answer may take that is sent at some rate.
+const rateBound = time.Hour
+
+// ratePieces is in how many pieces a second a body is sent at some rate.
+const ratePieces = 10
+
+// trickle sends the answer at the fault's rate. It is late by what a busy machine takes
+// from it, and catches up.
+func (f Fault) trickle(ctx context.Context, w http.ResponseWriter, a answer) {
+	out := http.NewResponseController(w)
+	if err := out.SetWriteDeadline(time.Now().Add(rateBound)); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	a.begin(w)
+	tick := time.NewTicker(time.Second / ratePieces)
+	defer tick.Stop()
+	for began, sent := time.Now(), 0; sent < len(a.body); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			panic(http.ErrAbortHandler)
+		}
+		due := min(int(time.Since(began).Seconds()*float64(f.Rate)), len(a.body))
+		if _, err := w.Write(a.body[sent:due]); err != nil || out.Flush() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		sent = due
+	}
 }
 
 // drip sends a body byte by byte, and goes on with spaces.

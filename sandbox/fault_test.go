@@ -53,6 +53,11 @@ func TestFaultsOfEveryKindAtEveryPart(t *testing.T) {
 			got.header.Get("X-Length") != "changed" || got.header.Get("Content-Type") != whole.header.Get("Content-Type") {
 			t.Errorf("%s: rewrite fault: %d %s %v", part, got.status, got.body, got.header)
 		}
+		arm(sandbox.Fault{Rate: 4 * len(whole.body)})
+		began := time.Now()
+		if got := c.get(address); got.status != 200 || len(got.body) != len(whole.body) || time.Since(began) < 200*time.Millisecond {
+			t.Errorf("%s: rate fault: %d, %d bytes in %s", part, got.status, len(got.body), time.Since(began))
+		}
 		arm(sandbox.Fault{Delay: time.Millisecond})
 		if got := c.get(address); part != sandbox.PartPDS && !bytes.Equal(got.body, whole.body) {
 			t.Errorf("%s: a delay changed the answer", part)
@@ -65,7 +70,7 @@ func TestFaultsOfEveryKindAtEveryPart(t *testing.T) {
 		cancel()
 	}
 	w.SetFault(nil)
-	if w.Faults("") != fired || w.Faults("xs") != 3 || w.Faults("hang") != 3 || w.Faults("cut") != 3 || w.Faults("status") != 3 {
+	if w.Faults("") != fired || w.Faults("xs") != 3 || w.Faults("hang") != 3 || w.Faults("cut") != 3 || w.Faults("rate") != 3 || w.Faults("status") != 3 {
 		t.Errorf("%d faults counted, %d armed", w.Faults(""), fired)
 	}
 }

@@ -25,11 +25,16 @@ type Owed struct {
 	LimitedAt time.Time  `json:"limited_at,omitzero"` // since when somebody on its way has answered nothing but "slow down"
 	Reason    string     `json:"reason,omitempty"`    // of the last failure
 	Detail    string     `json:"detail,omitempty"`    // the same in words
+	Reached   int        `json:"reached,omitempty"`   // pages of it that a failed attempt has had since it last got on
 	Moved     bool       `json:"moved,omitempty"`     // it was found at another host once
 	Again     bool       `json:"again,omitempty"`     // it was settled, is counted as that, and is to be read anew
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
 	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
 	Held      bool       `json:"held,omitempty"`      // and whether the index kept something newer than it
+
+	// Spent is how long failed attempts have read it since it last got on. What was
+	// spent before is the position's.
+	Spent time.Duration `json:"spent,omitempty"`
 }
 
 // Position is how far a repo that is too large to be read at once has been read.
