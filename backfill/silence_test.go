@@ -261,17 +261,32 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 }
 
 // TestJobsThatShareAHost has one job read a long repo of a host, as slowly as may be,
-// while another waits for it.
+// while another waits for it, and a third for another repo, which the host does not give
+// so soon.
 func TestJobsThatShareAHost(t *testing.T) {
 	t.Parallel()
-	r := silentRig(t, sandbox.Config{Seed: 164, Repos: 1, Hosts: 1, Collections: statuses(1200, 1200)}, nil)
-	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
-		return sandbox.Fault{Delay: map[bool]time.Duration{true: silence / 5}[q.Method == listRecords]}
+	r := silentRig(t, sandbox.Config{Seed: 164, Repos: 2, Hosts: 1, Collections: statuses(1200, 1200)}, func(o *options) {
+		o.config.Attempts, o.config.Retry = 1000, 50*time.Millisecond
+		o.network.Timing.Connect, o.network.Timing.TLS, o.network.Timing.Header = silence/20, silence/20, silence/5
 	})
-	one := r.create(store.Request{Collection: status})
+	long, late := r.world.Repos()[0].DID, r.world.Repos()[1].DID
+	var free atomic.Bool
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
+		switch {
+		case q.Part == sandbox.PartPDS && q.DID == string(late):
+			return sandbox.Fault{Hang: !free.Load()}
+		case q.Method == listRecords:
+			return sandbox.Fault{Delay: silence / 7}
+		}
+		return sandbox.Fault{}
+	})
+	one := r.create(store.Request{Collection: status, DID: long})
 	r.await(one, "under way", func(store.Job) bool { return r.world.Faults("delay") > 0 })
-	two := r.create(store.Request{Collection: status})
+	two := r.create(store.Request{Collection: status, DID: long})
+	three := r.create(store.Request{Collection: status, DID: late})
 	wantGiven(t, r.finish(one), 1, 0)
+	free.Store(true)
+	wantGiven(t, r.finish(three), 1, 0)
 	listOnly(r.world, nil)
 	wantGiven(t, r.finish(two), 1, 0)
 }
