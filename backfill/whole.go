@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -76,6 +77,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	slices.SortFunc(list, lastInTree)
 	for _, c := range list {
 		if err := r.take(ctx, c, repo); err != nil {
 			return false, err
@@ -127,6 +129,9 @@ func (r *reader) readUnprobed(ctx context.Context, refused error) (exact bool, e
 	return false, refused
 }
 
+// lastInTree orders collections as a walk of the tree meets them, the last keys first.
+func lastInTree(a, b syntax.NSID) int { return strings.Compare(b.String()+"/", a.String()+"/") }
+
 // longPause is a pause that it is worth asking for something else for.
 const longPause = 10 * time.Second
 
@@ -176,7 +181,7 @@ func (r *reader) begin(at store.Position) {
 // enough is buffered.
 func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) error {
 	s := stretch{did: r.o.DID, seg: store.Segment{Collection: c}}
-	for rkey, block := range repo.Records(c) {
+	for rkey, block := range repo.Records(ctx, c) {
 		s.last = rkey
 		body, err := record.FromCBOR(block.Data, block.CID)
 		if err != nil {
@@ -189,6 +194,9 @@ func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) er
 				return err
 			}
 		}
+	}
+	if err := repo.Err(); err != nil {
+		return err
 	}
 	return r.end(&s, false)
 }

@@ -90,6 +90,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		// Whoever asks for more repos at once asks for more requests at once.
 		PerHost: max(network.DefaultPerHost, cfg.reposPerHost),
 		Observe: s.metrics.Exchange,
+		Spool:   s.spool,
 	})
 	switch bad, _ := errors.AsType[*network.Error](err); {
 	case bad == nil:
@@ -111,6 +112,9 @@ func (s *service) open(ctx context.Context) (err error) {
 		return explainOpen(err)
 	}
 	restrictFiles(ctx, s.dir, log)
+	if err := network.RemoveSpooled(s.dir); err != nil {
+		return err
+	}
 	if cfg.adminKey == "" {
 		if s.keyFile, err = bootstrapKey(ctx, s.store, s.dir, time.Now()); err != nil {
 			return explainOpen(err)
@@ -159,6 +163,14 @@ func (s *service) listen(ctx context.Context) (err error) {
 		s.log.WarnContext(ctx, "there is no socket for the commands of this machine: they need --url", "url", s.url, "err", err)
 	}
 	return writeFile(s.dir, urlFile, s.url+"\n")
+}
+
+// spool makes a file for a large repo, as long as there is room for the database.
+func (s *service) spool() (*os.File, error) {
+	if s.store.DiskFull() {
+		return nil, store.ErrDiskFull
+	}
+	return network.SpoolFile(s.dir)
 }
 
 // listenOn opens the port that a flag names.

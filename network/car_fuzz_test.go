@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/sandbox"
@@ -29,49 +33,76 @@ func FuzzCAR(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var asked int64
-		c := &car{open: -1, grow: func(n int64) error {
-			asked += n
-			return nil
-		}}
-		if err := c.read(bufio.NewReader(bytes.NewReader(data))); err != nil {
+		m, err := measure(t.Context(), data)
+		if _, bad := errors.AsType[*badCAR](err); bad {
 			return
 		}
-		if c.held > freeBody && asked != c.held-freeBody || c.held > 4*int64(len(data))+firstChunk {
-			t.Fatalf("%d bytes take %d, of which %d were asked for", len(data), c.held, asked)
-		}
-		root, kept, _ := c.find(c.root)
-		if !kept {
-			return
-		}
-		commit, err := readCommit(root)
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		_ = signed(commit, key)
-		// A fuzzer cannot sign, and finds no hash: the signature is left out, and
-		// the tree is read anyway.
-		v := verifier{car: c}
-		if _, err := v.node(context.WithoutCancel(t.Context()), commit.Data.Bytes(), 0); err != nil {
-			return
+		if took := freeBody + m.c.charged; took > 4*int64(len(data))+freeBody || m.c.held > took {
+			t.Errorf("%d bytes take %d, of which %d were asked for", len(data), m.c.held, m.c.charged)
 		}
-		r := &Repo{car: c, tree: commit.Data.Bytes(), paths: v.paths}
-		n := 0
-		for _, collection := range r.Collections() {
-			for rkey, b := range r.Records(collection) {
-				n++
-				if _, err := syntax.ParseRecordKey(rkey.String()); err != nil {
-					t.Errorf("record key %q: %v", rkey, err)
-				}
-				if sum, err := b.CID.Prefix().Sum(b.Data); b.Data != nil && (err != nil || sum != b.CID) {
-					t.Errorf("%s is not its block", b.CID)
-				}
+		_ = signed(m.commit, key)
+	})
+}
+
+// measured is a repo that was read, verified and walked, and what that took.
+type measured struct {
+	c       *car
+	commit  *repo.Commit
+	records int
+}
+
+// receive reads a CAR, however much memory that takes.
+func receive(data []byte) (*car, error) {
+	c := &car{received: int64(len(data)), blocks: blocks{
+		open:  spoolInTemp,
+		grow:  func(int64) error { return nil },
+		spill: func(_ int64, write func() error) error { return write() },
+	}}
+	return c, c.receive(bufio.NewReaderSize(bytes.NewReader(data), carBuffer))
+}
+
+// measure reads a CAR as Repo does, but for its signature: a fuzzer cannot sign.
+func measure(ctx context.Context, data []byte) (m measured, err error) {
+	m.c, err = receive(data)
+	defer m.c.close()
+	if err != nil {
+		return m, err
+	}
+	f, there, err := m.c.find(m.c.root)
+	if err != nil || !there || f.size == unkept {
+		return m, errors.Join(err, spoiled(ReasonIncomplete, "no commit"))
+	}
+	root, err := m.c.read(f, make([]byte, f.size))
+	if err != nil {
+		return m, err
+	}
+	if m.commit, err = readCommit(root); err != nil {
+		return m, spoiled(ReasonBadAnswer, "%w", err)
+	}
+	v := verifier{tree: tree{car: m.c}}
+	if err := v.root(ctx, m.commit.Data.Bytes()); err != nil {
+		return m, err
+	}
+	r := &Repo{paths: v.paths, walker: walker{tree: v.tree, root: m.commit.Data.Bytes()}, fail: func(err error) error { return err }}
+	for _, collection := range slices.Backward(r.Collections()) {
+		last := syntax.RecordKey("")
+		for rkey, b := range r.Records(ctx, collection) {
+			if m.records++; last != "" && rkey >= last {
+				return m, fmt.Errorf("%s after %s", rkey, last)
+			}
+			last = rkey
+			if sum, err := b.CID.Prefix().Sum(b.Data); b.Data != nil && (err != nil || sum != b.CID) {
+				return m, fmt.Errorf("%s is not its block", b.CID)
 			}
 		}
-		if n != v.entries-r.Rejected().Count {
-			t.Errorf("walked %d records of %d, %d rejected", n, v.entries, r.Rejected().Count)
-		}
-	})
+	}
+	if r.Err() != nil || m.records != v.entries-r.Rejected().Count {
+		return m, fmt.Errorf("walked %d records of %d, %d rejected: %w", m.records, v.entries, r.Rejected().Count, r.Err())
+	}
+	return m, nil
 }
 
 // FuzzNode reads anything as a node of a tree, which a fuzzer of whole CARs
@@ -80,19 +111,31 @@ func FuzzNode(f *testing.F) {
 	f.Add([]byte(nodeBytes("")))
 	f.Add([]byte(nodeBytes(idOf("l"), leaf{key: "a.b.c/d", value: idOf("v"), right: idOf("r")}, leaf{key: "e", prefix: 6, value: idOf("w")})))
 	f.Add([]byte(nodeBytes("", leaf{key: "a", prefix: -1, value: "x"})))
+	f.Add([]byte(nodeBytes("", compressed(idOf("v"), "aa", "aab", "aabc", "aabcd", "aabd", "ab", "abab", "abb", "b")...)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		n, err := openNode(data)
-		if err != nil {
+		n := &node{data: data}
+		c := &car{blocks: blocks{grow: func(int64) error { return nil }}}
+		if n.parse(&tree{car: c}) != nil {
 			return
 		}
-		want := n.count
-		for _, ok := n.next(); ok; _, ok = n.next() {
-			if want--; len(n.key) == 0 {
-				t.Error("empty key")
-			}
+		if c.held > int64(len(data)) {
+			t.Errorf("%d bytes take %d", len(data), c.held)
 		}
-		if want != 0 || n.entries.err != nil {
-			t.Errorf("%d entries are left: %v", want, n.entries.err)
+		var keys []string
+		n.rewind()
+		for _, ok := n.forward(); ok; _, ok = n.forward() {
+			keys = append(keys, string(n.key))
+		}
+		if len(keys) != len(n.entries) || !slices.IsSorted(keys) || len(slices.Compact(slices.Clone(keys))) != len(keys) {
+			t.Errorf("keys %q of %d entries", keys, len(n.entries))
+		}
+		for i, key := range slices.Backward(keys) {
+			if string(n.key) != key {
+				t.Fatalf("going back, key %d is %q, want %q", i, n.key, key)
+			}
+			if i > 0 {
+				n.back()
+			}
 		}
 	})
 }

@@ -89,6 +89,26 @@ func (l leaf) encode() string {
 		"\x61t" + cborLink(l.right) + "\x61v" + cborLink(l.value)
 }
 
+// compress leaves out of each key what it shares with the one before it.
+func compress(leaves ...leaf) []leaf {
+	last := ""
+	for i, l := range leaves {
+		n := mst.CountPrefixLen([]byte(last), []byte(l.key))
+		leaves[i].key, leaves[i].prefix = l.key[n:], n
+		last = l.key
+	}
+	return leaves
+}
+
+// compressed are the leaves of keys that all have one value.
+func compressed(value string, keys ...string) []leaf {
+	var leaves []leaf
+	for _, key := range keys {
+		leaves = append(leaves, leaf{key: key, value: value})
+	}
+	return compress(leaves...)
+}
+
 func nodeBytes(left string, leaves ...leaf) string {
 	b := "\xa2\x61e" + cborHead(majorArray, uint64(len(leaves)))
 	for _, l := range leaves {
@@ -154,10 +174,13 @@ func (m *carMaker) drop(id string) {
 }
 
 // keys are n ascending keys of a collection that lie on a layer.
-func keys(collection string, layer, n int) []string {
+func keys(collection string, layer, n int) []string { return keysFrom(collection+"/k", layer, n) }
+
+// keysFrom are n ascending keys with a beginning that lie on a layer.
+func keysFrom(beginning string, layer, n int) []string {
 	var found []string
 	for i := 0; len(found) < n; i++ {
-		if key := fmt.Sprintf("%s/k%07d", collection, i); mst.HeightForKey([]byte(key)) == layer {
+		if key := fmt.Sprintf("%s%07d", beginning, i); mst.HeightForKey([]byte(key)) == layer {
 			found = append(found, key)
 		}
 	}

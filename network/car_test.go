@@ -194,12 +194,11 @@ func TestHostileCARs(t *testing.T) {
 		}, ReasonBadAnswer},
 		"large node": {func(m *carMaker) string { return m.car(m.commit(m.put(strings.Repeat("x", maxBlock+1)), nil)) }, ReasonTooLarge},
 		"too many collections": {func(m *carMaker) string {
-			var leaves []leaf
-			v := m.value(1)
+			var all []string
 			for i := range maxCollections + 1 {
-				leaves = append(leaves, leaf{key: keys(fmt.Sprintf("com.example.c%04d", i), 0, 1)[0], value: v})
+				all = append(all, keys(fmt.Sprintf("com.example.c%04d", i), 0, 1)[0])
 			}
-			return m.car(m.commit(m.node("", leaves...), nil))
+			return m.car(m.commit(m.node("", compressed(m.value(1), all...)...), nil))
 		}, ReasonTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -52,6 +52,7 @@ type Config struct {
 	Timing       Timing           // timeouts and pauses
 	Observe      func(Exchange)   // told of every request that was sent; must not wait for anything
 	Resolver     *net.Resolver    // of host names; the system's
+	Spool        Spool            // where repos go that are too large for memory; the system's directory for such
 	Log          *slog.Logger     // nowhere
 	Now          func() time.Time // time.Now
 }
@@ -95,7 +96,7 @@ func New(cfg Config) (*Client, error) {
 		errs = append(errs, fmt.Errorf("PerAddress %d is negative", cfg.PerAddress))
 	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), budget: newBudget(bodyBudget, maxPageBody), cars: newBudget(carBudget, maxCARHeld)}
+	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), budget: newBudget(bodyBudget, maxPageBody), cars: newSpooledBudget(carBudget, maxCARHeld, spoolBudget, maxCAR)}
 	c.transport = c.guard.transport(cfg)
 	c.gates = gates{make: c.newGate, all: make(map[Host]*gate), swept: cfg.Now()}
 	var err error
@@ -161,6 +162,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Spool == nil {
+		cfg.Spool = spoolInTemp
 	}
 	return cfg
 }

@@ -54,6 +54,7 @@ const (
 	WhyPaced       = "paced"        // the host is slowed so far that the next turn is not soon
 	WhyDown        = "down"         // the breaker is open
 	WhyNetwork     = "network"      // our own network is gone
+	WhyDisk        = "disk"         // there is no room for a large repo on our own disk
 )
 
 // Parked is the error of a call that was not answered because its host is to be

@@ -259,7 +259,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	}
 	w.body(&r.grant)
 	if q.car != nil && resp.StatusCode == http.StatusOK {
-		r.body, err = readCAR(ctx, q.car, resp.Body, limit, &r.grant, w)
+		r.body, err = readCAR(ctx, q.car, resp.Body, limit, &r.grant, w, c.cfg.Spool)
 	} else {
 		r.body, err = readBody(ctx, resp, limit, &r.grant, w)
 	}
@@ -350,6 +350,10 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 	case isHTML(r.header, r.body) && (r.err == nil) == (q.car == nil):
 		r.release()
 		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of "+q.accept()))
+	}
+	if errors.Is(r.err, errSpool) {
+		r.release()
+		return nil, "", true, c.unspooled(ctx, q.host, r.err)
 	}
 	body := withoutMark(r.body)
 	if bad, ok := errors.AsType[*badCAR](r.err); namesError(q, body) && (r.err == nil || ok) {

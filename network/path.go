@@ -1,8 +1,8 @@
 package network
 
 import (
+	"bytes"
 	"slices"
-	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -13,7 +13,7 @@ import (
 // collection and a record key, and those that are not.
 type repoPaths struct {
 	collections []syntax.NSID // that have records, in the order of their keys
-	rejected    map[syntax.NSID]Rejects
+	rejected    map[syntax.NSID]*Rejects
 }
 
 // Rejects are what a repo holds that no record can be addressed by.
@@ -30,41 +30,47 @@ func (r Rejects) add(n int, first string) Rejects {
 	return r
 }
 
-// noCollection stands for what names no collection in repoPaths.rejected.
-const noCollection = syntax.NSID("")
+// pathSize is what is noted of a collection beside its name.
+const pathSize = 64
 
-// add sorts the next key in. Keys come in order, so the records of a collection come
-// one after the other.
-func (p *repoPaths) add(key string) error {
-	collection, rkey, _ := strings.Cut(key, "/")
+// add sorts the next key in, and charges for what it notes of it. Keys come in order,
+// so the records of a collection come one after the other.
+func (p *repoPaths) add(key []byte, charge func(int64) error) error {
+	collection, rkey, _ := bytes.Cut(key, []byte{'/'})
 	n := len(p.collections)
-	known := n > 0 && p.collections[n-1].String() == collection
+	known := n > 0 && string(p.collections[n-1]) == string(collection)
 	switch {
-	case !known && !isNSID(collection):
-		return p.reject(noCollection, key)
-	case !isRecordKey(rkey):
-		return p.reject(syntax.NSID(collection), key)
+	case !known && !record.ValidCollection(collection):
+		return p.reject(nil, key, charge)
+	case !record.ValidRecordKey(rkey):
+		return p.reject(collection, key, charge)
 	case known:
 		return nil
 	case n == maxCollections:
 		return spoiled(ReasonTooLarge, "more than %d collections", maxCollections)
 	}
 	p.collections = append(p.collections, syntax.NSID(collection))
-	return nil
+	return charge(int64(len(collection)) + pathSize)
 }
 
 // reject counts a key that is no record's path under the collection that it names.
-func (p *repoPaths) reject(collection syntax.NSID, key string) error {
-	if p.rejected == nil {
-		p.rejected = make(map[syntax.NSID]Rejects)
+func (p *repoPaths) reject(collection, key []byte, charge func(int64) error) error {
+	if r, known := p.rejected[syntax.NSID(collection)]; known {
+		r.Count++
+		return nil
 	}
-	r, known := p.rejected[collection]
-	if !known && len(p.rejected) > maxCollections {
+	if len(p.rejected) > maxCollections {
 		return spoiled(ReasonTooLarge, "more than %d collections", maxCollections)
 	}
-	p.rejected[collection] = r.add(1, key)
-	return nil
+	if p.rejected == nil {
+		p.rejected = make(map[syntax.NSID]*Rejects)
+	}
+	p.rejected[syntax.NSID(collection)] = &Rejects{Count: 1, First: string(key)}
+	return charge(int64(len(collection)+len(key)) + pathSize)
 }
+
+// sound reports whether every key is a record's path.
+func (p *repoPaths) sound() bool { return len(p.rejected) == 0 }
 
 // of are the rejects under some collections, or all there are.
 func (p *repoPaths) of(collections []syntax.NSID) (all Rejects) {
@@ -74,14 +80,4 @@ func (p *repoPaths) of(collections []syntax.NSID) (all Rejects) {
 		}
 	}
 	return all
-}
-
-func isNSID(s string) bool {
-	_, err := record.ParseCollection(s)
-	return err == nil
-}
-
-func isRecordKey(s string) bool {
-	_, err := syntax.ParseRecordKey(s)
-	return err == nil
 }

@@ -8,7 +8,7 @@ import (
 	"iter"
 	"net/url"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/repo"
@@ -27,21 +27,23 @@ const (
 
 // Repo is a whole repo as its host sent it, with everything verified: the DID,
 // the signature, the revision, the order, shape and completeness of the tree, and
-// the hash of every block. It holds memory of the shared budget until Close.
+// the hash of every block. It holds memory of the shared budget, or a file, until Close.
 type Repo struct {
 	Rev syntax.TID
 
-	paths repoPaths
-	tree  []byte // CID of its root
-	car   *car
-	grant grant
+	paths  repoPaths
+	walker walker
+	buf    []byte // for the record that is looked at
+	grant  grant
+	fail   func(error) error // names what was asked, and whom
+	err    error
 }
 
 // Block is one record of a Repo.
 type Block struct {
 	CID cid.Cid
 	// Data is DAG-CBOR whose hash is CID's: the repo's own memory, to be left as it
-	// is and not to be used after Close. It is nil for a record that is there but
+	// is and good until the next record. It is nil for a record that is there but
 	// that no reader takes: one of more than 1 MiB, or one whose CID is not that of
 	// DAG-CBOR under SHA-256.
 	Data []byte
@@ -72,49 +74,76 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		}
 	}
 	if err != nil {
+		q.car.close()
 		return nil, err
 	}
-	r := &Repo{car: q.car, grant: a.grant}
-	if err := c.verify(ctx, r, a.host, ident.DID, key); err != nil {
+	r := &Repo{grant: a.grant, walker: walker{tree: tree{car: q.car}}}
+	q.car.grow = func(n int64) error { return r.grant.grow(ctx, n) }
+	r.fail = func(err error) error { return c.repoError(ctx, a.host, err) }
+	if err := r.verify(ctx, ident.DID, key, func(rev string) (syntax.TID, error) { return c.rev(methodGetRepo, a.host, rev) }); err != nil {
 		r.Close()
-		return nil, err
+		return nil, r.fail(err)
 	}
 	c.rememberAnswer(host, questionRepo, ident.DID)
 	return r, nil
 }
 
+// repoError is what a repo's error means to whoever asked for it.
+func (c *Client) repoError(ctx context.Context, host Host, err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if bad, ok := errors.AsType[*badCAR](err); ok {
+		return &Error{Op: methodGetRepo, Host: host, Reason: bad.reason, Err: bad.err}
+	}
+	if errors.Is(err, errSpool) {
+		return c.unspooled(ctx, host, err)
+	}
+	return fmt.Errorf("%s at %s: %w", methodGetRepo, host, err)
+}
+
 // verify checks commit and tree. The hashes of the blocks were checked as they came.
-func (c *Client) verify(ctx context.Context, r *Repo, host Host, did syntax.DID, key atcrypto.PublicKey) error {
-	fail := func(err error) error {
-		if bad, ok := errors.AsType[*badCAR](err); ok {
-			return &Error{Op: methodGetRepo, Host: host, Reason: bad.reason, Err: bad.err}
-		}
-		return fmt.Errorf("%s at %s: %w", methodGetRepo, host, err)
-	}
-	commit, err := r.car.commit(did, key)
+func (r *Repo) verify(ctx context.Context, did syntax.DID, key atcrypto.PublicKey, readRev func(string) (syntax.TID, error)) error {
+	commit, err := r.walker.car.commit(did, key)
 	if err != nil {
-		return fail(err)
-	}
-	if r.Rev, err = c.rev(methodGetRepo, host, commit.Rev); err != nil {
 		return err
 	}
-	r.tree = commit.Data.Bytes()
-	v := verifier{car: r.car}
-	if _, err := v.node(ctx, r.tree, 0); err != nil {
-		return fail(err)
+	if r.Rev, err = readRev(commit.Rev); err != nil {
+		return err
 	}
+	v := verifier{tree: r.walker.tree}
+	if err := v.root(ctx, commit.Data.Bytes()); err != nil {
+		return err
+	}
+	r.walker = walker{tree: v.tree, root: commit.Data.Bytes()}
 	r.paths = v.paths
 	return nil
 }
 
+// spoolPause is how long a repo waits for which there was no room on the disk.
+const spoolPause = 30 * time.Second
+
+// unspooled is the error of a call that could not keep a large repo in a file: nobody's
+// failed attempt.
+func (c *Client) unspooled(ctx context.Context, host Host, err error) error {
+	c.cfg.Log.WarnContext(ctx, "a large repo cannot be read", "host", host, "err", err)
+	return &Parked{Host: host, Until: c.cfg.Now().Add(spoolPause), Why: WhyDisk}
+}
+
 // commit reads the commit and checks whose it is.
 func (c *car) commit(did syntax.DID, key atcrypto.PublicKey) (*repo.Commit, error) {
-	data, kept, there := c.find(c.root)
+	f, there, err := c.find(c.root)
 	switch {
+	case err != nil:
+		return nil, err
 	case !there:
 		return nil, spoiled(ReasonIncomplete, "the commit is missing")
-	case !kept || len(data) > maxCommit:
+	case f.size > maxCommit:
 		return nil, spoiled(ReasonBadAnswer, "a commit of more than %d bytes", maxCommit)
+	}
+	data, err := c.read(f, make([]byte, c.roomFor(f)))
+	if err != nil {
+		return nil, err
 	}
 	commit, err := readCommit(data)
 	if err == nil {
@@ -181,70 +210,72 @@ func (r *Repo) Collections() []syntax.NSID { return slices.Clone(r.paths.collect
 func (r *Repo) Rejected(under ...syntax.NSID) Rejects { return r.paths.of(under) }
 
 // Records walks the records of one collection, the highest record key first, as
-// listings do. It holds no more of the tree than one node of each layer. After
-// Close there are none.
-func (r *Repo) Records(collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block] {
+// listings do. It holds no more of the tree than one node of each layer. Whoever wants
+// several collections asks for the last one first: then no node is read twice. When a
+// walk has ended, Err says whether it came to its end. After Close there are none.
+func (r *Repo) Records(ctx context.Context, collection syntax.NSID) iter.Seq2[syntax.RecordKey, Block] {
 	return func(yield func(syntax.RecordKey, Block) bool) {
-		if r.car != nil && slices.Contains(r.paths.collections, collection) {
-			r.walk(r.tree, collection.String()+"/", yield)
+		if r.err == nil && slices.Contains(r.paths.collections, collection) {
+			if err := r.walk(ctx, collection.String()+"/", yield); err != nil {
+				r.err = r.fail(err)
+			}
 		}
 	}
 }
 
-// walk visits the keys under a verified node that begin with prefix, the greatest
-// first, and no node that can hold none. It tells whether lesser keys are still of
-// interest.
-func (r *Repo) walk(id []byte, prefix string, yield func(syntax.RecordKey, Block) bool) bool {
-	name, _ := linked(id)
-	data, _, _ := r.car.find(name)
-	n, err := openNode(data)
-	if err != nil {
-		return false // not after verification
-	}
-	// A key is told by what it adds to the one before it, so they are read forwards.
-	type keyed struct {
-		key string
-		entry
-	}
-	past := prefix + "\xff" // above every key of a collection
-	entries := make([]keyed, 0, n.count)
-	for e, ok := n.next(); ok; e, ok = n.next() {
-		entries = append(entries, keyed{string(n.key), e})
-	}
-	for i, e := range slices.Backward(entries) {
-		// The node behind a key holds what is between it and the next.
-		behind := e.right != nil && e.key < past && (i+1 == len(entries) || entries[i+1].key > prefix)
-		if behind && !r.walk(e.right, prefix, yield) {
-			return false
+// Err is why a walk has ended early: a *Parked or the context's error.
+func (r *Repo) Err() error { return r.err }
+
+// walk visits the records whose keys begin with prefix, the greatest first.
+func (r *Repo) walk(ctx context.Context, prefix string, yield func(syntax.RecordKey, Block) bool) error {
+	w := &r.walker
+	below := []byte(prefix)
+	below[len(below)-1]++ // above every key of the collection
+	for {
+		ok, err := w.seek(ctx, below)
+		if err != nil || !ok || !bytes.HasPrefix(w.key, []byte(prefix)) {
+			return err
 		}
-		rkey, ours := strings.CutPrefix(e.key, prefix)
-		switch {
-		case e.key < prefix:
-			return false
-		case !ours, !isRecordKey(rkey):
-			continue // another collection's, or counted as rejected
-		case !yield(syntax.RecordKey(rkey), r.block(e.value)):
-			return false
+		if rkey := w.key[len(prefix):]; r.paths.sound() || record.ValidRecordKey(rkey) {
+			b, err := r.block(w.current.value)
+			if err != nil {
+				return err
+			}
+			if !yield(syntax.RecordKey(rkey), b) {
+				return nil
+			}
 		}
+		below = append(below[:0], w.key...)
 	}
-	return n.left == nil || (len(entries) > 0 && entries[0].key <= prefix) || r.walk(n.left, prefix, yield)
 }
 
 // block is the record under a CID.
-func (r *Repo) block(id []byte) Block {
+func (r *Repo) block(id []byte) (Block, error) {
 	c, err := cid.Cast(id)
 	if err != nil {
-		return Block{} // not after verification
+		return Block{}, err // not after verification
 	}
-	var data []byte
-	if name, ok := linked(id); ok {
-		data, _, _ = r.car.find(name)
+	name, ok := linked(id)
+	if !ok {
+		return Block{CID: c}, nil
 	}
-	return Block{CID: c, Data: data}
+	t := &r.walker.tree
+	f, there, err := t.car.find(name)
+	if err != nil || !there || f.size == unkept {
+		return Block{CID: c}, err
+	}
+	if r.buf, err = enlarge(t, r.buf, t.car.roomFor(f), 1); err != nil {
+		return Block{}, err
+	}
+	data, err := t.car.read(f, r.buf)
+	return Block{CID: c, Data: data}, err
 }
 
-// Close gives the repo's memory back to the budget. It may be called twice.
+// Close gives the repo's memory and its file back. It may be called twice.
 func (r *Repo) Close() {
-	r.car = nil
+	if r.walker.car != nil {
+		r.walker.car.close()
+	}
+	r.walker, r.paths, r.buf = walker{}, repoPaths{}, nil
 	r.grant.release()
 }

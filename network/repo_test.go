@@ -37,7 +37,7 @@ func wantRecords(tb testing.TB, r *Repo, did syntax.DID, truth map[string]sandbo
 	n := 0
 	for _, collection := range r.Collections() {
 		last := syntax.RecordKey("")
-		for rkey, b := range r.Records(collection) {
+		for rkey, b := range r.Records(tb.Context(), collection) {
 			n++
 			uri := "at://" + did.String() + "/" + collection.String() + "/" + rkey.String()
 			if want, ok := truth[uri]; !ok || want.CID != b.CID.String() {
@@ -74,16 +74,16 @@ func TestReposAreReadWholeAndVerified(t *testing.T) {
 			t.Errorf("%s: rev %s, want %s; %d rejected; collections %v", known.DID, r.Rev, known.Rev, r.Rejected().Count, r.Collections())
 		}
 		wantRecords(t, r, known.DID, w.TruthOf(known.DID))
-		for range r.Records("com.example.absent") {
+		for range r.Records(t.Context(), "com.example.absent") {
 			t.Error("a collection that is not there has records")
 		}
-		for range r.Records(sandbox.StatusCollection) {
+		for range r.Records(t.Context(), sandbox.StatusCollection) {
 			break // a walk may end early
 		}
-		held := r.car.held
+		held := r.walker.car.held
 		r.Close()
 		r.Close()
-		for range r.Records(sandbox.StatusCollection) {
+		for range r.Records(t.Context(), sandbox.StatusCollection) {
 			t.Error("a closed repo has records")
 		}
 		if size := w.Requests(nil); known.Records > 1000 && float64(held) > 1.3*float64(size[len(size)-1].Bytes) {
@@ -147,7 +147,7 @@ func TestRecordsThatNobodyCanAddressAreRejectedAlone(t *testing.T) {
 		want[l.key] = l.value
 	}
 	client := newClient(t, Config{})
-	r, err := client.Repo(t.Context(), serveCAR(t, m.car(m.commit(m.node("", leaves...), nil))), m.ident())
+	r, err := client.Repo(t.Context(), serveCAR(t, m.car(m.commit(m.node("", compress(leaves...)...), nil))), m.ident())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestRecordsThatNobodyCanAddressAreRejectedAlone(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, collection := range r.Collections() {
-		for rkey, b := range r.Records(collection) {
+		for rkey, b := range r.Records(t.Context(), collection) {
 			got[collection.String()+"/"+rkey.String()] = string(b.CID.Bytes())
 			if kept := b.Data != nil; kept != (collection != "a.b.large" && collection != "a.b.raw") {
 				t.Errorf("%s/%s: kept %v", collection, rkey, kept)
@@ -174,28 +174,46 @@ func TestRecordsThatNobodyCanAddressAreRejectedAlone(t *testing.T) {
 	}
 }
 
-// A block can be named by any number of keys, and is a record as often.
+// A block can be named by any number of keys, and is a record as often; keys can share
+// nearly all of their bytes, and each is as long as it is. So a repo must not say much
+// more than was sent.
 func TestASmallCARIsNotAHugeRepo(t *testing.T) {
 	t.Parallel()
 	m := newCARMaker(t)
-	block := m.put("\xa1\x61b" + cborHead(majorBytes, maxBlock-16) + strings.Repeat("x", maxBlock-16))
-	car := func(times int) string {
-		var leaves []leaf
-		for _, key := range keys("com.example.thing", 0, times) {
-			leaves = append(leaves, leaf{key: key, value: block})
-		}
-		slices.SortFunc(leaves, func(x, y leaf) int { return strings.Compare(x.key, y.key) })
-		return m.car(m.commit(m.node("", leaves...), nil))
-	}
-	c := newClient(t, Config{})
-	for times, want := range map[int]string{maxNamed / maxBlock: "", maxNamed/maxBlock + 1: string(ReasonTooLarge)} {
-		r, err := c.Repo(t.Context(), serveCAR(t, car(times)), m.ident())
-		if reasonOf(err) != want {
-			t.Errorf("%d times: %v, want %q", times, err, want)
-		}
-		if err == nil {
-			r.Close()
-		}
+	large := m.put("\xa1\x61b" + cborHead(majorBytes, maxBlock-16) + strings.Repeat("x", maxBlock-16))
+	small := m.value(1)
+	const long = "com.example.thing/" // and a long beginning of the record key
+	for name, c := range map[string]struct {
+		value, beginning string
+		times            int
+		want             Reason
+	}{
+		"a large record, as often as it may be":   {large, long, expansion + freeExpansion/maxBlock, ""},
+		"a large record, once more":               {large, long, expansion + freeExpansion/maxBlock + 1, ReasonTooLarge},
+		"a small record under many keys":          {small, long, 9_000, ""},
+		"a small record under many long keys":     {small, long + strings.Repeat("k", 480), 9_000, ReasonTooLarge},
+		"a small record under fewer long keys":    {small, long + strings.Repeat("k", 480), 3_000, ""},
+		"no record under many paths too long":     {"\x01\x55\x00\x00", strings.Repeat("k", 1000), 9_000, ReasonTooLarge},
+		"no record under many keys that are none": {"\x01\x55\x00\x00", "k", 9_000, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// The one block that matters, and the tree.
+			n := carMaker{tb: t, key: m.key}
+			for _, b := range m.blocks {
+				if b[0] == c.value {
+					n.put(b[1])
+				}
+			}
+			root := n.node("", compressed(c.value, keysFrom(c.beginning, 0, c.times)...)...)
+			r, err := newClient(t, Config{}).Repo(t.Context(), serveCAR(t, n.car(n.commit(root, nil))), m.ident())
+			if reasonOf(err) != string(c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if err == nil {
+				r.Close()
+			}
+		})
 	}
 }
 
@@ -321,13 +339,13 @@ func TestManyReposShareTheBudgetWithoutDeadlock(t *testing.T) {
 	root := m.node("", leaf{key: low0("com.example.thing"), value: m.value(1)})
 	host := serveCAR(t, m.car(m.commit(root, nil)))
 	c := newClient(t, Config{})
-	c.cars = newBudget(maxCARHeld+1<<20, maxCARHeld) // less than one of them beside the reserve
+	c.cars = newSpooledBudget(maxCARHeld+1<<20, maxCARHeld, maxCAR+1<<20, maxCAR) // less than one of them beside the reserve
 	results := make(chan error, 24)
 	for range cap(results) {
 		go func() {
 			r, err := c.Repo(t.Context(), host, m.ident())
 			if err == nil {
-				for range r.Records("com.example.thing") {
+				for range r.Records(t.Context(), "com.example.thing") {
 				}
 				r.Close()
 			}
