@@ -77,8 +77,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	slices.SortFunc(list, lastInTree)
-	for _, c := range list {
+	for _, c := range slices.SortedFunc(slices.Values(list), lastInTree) { // the list is the worker's own
 		if err := r.take(ctx, c, repo); err != nil {
 			return false, err
 		}

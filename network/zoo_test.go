@@ -44,6 +44,8 @@ func TestTheZooIsClassed(t *testing.T) {
 	cars := map[string]Reason{
 		"missing node": ReasonIncomplete, "missing record": ReasonIncomplete, "cut between blocks": ReasonIncomplete,
 		"cut car": ReasonCutBody, "flipped bit": ReasonBadAnswer, "another repo": ReasonBadAnswer,
+		"unshared prefixes": ReasonBadAnswer, "short prefixes": ReasonBadAnswer, "swapped keys": ReasonBadAnswer, "repeated key": ReasonBadAnswer,
+		"one node": ReasonBadAnswer, "empty node": ReasonBadAnswer, "top without key": ReasonBadAnswer, "extra layer": ReasonBadAnswer,
 	}
 	// What only a whole listing, or a reader with a memory, can tell.
 	later := map[string]bool{"repeated cursor": true, "endless pages": true, "empty pages": true, "rev goes back": true}

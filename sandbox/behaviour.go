@@ -210,6 +210,7 @@ func Zoo() []Behaviour {
 	var all []Behaviour
 	all = append(all, listZoo()...)
 	all = append(all, carZoo()...)
+	all = append(all, treeZoo()...)
 	all = append(all, pathZoo()...)
 	all = append(all, revZoo()...)
 	all = append(all, documentZoo()...)
