@@ -147,20 +147,24 @@ func (a *account) car(into []byte, since string) ([]byte, error) {
 	}
 	a.mu.Unlock()
 
-	// Real hosts send blocks in no helpful order, and the commit not first: a
-	// reader must not count on either.
+	return appendCAR(into, h.cid, blocks), nil
+}
+
+// appendCAR writes blocks in no helpful order, and the commit not first, as real hosts
+// do: a reader must not count on either.
+func appendCAR(into []byte, root cid.Cid, blocks []block) []byte {
 	slices.SortFunc(blocks, func(x, y block) int { return bytes.Compare(x.cid.Bytes(), y.cid.Bytes()) })
 	blocks = slices.CompactFunc(blocks, func(x, y block) bool { return x.cid == y.cid })
-	if len(blocks) > 1 && blocks[0].cid == h.cid {
+	if len(blocks) > 1 && blocks[0].cid == root {
 		blocks[0], blocks[1] = blocks[1], blocks[0]
 	}
-	into = appendCARHeader(into, h.cid)
+	into = appendCARHeader(into, root)
 	for _, b := range blocks {
 		id := b.cid.Bytes()
 		into = binary.AppendUvarint(into, uint64(len(id)+len(b.data)))
 		into = append(append(into, id...), b.data...)
 	}
-	return into, nil
+	return into
 }
 
 // appendCARHeader writes {"roots":[root],"version":1} in DAG-CBOR behind its

@@ -61,7 +61,7 @@ func appendJSON(b []byte, value any, depth int) ([]byte, error) {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return nil, fmt.Errorf("number %g has no JSON form", v)
 		}
-		return strconv.AppendFloat(b, v, 'g', -1, 64), nil
+		return appendFloat(b, v), nil
 	case atdata.CIDLink:
 		return append(append(append(b, `{"$link":"`...), v.String()...), `"}`...), nil
 	case atdata.Bytes:
@@ -78,6 +78,23 @@ func appendJSON(b []byte, value any, depth int) ([]byte, error) {
 		return appendObject(b, v, depth)
 	}
 	return nil, fmt.Errorf("value has a member of type %T", value)
+}
+
+// appendFloat writes a number as JavaScript does, which has no other ones: 1.0 as 1, a
+// negative zero as 0, and 1e19 as an integer.
+func appendFloat(b []byte, f float64) []byte {
+	size := math.Abs(f)
+	switch {
+	case size == 0:
+		return append(b, '0')
+	case size >= 1e-6 && size < 1e21:
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
+	}
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); b[n-2] == '0' && (b[n-3] == '-' || b[n-3] == '+') { // an exponent of one digit
+		b = append(b[:n-2], b[n-1])
+	}
+	return b
 }
 
 func appendArray(b []byte, items []any, depth int) ([]byte, error) {

@@ -32,6 +32,7 @@ func (h *host) endpoints() map[string]endpoint {
 		methodGetRecord:       h.getRecord,
 		methodDescribeRepo:    h.describeRepo,
 		methodGetRepo:         h.getRepo,
+		methodGetProof:        h.getProof,
 		methodGetRepoStatus:   h.getRepoStatus,
 		methodGetLatestCommit: h.getLatestCommit,
 		methodListRepos:       h.listRepos,
@@ -101,13 +102,9 @@ func (h *host) getRecord(q query) answer {
 	if refusal != nil {
 		return *refusal
 	}
-	value, refusal := q.required("rkey")
+	rkey, refusal := q.rkey()
 	if refusal != nil {
 		return *refusal
-	}
-	rkey, err := syntax.ParseRecordKey(value)
-	if err != nil {
-		return fail(http.StatusBadRequest, "InvalidRequest", "Error: rkey must be a valid record key")
 	}
 	var found *record
 	a := h.world.find(repo)

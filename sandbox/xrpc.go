@@ -17,6 +17,7 @@ const (
 	methodGetRecord             = "com.atproto.repo.getRecord"
 	methodDescribeRepo          = "com.atproto.repo.describeRepo"
 	methodGetRepo               = "com.atproto.sync.getRepo"
+	methodGetProof              = "com.atproto.sync.getRecord"
 	methodGetRepoStatus         = "com.atproto.sync.getRepoStatus"
 	methodGetLatestCommit       = "com.atproto.sync.getLatestCommit"
 	methodListRepos             = "com.atproto.sync.listRepos"
@@ -106,6 +107,19 @@ func (q query) collection() (syntax.NSID, *answer) {
 		return "", &a
 	}
 	return nsid, nil
+}
+
+func (q query) rkey() (syntax.RecordKey, *answer) {
+	value, refusal := q.required("rkey")
+	if refusal != nil {
+		return "", refusal
+	}
+	rkey, err := syntax.ParseRecordKey(value)
+	if err != nil {
+		a := fail(http.StatusBadRequest, "InvalidRequest", "Error: rkey must be a valid record key")
+		return "", &a
+	}
+	return rkey, nil
 }
 
 func (q query) limit(usual, most int) (int, *answer) {

@@ -212,16 +212,10 @@ func InvalidRecordKey() Behaviour {
 	}))
 }
 
-// WrongCID lists a record with the CID of another one.
+// WrongCID lists a record with the CID of another one, and nothing in it that may have
+// been printed otherwise.
 func WrongCID() Behaviour {
-	return rejecting("wrong cid", onFirst(func(_ Request, entry string) string {
-		c, err := cidOf([]byte("another record"))
-		before, after, ok := strings.Cut(entry, `"cid":"`)
-		if _, rest, more := strings.Cut(after, `"`); err == nil && ok && more {
-			return before + `"cid":"` + c.String() + `"` + rest
-		}
-		return entry
-	}))
+	return rejecting("wrong cid", onFirst(func(r Request, entry string) string { return wrongCID(instead(r, entry, `"text":"wrong"`)) }))
 }
 
 // inValue adds a member to the value of an entry.

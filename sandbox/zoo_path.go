@@ -57,6 +57,15 @@ func withStrays(name string, strays ...stray) Behaviour {
 			*c = blocks
 		}
 	})
+	proofs := onProof(func(a *account, path string) ([]byte, bool) {
+		i := slices.IndexFunc(strays, func(s stray) bool { return s.path == path })
+		h, blocks, ok := a.strayHead(strays)
+		if i < 0 || !ok {
+			return nil, false
+		}
+		way, err := h.lead([]block{h.blocks[len(h.blocks)-1]}, []byte(path))
+		return appendCAR(nil, h.cid, append(way, blocks[i])), err == nil
+	})
 	pages := onPages(func(_ *World, r Request, l *listedPage) {
 		for _, s := range strays {
 			if r.Cursor == "" && s.collection() == r.Collection.String() {
@@ -71,6 +80,8 @@ func withStrays(name string, strays ...stray) Behaviour {
 			switch r.Method {
 			case methodGetRepo:
 				return cars(w, r)
+			case methodGetProof:
+				return proofs(w, r)
 			case methodListRecords:
 				return pages(w, r)
 			default:
@@ -115,38 +126,46 @@ func describeStrays(body []byte, strays []stray) []byte {
 
 // strayBlocks is the repo's CAR with strays in its tree.
 func (a *account) strayBlocks(strays []stray) (c carBlocks, ok bool) {
+	h, blocks, ok := a.strayHead(strays)
+	if !ok {
+		return c, false
+	}
+	a.mu.RLock()
+	for _, s := range a.shelves {
+		for _, r := range s.records {
+			blocks = append(blocks, block{r.cid, r.block})
+		}
+	}
+	a.mu.RUnlock()
+	for _, b := range append(blocks, h.blocks...) {
+		c.blocks = append(c.blocks, slices.Concat(b.cid.Bytes(), b.data))
+	}
+	slices.SortFunc(c.blocks, bytes.Compare)
+	c.blocks = slices.CompactFunc(c.blocks, bytes.Equal)
+	c.header = appendCARHeader(nil, h.cid)
+	return c, true
+}
+
+// strayHead is the commit of the repo with strays in its tree, and their blocks.
+func (a *account) strayHead(strays []stray) (h *head, blocks []block, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	tree, err := a.tree()
 	if err != nil {
-		return c, false
+		return nil, nil, false
 	}
 	for _, s := range strays {
 		id, err := cidOf(s.block)
 		if err != nil {
-			return c, false
+			return nil, nil, false
 		}
-		c.blocks = append(c.blocks, slices.Concat(id.Bytes(), s.block))
+		blocks = append(blocks, block{id, s.block})
 		if _, err := tree.Insert([]byte(s.path), id); err != nil {
 			// Of no length that a key may have: it has no place in a sound tree.
 			tree.Root.Entries = append(tree.Root.Entries, mst.NodeEntry{Key: []byte(s.path), Value: &id, Dirty: true})
 			tree.Root.Dirty = true
 		}
 	}
-	h, err := a.headOver(tree)
-	if err != nil {
-		return c, false
-	}
-	for _, b := range h.blocks {
-		c.blocks = append(c.blocks, slices.Concat(b.cid.Bytes(), b.data))
-	}
-	for _, s := range a.shelves {
-		for _, r := range s.records {
-			c.blocks = append(c.blocks, slices.Concat(r.cid.Bytes(), r.block))
-		}
-	}
-	slices.SortFunc(c.blocks, bytes.Compare)
-	c.blocks = slices.CompactFunc(c.blocks, bytes.Equal)
-	c.header = appendCARHeader(nil, h.cid)
-	return c, true
+	h, err = a.headOver(tree)
+	return h, blocks, err == nil
 }
