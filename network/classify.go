@@ -224,6 +224,10 @@ func letters(text string) string {
 	}, text)
 }
 
+// NoSuchMethod reports whether a host refused without a word about the account, as one
+// does that has no such method.
+func (e *Error) NoSuchMethod() bool { return e.missing() }
+
 // missing reports whether a host refused without a word about the account: it has no
 // such method, or no such account, or it is a proxy with nothing behind it.
 func (e *Error) missing() bool {

@@ -79,7 +79,7 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 	}
 	r := &Repo{grant: a.grant, walker: walker{tree: tree{car: q.car}}}
 	q.car.grow = func(n int64) error { return r.grant.grow(ctx, n) }
-	r.fail = func(err error) error { return c.repoError(ctx, a.host, err) }
+	r.fail = func(err error) error { return c.repoError(ctx, methodGetRepo, a.host, err) }
 	if err := r.verify(ctx, ident.DID, key, func(rev string) (syntax.TID, error) { return c.rev(methodGetRepo, a.host, rev) }); err != nil {
 		r.Close()
 		return nil, r.fail(err)
@@ -88,18 +88,18 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 	return r, nil
 }
 
-// repoError is what a repo's error means to whoever asked for it.
-func (c *Client) repoError(ctx context.Context, host Host, err error) error {
+// repoError is what a repo's error means to whoever asked for it, or for a part of it.
+func (c *Client) repoError(ctx context.Context, op string, host Host, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	if bad, ok := errors.AsType[*badCAR](err); ok {
-		return &Error{Op: methodGetRepo, Host: host, Reason: bad.reason, Err: bad.err}
+		return &Error{Op: op, Host: host, Reason: bad.reason, Err: bad.err}
 	}
 	if errors.Is(err, errSpool) {
 		return c.unspooled(ctx, host, err)
 	}
-	return fmt.Errorf("%s at %s: %w", methodGetRepo, host, err)
+	return fmt.Errorf("%s at %s: %w", op, host, err)
 }
 
 // verify checks commit and tree. The hashes of the blocks were checked as they came.
