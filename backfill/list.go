@@ -34,12 +34,12 @@ func (r *reader) doubtful() bool {
 			return true
 		}
 	}
-	for _, s := range r.segments {
-		if len(s.Rejected) > 0 {
-			return true
-		}
-	}
-	return false
+	return r.rejected() || len(r.values.unproved) > 0
+}
+
+// rejected reports whether anything that is buffered is not what it is said to be.
+func (r *reader) rejected() bool {
+	return slices.ContainsFunc(r.segments, func(s store.Segment) bool { return len(s.Rejected) > 0 })
 }
 
 // hopeless tells whether a listing has failed for good, in a way that says nothing
@@ -245,7 +245,7 @@ func (r *reader) unlisted(ctx context.Context, err error) error {
 // stretch gathers the records of a listing, from one commit to the next.
 type stretch struct {
 	did       syntax.DID
-	values    *record.Verifier
+	values    *values
 	seg       store.Segment
 	cursor    string
 	last      syntax.RecordKey // the last key listed
@@ -275,12 +275,11 @@ func (s *stretch) add(page []network.Listed) (bytes int) {
 			s.unordered = true
 		}
 		s.last = rkey
-		body, err := s.values.FromJSON(l.Value, l.CID)
-		if err != nil && body.Data == nil {
+		if body, ok := s.values.read(path{s.seg.Collection, rkey}, l); ok {
+			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
+		} else {
 			s.seg.Rejected = append(s.seg.Rejected, rkey)
-			continue
 		}
-		s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
 	}
 	return bytes
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
-	"appview/record"
 	"appview/store"
 )
 
@@ -44,7 +43,8 @@ type reader struct {
 	steps  bool // part of this pass is committed: at says how far
 	saved  bool // some of that in this attempt
 
-	values   record.Verifier
+	values   values
+	proofs   proofs
 	segments []store.Segment
 	rejects  network.Rejects     // what stands in no segment, since no record can be addressed by it
 	page     network.RecordsPage // that counts against the budget
@@ -76,6 +76,9 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	defer w.b.claims.release(h.DID)
 	w.silence.ask(h.Host)
 	r := &reader{w: w, o: h.Owed, host: network.Host(h.Host), source: store.SourceListRecords, began: w.b.now()}
+	if r.o.Position != nil {
+		r.o.Proofs = max(r.o.Proofs, r.o.Position.Proofs)
+	}
 	exact, err := r.readInTime(network.WithProgress(ctx, func() { w.healthy(h.Host) }))
 	if err != nil {
 		r.drop()
@@ -85,6 +88,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	}
 	var (
 		failed *network.Error
+		parked *network.Parked
 		moved  errMoved
 		gone   errGone
 	)
@@ -118,6 +122,10 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	case errors.As(err, &failed) && r.lost(failed.Reason):
 		err = r.anew(ctx, failed)
 		w.missed(ctx, h, r.attempted(), err)
+	case errors.As(err, &parked) && w.parks(h.Host, parked) && r.o.Proofs > h.Proofs:
+		o := h.Owed
+		o.Proofs = r.o.Proofs
+		w.postpone(ctx, h, o, parked.Until) // no attempt, and yet something to be counted
 	default:
 		if failed != nil && !failed.Reason.Retryable() {
 			w.healthy(h.Host) // it has answered for good, if not well
@@ -225,10 +233,16 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if errors.Is(err, errWhole) {
 			return true, nil
 		}
+		if err == nil {
+			err = r.proveFew(ctx)
+		}
 		if !r.steps && (err == nil && r.doubtful() || r.hopeless(err) || r.spent(err, r.w.b.cfg.Network.RepoParkedUntil)) {
 			if done, err := r.whole(ctx); done || err != nil {
 				return done, err
 			}
+		}
+		if err == nil {
+			err = r.proveRest(ctx, r.segments)
 		}
 		if err != nil {
 			return false, err
@@ -333,7 +347,14 @@ func (r *reader) drop() {
 func (r *reader) save(ctx context.Context, s *stretch) error {
 	segments := r.segments
 	if s != nil {
+		segments = append(segments, s.seg)
+	}
+	if err := r.proveRest(ctx, segments); err != nil {
+		return err
+	}
+	if s != nil {
 		c := s.seg.Collection
+		s.seg, segments = segments[len(segments)-1], segments[:len(segments)-1]
 		if s.last == s.seg.Below {
 			s.seg.Partial = true // no key was listed by which to tell what is absent
 		}
@@ -342,7 +363,7 @@ func (r *reader) save(ctx context.Context, s *stretch) error {
 		r.at.Read[c] = store.ReadUpTo{Cursor: s.cursor, Below: s.last, Partial: s.seg.Partial}
 		s.seg = store.Segment{Collection: c, Below: s.last, Partial: s.seg.Partial}
 	}
-	r.at.Spent = r.spentSoFar()
+	r.at.Spent, r.at.Proofs = r.spentSoFar(), r.o.Proofs
 	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
 		return r.refused(err)
 	}

@@ -170,10 +170,12 @@ func listable(reason network.Reason) bool {
 // begin starts a reading of the repo with nothing read of it.
 func (r *reader) begin(at store.Position) {
 	at.Read = map[syntax.NSID]store.ReadUpTo{}
+	at.Proofs = r.o.Proofs
 	r.at = at
 	r.drop()
 	r.segments, r.requests, r.full, r.same, r.ends = nil, 0, false, false, nil
 	r.rejects = network.Rejects{}
+	r.values.unproved = nil
 }
 
 // take takes one collection of a whole repo, and commits a step of it whenever

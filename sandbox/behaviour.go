@@ -209,6 +209,7 @@ func sound(change func(Answer) Answer) Fault {
 func Zoo() []Behaviour {
 	var all []Behaviour
 	all = append(all, listZoo()...)
+	all = append(all, valueZoo()...)
 	all = append(all, carZoo()...)
 	all = append(all, treeZoo()...)
 	all = append(all, pathZoo()...)

@@ -71,6 +71,10 @@ func (r Record) Provenance() string {
 	return r.Source.String() + ", unverified"
 }
 
+// Proved reports whether the value was hashed, or printed from a block that was: nothing
+// that only claims the same CID is better.
+func (r Record) Proved() bool { return proofOf(r.Body.Verified, r.Source) != claimedOnly }
+
 // Formats of a record row: the first byte. The body is DAG-CBOR whose CID was
 // recomputed, or JSON as received, whose CID is only claimed. A sealed row ends in a
 // checksum. The other ones were written before there was that: no bit of a sealed

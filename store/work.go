@@ -31,6 +31,7 @@ type Owed struct {
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
 	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
 	Held      bool       `json:"held,omitempty"`      // and whether the index kept something newer than it
+	Proofs    int        `json:"proofs,omitempty"`    // of single records that its host was asked for, before Position
 
 	// Spent is how long failed attempts have read it since it last got on. What was
 	// spent before is the position's.
@@ -46,6 +47,7 @@ type Position struct {
 	Pages   int                      `json:"pages,omitempty"`
 	Bytes   int64                    `json:"bytes,omitempty"`
 	Spent   time.Duration            `json:"spent,omitempty"`   // on reading it, over all passes and attempts
+	Proofs  int                      `json:"proofs,omitempty"`  // of single records that its host was asked for, likewise
 	Read    map[syntax.NSID]ReadUpTo `json:"read"`              // by collection
 	More    bool                     `json:"more,omitempty"`    // a short page of this pass had more behind it
 	Tally   Tally                    `json:"tally,omitzero"`    // of this pass so far

@@ -1,0 +1,218 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network"
+	"appview/record"
+	"appview/store"
+)
+
+const (
+	// maxProofs is how many records a host is asked to prove for one repo and job.
+	maxProofs = 100
+	// fewProofs is for how many records this is done before the whole repo is asked for.
+	fewProofs = 10
+	// maxUnproved is how many requests for a proof may fail in a row before no more are made.
+	maxUnproved = 3
+)
+
+// values reads the values of listed records.
+type values struct {
+	record.Verifier
+
+	unproved map[path]bool // records that no hash has proved and that may be right: whether a proof was asked for
+}
+
+// path is where a record stands in its repo.
+type path struct {
+	collection syntax.NSID
+	rkey       syntax.RecordKey
+}
+
+// read reads a listed value. Of one that is unproved the body is what is to be kept of it
+// if there is no proof; without data nothing is. It reports false for one that is wrong.
+func (v *values) read(p path, l network.Listed) (record.Body, bool) {
+	body, err := v.FromJSON(l.Value, l.CID)
+	if !errors.Is(err, record.ErrUnproved) {
+		return body, err == nil
+	}
+	if v.unproved == nil {
+		v.unproved = map[path]bool{}
+	}
+	if _, again := v.unproved[p]; !again {
+		v.unproved[p] = false
+	}
+	return body, true
+}
+
+// proofs is how it stands with the proofs of one repo's records.
+type proofs struct {
+	failures int   // in a row
+	passing  error // the last that may pass
+}
+
+// proveFew proves what no hash has proved, if it is little and the whole repo has not
+// to be read for something else.
+func (r *reader) proveFew(ctx context.Context) error {
+	if n := len(r.values.unproved); r.steps || n == 0 || n > fewProofs || r.rejected() {
+		return nil
+	}
+	return r.prove(ctx, r.segments)
+}
+
+// proveRest proves what no hash and no whole repo has proved. What no proof is to be had
+// of is kept unverified, or rejected.
+func (r *reader) proveRest(ctx context.Context, segments []store.Segment) error {
+	if len(r.values.unproved) == 0 {
+		return nil
+	}
+	if err := r.prove(ctx, segments); err != nil {
+		return err
+	}
+	if len(r.values.unproved) > 0 && r.provesLater() {
+		return r.proofs.passing
+	}
+	err := r.eachUnproved(segments, func(_ path, l *store.Listed) error {
+		if l.Body.Data == nil {
+			l.Body = record.Body{}
+		}
+		return nil
+	})
+	r.values.unproved = nil
+	return err
+}
+
+// provesLater reports whether another attempt may bring the proofs that this one has not.
+func (r *reader) provesLater() bool {
+	_, attempt := errors.AsType[*network.Error](r.proofs.passing)
+	return r.proofs.passing != nil && (!attempt || r.o.Attempts+1 < r.w.b.cfg.Attempts)
+}
+
+// prove has the index or the host prove records. Those of which it finds out nothing
+// stay unproved.
+func (r *reader) prove(ctx context.Context, segments []store.Segment) error {
+	return r.eachUnproved(segments, func(p path, l *store.Listed) error {
+		known, err := r.knownProof(ctx, p, l)
+		if known || err != nil {
+			return err
+		}
+		return r.askProof(ctx, p, l)
+	})
+}
+
+// eachUnproved calls f for every unproved record. One that f leaves without a CID is rejected.
+func (r *reader) eachUnproved(segments []store.Segment, f func(path, *store.Listed) error) error {
+	for i := range segments {
+		s, rejects := &segments[i], false
+		for j := range s.Records {
+			l, p := &s.Records[j], path{s.Collection, s.Records[j].RKey}
+			if _, unproved := r.values.unproved[p]; !unproved || l.Body.Verified {
+				continue
+			}
+			if err := f(p, l); err != nil {
+				return err
+			}
+			rejects = rejects || !l.Body.CID.Defined()
+		}
+		if rejects {
+			s.Records = slices.DeleteFunc(s.Records, func(l store.Listed) bool {
+				if !l.Body.CID.Defined() {
+					s.Rejected = append(s.Rejected, l.RKey)
+				}
+				return !l.Body.CID.Defined()
+			})
+		}
+	}
+	return nil
+}
+
+// proved settles an unproved record. The zero body rejects it.
+func (r *reader) proved(p path, l *store.Listed, body record.Body, src store.Source) {
+	l.Body, l.Source = body, src
+	delete(r.values.unproved, p)
+}
+
+// knownProof takes a record as the index holds it, if that is proved and has the CID.
+func (r *reader) knownProof(ctx context.Context, p path, l *store.Listed) (bool, error) {
+	rec, err := r.w.b.cfg.Store.Record(ctx, record.URI{DID: r.o.DID, Collection: p.collection, RKey: p.rkey})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return false, nil
+	case err != nil || !rec.Proved() || !rec.Body.CID.Equals(l.Body.CID):
+		return false, err
+	}
+	r.proved(p, l, rec.Body, rec.Source)
+	return true, nil
+}
+
+// askProof asks the host for the record's block, with the proof that it is the repo's.
+func (r *reader) askProof(ctx context.Context, p path, l *store.Listed) error {
+	if r.values.unproved[p] || r.o.Proofs >= maxProofs || r.proofs.failures >= maxUnproved {
+		return nil
+	}
+	r.values.unproved[p] = true
+	r.page.Close()              // others wait for its memory
+	if r.ident.DID != r.o.DID { // for the key
+		if err := r.doubt(ctx); err != nil {
+			return err
+		}
+	}
+	r.o.Proofs++
+	proof, err := r.w.b.cfg.Network.RecordProof(ctx, r.host, r.ident, p.collection, p.rkey)
+	r.fresh = false
+	if err != nil {
+		return r.unproven(ctx, err)
+	}
+	r.proofs.failures = 0
+	r.w.healthy(r.o.Host)
+	id, changed := proof.Block.CID, proof.Rev > r.rev
+	if changed && !id.Equals(l.Body.CID) {
+		r.requests++ // it saw the repo at a moment of its own
+	}
+	switch {
+	case proof.Rev < r.rev: // an old copy
+	case id.Defined():
+		body, err := record.FromCBOR(proof.Block.Data, id)
+		if err != nil {
+			body = record.Body{} // no record, whoever says so
+		}
+		r.proved(p, l, body, store.SourceProof)
+	case !changed: // there is no such record
+		r.proved(p, l, record.Body{}, 0)
+	}
+	return nil
+}
+
+// unproven decides what it means that a host has not given a proof: nothing, where it
+// gives none, or not this one.
+func (r *reader) unproven(ctx context.Context, err error) error {
+	var (
+		failed *network.Error
+		parked *network.Parked
+	)
+	switch {
+	case errors.As(err, &parked) && parked.Host == r.host && parked.Why == network.WhyDown && r.w.b.cfg.Network.HostState(r.host).Stuck != "":
+		r.proofs.failures = maxUnproved // it never answers this
+	case !r.steps && !r.listing && r.spent(err, r.w.b.cfg.Network.RepoParkedUntil):
+		r.proofs.failures, r.proofs.passing = maxUnproved, err // the whole repo may be had meanwhile
+	case !errors.As(err, &failed):
+		return err
+	case failed.Reason.Class() == network.ClassUnavailable && failed.Reason != network.ReasonNotFound:
+		return r.gone(ctx, goneFor(failed))
+	case failed.NoSuchMethod():
+		r.proofs.failures = maxUnproved
+	case listable(failed.Reason), failed.Reason == network.ReasonNotFound:
+		r.proofs.failures++
+		if failed.Reason.Retryable() && failed.Reason != network.ReasonBadAnswer {
+			r.proofs.passing = failed
+		}
+	default:
+		return err
+	}
+	return nil
+}
