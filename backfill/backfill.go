@@ -68,6 +68,9 @@ type Backfill struct {
 	buffered atomic.Int64 // bytes of records that are read and not committed
 	walking  atomic.Int64 // passes over queues that still hand out repos, or wait for those to be read
 
+	directory directory
+	relayed   atomic.Bool // the relay has answered this process
+
 	check func(syntax.DID) bool // checkNow, or a test's choice
 
 	began time.Time     // of New
@@ -118,16 +121,18 @@ func New(cfg Config) (*Backfill, error) {
 		cfg.Now = time.Now
 	}
 	return &Backfill{
-		cfg:     cfg,
-		hosts:   semaphore.NewWeighted(int64(cfg.MaxHosts)),
-		late:    semaphore.NewWeighted(lateShare * int64(cfg.MaxHosts)),
-		claims:  newClaims(),
-		health:  newHealth(),
-		check:   checkNow,
-		began:   cfg.Now(),
-		wake:    make(chan struct{}, 1),
-		ended:   make(chan struct{}, 1),
-		workers: map[uuid.UUID]*worker{},
+		cfg:    cfg,
+		hosts:  semaphore.NewWeighted(int64(cfg.MaxHosts)),
+		late:   semaphore.NewWeighted(lateShare * int64(cfg.MaxHosts)),
+		claims: newClaims(),
+		health: newHealth(),
+
+		directory: directory{checking: semaphore.NewWeighted(1)},
+		check:     checkNow,
+		began:     cfg.Now(),
+		wake:      make(chan struct{}, 1),
+		ended:     make(chan struct{}, 1),
+		workers:   map[uuid.UUID]*worker{},
 	}, err
 }
 

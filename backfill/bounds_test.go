@@ -42,7 +42,7 @@ func TestNoPageIsHeldWhileARepoIsFetched(t *testing.T) {
 	defer net.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := &reader{w: &worker{b: &Backfill{cfg: Config{Network: net}}}, page: network.RecordsPage{Records: make([]network.Listed, 1)}}
+	r := &reader{w: &worker{b: &Backfill{cfg: Config{Network: net, Now: time.Now}}}, page: network.RecordsPage{Records: make([]network.Listed, 1)}}
 	r.o.DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 	if done, err := r.whole(ctx); done || !errors.Is(err, context.Canceled) {
 		t.Fatalf("done %v, %v", done, err)

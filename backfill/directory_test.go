@@ -23,13 +23,13 @@ func TestDirectoryThatIsDownWhileReposAreFetched(t *testing.T) {
 	o.network.Timing.Probe, o.network.Timing.MaxProbe = time.Second, time.Second
 	r := newRigWith(t, sandbox.Config{Seed: 110, Repos: 60, Hosts: 3, Collections: statuses(1, 2)}, o)
 	var looked atomic.Int64
-	var since atomic.Pointer[time.Time] // it is set aside
+	var since atomic.Pointer[time.Time] // it is gone
 	var probed atomic.Bool
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		if q.Part != sandbox.PartPLC || looked.Add(1) <= 60 || probed.Load() {
 			return sandbox.Fault{}
 		}
-		if now := time.Now(); r.net.Census()[network.KindPLC].Down > 0 && !since.CompareAndSwap(nil, &now) {
+		if now := time.Now(); !since.CompareAndSwap(nil, &now) {
 			probed.Store(now.Sub(*since.Load()) > time.Second/2) // else it was on its way before
 		}
 		return sandbox.Fault{Name: "gone", Status: http.StatusBadGateway}

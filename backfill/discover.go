@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		switch {
 		case err == nil:
 		case errors.As(err, &failed):
-			return advise(failed, "create the job again"), nil
+			return advise(failed, fmt.Sprintf("carry the job on where its listing was left, with appview backfill retry %s", w.id)), nil
 		case errors.Is(err, errListing):
 			return err.Error(), nil
 		default:
@@ -122,7 +123,13 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 	// A relay can lose its place between two processes of ours, or of its own: then it
 	// begins anew, or does not take the cursor. What it names again is known already.
 	stale, known, round := int64(0), at.Pages, circle{}
-	for anew := false; ; {
+	relay := string(w.b.cfg.Network.Relay())
+	anew := at.Relay != "" && at.Relay != relay
+	if anew {
+		w.log.WarnContext(ctx, "the relay is another one now, the listing begins anew", "listing", l.call, "host", relay, "was", at.Relay)
+		at.Cursor = ""
+	}
+	for {
 		page, err := w.page(ctx, l, at.Cursor)
 		if !anew && at.Cursor != "" && refusesCursor(err) {
 			w.log.WarnContext(ctx, "relay does not take its own cursor any more, the listing begins anew", "listing", l.call, "err", err)
@@ -142,7 +149,7 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 		case at.Pages >= maxListingPages:
 			return fmt.Errorf("%w: %s has more than %d pages", errListing, l.call, maxListingPages)
 		}
-		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done}
+		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done, Relay: relay}
 		added, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
 		if err != nil {
 			return err
@@ -189,10 +196,14 @@ func (c *circle) closed(cursor string) bool {
 }
 
 // page asks for one page, again when that may help, and waits as long as the
-// relay wants it.
+// relay wants it. A relay that answers, if only that it cannot, or that has answered
+// before, is given as long as any host that asks for patience. So is one that gave the
+// cursor: it is no mistake of the settings.
 func (w *worker) page(ctx context.Context, l listing, cursor string) (network.ReposPage, error) {
 	limited := w.b.now()
+	defer w.relay.drop() // whatever comes of it, nobody waits any more
 	for attempts := 1; ; {
+		asked := w.b.now()
 		page, err := l.page(ctx, cursor)
 		var (
 			failed *network.Error
@@ -201,11 +212,14 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		)
 		switch {
 		case err == nil:
+			w.b.relayed.Store(true)
+			w.relay.end(ctx, w, asked)
 			return page, nil
 		case errors.As(err, &parked) && parked.Why != network.WhyDown:
 			wait = max(parked.Until.Sub(w.b.now()), minPause)
 			if parked.Why == network.WhyNetwork {
 				limited = w.b.now() // our own fault: the relay has not asked for it
+				w.relay.reset(limited)
 			}
 		case errors.As(err, &parked):
 			// The breaker speaks for a relay that does not answer: that is an attempt.
@@ -216,19 +230,48 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		default:
 			return page, err
 		}
-		if failed == nil && w.b.now().Sub(limited) > maxLimited {
+		if failed != nil && failed.Status >= http.StatusInternalServerError || failed == nil && parked.Why == network.WhyRateLimited {
+			w.b.relayed.Store(true)
+		}
+		patient := failed == nil || !lacksMethod(failed) && (w.b.relayed.Load() || cursor != "")
+		switch over := w.b.now().Sub(limited) > maxLimited; {
+		case failed == nil && over:
 			return page, &network.Error{Reason: network.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
+		case patient && over:
+			failed.Err = fmt.Errorf("%w: nothing else for %s", cmp.Or(failed.Err, errors.New(string(failed.Reason))), maxLimited)
+			return page, failed
+		case !patient && attempts >= w.b.cfg.Attempts:
+			return page, failed
 		}
 		if failed != nil {
-			if attempts == w.b.cfg.Attempts {
-				return page, failed
-			}
 			attempts++
-			w.log.WarnContext(ctx, "relay did not answer, trying again", "host", failed.Host, "attempt", attempts, "err", failed)
+			w.log.DebugContext(ctx, "relay did not answer, trying again", "host", failed.Host, "attempt", attempts, "err", failed)
 		}
+		w.awaitRelay(ctx, parked, failed, w.b.now().Add(wait))
 		if !sleep(ctx, wait) {
 			return page, ctx.Err()
 		}
+	}
+}
+
+// awaitRelay notes that the job waits for the relay. The turns that we give it
+// ourselves, and our own network, are not what it is waited for.
+func (w *worker) awaitRelay(ctx context.Context, parked *network.Parked, failed *network.Error, until time.Time) {
+	switch {
+	case failed != nil:
+		w.relay.begin(ctx, w, failed.Host, until, detail(failed))
+	case parked.Why == network.WhyRateLimited:
+		w.relay.begin(ctx, w, parked.Host, until, parked.Answer)
+	}
+}
+
+// lacksMethod reports whether a relay has said that it does not know the question.
+func lacksMethod(err *network.Error) bool {
+	switch err.Status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	default:
+		return err.Name == "MethodNotImplemented"
 	}
 }
 
@@ -240,7 +283,7 @@ const minPause = 50 * time.Millisecond
 func advise(err *network.Error, again string) string {
 	help := "check that the relay is up and reachable from here, or choose another with --relay, then " + again
 	switch {
-	case err.Name == "MethodNotImplemented", err.Status == http.StatusNotFound, err.Status == http.StatusNotImplemented, err.Status == http.StatusMethodNotAllowed:
+	case lacksMethod(err):
 		help = "this relay does not offer it: choose one that does with --relay (https://relay1.us-east.bsky.network does), then " + again
 	case err.Reason == network.ReasonRefusedAddress || err.Reason == network.ReasonBadEndpoint:
 		help = "the relay's address is not public: --allow-private-hosts lets appview use it"

@@ -197,7 +197,7 @@ func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(conte
 // network, is to be waited for.
 func (w *worker) lookUpPatiently(ctx context.Context, did syntax.DID) (network.Identity, error) {
 	for {
-		ident, err := w.b.cfg.Network.Lookup(ctx, did)
+		ident, err := w.lookup(ctx, did)
 		var parked *network.Parked
 		if !errors.As(err, &parked) || !w.parks(unknownHost, parked) {
 			return ident, err

@@ -66,7 +66,9 @@ func (r *rig) run(o options) {
 	if o.config.Retry == 0 {
 		o.config.Retry = 20 * time.Millisecond
 	}
-	o.config.Log = slog.New(slog.DiscardHandler)
+	if o.config.Log == nil {
+		o.config.Log = slog.New(slog.DiscardHandler)
+	}
 	b, err := backfill.New(o.config)
 	if err != nil {
 		r.t.Fatal(err)

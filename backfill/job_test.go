@@ -241,7 +241,6 @@ func TestRelayFailureFailsTheJob(t *testing.T) {
 		want []string
 	}{
 		"down":                     {sandbox.RelayDown, []string{"--relay", "reachable"}},
-		"bad gateway":              {sandbox.RelayBadGateway, []string{"--relay", "reachable", "502"}},
 		"no listReposByCollection": {sandbox.RelayNoCollections, []string{"does not offer", "--relay"}},
 		"not found":                {sandbox.RelayNotFound, []string{"does not offer", "--relay"}},
 	} {
@@ -253,7 +252,7 @@ func TestRelayFailureFailsTheJob(t *testing.T) {
 			if job.Status != store.StatusFailed || job.Stage != store.StageFailed || job.CompletedAt.IsZero() {
 				t.Errorf("job: %+v", job)
 			}
-			for _, want := range append(c.want, r.world.RelayURL()) {
+			for _, want := range append(c.want, r.world.RelayURL(), "appview backfill retry "+job.ID.String()) {
 				if !strings.Contains(job.Error, want) {
 					t.Errorf("error %q does not name %q", job.Error, want)
 				}
@@ -271,7 +270,7 @@ func TestRelayThatFailsMidwayLosesNothingFound(t *testing.T) {
 	r := newRig(t, world)
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		if q.Part == sandbox.PartRelay && q.Cursor != "" {
-			return sandbox.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
+			return sandbox.Fault{Status: http.StatusForbidden, Body: []byte(`{"error":"Forbidden"}`)}
 		}
 		return sandbox.Fault{}
 	})

@@ -100,7 +100,7 @@ func (r *reader) doubt(ctx context.Context) error {
 	if r.fresh {
 		return nil
 	}
-	ident, err := r.w.b.cfg.Network.Lookup(ctx, r.o.DID)
+	ident, err := r.w.lookup(ctx, r.o.DID)
 	var failed *network.Error
 	switch {
 	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:

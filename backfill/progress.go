@@ -7,14 +7,6 @@ import (
 	"appview/store"
 )
 
-// What an unfinished job waits for, in the words of the API.
-const (
-	waitingQueue   = "queue"   // for its turn
-	waitingNetwork = "network" // for our own network to come back
-	waitingDisk    = "disk"    // for room on the disk
-	waitingHosts   = "hosts"   // for hosts that are down or asked to be left alone
-)
-
 // Progress tells what a job waits for, if anything, and how fast it settles
 // repos and finds records at the moment.
 func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64) {
@@ -28,15 +20,41 @@ func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, reco
 		return waitingQueue, 0, 0
 	}
 	reposPerSecond, recordsPerSecond = w.rate.now(b.now())
-	switch {
-	case b.cfg.Store.DiskFull():
-		waiting = waitingDisk
-	case b.cfg.Network.Outage():
-		waiting = waitingNetwork
-	case w.queues.parked():
-		waiting = waitingHosts
-	}
+	waiting, _ = w.waits()
 	return waiting, reposPerSecond, recordsPerSecond
+}
+
+// Waits is the job's wait for the relay or the directory, if it waits for one of these.
+func (b *Backfill) Waits(job store.Job) (host string, since, until time.Time, answer string) {
+	b.mu.Lock()
+	w := b.workers[job.ID]
+	b.mu.Unlock()
+	if w == nil || job.Status != store.StatusRunning {
+		return "", time.Time{}, time.Time{}, ""
+	}
+	_, wait := w.waits()
+	return string(wait.Host), wait.Since, wait.Until, wait.Answer
+}
+
+// waits is what the worker waits for.
+func (w *worker) waits() (what string, wait Wait) {
+	now := w.b.now()
+	relay, forRelay := w.relay.now(now)
+	directory, forDirectory := w.directory.now(now)
+	switch {
+	case w.b.cfg.Store.DiskFull():
+		return waitingDisk, wait
+	case w.b.cfg.Network.Outage():
+		return waitingNetwork, wait
+	case forRelay:
+		return waitingRelay, relay
+	case forDirectory:
+		return waitingDirectory, directory
+	case w.queues.parked():
+		return waitingHosts, wait
+	default:
+		return "", wait
+	}
 }
 
 // Buffered is how many bytes of records are read and not committed.

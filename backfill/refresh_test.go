@@ -114,7 +114,7 @@ func TestWeekOfAWorldThatChanges(t *testing.T) {
 	var fault atomic.Bool
 	k.world.SetFault(func(r sandbox.Request) sandbox.Fault {
 		if fault.Load() && r.Part == sandbox.PartRelay {
-			return sandbox.Fault{Name: "relay down", Status: http.StatusBadGateway}
+			return sandbox.Fault{Name: "relay down", Status: http.StatusForbidden}
 		}
 		return sandbox.Fault{}
 	})
@@ -228,7 +228,7 @@ func TestFailedRefreshIsTriedAgainSooner(t *testing.T) {
 		if r.Part != sandbox.PartRelay {
 			return sandbox.Fault{}
 		}
-		return sandbox.Fault{Name: "relay down", Status: http.StatusBadGateway}
+		return sandbox.Fault{Name: "relay down", Status: http.StatusForbidden}
 	})
 	for i, least := range []time.Duration{
 		0, 10 * time.Minute, 20 * time.Minute, 40 * time.Minute, 80 * time.Minute, 160 * time.Minute, 320 * time.Minute, 640 * time.Minute, 1280 * time.Minute, day, day,

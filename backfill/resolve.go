@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -71,10 +72,15 @@ func (w *worker) lookUp(ctx context.Context, h hand) {
 		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
 		return
 	}
+	if wait, over := w.directory.exhausted(w.b.now()); over && h.DID.Method() == "plc" {
+		h.Detail = fmt.Sprintf("the directory has not answered since %s: %s", wait.Since.UTC().Format(time.RFC3339), wait.Answer)
+		w.settleWithout(ctx, h, h.Owed, network.ReasonDIDLookup, false)
+		return
+	}
 	if isWeb(h.DID) {
 		w.silence.ask(webDIDs)
 	}
-	ident, err := w.b.cfg.Network.Lookup(ctx, h.DID)
+	ident, err := w.lookup(ctx, h.DID)
 	var failed *network.Error
 	if isWeb(h.DID) && (err == nil || errors.As(err, &failed) && !failed.Reason.Retryable()) {
 		w.healthy(webDIDs)

@@ -132,7 +132,7 @@ func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 71, Repos: 1500, Hosts: 2, Collections: statuses(1, 1)})
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		if q.Part == sandbox.PartRelay && q.Cursor != "" {
-			return sandbox.Fault{Status: http.StatusBadGateway}
+			return sandbox.Fault{Status: http.StatusNotImplemented}
 		}
 		return sandbox.Fault{}
 	})

@@ -163,7 +163,7 @@ func (w *worker) halted(dt time.Duration) bool {
 	if !w.listed.Load() || !w.plcResolved.Load() || w.b.cfg.Network.Outage() || w.b.cfg.Store.DiskFull() {
 		return true
 	}
-	if !w.b.cfg.Network.DirectoryParked() {
+	if !w.b.cfg.Network.DirectoryParked() && w.b.directoryParked() == nil {
 		return false
 	}
 	w.silence.mu.Lock()

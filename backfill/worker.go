@@ -43,6 +43,8 @@ type worker struct {
 	gives sync.Map // host, if it has given a repo in one piece
 	ends  sync.Map // host: how long a page may be that is taken for the end
 	rate  rate
+
+	relay, directory serviceWait
 }
 
 func newWorker(b *Backfill, j store.Job) *worker {
@@ -53,6 +55,8 @@ func newWorker(b *Backfill, j store.Job) *worker {
 		found:  [...]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 		doubts: make(chan struct{}, 1),
 		judged: make(chan struct{}, 1),
+
+		relay: serviceWait{what: "relay"}, directory: serviceWait{what: "directory", lapses: waitLapses},
 	}
 	w.queues.changed = make(chan struct{}, 1)
 	return w

@@ -60,7 +60,7 @@ func (d *plainDisplay) job(j jobView, _ json.RawMessage) {
 	defer d.mu.Unlock()
 	if now := d.now(); j.phase() != d.phase || now.Sub(d.at) >= plainEvery {
 		d.phase, d.at = j.phase(), now
-		d.say("%s", j.line())
+		d.say("%s", j.line(now))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"appview/network"
 )
@@ -41,6 +42,10 @@ type jobView struct {
 	Origin            string           `json:"origin"`
 	RetryOf           *string          `json:"retry_of"`
 	Waiting           *string          `json:"waiting"`
+	WaitingHost       *string          `json:"waiting_host"`
+	WaitingSince      *string          `json:"waiting_since"`
+	WaitingUntil      *string          `json:"waiting_until"`
+	WaitingAnswer     *string          `json:"waiting_answer"`
 	RecordsPerSecond  float64          `json:"records_per_second"`
 	ReposPerSecond    float64          `json:"repos_per_second"`
 	ETASeconds        *float64         `json:"eta_seconds"`
@@ -99,7 +104,7 @@ func (j jobView) outcome() error {
 }
 
 // line is the job's state on one line.
-func (j jobView) line() string {
+func (j jobView) line(now time.Time) string {
 	parts := []string{
 		fmt.Sprintf("%-17s", j.phase()),
 		fmt.Sprintf("%s/%s repos", number(j.ProcessedRepos), number(j.TotalRepos)),
@@ -107,6 +112,9 @@ func (j jobView) line() string {
 	parts = append(parts, j.pace()...)
 	if lost := j.losses(); lost != "" {
 		parts = append(parts, lost)
+	}
+	if service := j.service(now); service != "" {
+		parts = append(parts, service)
 	}
 	return strings.TrimSpace(strings.Join(parts, "  "))
 }
@@ -129,6 +137,21 @@ func (j jobView) pace() []string {
 	return parts
 }
 
+// service says how the relay or the directory answers that a job waits for.
+func (j jobView) service(now time.Time) string {
+	if j.WaitingHost == nil {
+		return ""
+	}
+	s := *j.WaitingHost + " has not answered since " + text(j.WaitingSince, "lately")
+	if until, err := time.Parse(time.RFC3339, text(j.WaitingUntil, "")); err == nil && until.After(now) {
+		s += ", is asked again in " + span(int64(until.Sub(now).Seconds())+1)
+	}
+	if j.WaitingAnswer != nil {
+		s += ": " + *j.WaitingAnswer
+	}
+	return s
+}
+
 // waits says in words what a job waits for.
 func waits(what string) string {
 	switch what {
@@ -138,6 +161,10 @@ func waits(what string) string {
 		return "the network: this machine has none"
 	case "disk":
 		return "room on the disk"
+	case "relay":
+		return "the relay"
+	case "directory":
+		return "the directory"
 	case "hosts":
 		return "hosts that are down, or asked for a pause"
 	default:

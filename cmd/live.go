@@ -121,6 +121,9 @@ func (d *liveDisplay) lines(now time.Time) []string {
 	if lost := d.now.losses(); lost != "" {
 		lines = append(lines, lost)
 	}
+	if service := d.now.service(now); service != "" {
+		lines = append(lines, service)
+	}
 	for i, h := range d.paused {
 		if i == livePaused {
 			lines = append(lines, fmt.Sprintf("  and %d more hosts that are down or asked for a pause", len(d.paused)-i))

@@ -31,12 +31,30 @@ func TestAJobOnOneLine(t *testing.T) {
 	j := running()
 	want := "fetching_records   920/1,840 repos  4,321 records  12 repos/s  123 records/s  1m1s left  " +
 		"4 failed (3 http_5xx, 1 timeout), 2 unavailable (2 not_found)"
-	if got := j.line(); got != want {
+	if got := j.line(time.Now()); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	j = jobView{Status: "cancelling", Stage: "pending", Waiting: new("queue")}
-	if got := j.line(); got != "cancelling         -/- repos  - records  waits for its turn: other jobs come first" {
+	if got := j.line(time.Now()); got != "cancelling         -/- repos  - records  waits for its turn: other jobs come first" {
 		t.Errorf("got %q", got)
+	}
+	for name, c := range map[string]struct {
+		j    jobView
+		want string
+	}{
+		"the relay": {
+			jobView{Waiting: new("relay"), WaitingHost: new("https://r.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:06:05Z"), WaitingAnswer: new("HTTP 502")},
+			"waits for the relay  https://r.example has not answered since 2026-01-02T03:04:05Z, is asked again in 1m6s: HTTP 502",
+		},
+		"the directory, being asked": {
+			jobView{Waiting: new("directory"), WaitingHost: new("https://d.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:05:00Z")},
+			"waits for the directory  https://d.example has not answered since 2026-01-02T03:04:05Z",
+		},
+	} {
+		c.j.Status, c.j.Stage = "running", "discovering_repos"
+		if got := c.j.line(time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)); got != "discovering_repos  -/- repos  - records  "+c.want {
+			t.Errorf("%s: got %q", name, got)
+		}
 	}
 }
 

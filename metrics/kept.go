@@ -41,7 +41,7 @@ type Sources struct {
 const maxTracked = 100
 
 // waits are what an unfinished job may wait for.
-var waits = []string{"queue", "network", "disk", "hosts"} //nolint:gochecknoglobals // a table that is never changed
+var waits = []string{"queue", "network", "disk", "relay", "directory", "hosts"} //nolint:gochecknoglobals // a table that is never changed
 
 // Watch has the series of what the sources hold answered too. It is called once.
 func (m *Metrics) Watch(s Sources) error {

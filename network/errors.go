@@ -63,6 +63,10 @@ type Parked struct {
 	Host  Host
 	Until time.Time
 	Why   string // one of the Why constants
+
+	// Answer is what the host said last, or what came in place of an answer, in words;
+	// empty: that has nothing to do with it.
+	Answer string
 }
 
 // Error names the host, the reason and the end of the wait.

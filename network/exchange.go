@@ -254,7 +254,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 	if pause := readPause(resp.Header, c.cfg.Now()); refuses(resp, pause) {
 		// From here on nothing is sent: a host may take its time over the body, and
 		// the caller may leave meanwhile.
-		r.parked = g.refused(c.cfg.Now(), pause, c.cfg.Timing.Pause)
+		r.parked = g.refusedWith(resp.StatusCode, c.cfg.Now(), pause, c.cfg.Timing.Pause)
 		return r, nil
 	}
 	w.body(&r.grant)
@@ -304,7 +304,7 @@ func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame 
 	if errors.Is(err, errSilenced) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return false, &Parked{Host: q.host, Until: g.pause(q.lane), Why: WhyRateLimited}
+		return false, &Parked{Host: q.host, Until: g.pause(q.lane), Why: WhyRateLimited, Answer: g.asksFor(q.lane)}
 	}
 	if errors.Is(err, errCrowded) {
 		wait := crowdedWait + rand.N(crowdedWait)

@@ -2,7 +2,9 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -37,6 +39,7 @@ type gate struct {
 	eased    time.Time
 	until    time.Time     // nothing is sent before
 	asked    time.Time     // the host wanted nothing before, and that is further away than until
+	said     string        // with which the host asked for the last pause
 	wake     chan struct{} // closed when a pause or a spent quota moves
 	quotas   [lanes]paced
 	breakers [ways]breaker
@@ -103,12 +106,24 @@ func (g *gate) blocked(q call, now time.Time) (wake <-chan struct{}, err error) 
 // parked is nil when a request may be sent within a short wait, tokens aside.
 func (g *gate) parked(l lane, w way, now time.Time) *Parked {
 	if until := g.pause(l); until.Sub(now) > shortWait {
-		return &Parked{Host: g.host, Until: until, Why: WhyRateLimited}
+		return &Parked{Host: g.host, Until: until, Why: WhyRateLimited, Answer: g.asksFor(l)}
 	}
 	if next, closed := g.breakers[w].closed(now); closed {
-		return &Parked{Host: g.host, Until: next, Why: WhyDown}
+		p := &Parked{Host: g.host, Until: next, Why: WhyDown}
+		if last := g.breakers[w].last; last != nil {
+			p.Answer = last.Error()
+		}
+		return p
 	}
 	return nil
+}
+
+// asksFor is how the host has asked for the pause on a lane.
+func (g *gate) asksFor(l lane) string {
+	if g.quotas[l].spent.After(g.until) {
+		return "its rate limit is used up"
+	}
+	return g.said
 }
 
 // pause is the moment before which nothing is sent on a lane.
@@ -215,6 +230,16 @@ func (g *gate) refused(now time.Time, d, usual time.Duration) *Parked {
 	}
 	g.eased = g.until
 	return &Parked{Host: g.host, Until: g.until, Why: WhyRateLimited}
+}
+
+// refusedWith is refused for an answer with an HTTP status.
+func (g *gate) refusedWith(status int, now time.Time, d, usual time.Duration) *Parked {
+	p := g.refused(now, d, usual)
+	p.Answer = fmt.Sprintf("HTTP %d %s", status, http.StatusText(status))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.said = p.Answer
+	return p
 }
 
 // answered is called with what the host says of its quota, if anything.

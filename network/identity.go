@@ -23,6 +23,9 @@ type Identity struct {
 // Key is what signs the repo's commits.
 func (id Identity) Key() (atcrypto.PublicKey, error) { return id.key.parse() }
 
+// ErrBadDocument says that a look-up was answered, and with no document of that DID.
+var ErrBadDocument = errors.New("this is no document")
+
 // Lookup fetches and reads the DID document. Nothing is cached, and no handle is
 // checked. Its reasons: ReasonBadDID, ReasonNotFound, ReasonTombstoned,
 // ReasonNoPDS, ReasonBadEndpoint, ReasonRefusedAddress, ReasonTooLarge, and
@@ -47,7 +50,7 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	defer a.release()
 	doc, err := readDocument(a.body, did)
 	if err != nil {
-		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
+		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: ReasonDIDLookup, Err: fmt.Errorf("%w of %s: %w", ErrBadDocument, did, err)}
 	}
 	if q.host == c.plc {
 		c.rememberAnswer(c.plc, questionDocument, did)
@@ -109,7 +112,11 @@ func (c *Client) lookupFailure(ctx context.Context, did syntax.DID, err error) e
 	e, ok := errors.AsType[*Error](err)
 	switch {
 	case !ok: // it took too long
-		return &Error{Op: opLookup, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
+		e = &Error{Op: opLookup, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
+		if did.Method() == "plc" {
+			e.Host = c.plc
+		}
+		return e
 	case e.Reason == ReasonTooLarge, e.Reason == ReasonRefusedAddress:
 		return e
 	case did.Method() == "plc":

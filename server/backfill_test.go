@@ -443,14 +443,14 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 		"total_repos": 5.0, "processed_repos": 3.0, "total_records": 1.0, "resolved_repos": 3.0, "failed_repos": 0.0,
 		"unavailable_repos": 1.0, "empty_repos": 1.0, "created_records": 1.0, "updated_records": 0.0, "deleted_records": 0.0,
 		"unchanged_records": 0.0, "rejected_records": 0.0, "discovery_complete": false, "scope": "network", "targets": []any{}, "origin": "request", "retry_of": nil,
-		"waiting": nil, "records_per_second": 0.0, "repos_per_second": 0.0, "eta_seconds": nil,
+		"waiting": nil, "waiting_host": nil, "waiting_since": nil, "waiting_until": nil, "waiting_answer": nil, "records_per_second": 0.0, "repos_per_second": 0.0, "eta_seconds": nil,
 		"reasons": map[string]any{"exact": 1.0, "empty": 1.0, "deactivated": 1.0},
 	} {
 		if got, there := raw[name]; !there || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	if len(raw) != len(twelve)+19 {
+	if len(raw) != len(twelve)+23 {
 		t.Errorf("%d members: %v", len(raw), raw)
 	}
 
@@ -468,6 +468,18 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 	r.get("/admin/backfill/"+id.String()).decode(t, &raw)
 	if raw["eta_seconds"] != nil || raw["waiting"] != "network" {
 		t.Errorf("waiting: %v", raw)
+	}
+	r.jobs.mu.Lock()
+	r.jobs.waiting, r.jobs.waits = "relay", "HTTP 502"
+	r.jobs.mu.Unlock()
+	r.get("/admin/backfill/"+id.String()).decode(t, &raw)
+	for name, want := range map[string]any{
+		"waiting": "relay", "waiting_host": "https://relay.example", "waiting_since": "2026-01-02T03:04:05Z",
+		"waiting_until": "2026-01-02T03:06:05Z", "waiting_answer": "HTTP 502", "eta_seconds": nil,
+	} {
+		if raw[name] != want {
+			t.Errorf("%s is %v, want %v", name, raw[name], want)
+		}
 	}
 }
 

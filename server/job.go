@@ -92,6 +92,10 @@ type jobDetail struct {
 	Origin            string        `json:"origin"`
 	RetryOf           *string       `json:"retry_of"`
 	Waiting           *string       `json:"waiting"`
+	WaitingHost       *string       `json:"waiting_host"`
+	WaitingSince      *string       `json:"waiting_since"`
+	WaitingUntil      *string       `json:"waiting_until"`
+	WaitingAnswer     *string       `json:"waiting_answer"`
 	RecordsPerSecond  float64       `json:"records_per_second"`
 	ReposPerSecond    float64       `json:"repos_per_second"`
 	ETASeconds        *float64      `json:"eta_seconds"`
@@ -139,6 +143,10 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 	}
 	waiting, repos, records := s.cfg.Jobs.Progress(j)
 	d.Waiting = known(waiting, waiting != "")
+	if host, since, until, answer := s.cfg.Jobs.Waits(j); host != "" {
+		d.WaitingHost, d.WaitingAnswer = &host, known(answer, answer != "")
+		d.WaitingSince, d.WaitingUntil = known(stamp(since), true), known(stamp(until), true)
+	}
 	d.ReposPerSecond, d.RecordsPerSecond = hundredths(repos), hundredths(records)
 	if j.Discovered && waiting == "" && repos > 0 {
 		left := math.Ceil(float64(j.TotalRepos-j.Processed+j.Reopened) / repos)

@@ -55,6 +55,7 @@ type idleJobs struct {
 	panics  bool
 	created []store.Request
 	waiting string
+	waits   string // what the host that a job waits for said last; empty: it waits for none
 	repos   float64
 	records float64
 
@@ -108,6 +109,16 @@ func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
 		return j.waiting, float64(j.looked), j.records
 	}
 	return j.waiting, j.repos, j.records
+}
+
+func (j *idleJobs) Waits(store.Job) (host string, since, until time.Time, answer string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.waits == "" {
+		return "", time.Time{}, time.Time{}, ""
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	return "https://relay.example", at, at.Add(2 * time.Minute), j.waits
 }
 
 // Plan calls the function that a test has given, or plans nothing.

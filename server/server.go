@@ -39,8 +39,15 @@ type Jobs interface {
 	// Retry stores a job that carries on a final one. It fails with store.ErrMove if that
 	// is not final, and with store.ErrNothingLeft if it has left nothing undone.
 	Retry(ctx context.Context, id uuid.UUID) (store.Job, error)
+}
+
+// Progress tells how unfinished jobs go on.
+type Progress interface {
 	// Progress tells what a job waits for, if it waits, and how fast it is now.
 	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
+	// Waits tells of a job that waits for the relay or the directory which host that is,
+	// since when it waits, when the host is asked again, and what came last from there.
+	Waits(job store.Job) (host string, since, until time.Time, answer string)
 }
 
 // Collections keeps the tracked collections.
@@ -55,6 +62,7 @@ type Collections interface {
 // Backfill is everything that reads the network.
 type Backfill interface {
 	Jobs
+	Progress
 	Collections
 }
 

@@ -94,6 +94,7 @@ type Cursor struct {
 	Cursor string `json:"cursor,omitempty"`
 	Pages  int64  `json:"pages,omitempty"`
 	Done   bool   `json:"done,omitempty"`
+	Relay  string `json:"relay,omitempty"` // that gave it; empty: not a relay's, or not noted
 }
 
 // HostWork is what a job knows of a host: what it has found there, which the store

@@ -9,8 +9,18 @@ const waits = {
   queue: "It waits for its turn: other jobs come first.",
   network: "It waits for the network: this machine reaches no host at the moment. Nothing is given up for it.",
   disk: "It waits for room on the disk of the server. It goes on by itself when there is some.",
+  relay: "It waits for the relay: nothing is given up for hours, as long as the relay answers at all.",
+  directory: "It waits for the directory of accounts. Nothing is given up for hours.",
   hosts: "It waits for hosts: all that is left has asked for a pause, or does not answer. They are asked again by and by.",
 };
+
+// service says how the relay or the directory answers that a job waits for.
+function service(j) {
+  if (!j.waiting_host) return "";
+  const asked = Date.parse(j.waiting_until) > Date.now() ? "it is asked again at " + time(j.waiting_until) : "it is being asked now";
+  return " " + hostName(j.waiting_host) + " has not answered since " + time(j.waiting_since) + "; " + asked + "." +
+    (j.waiting_answer ? " Last: " + j.waiting_answer : "");
+}
 
 export async function job(node, { about: id, signal }) {
   const path = "/admin/backfill/" + encodeURIComponent(id);
@@ -89,7 +99,7 @@ export async function job(node, { about: id, signal }) {
     }
     setText(line, describe(j));
     waiting.hidden = !j.waiting;
-    setText(waiting, j.waiting ? waits[j.waiting] ?? "It waits for " + j.waiting + "." : "");
+    setText(waiting, j.waiting ? (waits[j.waiting] ?? "It waits for " + j.waiting + ".") + service(j) : "");
     error.hidden = !j.error;
     error.className = "notice " + (j.status === "failed" ? "bad" : "warn");
     setText(error, j.error ?? "");
