@@ -72,12 +72,16 @@ tidy-check: ## fail if go.mod or go.sum is not what go mod tidy makes
 	go mod tidy -diff
 
 .PHONY: cross
-cross: ## build and vet for the other platforms (TARGETS="os/arch ...")
+cross: ## build and vet for the other platforms (TARGETS="os/arch ..."), and run the demo on 32 bits
 	@set -eu; for t in $(TARGETS); do \
 		echo "cross $$t"; \
 		GOOS=$${t%/*} GOARCH=$${t#*/} go build -o /dev/null ./...; \
 		GOOS=$${t%/*} GOARCH=$${t#*/} go vet ./...; \
-	done
+	done; \
+	if [ "$$(go env GOOS GOARCH | paste -sd/)" = linux/amd64 ]; then \
+		echo "cross linux/386: the demo"; \
+		GOARCH=386 go run . demo --exit --repos 100 >/dev/null; \
+	fi
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZ=5m each
