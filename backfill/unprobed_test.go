@@ -120,6 +120,48 @@ func TestHostThatRefusesEverybodyHidesNobody(t *testing.T) {
 	}
 }
 
+// TestHostThatRefusesEverybodyIsSetAside has a proxy that has lost its host, with a great
+// many repos: it is asked a few times for each of a few, and then probed.
+func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]sandbox.Fault{
+		"text": refusal(http.StatusNotFound, "text/plain", "404 page not found"),
+		"page": refusal(http.StatusNotFound, "text/html", "<h1>404</h1>"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const repos = 400
+			o := quick()
+			o.config.Retry = 200 * time.Millisecond
+			o.network.Timing.Probe, o.network.Timing.MaxProbe = 100*time.Millisecond, 200*time.Millisecond
+			r := newRigWith(t, sandbox.Config{Seed: 208, Repos: repos, Hosts: 1, Collections: statuses(1, 1)}, o)
+			r.complete(store.Request{Collection: status})
+			before := r.rows()
+			r.world.ResetRequests()
+			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
+				if q.Part == sandbox.PartPDS {
+					return f
+				}
+				return sandbox.Fault{}
+			})
+			job := r.complete(store.Request{Collection: status})
+			if job.Reasons["host_down"] < repos/2 || job.Reasons["host_down"]+job.Reasons["no_rev"] != repos {
+				t.Errorf("%v", job.Reasons)
+			}
+			if n := len(r.world.Requests(func(q sandbox.Request) bool { return q.Part == sandbox.PartPDS })); n > repos {
+				t.Errorf("%d requests for %d repos", n, repos)
+			}
+			if !slices.Equal(before, r.rows()) {
+				t.Error("the index has changed")
+			}
+			r.world.SetFault(nil)
+			if job = r.complete(store.Request{Collection: status}); job.Reasons["exact"] != repos {
+				t.Errorf("when it is back: %v", job.Reasons)
+			}
+		})
+	}
+}
+
 // TestSimulatedHostIsReadWhole has hosts that answer nothing but getRepo.
 func TestSimulatedHostIsReadWhole(t *testing.T) {
 	t.Parallel()

@@ -341,6 +341,9 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 			return nil, next, true, nil
 		}
 		e, alive := refusal(q, r)
+		if alive && q.asksStatus() && e.absent() {
+			alive = !g.answersNobody()
+		}
 		return nil, "", alive, e
 	}
 	switch {

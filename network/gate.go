@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/time/rate"
 )
 
@@ -45,7 +46,8 @@ type gate struct {
 	breakers [ways]breaker
 
 	samples samples
-	sought  [questions]time.Time // when other accounts were looked for
+	sought  [questions]time.Time    // when other accounts were looked for
+	unknown map[syntax.DID]struct{} // accounts refused in every way, since it has answered for any
 
 	// Kept by gates, under its lock.
 	users int

@@ -68,14 +68,9 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		target: xrpc(methodGetRepo, url.Values{"did": {ident.DID.String()}}), car: new(car),
 	}
 	a, err := c.fetch(ctx, q)
-	if refused, ok := errors.AsType[*Error](err); ok {
-		if inferred := c.inferNotFound(ctx, host, ident.DID, refused); inferred != nil {
-			err = inferred
-		}
-	}
 	if err != nil {
 		q.car.close()
-		return nil, err
+		return nil, c.notGiven(ctx, host, ident.DID, err)
 	}
 	r := &Repo{grant: a.grant, walker: walker{tree: tree{car: q.car}}}
 	q.car.grow = func(n int64) error { return r.grant.grow(ctx, n) }
@@ -100,6 +95,21 @@ func (c *Client) repoError(ctx context.Context, op string, host Host, err error)
 		return c.unspooled(ctx, host, err)
 	}
 	return fmt.Errorf("%s at %s: %w", op, host, err)
+}
+
+// notGiven says what it comes to that a repo is not given.
+func (c *Client) notGiven(ctx context.Context, host Host, did syntax.DID, err error) error {
+	refused, ok := errors.AsType[*Error](err)
+	if ok {
+		if inferred := c.inferNotFound(ctx, host, did, refused); inferred != nil {
+			return inferred
+		}
+	}
+	parked, down := errors.AsType[*Parked](err)
+	if ok && refused.absent() && refused.Host == host || down && parked.Why == WhyDown && parked.Host == host {
+		c.countRefused(host, did)
+	}
+	return err
 }
 
 // verify checks commit and tree. The hashes of the blocks were checked as they came.

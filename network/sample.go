@@ -75,7 +75,35 @@ func (c *Client) rememberAnswer(host Host, q question, did syntax.DID) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.samples.add(q, did)
+		g.unknown = nil
 	}
+}
+
+// maxRefused is how many accounts in a row a host may refuse in every way, without a word
+// and with no answer about any other, before it counts as a proxy with nothing behind it.
+// It is more than are asked about at once.
+const maxRefused = 16
+
+// countRefused counts an account that a host has refused in every way.
+func (c *Client) countRefused(host Host, did syntax.DID) {
+	if g := c.gates.look(host); g != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.unknown == nil {
+			g.unknown = make(map[syntax.DID]struct{}, maxRefused)
+		}
+		if len(g.unknown) < maxRefused {
+			g.unknown[did] = struct{}{}
+		}
+	}
+}
+
+// answersNobody reports whether a host has refused so many accounts that a refusal
+// without a word does not show that it is there.
+func (g *gate) answersNobody() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.unknown) >= maxRefused
 }
 
 // inferNotFound looks for another account that a host answers the question for that it
