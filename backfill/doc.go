@@ -31,6 +31,10 @@
 // nothing older than a floor is written, is why two jobs over the same repo end
 // with what the repo holds.
 //
+// A job ends when none of the hosts that it still needs has been healthy for some
+// minutes (silence.go): what is owed there is given up, after a look at the DID
+// documents of its repos (giveup.go).
+//
 // A page that is not full is taken for the end of its listing where such pages have
 // proved to be that (shortpage.go). Repos settled on that ground are marked. When
 // one shows that a host's short pages are not the end, those that are marked there

@@ -297,7 +297,8 @@ func (r *reader) resume(ctx context.Context) error {
 		return err
 	}
 	if r.o.Position.Whole || lapsed {
-		r.at.Pass, r.at.Spent = r.o.Position.Pass, r.o.Position.Spent
+		r.at.Pass, r.at.Spent = r.o.Position.Pass, r.o.Position.Spent+r.o.Spent
+		r.banked = r.at.Spent
 		if err := r.w.b.cfg.Store.Restart(ctx, r.w.seq, r.o.Host, r.o.DID, r.at); err != nil {
 			return err
 		}

@@ -17,8 +17,8 @@ import (
 
 const (
 	// silenceTicks is how many times the silence of hosts is looked at until it has
-	// lasted too long: once a second, in three minutes.
-	silenceTicks = 180
+	// lasted too long: twice a second, in three minutes.
+	silenceTicks = 360
 	// silenceStep bounds what one look adds to a silence, as a share of what is too
 	// long: a machine that slept, or was busy, has not listened.
 	silenceStep = 18
@@ -145,7 +145,7 @@ func (w *worker) count(now time.Time, dt time.Duration, halted bool) {
 	for _, h := range s.hosts {
 		switch {
 		case anew:
-			h.lasted = 0
+			h.lasted = min(max(now.Sub(latest), 0), dt)
 		case !halted && now.After(h.excused):
 			h.lasted += dt
 		}
@@ -175,10 +175,16 @@ func (w *worker) halted(dt time.Duration) bool {
 // watchSilence gives up what is owed at hosts when none of those that the job still
 // needs has been healthy for too long, until ctx ends.
 func (w *worker) watchSilence(ctx context.Context) error {
+	g, own := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.tickSilence(own, g) })
+	return stopped(ctx, g.Wait())
+}
+
+// tickSilence counts the silence of hosts, and has g do what it asks for.
+func (w *worker) tickSilence(ctx context.Context, g *errgroup.Group) error {
 	limit := w.b.cfg.Silence
-	tick := time.NewTicker(max(limit/silenceTicks, minTick))
+	tick := time.NewTicker(w.b.tick())
 	defer tick.Stop()
-	g, ctx := errgroup.WithContext(ctx)
 	c := &checks{plc: semaphore.NewWeighted(checkWidth), web: semaphore.NewWeighted(checkWidth)}
 	w.silence.mu.Lock()
 	w.silence.budget = w.checkBudget()
@@ -188,7 +194,7 @@ func (w *worker) watchSilence(ctx context.Context) error {
 		case <-tick.C:
 		case <-w.judged:
 		case <-ctx.Done():
-			return stopped(ctx, g.Wait())
+			return ctx.Err()
 		}
 		now := w.b.now()
 		dt := min(max(now.Sub(last), 0), limit/silenceStep)
@@ -197,16 +203,19 @@ func (w *worker) watchSilence(ctx context.Context) error {
 		w.b.health.prune(now.Add(-2 * limit))
 		lead, err := w.lead(ctx)
 		if err != nil {
-			return stopped(ctx, err)
+			return err
 		}
 		for _, r := range w.ripe(now, lead) {
-			g.Go(func() error { return stopped(ctx, w.handle(ctx, c, r)) })
+			g.Go(func() error { return w.handle(ctx, c, r) })
 		}
 	}
 }
 
 // minTick keeps tests with short silences from looking all the time.
 const minTick = 10 * time.Millisecond
+
+// tick is how often the silence of hosts is looked at.
+func (b *Backfill) tick() time.Duration { return max(b.cfg.Silence/silenceTicks, minTick) }
 
 // ripeHost is a host that something is to be done about.
 type ripeHost struct {
@@ -223,7 +232,7 @@ func (w *worker) ripe(now time.Time, lead time.Duration) (list []ripeHost) {
 	for host, h := range w.silence.hosts {
 		checked := host == webDIDs || !h.checked.IsZero() && now.Sub(h.checked) < recheckAfter*limit
 		r := ripeHost{host: host, giveUp: h.verdict}
-		if h.verdict == nil && h.lasted >= limit {
+		if h.verdict == nil && h.lasted+w.b.tick() >= limit { // it would be too long at the next look
 			r.giveUp = w.silent(host, h.seen)
 		}
 		switch {

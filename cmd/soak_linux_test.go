@@ -76,9 +76,9 @@ func TestSoak(t *testing.T) {
 	if ratio := got.healthy.Seconds() / alone.healthy.Seconds(); ratio > 1.3 {
 		t.Errorf("the healthy hosts took %.2f times as long as alone", ratio)
 	}
-	// Six probes, with the longest that a request can stand still, and the waits of
-	// 10, 20, 40, 60 and 60 seconds between them; and as much for who is asked late.
-	if window := 6*80*time.Second + 190*time.Second; got.all-got.healthy > window {
+	// The tail begins when the last repo of the zoo, and of the limited hosts, has had its
+	// attempts.
+	if window := tailWanted + time.Minute; got.all-got.healthy > window {
 		t.Errorf("what was left took %s after the healthy hosts, want at most %s", got.all-got.healthy, window)
 	}
 	if got.anonymous > soakMemory+soakBodies {

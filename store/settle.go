@@ -141,7 +141,7 @@ func (s *Store) Restart(ctx context.Context, seq uint64, host string, did syntax
 		if err := w.forget(did); err != nil {
 			return err
 		}
-		o.Position, o.Held = &at, false
+		o.Position, o.Held, o.Spent, o.Reached = &at, false, 0, 0 // what was spent is in the position
 		return w.putOwed(o)
 	}})
 }
