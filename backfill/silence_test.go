@@ -84,6 +84,8 @@ func TestHostsThatGiveNothingDoNotHoldAJob(t *testing.T) {
 				}
 			}
 			r.world.SetFault(nil)
+			r.stop()
+			r.run(options{}) // which holds nothing against the host
 			job, err := r.b.Retry(t.Context(), job.ID)
 			if err != nil {
 				t.Fatal(err)
