@@ -56,16 +56,16 @@ func TestTagsChangeWithTheAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := text(t, "x", "x").Body.CID
-	settle := func(value string) {
-		odd := store.Listed{RKey: "key0001", Body: record.Body{CID: id, Data: []byte(value)}}
+	settle := func(value string, src store.Source) {
+		odd := store.Listed{RKey: "key0001", Source: src, Body: record.Body{CID: id, Data: []byte(value)}}
 		r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {odd}})
 	}
-	settle(`{"f":1.0}`)
+	settle(`{"f":1.0}`, store.SourceListRecords)
 	before := map[string]answer{}
 	for _, path := range openReads() {
 		before[path] = r.get(path)
 	}
-	settle(`{"f":1.00}`) // nothing proves which of the two the CID is of
+	settle(`{"f":1.00}`, store.SourceProof) // the same CID, from a better source
 	for path, old := range before {
 		a := r.do(http.MethodGet, path, "", "If-None-Match", old.header.Get("ETag"))
 		if a.status != 200 || a.header.Get("ETag") == old.header.Get("ETag") || !strings.Contains(a.body, "1.00") {
