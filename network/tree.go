@@ -12,7 +12,7 @@ const (
 	// one block. Whoever reads them has each as often as it is named, so that a small
 	// CAR could take hours, or fill a disk. What the keys and records of a tree come to
 	// may be no more than expansion times the bytes that were received, and freeExpansion.
-	expansion     = 4
+	expansion     = 2
 	freeExpansion = 2 << 20
 	// checkEvery is the number of entries between two looks at the context.
 	checkEvery = 1024

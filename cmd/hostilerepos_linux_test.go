@@ -1,0 +1,153 @@
+package cmd
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+)
+
+const (
+	// hostileHosts is how many hosts serve one repo each that wants a reader's memory.
+	hostileHosts = 12
+	// hostileMemory is what the program may have of anonymous memory beside them.
+	hostileMemory = 256 << 10 // KiB
+)
+
+// hostileKinds are what the hosts serve, by turns.
+func hostileKinds() map[string][]sandbox.Behaviour {
+	kinds := map[string][]sandbox.Behaviour{
+		"long keys":            {sandbox.LongKeys(6, 32_000)}, // 4.57 MB
+		"long record keys":     {sandbox.LongRecordKeys(16_000)},
+		"own long record keys": {sandbox.OwnLongRecordKeys(16_000, 190)},
+		"named often":          {sandbox.NamedOften(16_000, 900_000)},
+		"small, named often":   {sandbox.NamedOften(16_000, 10)},
+		"tiny blocks":          {sandbox.TinyBlocks(60 << 20)},
+		"large cars":           {sandbox.LargeCAR(120 << 20)},
+	}
+	var all []sandbox.Behaviour
+	for _, b := range kinds {
+		all = append(all, b...)
+	}
+	kinds["all"] = all
+	return kinds
+}
+
+// TestHostileRepos reads 4,000 small repos whole, alone, and beside hosts that serve
+// repos which want a reader's memory, its time and its disk. It takes minutes, and so
+// runs only when SOAK is set. HOSTILE names one kind of them.
+//
+//nolint:paralleltest // what it measures is for it alone
+func TestHostileRepos(t *testing.T) {
+	if os.Getenv("SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	alone := readHostile(t, nil)
+	t.Logf("alone: %s, %s of processor, %d MiB anonymous, %d MiB of database", alone.healthy, alone.cpu, alone.anonymous>>10, alone.disk>>20)
+	for name, kinds := range hostileKinds() {
+		if only := os.Getenv("HOSTILE"); only != "" && only != name {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			got := readHostile(t, kinds)
+			t.Logf("healthy %s (%.2f), all %s, %s of processor for each hostile repo, %d MiB anonymous, %d MiB of database more",
+				got.healthy, got.healthy.Seconds()/alone.healthy.Seconds(), got.all, (got.cpu-alone.cpu)/hostileHosts, got.anonymous>>10, (got.disk-alone.disk)>>20)
+			if got.anonymous > hostileMemory {
+				t.Errorf("%d MiB of anonymous memory", got.anonymous>>10)
+			}
+		})
+	}
+}
+
+// hostileRun is what a job took.
+type hostileRun struct {
+	healthy, all, cpu time.Duration
+	anonymous         int64 // KiB, at most
+	disk              int64 // bytes of the database
+}
+
+// readHostile reads small repos. With kinds, there is one hostile repo on each of some
+// hosts besides.
+func readHostile(t *testing.T, kinds []sandbox.Behaviour) hostileRun {
+	t.Helper()
+	const hosts, repos = 40, 4000
+	// As many repos are on each host; those of the last ones are the hostile ones.
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 300, Repos: repos, Hosts: hosts + hostileHosts, LogSize: 1, Collections: []sandbox.Collection{
+		{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 20, MaxRecords: 20},
+	}})
+	for i, kind := range kinds {
+		// Each kind is fetched once, so that it is made before the job begins.
+		for n := i; n < hostileHosts; n += len(kinds) {
+			did, err := w.AddRepo(w.HostURLs()[hosts+n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Assign(did, kind)
+			if n == i {
+				if status, _ := page(t, w.HostURLs()[hosts+n]+"/xrpc/com.atproto.sync.getRepo?did="+did.String()); status != http.StatusOK {
+					t.Fatalf("the host answers %d", status)
+				}
+			}
+		}
+	}
+	return readAll(t, w, repos)
+}
+
+// readAll runs a job over everything in a process of its own. The first repos that are
+// settled count as the healthy ones.
+func readAll(t *testing.T, w *sandbox.World, repos int) (run hostileRun) {
+	t.Helper()
+	dir := t.TempDir()
+	c := startChildFor(t, soakLimit, nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", w.RelayURL(), "--plc", w.PLCURL(),
+		"--allow-private-hosts", "--plc-rps", "2000", "--host-rps", "20")
+	c.log.wait(t, "msg=serving")
+	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	began := time.Now()
+	id := newestJob(t, dir).ID
+	for tick := time.Tick(100 * time.Millisecond); newestJob(t, dir).Status == "running"; <-tick {
+		run.anonymous = max(run.anonymous, anonymousKiB(t, c.cmd.Process.Pid))
+		if run.healthy == 0 && settled(t, dir, id, nil) >= repos {
+			run.healthy = time.Since(began)
+		}
+		if time.Since(began) > soakLimit {
+			t.Fatalf("not done: %s", ask(t, dir, "/admin/backfill/"+id))
+		}
+	}
+	if run.all = time.Since(began); run.healthy == 0 {
+		run.healthy = run.all
+	}
+	t.Logf("%s", ask(t, dir, "/admin/backfill/"+id))
+	c.terminate(exitOK)
+	run.cpu = c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
+	if info, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
+		run.disk = info.Size()
+	}
+	return run
+}
+
+// TestLargeHonestRepo reads a repo of 200,000 records, of about 72 MB, in one piece.
+//
+//nolint:paralleltest // what it measures is for it alone
+func TestLargeHonestRepo(t *testing.T) {
+	if os.Getenv("SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 301, Repos: 1, Hosts: 1, LogSize: 100, Collections: []sandbox.Collection{
+		{NSID: sandbox.NoteCollection, Share: 1, MinRecords: 100_000, MaxRecords: 100_000, RecordBytes: 290},
+		{NSID: "com.example.other", Share: 1, MinRecords: 100_000, MaxRecords: 100_000, RecordBytes: 290},
+	}})
+	repo := w.Repos()[0]
+	_, car := page(t, repo.Host+"/xrpc/com.atproto.sync.getRepo?did="+repo.DID.String())
+	got := readAll(t, w, 1)
+	t.Logf("%d MB of CAR: %s, %s of processor, %d MiB anonymous, %d MiB of database", len(car)/1_000_000, got.all, got.cpu, got.anonymous>>10, got.disk>>20)
+	if got.anonymous > hostileMemory {
+		t.Errorf("%d MiB of anonymous memory", got.anonymous>>10)
+	}
+	if n := w.Count(sandbox.PartPDS, "com.atproto.repo.listRecords"); n > 0 {
+		t.Errorf("it was listed: %d pages", n)
+	}
+}

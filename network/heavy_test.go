@@ -1,0 +1,43 @@
+package network
+
+import (
+	"testing"
+
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
+)
+
+// TestHeavyReposAreRefusedOrRead holds what wants our memory, time or disk against what
+// each of them comes to.
+func TestHeavyReposAreRefusedOrRead(t *testing.T) {
+	t.Parallel()
+	want := map[string]Reason{
+		"long keys": ReasonTooLarge, "long record keys": ReasonTooLarge, "own long record keys": "", "tiny blocks": "", "large car": "",
+		"small record named often": "", "large record named often": ReasonTooLarge,
+	}
+	for _, b := range sandbox.Heavy() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			w := sandboxtest.Start(t, sandbox.Config{Seed: 70, Hosts: 1, Repos: 1})
+			did := w.Repos()[0].DID
+			w.Assign(did, b)
+			c := toWorld(t, w)
+			r, err := c.Repo(t.Context(), Host(w.Repos()[0].Host), lookup(t, c, did))
+			if reasonOf(err) != string(want[b.Name]) {
+				t.Errorf("got %v, want %q", err, want[b.Name])
+			}
+			if err != nil {
+				t.Log(err)
+				return
+			}
+			n := 0
+			for _, collection := range r.Collections() {
+				for range r.Records(t.Context(), collection) {
+					n++
+				}
+			}
+			t.Logf("%d records, %d bytes held, %d in a file", n, r.walker.car.held, r.walker.car.size())
+			r.Close()
+		})
+	}
+}
