@@ -33,7 +33,9 @@ func FuzzCAR(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := measure(t.Context(), data)
+		var m measured
+		var err error
+		wantCheap(t, len(data), func() { m, err = measure(t.Context(), data) })
 		if _, bad := errors.AsType[*badCAR](err); bad {
 			return
 		}
@@ -105,6 +107,64 @@ func measure(ctx context.Context, data []byte) (m measured, err error) {
 	return m, nil
 }
 
+// FuzzTree makes a tree of anything that is sound in all its hashes: keys on the layers
+// where they belong or on others, with their beginnings shared or not. What is believed
+// is the one tree of its keys, and costs no more than its bytes may.
+func FuzzTree(f *testing.F) {
+	f.Add([]byte("abcabdabeabf"), uint8(3), uint8(0), uint16(0))
+	f.Add([]byte("the quick brown fox jumps over the lazy dog"), uint8(2), uint8(1), uint16(300))
+	f.Add(bytes.Repeat([]byte("\x00\x01\x02\x03\x04\xff"), 100), uint8(4), uint8(2), uint16(500))
+	f.Add([]byte("zyxwvutsrqponm"), uint8(1), uint8(3), uint16(7))
+	f.Fuzz(func(t *testing.T, data []byte, width, form uint8, long uint16) {
+		m := newCARMaker(t)
+		beginning := "com.example.thing/" + repeat("k", int(long%600))
+		var all []string
+		for part := range slices.Chunk(data[:min(len(data), 8<<10)], int(width%8)+1) {
+			all = append(all, beginning+string(part))
+		}
+		value := m.value(1)
+		right := treeOf(m, value, all...)
+		root := right
+		if form%4 > 0 {
+			root = misshapen(m, value, form, all)
+		}
+		body := m.car(m.commit(root, nil))
+		var got measured
+		var err error
+		wantCheap(t, len(body), func() { got, err = measure(t.Context(), []byte(body)) })
+		_, bad := errors.AsType[*badCAR](err)
+		switch {
+		case err != nil && !bad:
+			t.Fatal(err)
+		case err == nil && root != right:
+			t.Errorf("believed in form %d: %q", form%4, all)
+		case err != nil && root == right:
+			t.Errorf("not believed: %v", err)
+		}
+		if got.c.charged > 2*int64(len(body))+freeBody {
+			t.Errorf("%d bytes take %d", len(body), got.c.charged)
+		}
+	})
+}
+
+// misshapen is a tree of keys in a form that is mostly not theirs.
+func misshapen(m *carMaker, value string, form uint8, all []string) string {
+	if form/4%2 == 0 {
+		slices.Sort(all)
+		all = slices.Compact(all)
+	}
+	leaves := compressed(value, all...)
+	if form%4 == 2 {
+		for i := range leaves {
+			leaves[i] = leaf{key: all[i], value: value}
+		}
+	}
+	if half := len(leaves) / 2; form%4 == 3 && half > 0 {
+		return m.node(m.node("", leaves[:half]...), compressed(value, all[half:]...)...)
+	}
+	return m.node("", leaves...)
+}
+
 // FuzzNode reads anything as a node of a tree, which a fuzzer of whole CARs
 // cannot reach past the hashes.
 func FuzzNode(f *testing.F) {
@@ -115,7 +175,9 @@ func FuzzNode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		n := &node{data: data}
 		c := &car{blocks: blocks{grow: func(int64) error { return nil }}}
-		if n.parse(&tree{car: c}) != nil {
+		var err error
+		wantCheap(t, len(data), func() { err = n.parse(&tree{car: c}) })
+		if err != nil {
 			return
 		}
 		if c.held > int64(len(data)) {
