@@ -194,6 +194,16 @@ func startChild(tb testing.TB, environ []string, args ...string) *child {
 	return startChildFor(tb, time.Minute, environ, args...)
 }
 
+// startChildIn starts a child behind what a shell is told first.
+func startChildIn(tb testing.TB, first string, args ...string) *child {
+	tb.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return startCommand(tb, time.Minute, nil, "/bin/sh", append([]string{"-c", first + ` && exec "$0" "$@"`, exe}, args...)...)
+}
+
 // startChildFor starts a child that may live so long.
 func startChildFor(tb testing.TB, limit time.Duration, environ []string, args ...string) *child {
 	tb.Helper()
@@ -201,9 +211,14 @@ func startChildFor(tb testing.TB, limit time.Duration, environ []string, args ..
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return startCommand(tb, limit, environ, exe, args...)
+}
+
+func startCommand(tb testing.TB, limit time.Duration, environ []string, name string, args ...string) *child {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), limit)
 	tb.Cleanup(cancel)
-	c := &child{t: tb, cmd: exec.CommandContext(ctx, exe, args...), log: newOutput()}
+	c := &child{t: tb, cmd: exec.CommandContext(ctx, name, args...), log: newOutput()}
 	c.cmd.Env = append([]string{reexec + "=1", "PATH=" + os.Getenv("PATH")}, environ...)
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	if err := c.cmd.Start(); err != nil {

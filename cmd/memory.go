@@ -7,7 +7,7 @@ import (
 
 const (
 	// softMemory is from where on memory is looked for more often than usual, beside
-	// what large bodies hold. Hosts that send such make a lot of garbage, which must not
+	// what large bodies and answers hold. Hosts that send such make a lot of garbage, which must not
 	// pile up on a small machine: with a step of theirs it comes to 128 MiB.
 	softMemory = 112 << 20
 	// heldStep is by how much the limit goes up and down with them.

@@ -88,11 +88,13 @@ admin.key in the data directory.`,
 	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
 	f.DurationVar(&o.service.refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
+	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
+	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, who takes his slowest is cut off")
 	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "no-public-reads", "metrics-listen", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -121,12 +123,41 @@ func (o *serveOptions) check() error {
 	if d := o.service.refresh; d != 0 && d < leastRefresh {
 		errs = append(errs, usagef("--refresh is %s, it must be 0 or at least %s", d, leastRefresh))
 	}
+	if err := o.boundConnections(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.service.answerBytes < server.LeastAnswerBytes {
+		errs = append(errs, usagef("--max-answer-bytes is %d, it must be at least %d", o.service.answerBytes, server.LeastAnswerBytes))
+	}
 	for name, rps := range map[string]float64{"--host-rps": o.service.hostRPS, "--plc-rps": o.service.plcRPS} {
 		if !(rps > 0) {
 			errs = append(errs, usagef("%s is %g, it must be above 0", name, rps))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Bounds of the connections of clients.
+const (
+	defaultConnections = 1024
+	leastConnections   = 16
+)
+
+// boundConnections leaves the network and the file their part of the open files.
+func (o *serveOptions) boundConnections() error {
+	files, known := maxOpenFiles()
+	n := &o.service.connections
+	switch {
+	case *n == 0 && known:
+		*n = int(max(leastConnections, min(defaultConnections, files/4)))
+	case *n == 0:
+		*n = defaultConnections
+	case *n < leastConnections:
+		return usagef("--max-connections is %d, it must be at least %d", *n, leastConnections)
+	case known && uint64(*n) > files/2:
+		return usagef("--max-connections is %d, at most half of the %d open files that the system allows may be clients': raise that (ulimit -n, LimitNOFILE)", *n, files)
+	}
+	return nil
 }
 
 func serve(ctx context.Context, stderr io.Writer, o serveOptions) error {

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ type serviceConfig struct {
 	collections   []syntax.NSID // tracked, with a job for each that was never read completely
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	noPublicReads bool
+	answerBytes   int64  // of answers under way
+	connections   int    // of clients
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
 	limitMemory   bool   // softly
 	hooks         store.Hooks
@@ -63,11 +66,11 @@ type service struct {
 	backfill *backfill.Backfill
 	server   *server.Server
 	dir      *datadir.Dir
-	listener net.Listener
-	local    *localSocket // for commands on this machine; nil where there can be none
-	measured net.Listener // of metrics alone; nil if there is none
-	url      string       // where commands on this machine find it
-	keyFile  string       // where they find its key, if it was put there now
+	listener *server.Connections
+	local    *localSocket        // for commands on this machine; nil where there can be none
+	measured *server.Connections // of metrics alone; nil if there is none
+	url      string              // where commands on this machine find it
+	keyFile  string              // where they find its key, if it was put there now
 }
 
 // openService gets everything ready to run. What had to be done before the first
@@ -129,7 +132,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
-		NoPublicReads: cfg.noPublicReads, Log: log,
+		NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}
 	if cfg.metricsListen == "" {
@@ -138,7 +141,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	if s.server, err = server.New(web); err != nil {
 		return usageError{err}
 	}
-	if err := s.metrics.Watch(metrics.Sources{Store: s.store, Jobs: s.backfill, Network: s.network, Streams: s.server}); err != nil {
+	if err := s.metrics.Watch(metrics.Sources{Store: s.store, Jobs: s.backfill, Network: s.network, Clients: s.server}); err != nil {
 		return fmt.Errorf("prepare metrics: %w", err)
 	}
 	// Before the first request: a job that was asked to stop is shown as stopped.
@@ -148,15 +151,21 @@ func (s *service) open(ctx context.Context) (err error) {
 	return s.listen(ctx)
 }
 
+// maxScrapeConnections is how many connections may be open to the address of the metrics.
+const maxScrapeConnections = 32
+
 // listen opens the ports and notes where commands find the server.
 func (s *service) listen(ctx context.Context) (err error) {
-	if s.listener, err = listenOn(ctx, "--listen", s.cfg.listen); err != nil {
+	l, err := listenOn(ctx, "--listen", s.cfg.listen)
+	if err != nil {
 		return err
 	}
+	s.listener = server.LimitConnections(l, cmp.Or(s.cfg.connections, defaultConnections), s.log)
 	if s.cfg.metricsListen != "" {
-		if s.measured, err = listenOn(ctx, "--metrics-listen", s.cfg.metricsListen); err != nil {
+		if l, err = listenOn(ctx, "--metrics-listen", s.cfg.metricsListen); err != nil {
 			return err
 		}
+		s.measured = server.LimitConnections(l, maxScrapeConnections, s.log)
 	}
 	s.url = localURL(s.listener.Addr())
 	if s.local, err = listenLocal(ctx, s.dir); err != nil {
@@ -286,7 +295,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
 	if s.cfg.limitMemory {
-		g.Go(func() error { limitMemory(gctx, s.network.Held, debug.SetMemoryLimit); return nil })
+		g.Go(func() error { limitMemory(gctx, s.held, debug.SetMemoryLimit); return nil })
 	}
 	if s.measured != nil {
 		g.Go(func() error { return s.metrics.Serve(gctx, s.measured, s.log) })
@@ -315,6 +324,10 @@ func (s *service) run(ctx context.Context) error {
 		return errors.Join(s.failed(), fmt.Errorf("not everything stopped within %s: ended with the database open", shutdownTimeout))
 	}
 }
+
+// held is how many bytes large bodies and answers take, beside what the program itself
+// takes.
+func (s *service) held() int64 { return s.network.Held() + s.server.AnswerBytes() }
 
 // failed is why the database has failed, nil if it has not.
 func (s *service) failed() error {

@@ -24,9 +24,14 @@ type Network interface {
 	Outage() bool
 }
 
-// Streams tells how many streams of events run.
-type Streams interface {
+// Clients tells what clients take of the server.
+type Clients interface {
+	// Streams is how many streams of events run.
 	Streams() int
+	// AnswerBytes is how many bytes the answers under way take.
+	AnswerBytes() int64
+	// AnswersCut is how many answers were cut off since others waited for their room.
+	AnswersCut() uint64
 }
 
 // Sources are what is looked at whenever Prometheus asks.
@@ -34,7 +39,7 @@ type Sources struct {
 	Store   *store.Store
 	Jobs    Jobs
 	Network Network
-	Streams Streams
+	Clients Clients
 }
 
 // maxTracked bounds the collections with series of their own.
@@ -55,7 +60,7 @@ type kept struct {
 	jobs, waiting, repos, records                                *prometheus.Desc
 	indexRecords, indexRepos, changes, tracked, synced, indexLag *prometheus.Desc
 	fileBytes, freeBytes, freeDisk, diskFull, queued, buffer     *prometheus.Desc
-	hosts, outage, streams                                       *prometheus.Desc
+	hosts, outage, streams, answerBytes, answersCut              *prometheus.Desc
 }
 
 func newKept(s Sources) *kept {
@@ -87,6 +92,9 @@ func newKept(s Sources) *kept {
 		hosts:   desc("hosts", "Hosts talked to lately, by what they are to us and whether they may be asked: active, parked (asked for a pause), down.", "kind", "state"),
 		outage:  desc("network_outage", "1 while this machine's own network is gone."),
 		streams: desc("event_streams", "Streams of events that run."),
+
+		answerBytes: desc("answer_bytes", "Bytes that answers under way take."),
+		answersCut:  desc("answers_cut_total", "Answers cut off since the start, since their clients took them slowly and others waited for the room."),
 	}
 }
 
@@ -94,7 +102,7 @@ func newKept(s Sources) *kept {
 func (k *kept) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		k.jobs, k.waiting, k.repos, k.records, k.indexRecords, k.indexRepos, k.changes, k.tracked, k.synced, k.indexLag,
-		k.fileBytes, k.freeBytes, k.freeDisk, k.diskFull, k.queued, k.buffer, k.hosts, k.outage, k.streams,
+		k.fileBytes, k.freeBytes, k.freeDisk, k.diskFull, k.queued, k.buffer, k.hosts, k.outage, k.streams, k.answerBytes, k.answersCut,
 	} {
 		ch <- d
 	}
@@ -118,7 +126,9 @@ func (k *kept) Collect(ch chan<- prometheus.Metric) {
 	}
 	out.gauge(k.outage, flag(k.Network.Outage()))
 	out.gauge(k.buffer, float64(k.Jobs.Buffered()))
-	out.gauge(k.streams, float64(k.Streams.Streams()))
+	out.gauge(k.streams, float64(k.Clients.Streams()))
+	out.gauge(k.answerBytes, float64(k.Clients.AnswerBytes()))
+	out.counter(k.answersCut, float64(k.Clients.AnswersCut()))
 }
 
 // collectJobs tells of the jobs there are, and of what all that there ever were have

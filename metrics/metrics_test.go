@@ -31,6 +31,8 @@ func (s still) Progress(store.Job) (string, float64, float64) { return s.waiting
 func (still) Buffered() int64                                 { return 11 }
 func (still) Outage() bool                                    { return true }
 func (still) Streams() int                                    { return 13 }
+func (still) AnswerBytes() int64                              { return 14 }
+func (still) AnswersCut() uint64                              { return 15 }
 func (still) Census() map[network.Kind]network.Census {
 	return map[network.Kind]network.Census{network.KindRelay: {}, network.KindPLC: {}, network.KindPDS: {Known: 9, Parked: 2, Down: 3}}
 }
@@ -40,7 +42,7 @@ func watching(t *testing.T, st *store.Store) *Metrics {
 	t.Helper()
 	m := New("v-test")
 	s := still{waiting: "hosts"}
-	if err := m.Watch(Sources{Store: st, Jobs: s, Network: s, Streams: s}); err != nil {
+	if err := m.Watch(Sources{Store: st, Jobs: s, Network: s, Clients: s}); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -104,6 +106,8 @@ func TestWhatTheDatabaseHoldsIsCountedOnce(t *testing.T) {
 			{"appview_hosts", []string{"pds", "down"}, 3},
 			{"appview_network_outage", nil, 1},
 			{"appview_event_streams", nil, 13},
+			{"appview_answer_bytes", nil, 14},
+			{"appview_answers_cut_total", nil, 15},
 			{"appview_backfill_buffered_bytes", nil, 11},
 			{"appview_build_info", []string{"v-test"}, 1},
 		} {

@@ -32,6 +32,11 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener, log *slog.Logger) e
 		Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: profileTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // clients' broken connections
 	}
+	if bounded, is := l.(interface {
+		ConnState(conn net.Conn, state http.ConnState)
+	}); is {
+		hs.ConnState = bounded.ConnState
+	}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(l) }()
 	select {

@@ -71,8 +71,9 @@ func (c *cache) put(version uint64, key string, e cached) {
 	c.size += size
 }
 
-// answerKept answers from the cache, or as answer does and keeps that.
-func (s *Server) answerKept(e endpoint) http.Handler {
+// answerKept answers with a page from the cache, or reads it and keeps it. Whoever has no
+// key waits for the budget of answers.
+func (s *Server) answerKept(e pageEndpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		version, err := s.cfg.Store.Version(r.Context())
 		if err != nil {
@@ -83,20 +84,25 @@ func (s *Server) answerKept(e endpoint) http.Handler {
 		if acceptsGzip(r) {
 			as.key = "gzip " + as.key
 		}
-		if had, ok := s.cache.get(version, as.key); ok {
-			w.Header().Add("Vary", "Accept-Encoding")
-			if tag := knownTag(r, strings.TrimSuffix(had.tag, gzipMark)); tag != "" {
-				notModified(w, tag)
-				return
-			}
-			writeJSON(w, http.StatusOK, had)
+		had, ok := s.cache.get(version, as.key)
+		room := int64(answerRoom)
+		if ok {
+			room = int64(len(had.body))
+		}
+		if err := s.admit(w, r, room); err != nil {
+			s.fail(w, r, err)
 			return
 		}
-		s.answer(func(r *http.Request) (reply, error) {
-			rep, err := e(r)
-			rep.kept = as
-			return rep, err
-		}).ServeHTTP(w, r)
+		if !ok {
+			s.sendPage(w, r, e, as)
+			return
+		}
+		w.Header().Add("Vary", "Accept-Encoding")
+		if tag := knownTag(r, strings.TrimSuffix(had.tag, gzipMark)); tag != "" {
+			notModified(w, tag)
+			return
+		}
+		writeJSON(w, http.StatusOK, had)
 	})
 }
 

@@ -51,7 +51,7 @@ func (s *Server) streamJob(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	boundSendBuffer(r)
+	boundSendBuffer(r, streamSendBuffer)
 	watched := s.watches.join(r.Context(), job.ID)
 	defer s.watches.leave(job.ID, watched)
 	e := &eventWriter{w: w, rc: http.NewResponseController(w), timeout: s.streaming.write}
@@ -125,9 +125,17 @@ func withConnection(ctx context.Context, c net.Conn) context.Context {
 }
 
 // boundSendBuffer bounds what the system keeps for the client of r.
-func boundSendBuffer(r *http.Request) {
+func boundSendBuffer(r *http.Request, bytes int) {
 	if c, is := r.Context().Value(connection{}).(interface{ SetWriteBuffer(int) error }); is {
-		_ = c.SetWriteBuffer(streamSendBuffer) // a system that refuses has a bound of its own
+		_ = c.SetWriteBuffer(bytes) // a system that refuses has a bound of its own
+	}
+}
+
+// dropUnsent has the system forget what the client has not taken when its
+// connection ends: it would wait minutes for somebody who takes nothing.
+func dropUnsent(conn any) {
+	if c, is := conn.(interface{ SetLinger(int) error }); is {
+		_ = c.SetLinger(0) // without it the system has a bound of its own
 	}
 }
 

@@ -91,7 +91,8 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	if s.closed {
 		panic(http.ErrAbortHandler) // a connection that came too late
 	}
-	w := &writer{ResponseWriter: rw, asked: time.Now()}
+	w := s.newWriter(rw, r)
+	defer s.budget.release(&w.share)
 	defer s.observe(w, r)
 	w.Header().Set(requestIDHeader, rand.Text())
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -130,6 +131,19 @@ type writer struct {
 	status int
 	took   time.Duration // until it began
 	cut    func() error  // why nothing is written any more; nil: never
+	share  answerShare
+}
+
+// newWriter is the writer of the answer to r.
+func (s *Server) newWriter(rw http.ResponseWriter, r *http.Request) *writer {
+	w := &writer{ResponseWriter: rw, asked: time.Now()}
+	w.share.budget = s.budget
+	conn := r.Context().Value(connection{})
+	w.share.abort = func() {
+		dropUnsent(conn)
+		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now())
+	}
+	return w
 }
 
 // WriteHeader begins the answer.
@@ -139,13 +153,28 @@ func (w *writer) WriteHeader(status int) {
 }
 
 // Write begins the answer if nothing has.
-func (w *writer) Write(p []byte) (int, error) {
+func (w *writer) Write(p []byte) (n int, err error) {
 	if w.cut != nil {
 		if err := w.cut(); err != nil {
 			return 0, err
 		}
 	}
 	w.begin(http.StatusOK)
+	w.share.budget.printed(&w.share)
+	for len(p) > answerPiece {
+		m, err := w.piece(p[:answerPiece])
+		if n += m; err != nil {
+			return n, err
+		}
+		p = p[answerPiece:]
+	}
+	m, err := w.piece(p)
+	return n + m, err
+}
+
+func (w *writer) piece(p []byte) (int, error) {
+	w.share.beginPiece()
+	defer w.share.endPiece()
 	return w.ResponseWriter.Write(p)
 }
 

@@ -43,10 +43,7 @@ func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan
 	defer free()
 	l := &lines{w: w, r: r, pacer: newPacer(w, s.pace)}
 	if acceptsGzip(r) {
-		z, err := s.zipper()
-		if err != nil {
-			return err
-		}
+		z := s.zipper()
 		defer func() { z.Reset(io.Discard); s.zips.Put(z) }()
 		z.Reset(w)
 		l.pacer.zip = z

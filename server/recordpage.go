@@ -1,9 +1,14 @@
 package server
 
 import (
+	"bufio"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -16,31 +21,74 @@ const (
 	readStep = 50
 	// pageBytes, as they are printed, end a page early. Its cursor goes on behind it.
 	pageBytes = 8 << 20
+	// pageHeld is how much of a page is printed before the first of it is written. A page
+	// that ends before has a tag, and may be cached.
+	pageHeld = cacheEntry
+	// pagePiece is how much is printed at once of a page that is written while it is read.
+	pagePiece = 256 << 10
+	// pageSendBuffer is what the system keeps of such a page that the client has not taken.
+	pageSendBuffer = 256 << 10
+	// zipBytes is what a compressor takes, with its output.
+	zipBytes = 1<<20 + 256<<10 + answerPiece
+	// answerRoom is charged for an answer before it is known how long it is.
+	answerRoom = pageHeld
 )
 
+// pageEndpoint reads a page of records.
+type pageEndpoint func(r *http.Request, p *recordPage) error
+
 // recordPage is a page of records, which are printed while they are read: they need not
-// be copied first.
+// be copied first. One that outgrows pageHeld is written while it is read, between two
+// transactions. Such a page has no tag, since its bytes are not known beforehand.
 type recordPage struct {
 	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
 	limit int                                         // of records
 	show  func([]byte, *store.Record) ([]byte, error) // appends a record, printed
 
-	buf    *[]byte // from Server.buffer
+	buf    *[]byte // from Server.buffer, until the page is written while it is read
 	count  int     // of records
+	size   int     // bytes printed and written
 	last   syntax.RecordKey
 	cursor string // empty: nothing follows
 	tag    []byte // what the page's tag is the hash of
+
+	stream io.Writer    // nil: the page is still held
+	zip    *gzip.Writer // of stream; nil: it is not compressed
 }
 
-// newPage begins a page of records that are printed in the way given.
-func (s *Server) newPage(limit int, show func([]byte, *store.Record) ([]byte, error)) *recordPage {
-	p := &recordPage{s: s, limit: limit, show: show, buf: s.buffer(), tag: make([]byte, 0, tagRoom)}
+// answerPage answers with a page of records.
+func (s *Server) answerPage(e pageEndpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.sendPage(w, r, e, keptAs{}) })
+}
+
+func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, e pageEndpoint, as keptAs) {
+	p := s.newPage(w, r)
+	defer p.close()
+	err := e(r, p)
+	if err == nil {
+		err = p.end(as)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+// newPage is an empty page, of as many records and in the way that print says.
+func (s *Server) newPage(w http.ResponseWriter, r *http.Request) *recordPage {
+	p := &recordPage{s: s, w: w, r: r, buf: s.buffer(), tag: make([]byte, 0, tagRoom)}
 	*p.buf = append((*p.buf)[:0], `{"records":[`...)
 	return p
 }
 
+// print sets how many records the page may have and how they are printed.
+func (p *recordPage) print(limit int, show func([]byte, *store.Record) ([]byte, error)) {
+	p.limit, p.show = limit, show
+}
+
 // add appends a record, of which it keeps nothing. It ends the read of a page that is
-// full.
+// full, or has to be written first.
 func (p *recordPage) add(rec *store.Record) error {
 	out := *p.buf
 	if p.count > 0 {
@@ -54,34 +102,144 @@ func (p *recordPage) add(rec *store.Record) error {
 	p.count++
 	p.last = rec.RKey
 	p.tag = appendTag(p.tag, rec)
-	if p.full() {
+	if p.full() || len(out) >= p.room() {
 		return store.ErrEnough
 	}
 	return nil
 }
 
-// full tells whether the page shall not get any longer.
-func (p *recordPage) full() bool { return p.count >= p.limit || len(*p.buf) >= pageBytes }
+// full reports whether the page shall not get any longer.
+func (p *recordPage) full() bool { return p.count >= p.limit || p.size+len(*p.buf) >= pageBytes }
+
+// room is how much is printed before it is written.
+func (p *recordPage) room() int {
+	if p.stream == nil {
+		return pageHeld
+	}
+	return pagePiece
+}
 
 // step is how many records to read next.
 func (p *recordPage) step() int { return min(readStep, p.limit-p.count) }
 
-// reply ends the page. One that is tagged is not sent to a client that has it.
-func (p *recordPage) reply(r *http.Request, tagged bool) reply {
-	tag := ""
-	if tagged {
-		tag = p.s.tagOf(append(p.tag, p.cursor...))
+// flush writes what has outgrown the page's room. No transaction may be open: the
+// client may take its time.
+func (p *recordPage) flush() error {
+	if len(*p.buf) < p.room() {
+		return nil
 	}
-	if had := knownTag(r, tag); had != "" {
+	if err := p.write(); err != nil {
+		return err
+	}
+	return p.s.resume(p.w, p.r)
+}
+
+// write writes what is printed.
+func (p *recordPage) write() error {
+	if p.stream == nil {
+		p.begin()
+	}
+	chargeFor(p.w, cap(*p.buf)+p.overhead())
+	if _, err := p.stream.Write(*p.buf); err != nil {
+		return fmt.Errorf("write a page of records: %w", err)
+	}
+	p.size += len(*p.buf)
+	if cap(*p.buf) > 2*pagePiece { // of the beginning, or of a record that is long beyond measure
 		p.s.keep(p.buf)
-		return reply{status: http.StatusNotModified, tag: had}
+		p.buf = new([]byte)
 	}
+	*p.buf = (*p.buf)[:0]
+	chargeFor(p.w, max(cap(*p.buf), pagePiece)+p.overhead())
+	return nil
+}
+
+// overhead is what it takes to write a page while it is read, beside what is printed.
+func (p *recordPage) overhead() int {
+	if p.zip != nil {
+		return zipBytes
+	}
+	return 0
+}
+
+// begin begins to write the page.
+func (p *recordPage) begin() {
+	h := p.w.Header()
+	h.Add("Vary", "Accept-Encoding")
+	h.Set("Content-Type", "application/json")
+	boundSendBuffer(p.r, pageSendBuffer)
+	p.stream = p.w
+	if acceptsGzip(p.r) {
+		h.Set("Content-Encoding", "gzip")
+		out := bufio.NewWriterSize(p.w, answerPiece)
+		p.zip = p.s.zipper()
+		p.zip.Reset(out)
+		p.stream = zipped{p.zip, out}
+	}
+	p.w.WriteHeader(http.StatusOK)
+}
+
+// zipped hands on what a compressor makes in larger pieces.
+type zipped struct {
+	*gzip.Writer
+
+	out *bufio.Writer
+}
+
+// end answers with the page, or with what is left of it.
+func (p *recordPage) end(as keptAs) error {
+	if p.stream == nil {
+		rep := p.reply(isOpen(p.r))
+		rep.kept = as
+		p.buf = nil // send gives it back
+		return p.s.send(p.w, p.r, rep)
+	}
+	p.finish()
+	if err := p.write(); err != nil {
+		return err
+	}
+	z, is := p.stream.(zipped)
+	if !is {
+		return nil
+	}
+	if err := errors.Join(z.Close(), z.out.Flush()); err != nil {
+		return fmt.Errorf("end a page of records: %w", err)
+	}
+	return nil
+}
+
+// finish prints the end of the page.
+func (p *recordPage) finish() {
 	out := append(*p.buf, ']')
 	if p.cursor != "" {
 		out = append(append(append(out, `,"cursor":"`...), p.cursor...), '"')
 	}
 	*p.buf = append(out, "}\n"...)
+}
+
+// reply is a page that was held until its end. One that is tagged is not sent to a client
+// that has it.
+func (p *recordPage) reply(tagged bool) reply {
+	tag := ""
+	if tagged {
+		tag = p.s.tagOf(append(p.tag, p.cursor...))
+	}
+	if had := knownTag(p.r, tag); had != "" {
+		p.s.keep(p.buf)
+		return reply{status: http.StatusNotModified, tag: had}
+	}
+	p.finish()
 	return reply{status: http.StatusOK, tag: tag, json: p.buf}
+}
+
+// close gives back what the page was made with.
+func (p *recordPage) close() {
+	if p.zip != nil {
+		p.zip.Reset(io.Discard)
+		p.s.zips.Put(p.zip)
+	}
+	if p.buf != nil {
+		p.s.keep(p.buf)
+	}
 }
 
 // appendTag appends what names a printed record without a look at its value: every

@@ -23,36 +23,33 @@ const (
 
 // listRecords answers with a collection across all repos, or with the records of
 // one repo.
-func (s *Server) listRecords(most int) endpoint {
-	return func(r *http.Request) (reply, error) {
+func (s *Server) listRecords(most int) pageEndpoint {
+	return func(r *http.Request, page *recordPage) error {
 		params, err := query(r, "collection", "did", "order", "cursor", "limit")
 		if err != nil {
-			return reply{}, err
+			return err
 		}
 		filter, err := parseFilter(params)
 		if err != nil {
-			return reply{}, err
+			return err
 		}
 		by, err := parseOrder(params["order"], filter)
 		if err != nil {
-			return reply{}, err
+			return err
 		}
 		limit, err := limitOf(params["limit"], standardPage, most)
 		if err != nil {
-			return reply{}, err
+			return err
 		}
 		at, err := parseCursor(params["cursor"], by, filter.Collection, filter.DID)
 		if err != nil {
-			return reply{}, err
+			return err
 		}
 		read := map[order]func(context.Context, cursor, *recordPage) error{
 			byIndexed: s.newestRecords, byKey: s.recordsByKey, byRepo: s.repoRecords,
 		}[by]
-		page := s.newPage(limit, (&printer{provenance: true}).append)
-		if err := read(r.Context(), at, page); err != nil {
-			return reply{}, err
-		}
-		return page.reply(r, isOpen(r)), nil
+		page.print(limit, (&printer{provenance: true}).append)
+		return read(r.Context(), at, page)
 	}
 }
 
@@ -99,6 +96,9 @@ func (s *Server) newestRecords(ctx context.Context, at cursor, page *recordPage)
 		if page.full() {
 			return nil
 		}
+		if err := page.flush(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -122,6 +122,9 @@ func (s *Server) recordsByKey(ctx context.Context, at cursor, page *recordPage) 
 		page.cursor = at.String()
 		if page.full() {
 			return nil
+		}
+		if err := page.flush(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -157,6 +160,9 @@ func (s *Server) repoRecords(ctx context.Context, at cursor, page *recordPage) e
 			p := store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: page.step()}
 			more, err := s.cfg.Store.RepoRecords(ctx, p, page.add)
 			if err != nil {
+				return err
+			}
+			if err := page.flush(); err != nil {
 				return err
 			}
 			if !more {

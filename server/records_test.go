@@ -168,7 +168,7 @@ func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
 			}
 			r.check(json.Unmarshal([]byte(a.body), &p))
 			if len(a.body) > pageBytes+record.MaxJSON+1<<10 || len(p.Records) == 0 {
-				t.Errorf("%s: a page of %d records, %d bytes", path, len(p.Records), len(a.body))
+				t.Errorf("%s: a page of %d records, %d bytes %.100s", path, len(p.Records), len(a.body), a.body)
 			}
 			got += len(p.Records)
 			if cursor = ""; p.Cursor != "" {

@@ -103,27 +103,34 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, rep reply) error {
 		}
 		*body = out.Bytes()
 	}
-	defer s.keep(body)
-	data := *body
-	zip := len(data) >= minGzip && acceptsGzip(r)
+	zip := len(*body) >= minGzip && acceptsGzip(r)
 	if zip {
 		zipped := s.buffer()
-		defer s.keep(zipped)
 		out := bytes.NewBuffer((*zipped)[:0])
-		if err := s.zip(out, data); err != nil {
+		err := s.zip(out, *body)
+		*zipped = out.Bytes()
+		s.keep(body) // before the client is waited for
+		if body = zipped; err != nil {
 			return err
 		}
-		*zipped = out.Bytes()
-		data = *zipped
 		if rep.tag != "" {
 			rep.tag += gzipMark
 		}
 	}
+	defer s.keep(body)
 	if rep.kept.key != "" {
-		s.remember(r, rep.kept, cached{tag: rep.tag, body: data, zip: zip})
+		s.remember(r, rep.kept, cached{tag: rep.tag, body: *body, zip: zip})
 	}
-	writeJSON(w, rep.status, cached{tag: rep.tag, body: data, zip: zip})
+	chargeFor(w, cap(*body))
+	writeJSON(w, rep.status, cached{tag: rep.tag, body: *body, zip: zip})
 	return nil
+}
+
+// chargeFor charges what an answer takes while it is written.
+func chargeFor(w http.ResponseWriter, bytes int) {
+	if own, isOwn := w.(*writer); isOwn {
+		own.share.budget.charge(&own.share, int64(bytes))
+	}
 }
 
 // writeJSON writes an answer that is ready.
@@ -148,10 +155,7 @@ func notModified(w http.ResponseWriter, tag string) {
 
 // zip compresses data as a whole.
 func (s *Server) zip(out *bytes.Buffer, data []byte) error {
-	z, err := s.zipper()
-	if err != nil {
-		return err
-	}
+	z := s.zipper()
 	defer s.zips.Put(z)
 	z.Reset(out)
 	if _, err := z.Write(data); err != nil {
@@ -164,11 +168,15 @@ func (s *Server) zip(out *bytes.Buffer, data []byte) error {
 }
 
 // zipper is a compressor that is to be reset, and put back into s.zips.
-func (s *Server) zipper() (*gzip.Writer, error) {
+func (s *Server) zipper() *gzip.Writer {
 	if z, is := s.zips.Get().(*gzip.Writer); is {
-		return z, nil
+		return z
 	}
-	return gzip.NewWriterLevel(nil, gzipLevel)
+	z, err := gzip.NewWriterLevel(nil, gzipLevel)
+	if err != nil {
+		panic(err) // there is no such level
+	}
+	return z
 }
 
 // buffer is for an answer, which send gives back.

@@ -90,12 +90,13 @@ func TestTagsKeepDatabasesApart(t *testing.T) {
 	}
 	s := newRig(t).server
 	tags := func(rec store.Record) [2]string {
-		page := s.newPage(2, (&printer{}).append)
+		page := s.newPage(nil, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+		page.print(2, (&printer{}).append)
 		if err := page.add(&rec); err != nil {
 			t.Fatal(err)
 		}
 		rec.Body.Verified = false // a verified one is named by its CID alone
-		return [2]string{page.reply(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), true).tag, s.recordTag(&rec)}
+		return [2]string{page.reply(true).tag, s.recordTag(&rec)}
 	}
 	for what, change := range map[string]func(*store.Record){
 		"rev":        func(r *store.Record) { r.Rev = "3kgk4qs6aa22b" },

@@ -202,7 +202,9 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	if r.server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	r.http = httptest.NewServer(r.server.Handler())
+	r.http = httptest.NewUnstartedServer(r.server.Handler())
+	r.http.Config.ConnContext = withConnection
+	r.http.Start()
 	t.Cleanup(r.http.Close)
 	return r
 }

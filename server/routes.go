@@ -38,7 +38,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
 		{http.MethodGet, "/admin/backfill/{id}/events", BackfillRead, unhurried(s.stream(s.streamJob))},
 
-		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answer(s.listRecords(maxAdminPage)))},
+		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answerPage(s.listRecords(maxAdminPage)))},
 		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
 		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
 		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
@@ -61,7 +61,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, webSpace + "{file}", "", http.HandlerFunc(s.servePage)},
 		{http.MethodGet, "/health", "", s.answer(s.health)},
 		{http.MethodGet, "/ready", "", s.answer(s.ready)},
-		{http.MethodGet, "/openapi.json", "", s.answer(s.describe)},
+		{http.MethodGet, "/openapi.json", "", s.admitted(s.answer(s.describe))},
 	}
 	if s.cfg.Planner != nil {
 		list = append(list, route{http.MethodGet, "/admin/backfill/plan", BackfillRead, s.answer(s.planBackfill)})
@@ -74,7 +74,7 @@ func (s *Server) routes() []route {
 	}
 	return append(list,
 		route{http.MethodGet, "/api/records", "", s.dated(s.answerKept(s.listRecords(maxPublicPage)))},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.dated(s.answer(s.xrpcGetRecord))},
+		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.dated(s.admitted(s.answer(s.xrpcGetRecord)))},
 		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.dated(s.answerKept(s.xrpcListRecords))},
 	)
 }
@@ -108,6 +108,7 @@ func (s *Server) dispatch(routes []route) http.Handler {
 				s.fail(w, r, err)
 				return
 			}
+			markKeyed(r)
 			ctx := store.WithActor(r.Context(), held.actor)
 			r = r.WithContext(context.WithValue(ctx, grantOf{}, held))
 		} else if isOpen(r) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,6 +76,7 @@ type Config struct {
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
 	NoPublicReads bool             // do not answer reads without a key
+	AnswerBytes   int64            // of answers under way; 0: DefaultAnswerBytes
 	Ready         func() error     // why the rest of the process is not ready; nil if it always is
 	Metrics       http.Handler     // answers /metrics, which needs no key; nil: there is none
 	Observe       func(Answered)   // told of every answer; must not wait for anything
@@ -92,6 +94,7 @@ type Server struct {
 	plans   chan struct{} // holds one token for each plan that is made
 	streams chan struct{} // holds one token for each running stream of events
 	backups chan struct{} // holds one token for each running backup
+	budget  *answerBudget // of answers under way
 	pace    pace          // of clients that take lines
 	cache   cache
 	ages    cache     // of collections: what syncedHeader says
@@ -123,6 +126,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.AdminKey != "" {
 		errs = append(errs, CheckKey(cfg.AdminKey))
 	}
+	if cfg.AnswerBytes != 0 && cfg.AnswerBytes < LeastAnswerBytes {
+		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, LeastAnswerBytes))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
 	}
@@ -139,6 +145,7 @@ func New(cfg Config) (*Server, error) {
 		plans:     make(chan struct{}, maxPlans),
 		streams:   make(chan struct{}, maxStreams),
 		backups:   make(chan struct{}, maxBackups),
+		budget:    newAnswerBudget(cmp.Or(cfg.AnswerBytes, DefaultAnswerBytes)),
 		cache:     cache{limit: cacheBytes},
 		ages:      cache{limit: agesBytes},
 		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
@@ -173,6 +180,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients' broken connections
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConnection,
+		ConnState:         connState,
 	}
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {

@@ -20,7 +20,7 @@ import (
 func (r *rig) streamed(f func(http.ResponseWriter, *http.Request) error) *httptest.Server {
 	r.t.Helper()
 	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", StatsRead, unhurried(r.server.stream(f))}})
-	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { h.ServeHTTP(&writer{ResponseWriter: w}, q) }))
+	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { h.ServeHTTP(r.server.newWriter(w, q), q) }))
 	r.t.Cleanup(hs.Close)
 	return hs
 }
@@ -201,7 +201,7 @@ func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 		q := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/admin/stream", nil)
 		q.Header.Set("Authorization", bearer)
 		rec := httptest.NewRecorder()
-		h.ServeHTTP(&writer{ResponseWriter: rec}, q)
+		h.ServeHTTP(r.server.newWriter(rec, q), q)
 		return rec
 	}
 	between = "hv_gone"

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -55,42 +56,55 @@ func (s *Server) xrpcGetRecord(r *http.Request) (reply, error) {
 }
 
 // xrpcListRecords answers com.atproto.repo.listRecords from the index.
-func (s *Server) xrpcListRecords(r *http.Request) (reply, error) {
+func (s *Server) xrpcListRecords(r *http.Request, page *recordPage) error {
 	params, err := parseXRPC(r, "com.atproto.repo.listRecords", "repo", "collection", "limit", "cursor", "reverse")
 	if err != nil {
-		return reply{}, err
+		return err
 	}
 	at := store.RepoPage{}
 	if at.DID, err = params.repo(); err != nil {
-		return reply{}, err
+		return err
 	}
 	if at.Collection, err = params.collection(); err != nil {
-		return reply{}, err
+		return err
 	}
 	limit, err := params.limit(standardXRPCPage, maxXRPCPage)
 	if err != nil {
-		return reply{}, err
+		return err
 	}
 	if at.Ascending, err = params.boolean("reverse"); err != nil {
-		return reply{}, err
+		return err
 	}
 	// Any text is a place in the order of record keys.
 	at.After = syntax.RecordKey(params.get("cursor"))
-	at.Limit = limit
-	page := s.newPage(limit, appendXRPC)
-	account, more, err := s.cfg.Store.ServedPage(r.Context(), at, page.add)
-	switch {
-	case err != nil:
-		return reply{}, err
-	case account == "":
-		return reply{}, badRequest("Could not find repo: %s", at.DID)
-	case account != store.AccountActive:
-		return reply{}, notServed(at.DID, account)
+	page.print(limit, appendXRPC)
+	return s.servedRecords(r.Context(), at, page)
+}
+
+// servedRecords lists one repo as its account's status allows, which is looked at with
+// every step.
+func (s *Server) servedRecords(ctx context.Context, at store.RepoPage, page *recordPage) error {
+	for {
+		at.Limit = page.step()
+		account, more, err := s.cfg.Store.ServedPage(ctx, at, page.add)
+		switch {
+		case err != nil:
+			return err
+		case account == "":
+			return badRequest("Could not find repo: %s", at.DID)
+		case account != store.AccountActive:
+			return notServed(at.DID, account)
+		case !more: // a cursor would cost the client another request
+			return nil
+		case page.full():
+			page.cursor = page.last.String()
+			return nil
+		}
+		if err := page.flush(); err != nil {
+			return err
+		}
+		at.After = page.last
 	}
-	if more { // a cursor would cost the client another request
-		page.cursor = page.last.String()
-	}
-	return page.reply(r, true), nil
 }
 
 // notServed tells why a repo's records are not served.

@@ -37,6 +37,7 @@ type Load struct {
 	Queued   int    // changes that wait for the writer
 	IndexLag uint64 // changes that the key index of a collection is behind, at most
 	FreeDisk uint64 // bytes on the disk that holds the file
+	Reads    int    // transactions that are open, during which the file cannot reuse pages
 }
 
 // Load tells what the store has before it.
@@ -45,6 +46,7 @@ func (s *Store) Load(ctx context.Context) (l Load, err error) {
 	if l.FreeDisk, err = s.cfg.FreeSpace(s.dir.Path()); err != nil {
 		return l, fmt.Errorf("free space of the disk: %w", err)
 	}
+	l.Reads = s.db.Stats().OpenTxN
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		for _, name := range collectionNames(tx) {
 			lag, err := indexLag(tx, []byte(name))

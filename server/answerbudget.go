@@ -1,0 +1,294 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultAnswerBytes is the budget of the bytes of answers under way.
+	DefaultAnswerBytes = 64 << 20
+	// LeastAnswerBytes has room for some of the largest answers that there are.
+	LeastAnswerBytes = 16 << 20
+
+	// maxPrinting is how many answers to clients without a key are read and printed
+	// at once. The processors are the bound, and administrators need them too.
+	maxPrinting = 8
+	// answerLag is how long a client may leave a piece of its answer untaken while
+	// others wait for the budget.
+	answerLag = time.Second
+	// answerPatience is how long a request may wait for the budget.
+	answerPatience = 15 * time.Second
+	// answerPiece is how many bytes are handed to the system at once. It is what a
+	// client has to take within answerLag.
+	answerPiece = 64 << 10
+)
+
+var errAnswersFull = errors.New("all the room for answers is taken")
+
+// answerBudget bounds the bytes of answers under way, and how many are printed at
+// once. What has no room waits in turn. Whoever takes his answer slowest is cut off
+// while others wait. Answers to administrators are charged and never wait, and they
+// are cut only when they exceed the budget by themselves.
+type answerBudget struct {
+	limit    int64
+	printers int
+	lag      time.Duration
+	patience time.Duration
+	epoch    time.Time // that moments are counted from
+
+	mu       sync.Mutex
+	held     int64 // bytes charged
+	keyed    int64 // of them, of answers to administrators
+	freeing  int64 // of them, of answers that were cut and have not ended yet
+	printing int
+	open     map[*answerShare]struct{}
+	going    []*answerTurn // of answers that have begun and go on: they come first
+	fresh    []*answerTurn
+	timer    *time.Timer // looks for who is slow; nil: nobody waits
+	cuts     uint64
+}
+
+// answerShare is what one answer has of the budget.
+type answerShare struct {
+	budget *answerBudget
+	abort  func() // breaks the connection; must not wait
+
+	writing atomic.Int64 // since when a piece waits for the client, in nanoseconds of the epoch; 0: none does
+	public  bool         // has to wait, and gives way before those that have not
+
+	held     int64 // guarded by the budget's lock, like all below
+	printing bool
+	cut      bool
+}
+
+// answerTurn is an answer that waits to be printed.
+type answerTurn struct {
+	share *answerShare
+	bytes int64
+	ready chan struct{}
+}
+
+func newAnswerBudget(limit int64) *answerBudget {
+	return &answerBudget{
+		limit: limit, printers: maxPrinting, lag: answerLag, patience: answerPatience,
+		epoch: time.Now(), open: map[*answerShare]struct{}{},
+	}
+}
+
+// acquire waits until the answer may be printed, with so many bytes more charged. It
+// returns errAnswersFull when that takes too long.
+func (b *answerBudget) acquire(ctx context.Context, s *answerShare, bytes int64) error {
+	t := &answerTurn{share: s, bytes: min(bytes, b.limit), ready: make(chan struct{})}
+	b.mu.Lock()
+	if s.printing { // nothing has been written meanwhile
+		b.mu.Unlock()
+		return nil
+	}
+	if s.held > 0 {
+		b.going = append(b.going, t)
+	} else {
+		b.fresh = append(b.fresh, t)
+	}
+	b.advance()
+	b.mu.Unlock()
+	late := time.NewTimer(b.patience)
+	defer late.Stop()
+	select {
+	case <-t.ready:
+		return nil
+	case <-ctx.Done():
+	case <-late.C:
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.printing { // it came in the same moment
+		return nil
+	}
+	same := func(o *answerTurn) bool { return o == t }
+	b.going, b.fresh = slices.DeleteFunc(b.going, same), slices.DeleteFunc(b.fresh, same)
+	b.advance()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errAnswersFull
+}
+
+// printed ends the printing of an answer.
+func (b *answerBudget) printed(s *answerShare) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.printing {
+		s.printing = false
+		b.printing--
+		b.advance()
+	}
+}
+
+// charge sets what an answer takes. It does not wait: what is over the limit is made
+// up for by whoever takes his answer slowest, and by those who wait.
+func (b *answerBudget) charge(s *answerShare, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.set(s, bytes)
+	b.advance()
+}
+
+// release ends an answer.
+func (b *answerBudget) release(s *answerShare) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.printing {
+		s.printing = false
+		b.printing--
+	}
+	b.set(s, 0)
+	delete(b.open, s)
+	b.advance()
+}
+
+func (b *answerBudget) set(s *answerShare, bytes int64) {
+	if bytes > 0 {
+		b.open[s] = struct{}{}
+	}
+	b.held += bytes - s.held
+	if !s.public {
+		b.keyed += bytes - s.held
+	}
+	if s.cut {
+		b.freeing += bytes - s.held
+	}
+	s.held = bytes
+}
+
+// advance lets those go on for whom there is room, and cuts off who keeps the next
+// one waiting. The caller holds the lock.
+func (b *answerBudget) advance() {
+	for len(b.going) > 0 && b.printing < b.printers && b.held <= b.limit {
+		b.admit(&b.going)
+	}
+	for len(b.fresh) > 0 && b.printing < b.printers && b.held+b.fresh[0].bytes <= b.limit {
+		b.admit(&b.fresh)
+	}
+	for b.lacks() {
+		s := b.slowest()
+		if s == nil {
+			b.lookLater()
+			return
+		}
+		s.cut = true
+		b.freeing += s.held
+		b.cuts++
+		s.abort()
+	}
+}
+
+func (b *answerBudget) admit(queue *[]*answerTurn) {
+	t := (*queue)[0]
+	*queue = slices.Delete(*queue, 0, 1)
+	b.printing++
+	t.share.printing = true
+	b.set(t.share, t.share.held+t.bytes)
+	close(t.ready)
+}
+
+// lacks reports whether there is too little room for what is there and for the next,
+// also when those have ended that were cut.
+func (b *answerBudget) lacks() bool {
+	need := b.held - b.freeing
+	if len(b.fresh) > 0 {
+		need += b.fresh[0].bytes
+	}
+	return need > b.limit
+}
+
+// slowest is the answer a piece of which has waited longest for its client, nil if
+// none has waited for long.
+func (b *answerBudget) slowest() (slowest *answerShare) {
+	until := int64(time.Since(b.epoch) - b.lag)
+	since := int64(math.MaxInt64)
+	for s := range b.open {
+		at := s.writing.Load()
+		if at > 0 && at <= until && at < since && !s.cut && (s.public || b.keyed > b.limit) {
+			slowest, since = s, at
+		}
+	}
+	return slowest
+}
+
+// lookLater has advance called again when somebody may have become slow.
+func (b *answerBudget) lookLater() {
+	if b.timer != nil {
+		return
+	}
+	b.timer = time.AfterFunc(b.lag/4, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.timer = nil
+		b.advance()
+	})
+}
+
+// beginPiece notes that a piece of the answer waits for the client, endPiece that it does not.
+func (s *answerShare) beginPiece() {
+	s.writing.Store(max(1, int64(time.Since(s.budget.epoch))))
+}
+
+func (s *answerShare) endPiece() { s.writing.Store(0) }
+
+// AnswerBytes is how many bytes the answers under way take at the moment.
+func (s *Server) AnswerBytes() int64 {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.held
+}
+
+// AnswersCut is how many answers were cut off since others waited for their room.
+func (s *Server) AnswersCut() uint64 {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.cuts
+}
+
+// admitted has a request without a key wait until its answer may be printed.
+func (s *Server) admitted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.admit(w, r, answerRoom); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// admit waits until the answer to a request without a key may be printed.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, bytes int64) error {
+	own, isOwn := w.(*writer)
+	if !isOwn {
+		return nil // there is no client
+	}
+	own.share.public = true
+	err := s.budget.acquire(r.Context(), &own.share, bytes)
+	if errors.Is(err, errAnswersFull) {
+		f := failure{status: http.StatusServiceUnavailable, text: "too many answers are under way: try again"}
+		f.header("Retry-After", strconv.Itoa(1))
+		return f
+	}
+	return err
+}
+
+// resume waits until more of an answer that goes on may be printed.
+func (s *Server) resume(w http.ResponseWriter, r *http.Request) error {
+	own, isOwn := w.(*writer)
+	if !isOwn || !own.share.public {
+		return nil
+	}
+	return s.budget.acquire(r.Context(), &own.share, 0)
+}
