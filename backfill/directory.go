@@ -104,7 +104,9 @@ func (b *Backfill) parkDirectory(until time.Time, answer string) *network.Parked
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failures++
-	d.until, d.answer = b.now().Add(backoff(b.cfg.Retry, d.failures)), cmp.Or(answer, d.answer)
+	d.answer = cmp.Or(answer, d.answer)
+	// The network remembers it over a restart.
+	d.until = b.cfg.Network.SetAside(b.cfg.Network.PLC(), backoff(b.cfg.Retry, d.failures), d.answer)
 	if until.After(d.until) {
 		d.until = until
 	}

@@ -118,6 +118,11 @@ func (s *service) open(ctx context.Context) (err error) {
 	if err := network.RemoveSpooled(s.dir); err != nil {
 		return err
 	}
+	pauses, err := s.store.Pauses(ctx)
+	if err != nil {
+		return explainOpen(err)
+	}
+	s.network.Resume(pauses)
 	if cfg.adminKey == "" {
 		if s.keyFile, err = bootstrapKey(ctx, s.store, s.dir, time.Now()); err != nil {
 			return explainOpen(err)
@@ -294,6 +299,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx, listeners...) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
+	g.Go(func() error { s.network.KeepPauses(gctx, s.store.PutPauses); return nil })
 	if s.cfg.limitMemory {
 		g.Go(func() error { limitMemory(gctx, s.held, debug.SetMemoryLimit); return nil })
 	}
@@ -309,7 +315,11 @@ func (s *service) run(ctx context.Context) error {
 		}
 	})
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(g.Wait(), s.close()) }()
+	go func() {
+		err := g.Wait()
+		s.savePauses(ctx)
+		done <- errors.Join(err, s.close())
+	}()
 	<-gctx.Done()
 	s.log.InfoContext(ctx, "stopping")
 	late := time.NewTimer(shutdownTimeout)
@@ -370,6 +380,21 @@ func (s *service) close() error {
 		errs = append(errs, s.dir.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// pausesTimeout bounds the last note of what hosts have asked for.
+const pausesTimeout = time.Second
+
+// savePauses notes what hosts have asked for at the end, unless the database has failed.
+func (s *service) savePauses(ctx context.Context) {
+	if s.failed() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pausesTimeout)
+	defer cancel()
+	if err := s.network.SavePauses(ctx, s.store.PutPauses); err != nil {
+		s.log.WarnContext(ctx, "what hosts have asked for could not be noted", "err", err)
+	}
 }
 
 // explainOpen says what to do about a database that does not open, or takes nothing.

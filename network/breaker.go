@@ -163,7 +163,12 @@ type passage struct {
 func (p passage) alive() {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
-	p.g.breakers[p.way].alive(p.op, p.probe)
+	b := &p.g.breakers[p.way]
+	was := b.down
+	b.alive(p.op, p.probe)
+	if was {
+		p.g.note()
+	}
 }
 
 func (p passage) failure(now time.Time, subject string, err error) {
@@ -172,6 +177,9 @@ func (p passage) failure(now time.Time, subject string, err error) {
 	b := &p.g.breakers[p.way]
 	was := b.down
 	b.failure(now, p.op, subject, p.probe, err)
+	if b.down {
+		p.g.note()
+	}
 	if !was && b.down {
 		p.g.moved() // whoever queues for a slot need not
 	}

@@ -82,6 +82,7 @@ type Client struct {
 	inflaters  inflaters
 	outage     *outage
 	jumps      *jumps
+	pauses     *pauses
 }
 
 // New checks the configuration. It sends nothing.
@@ -96,7 +97,7 @@ func New(cfg Config) (*Client, error) {
 		errs = append(errs, fmt.Errorf("PerAddress %d is negative", cfg.PerAddress))
 	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), budget: newBudget(bodyBudget, maxPageBody), cars: newSpooledBudget(carBudget, maxCARHeld, spoolBudget, maxCAR)}
+	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), pauses: newPauses(), budget: newBudget(bodyBudget, maxPageBody), cars: newSpooledBudget(carBudget, maxCARHeld, spoolBudget, maxCAR)}
 	c.transport = c.guard.transport(cfg)
 	c.gates = gates{make: c.newGate, all: make(map[Host]*gate), swept: cfg.Now()}
 	var err error
@@ -130,6 +131,27 @@ func (c *Client) PLCRPS() float64 { return c.cfg.PLCRPS }
 func (c *Client) DirectoryParked() bool {
 	_, parked := c.parkedUntil(c.plc, laneOrdinary, wayService)
 	return parked
+}
+
+// SetAside has the relay or the directory be left alone for a while, in which its answers
+// have failed for its caller, until it answers a question. It returns until when.
+func (c *Client) SetAside(host Host, d time.Duration, why string) time.Time {
+	now := c.cfg.Now()
+	g := c.gates.take(host, now)
+	defer func() { c.gates.give(g, c.cfg.Now()) }()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := &g.breakers[wayService]
+	if !b.down {
+		b.down, b.wait, b.next = true, b.first, now.Add(b.first)
+	}
+	b.last = errors.New(why)
+	if next := now.Add(d); next.After(b.next) {
+		b.next = next
+	}
+	g.moved()
+	g.note()
+	return b.next
 }
 
 func positive(name string, v float64) error {
@@ -253,7 +275,9 @@ func (c *Client) newGate(host Host) *gate {
 		rps, inFlight = c.cfg.PLCRPS, directoryInFlight
 	}
 	t := c.cfg.Timing
-	return newGate(host, rps, inFlight, breaker{first: t.Probe, longest: max(t.Probe, t.MaxProbe)})
+	g := newGate(host, rps, inFlight, breaker{first: t.Probe, longest: max(t.Probe, t.MaxProbe)})
+	g.noted = func() { c.pauses.note(host) }
+	return g
 }
 
 // reach opens a connection to host and closes it again.

@@ -44,6 +44,7 @@ type gate struct {
 	wake     chan struct{} // closed when a pause or a spent quota moves
 	quotas   [lanes]paced
 	breakers [ways]breaker
+	noted    func() // what is to be remembered of the host has changed; nil: nobody does
 
 	samples samples
 	sought  [questions]time.Time    // when other accounts were looked for
@@ -231,6 +232,7 @@ func (g *gate) refused(now time.Time, d, usual time.Duration) *Parked {
 		g.backoff = max(g.backoff/2, min(slowest, g.base))
 	}
 	g.eased = g.until
+	g.note()
 	return &Parked{Host: g.host, Until: g.until, Why: WhyRateLimited}
 }
 
@@ -268,6 +270,7 @@ func (g *gate) answered(l lane, now time.Time, q quota) {
 	if left.end.After(left.spent) {
 		left.spent = left.end
 		g.moved()
+		g.note()
 	}
 }
 
@@ -275,6 +278,13 @@ func (g *gate) pauseUntil(t time.Time) {
 	if t.After(g.until) {
 		g.until = t
 		g.moved()
+	}
+}
+
+// note has what is remembered of the host be brought up to date.
+func (g *gate) note() {
+	if g.noted != nil {
+		g.noted()
 	}
 }
 

@@ -119,6 +119,9 @@ func (g *gate) acquit() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for w := range g.breakers {
+		if g.breakers[w].down {
+			g.note()
+		}
 		g.breakers[w].reset()
 	}
 }

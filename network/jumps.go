@@ -52,6 +52,9 @@ func (j *jumps) look() (count int, recent bool) {
 	return j.count, j.count > 0 && ran-j.last < afterJump
 }
 
+// offset is how far the wall clock has moved against the time that the machine ran.
+func (j *jumps) offset() time.Duration { return j.wall().Sub(j.begun) - j.ran() }
+
 // since tells whether a jump, in the time since count was told or shortly
 // before, may be what went wrong.
 func (j *jumps) since(count int) bool {

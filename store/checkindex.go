@@ -106,6 +106,7 @@ func (c *checker) tables(context.Context) error {
 	readable(c, denials)
 	readable(c, distrusted)
 	readable(c, freshness)
+	readable(c, pauses)
 	readable(c, purges)
 	readable(c, totals)
 	return nil

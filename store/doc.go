@@ -24,6 +24,7 @@
 //	work/<job>/hosts       host                  what was found at the host, and how it behaves: short pages, failed probes
 //	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
 //	distrusted             host                  since when its short pages are known not to be the end of its listings
+//	pauses                 host                  until when it is to be left alone, as the network has noted it
 //	keys                   sha-256 of the key    an API key: name, permissions, times
 //	collections            nsid                  a tracked collection
 //	denylist               DID or host           never read, stored or served

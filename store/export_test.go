@@ -128,7 +128,7 @@ func Unseal(path string) (rows int, err error) {
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range []string{
 			repos.name, counts.name, jobs.name, apiKeys.name, collections.name, purges.name, denials.name, distrusted.name,
-			events.name, freshness.name, totals.name, metaBucket, keyIndexAtBucket,
+			events.name, freshness.name, totals.name, pauses.name, metaBucket, keyIndexAtBucket,
 		} {
 			if err := unseal(tx.Bucket([]byte(name))); err != nil {
 				return err

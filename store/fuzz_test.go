@@ -23,7 +23,7 @@ type decoder struct {
 func decoders() []decoder {
 	return []decoder{
 		decoderOf(apiKeys), decoderOf(events), decoderOf(collections), decoderOf(denials), decoderOf(freshness), decoderOf(jobs),
-		decoderOf(purges), decoderOf(repos), decoderOf(counts), decoderOf(distrusted), decoderOf(workRepos), decoderOf(owedRows),
+		decoderOf(purges), decoderOf(repos), decoderOf(counts), decoderOf(distrusted), decoderOf(pauses), decoderOf(workRepos), decoderOf(owedRows),
 		decoderOf(cursors), decoderOf(hostRows), decoderOf(totals),
 	}
 }

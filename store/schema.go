@@ -50,7 +50,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact, lowerAuthorities}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact, addPauses}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
@@ -87,7 +87,7 @@ func topBuckets() []string {
 	return []string{
 		metaBucket, recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
 		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name, denials.name,
-		distrusted.name, events.name, unfinishedBucket, freshness.name, totals.name,
+		distrusted.name, events.name, unfinishedBucket, freshness.name, totals.name, pauses.name,
 	}
 }
 
