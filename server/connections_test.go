@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,11 +18,13 @@ import (
 	"time"
 )
 
-// bounded is a server whose connections are bounded.
+// bounded is a server whose connections are bounded, and those to a socket of its own
+// machine are not.
 type bounded struct {
 	*rig
 
 	conns *Connections
+	local net.Listener
 }
 
 func newBounded(t *testing.T, bound int, change ...func(net.Listener) net.Listener) *bounded {
@@ -32,9 +36,10 @@ func newBounded(t *testing.T, bound int, change ...func(net.Listener) net.Listen
 		l = c(l)
 	}
 	b := &bounded{rig: r, conns: LimitConnections(l, bound, r.server.log)}
+	b.local = r.listenUnix()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- r.server.Run(ctx, b.conns) }()
+	go func() { ended <- r.server.Run(ctx, b.conns, b.local) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -42,6 +47,17 @@ func newBounded(t *testing.T, bound int, change ...func(net.Listener) net.Listen
 		}
 	})
 	return b
+}
+
+// listenUnix listens on a socket whose path is short enough for every system.
+func (r *rig) listenUnix() net.Listener {
+	r.t.Helper()
+	dir, err := os.MkdirTemp("", "appview") // t.TempDir has the name of the test in its path
+	r.check(err)
+	r.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := new(net.ListenConfig).Listen(r.t.Context(), "unix", filepath.Join(dir, "s"))
+	r.check(err)
+	return l
 }
 
 // dial connects from an address of this machine, and sends something.
@@ -100,7 +116,7 @@ func (b *bounded) asks(conn net.Conn, path string) error {
 	return nil
 }
 
-// isOpen reports whether the server has left a connection open.
+// isOpenTo reports whether the server has left a connection open.
 func isOpenTo(conn net.Conn) bool {
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	_, err := conn.Read(make([]byte, 1))
@@ -139,7 +155,7 @@ func TestNewConnectionsGetInAtTheBound(t *testing.T) {
 	}
 }
 
-// TestIdleGiveWayFirst has one connection of each kind, and asks which of them is left
+// TestConnectionsGiveWayInOrder has one connection of each kind, and asks which of them is left
 // when more and more come.
 func TestConnectionsGiveWayInOrder(t *testing.T) {
 	t.Parallel()
@@ -183,6 +199,58 @@ func (b *bounded) isThere(conn net.Conn) bool {
 		}
 	}
 	return false
+}
+
+// TestConnectionsOfTheMachineAreNotOfTheBound has more connections to the socket than may
+// be open to the port, and fills that meanwhile.
+func TestConnectionsOfTheMachineAreNotOfTheBound(t *testing.T) {
+	t.Parallel()
+	b := newBounded(t, 4)
+	port := b.dial("127.0.0.1", "")
+	b.check(b.asks(port, "/health"))
+	var local []net.Conn
+	for range 12 {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", b.local.Addr().String())
+		b.check(err)
+		t.Cleanup(func() { _ = conn.Close() })
+		b.check(b.asks(conn, "/admin/stats"))
+		local = append(local, conn)
+	}
+	if n := b.conns.GivenWay(); n > 0 || b.conns.Open() != 1 || !isOpenTo(port) {
+		t.Errorf("%d have given way, %d are open", n, b.conns.Open())
+	}
+	for range 20 {
+		b.dial("127.0.0.1", "GET")
+	}
+	b.waitFor(4, at(phaseHeader))
+	for _, conn := range local {
+		if err := b.asks(conn, "/health"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSocketsHaveNoAddress bounds the connections to a socket of the operator's choice.
+func TestSocketsHaveNoAddress(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	l := r.listenUnix()
+	conns := LimitConnections(l, 4, r.server.log)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.server.Run(ctx, conns) }()
+	b := &bounded{rig: r, conns: conns}
+	for range 20 {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", l.Addr().String())
+		b.check(err)
+		t.Cleanup(func() { _ = conn.Close() })
+		b.check(b.asks(conn, "/health"))
+	}
+	if n := conns.GivenWay(); n != 16 || conns.Open() != 4 {
+		t.Errorf("%d have given way, %d are open", n, conns.Open())
+	}
+	stop()
+	b.check(<-ended)
 }
 
 // TestTheAddressWithMostGivesWay has the older connections of one who has few, and the
