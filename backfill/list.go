@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -16,9 +15,9 @@ import (
 )
 
 const (
-	// maxEmptyPages is how many pages without a record may follow each other in
-	// a listing that still gives new cursors.
-	maxEmptyPages = 3
+	// maxIdlePages is how many pages without a record that was not listed before may
+	// follow each other in a listing that still gives new cursors: it wraps, or never ends.
+	maxIdlePages = 3
 	// maxPages and maxBytes bound a pass over one repo. No repo known comes near;
 	// a host that makes records up never ends.
 	maxPages = 50_000
@@ -30,9 +29,12 @@ const (
 // was listed is kept if it cannot be had.
 func (r *reader) doubtful() bool {
 	for _, at := range r.at.Read {
-		if at.Partial {
+		if at.Partial || at.Broken != "" {
 			return true
 		}
+	}
+	if r.countMissing() > fewConfirmed {
+		return true
 	}
 	return r.rejected() || len(r.values.unproved) > 0
 }
@@ -103,71 +105,59 @@ func (r *reader) pass(ctx context.Context) error {
 		if err := r.list(ctx, c); err != nil {
 			return err
 		}
-		if r.buffered() {
-			if err := r.save(ctx, nil); err != nil {
-				return err
-			}
+		if !r.buffered() {
+			continue
 		}
-	}
-	return nil
-}
-
-// list reads one collection from where it was left to its end.
-func (r *reader) list(ctx context.Context, c syntax.NSID) error {
-	from := r.at.Read[c]
-	s := stretch{did: r.o.DID, values: &r.values, seg: store.Segment{Collection: c, Below: from.Below, Partial: from.Partial}, last: from.Below}
-	empty := 0
-	short := 0 // records on the last page that has any, if it was not full
-	for cursor, first := from.Cursor, true; ; first = false {
-		r.page.Close()
-		page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, c, cursor)
-		r.fresh = false
-		if err != nil {
-			return r.unlisted(ctx, err)
-		}
-		r.page = page
-		r.turned()
-		if first || len(page.Records) > 0 {
-			r.requests++
-		}
-		size := s.add(page.Records)
-		if err := r.count(size); err != nil {
+		if err := r.tryWhole(ctx); err != nil {
 			return err
 		}
-		if !r.long() {
-			r.page.Close() // a large one is held until what it held is committed
+		if _, err := r.save(ctx, nil); err != nil {
+			return err
 		}
-		r.full = r.full || len(page.Records) >= page.Limit
-		if empty++; len(page.Records) > 0 {
-			empty = 0
-			if short > 0 {
-				if err := r.goesOn(ctx); err != nil {
-					return err
-				}
-			}
-			short = 0
+	}
+	return r.tryWhole(ctx)
+}
+
+// tryWhole reads the repo in one piece, which ends the pass, if what was listed leaves a
+// doubt and nothing of it is committed yet.
+func (r *reader) tryWhole(ctx context.Context) error {
+	if err := r.findMissing(ctx); err != nil || r.steps {
+		return err
+	}
+	if err := r.proveFew(ctx); err != nil || !r.doubtful() {
+		return err
+	}
+	done, err := r.whole(ctx)
+	if err == nil && done {
+		return errWhole
+	}
+	return err
+}
+
+// list reads one collection from where it was left to its end. One whose end cannot be
+// found ends where that shows.
+func (r *reader) list(ctx context.Context, c syntax.NSID) error {
+	l := r.openListing(c)
+	for {
+		if err := r.turnPage(ctx, l); err != nil {
+			return err
 		}
-		switch {
-		case page.Cursor == "", page.Cursor == cursor && empty > 0:
-			if short > 0 {
-				r.ends = append(r.ends, short)
+		switch why := l.broken(); {
+		case l.atEnd():
+			if l.short > 0 {
+				r.ends = append(r.ends, l.short)
 			}
-			return r.end(&s, false)
-		case page.Cursor == cursor:
-			return r.broken("the cursor %.100q came twice", cursor)
-		case !utf8.ValidString(page.Cursor):
-			return r.broken("the cursor %.100q is no text", page.Cursor)
-		case empty == maxEmptyPages:
-			return r.broken("%d pages of %s in a row are empty, and there is always another cursor", empty, c)
+			r.end(&l.stretch, store.ReadUpTo{Done: true})
+			return nil
+		case why != "":
+			r.end(&l.stretch, store.ReadUpTo{Done: true, Broken: why})
+			return nil
 		}
-		cursor = page.Cursor
-		if n := len(page.Records); n > 0 && n < page.Limit {
-			if end, err := r.isEnd(ctx, &s, n, size); err != nil {
-				return err
-			} else if end {
-				return r.end(&s, true)
-			}
-			short = n
+		if ends, err := r.isEnd(ctx, l); err != nil {
+			return err
+		} else if ends {
+			r.end(&l.stretch, store.ReadUpTo{Done: true, Assumed: true})
+			return nil
 		}
 		if !r.buffered() {
 			continue
@@ -181,30 +171,124 @@ func (r *reader) list(ctx context.Context, c syntax.NSID) error {
 				return errWhole
 			}
 		}
-		if s.unordered {
-			return r.broken("a long listing of %s is out of key order", c)
-		}
-		s.cursor = cursor
-		if err := r.save(ctx, &s); err != nil {
+		if err := r.step(ctx, l); err != nil {
 			return err
 		}
 	}
 }
 
-// end takes a collection that was listed to its end, or to a page that is taken
-// for it.
-func (r *reader) end(s *stretch, assumed bool) error {
-	if s.unordered && s.seg.Below != "" {
-		return r.broken("a long listing of %s is out of key order", s.seg.Collection)
+// recordListing is the listing of one collection that is under way.
+type recordListing struct {
+	stretch
+
+	asked string // the cursor of the page that was read last
+	page  pageSeen
+	first bool // nothing was read of it in this attempt
+	idle  int  // pages in a row that brought nothing new
+	again int  // pages in a row of steps that brought nothing new
+	since int  // pages since the last step
+	short int  // records on the last page that brought any, if it was not full
+}
+
+// pageSeen is what is known of a page once its records are taken.
+type pageSeen struct {
+	records, fresh, bytes, limit int
+}
+
+// openListing takes up the listing of a collection where it was left.
+func (r *reader) openListing(c syntax.NSID) *recordListing {
+	from := r.at.Read[c]
+	l := &recordListing{first: true, stretch: stretch{
+		did: r.o.DID, values: &r.values, seg: store.Segment{Collection: c}, cursor: from.Cursor, last: from.Last, order: from.Order, partial: from.Partial,
+	}}
+	if from.Cursor != "" {
+		l.pages = 1
 	}
-	s.finish()
-	at := store.ReadUpTo{Done: true, Partial: s.seg.Partial}
-	if assumed {
-		at.Assumed, at.Below, s.seg.Down = true, s.last, s.last
+	return l
+}
+
+// turnPage reads the next page.
+func (r *reader) turnPage(ctx context.Context, l *recordListing) error {
+	r.page.Close()
+	page, err := r.w.b.cfg.Network.ListRecords(ctx, r.host, r.o.DID, l.seg.Collection, l.cursor)
+	r.fresh = false
+	if err != nil {
+		return r.unlisted(ctx, err)
 	}
-	r.segments = append(r.segments, s.seg)
-	r.at.Read[s.seg.Collection] = at
+	r.page = page
+	r.turned()
+	l.asked, l.cursor = l.cursor, page.Cursor
+	l.page = pageSeen{records: len(page.Records), limit: page.Limit}
+	l.page.fresh, l.page.bytes = l.add(page.Records)
+	if err := r.count(l.page.bytes); err != nil {
+		return err
+	}
+	if !r.long() {
+		r.page.Close() // a large one is held until what it held is committed
+	}
+	if l.first || l.page.fresh > 0 {
+		r.requests++
+	}
+	r.full = r.full || l.page.records >= l.page.limit
+	l.first, l.since = false, l.since+1
+	if l.idle++; l.page.fresh == 0 {
+		return nil
+	}
+	l.idle = 0
+	if l.short == 0 {
+		return nil
+	}
+	l.short = 0
+	return r.goesOn(ctx)
+}
+
+// atEnd reports whether the page is the last: it says so, or it and its cursor are what
+// stands at that cursor, nothing or the last record again.
+func (l *recordListing) atEnd() bool {
+	if l.cursor == "" {
+		return true
+	}
+	rest := l.page.records == 0 || l.page.records == 1 && l.page.limit > 1 && l.tail == l.last
+	return l.cursor == l.asked && l.page.fresh == 0 && rest
+}
+
+// broken is why the listing cannot be followed to its end, if it cannot: what it leaves
+// out is not known.
+func (l *recordListing) broken() string {
+	switch {
+	case l.cursor == l.asked:
+		return fmt.Sprintf("the cursor %.100q came twice", l.cursor)
+	case !utf8.ValidString(l.cursor):
+		return fmt.Sprintf("the cursor %.100q is no text", l.cursor)
+	case l.idle >= maxIdlePages, l.again >= maxIdlePages:
+		return fmt.Sprintf("%d pages of %s in a row bring nothing new, and there is always another cursor", max(l.idle, l.again), l.seg.Collection)
+	default:
+		return ""
+	}
+}
+
+// step commits what is buffered, and finds out whether any of it was new.
+func (r *reader) step(ctx context.Context, l *recordListing) error {
+	fresh, err := r.save(ctx, &l.stretch)
+	if err != nil {
+		return err
+	}
+	if l.again += l.since; fresh > 0 {
+		l.again = 0
+	}
+	l.since = 0
 	return nil
+}
+
+// end takes a collection that was listed to its end, to a page that is taken for it, or
+// as far as can be.
+func (r *reader) end(s *stretch, at store.ReadUpTo) {
+	at.Partial, at.Order = s.partial, s.order
+	if s.pages <= 1 {
+		at.Order = store.OrderUnknown // one page is one moment: nothing can slip
+	}
+	r.segments = append(r.segments, s.sorted())
+	r.at.Read[s.seg.Collection] = at
 }
 
 // count notes what a page brought, and refuses a repo that does not end.
@@ -221,12 +305,6 @@ func (r *reader) count(bytes int) error {
 	return nil
 }
 
-// broken is the failure of a listing that cannot be followed to its end: what it
-// leaves out cannot be told.
-func (r *reader) broken(format string, args ...any) error {
-	return &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: fmt.Errorf(format, args...)}
-}
-
 // unlisted explains a listing that the host refuses, of records or of collections:
 // hosts answer alike for accounts that are missing and for those that are inactive.
 func (r *reader) unlisted(ctx context.Context, err error) error {
@@ -240,67 +318,4 @@ func (r *reader) unlisted(ctx context.Context, err error) error {
 	// It is there, and active: it went and came back, or the host is confused.
 	failed.Reason = network.ReasonIncomplete
 	return failed
-}
-
-// stretch gathers the records of a listing, from one commit to the next.
-type stretch struct {
-	did       syntax.DID
-	values    *values
-	seg       store.Segment
-	cursor    string
-	last      syntax.RecordKey // the last key listed
-	unordered bool             // the keys do not come in order
-}
-
-// add checks and takes the records of a page. It returns about how many bytes
-// they hold.
-func (s *stretch) add(page []network.Listed) (bytes int) {
-	prefix := record.URI{DID: s.did, Collection: s.seg.Collection}.String()
-	for _, l := range page {
-		bytes += len(l.Value) + len(l.URI) + recordBytes
-		key, ok := strings.CutPrefix(l.URI, prefix)
-		if !ok {
-			// It may stand for any record of the collection.
-			s.seg.Partial = true
-			s.seg.Rejected = append(s.seg.Rejected, "")
-			continue
-		}
-		rkey, err := syntax.ParseRecordKey(key)
-		if err != nil {
-			s.seg.Partial = true // likewise
-			s.seg.Rejected = append(s.seg.Rejected, "")
-			continue
-		}
-		if s.last != "" && rkey >= s.last {
-			s.unordered = true
-		}
-		s.last = rkey
-		if body, ok := s.values.read(path{s.seg.Collection, rkey}, l); ok {
-			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
-		} else {
-			s.seg.Rejected = append(s.seg.Rejected, rkey)
-		}
-	}
-	return bytes
-}
-
-// recordBytes is about what a record takes in memory beside its value.
-const recordBytes = 200
-
-// finish brings a listing that was out of order into it, the first mention of a
-// key counting.
-func (s *stretch) finish() {
-	if !s.unordered {
-		return
-	}
-	slices.SortStableFunc(s.seg.Records, func(a, b store.Listed) int {
-		if a.RKey > b.RKey {
-			return -1
-		}
-		if a.RKey < b.RKey {
-			return 1
-		}
-		return 0
-	})
-	s.seg.Records = slices.CompactFunc(s.seg.Records, func(a, b store.Listed) bool { return a.RKey == b.RKey })
 }

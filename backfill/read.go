@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -59,6 +58,10 @@ type reader struct {
 	full     bool
 	same     bool  // all of it is kept as the index holds it
 	ends     []int // records on short pages of this pass that were followed and were the end
+
+	missing   map[syntax.NSID][]syntax.RecordKey // held, and not named by listings that are no proof
+	confirmed map[syntax.NSID][]syntax.RecordKey // of these, what the host says is not there
+	unclear   string                             // why the pass does not show all that there is
 }
 
 // readRepo reads one repo and hands over the result. It reports whether the host gave
@@ -233,10 +236,7 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if errors.Is(err, errWhole) {
 			return true, nil
 		}
-		if err == nil {
-			err = r.proveFew(ctx)
-		}
-		if !r.steps && (err == nil && r.doubtful() || r.hopeless(err) || r.spent(err, r.w.b.cfg.Network.RepoParkedUntil)) {
+		if !r.steps && (r.hopeless(err) || r.spent(err, r.w.b.cfg.Network.RepoParkedUntil)) {
 			if done, err := r.whole(ctx); done || err != nil {
 				return done, err
 			}
@@ -247,19 +247,28 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		if why := r.incomplete(true); why != "" && r.mayYetGive() {
+			return false, &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: errors.New(why)}
+		}
 		// One short page that held everything was one moment, not before the probe.
-		if !r.steps && r.requests <= 1 && !r.full {
+		if !r.steps && r.requests <= 1 && !r.full && r.incomplete(true) == "" {
 			return true, nil
 		}
 		before := r.rev
+		if err := r.confirm(ctx); err != nil {
+			return false, err
+		}
 		if err := r.probe(ctx); err != nil {
 			return false, err
 		}
+		oneRev := r.rev == r.at.First
 		switch {
-		case r.rev == r.at.First:
+		case oneRev && r.incomplete(true) == "":
 			return true, nil
 		case r.at.Pass+1 >= maxPasses:
-			r.rev = before
+			if r.rev, r.unclear = before, r.incomplete(oneRev); !oneRev {
+				r.confirmed = nil
+			}
 			return false, nil
 		}
 		if err := r.restart(ctx); err != nil {
@@ -344,35 +353,30 @@ func (r *reader) drop() {
 }
 
 // save commits what is buffered as a step, after which a restart goes on. s, if
-// not nil, is the collection that is being listed.
-func (r *reader) save(ctx context.Context, s *stretch) error {
+// not nil, is the collection that is being listed. It returns how much was not listed
+// in earlier steps.
+func (r *reader) save(ctx context.Context, s *stretch) (fresh int, err error) {
 	segments := r.segments
 	if s != nil {
-		segments = append(segments, s.seg)
+		segments = append(segments, s.sorted())
 	}
 	if err := r.proveRest(ctx, segments); err != nil {
-		return err
+		return 0, err
 	}
 	if s != nil {
-		c := s.seg.Collection
-		s.seg, segments = segments[len(segments)-1], segments[:len(segments)-1]
-		if s.last == s.seg.Below {
-			s.seg.Partial = true // no key was listed by which to tell what is absent
-		}
-		s.seg.Down = s.last
-		segments = append(segments, s.seg)
-		r.at.Read[c] = store.ReadUpTo{Cursor: s.cursor, Below: s.last, Partial: s.seg.Partial}
-		s.seg = store.Segment{Collection: c, Below: s.last, Partial: s.seg.Partial}
+		s.seg = segments[len(segments)-1]
+		r.at.Read[s.seg.Collection] = store.ReadUpTo{Cursor: s.cursor, Last: s.last, Order: s.order, Partial: s.partial}
+		s.cut()
 	}
 	r.at.Spent, r.at.Proofs = r.spentSoFar(), r.o.Proofs
-	if err := r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
-		return r.refused(err)
+	if fresh, err = r.w.b.cfg.Store.Save(ctx, r.w.seq, r.o.DID, r.reading(segments), r.at); err != nil {
+		return 0, r.refused(err)
 	}
 	r.drop()
 	r.steps, r.saved, r.segments, r.banked = true, true, nil, r.at.Spent
 	r.o.Attempts, r.o.Reached, r.reached = 0, 0, 0 // it gets on
 	r.w.healthy(r.o.Host)
-	return nil
+	return fresh, nil
 }
 
 // refused turns the store's refusal of something older than it holds, or of what
@@ -389,18 +393,6 @@ func (r *reader) refused(err error) error {
 
 func (r *reader) reading(segments []store.Segment) store.Reading {
 	return store.Reading{Host: r.o.Host, Rev: r.rev, Source: r.source, Segments: segments}
-}
-
-// complete are the collections that were read from end to end, with nothing in
-// them that cannot be told.
-func (r *reader) complete() (list []syntax.NSID) {
-	for c, at := range r.at.Read {
-		if at.Done && !at.Partial {
-			list = append(list, c)
-		}
-	}
-	slices.Sort(list)
-	return list
 }
 
 // listed is how many records the last stretch of reading found.

@@ -144,7 +144,7 @@ func ways() map[network.Reason]way {
 		network.ReasonHTTP5xx:    {spoil: animal(sandbox.ServerErrors(), false)},
 		network.ReasonCutBody:    {spoil: everywhere(sandbox.Fault{Cut: true, CutAfter: 20}, data...)},
 		network.ReasonBadAnswer:  {spoil: everywhere(refusal(http.StatusOK, json, `{"nonsense":true}`), data...)},
-		network.ReasonIncomplete: {spoil: animal(sandbox.EmptyPages(), true)},
+		network.ReasonIncomplete: {attempts: once, spoil: animal(sandbox.EmptyPages(), true)},
 		network.ReasonDIDLookup:  {spoil: animal(sandbox.BadDocument(), false)},
 		network.ReasonHostDown: {attempts: refused, spoil: func(r *rig, _ syntax.DID) syntax.DID {
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
@@ -227,6 +227,9 @@ func TestEveryReason(t *testing.T) {
 		})
 	}
 }
+
+// once is one attempt: the passes over a listing without an end belong to it.
+func once(*rig, syntax.DID) int { return 1 }
 
 // refused is how many requests about a repo its host has met with a fault.
 func refused(r *rig, did syntax.DID) int {

@@ -12,11 +12,17 @@ import (
 // settleRead hands over what was read of a repo. exact says that all of it was
 // seen at one rev.
 func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
+	unclear := r.unclear
 	w.settle(ctx, h, store.Settlement{
 		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
-		Complete: r.complete(), Kept: keptOf(r.at), Floor: r.at.First, Exact: exact, Short: r.shortPages(exact), Account: store.AccountActive,
-		Rejected: int64(r.rejects.Count),
-		Judge:    func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded, r.rejects) },
+		Complete: r.complete(exact), Kept: keptOf(r.at), Confirmed: r.confirmed, Floor: r.at.First, Exact: exact, Short: r.shortPages(exact),
+		Account: store.AccountActive, Rejected: int64(r.rejects.Count),
+		Judge: func(t store.Tally, guarded bool) store.Verdict {
+			if !exact && unclear != "" {
+				return store.Verdict{Class: string(network.ClassFailed), Reason: string(network.ReasonIncomplete), Detail: unclear}
+			}
+			return judge(t, exact && !guarded, r.rejects)
+		},
 	}, r.listed(), r.drop)
 }
 

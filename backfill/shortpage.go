@@ -29,18 +29,22 @@ const (
 // checkNow decides whether a page that could be taken for the end is followed.
 func checkNow(syntax.DID) bool { return rand.N(checkOneIn) == 0 }
 
-// isEnd tells whether the page just read, which is not full and has a cursor, is
-// taken for the end of its listing. A page that is longer than any that was the
+// isEnd reports whether the page just read, which has a cursor, is not full and taken
+// for the end of its listing. A page that is longer than any that was the
 // end is not: a host may give fewer records at once than it is asked for.
-func (r *reader) isEnd(ctx context.Context, s *stretch, records, bytes int) (bool, error) {
-	if bytes > maxEndBytes || s.unordered || s.seg.Partial {
-		return false, nil // there is no telling what comes behind it
+func (r *reader) isEnd(ctx context.Context, l *recordListing) (bool, error) {
+	if l.page.fresh == 0 || l.page.records >= l.page.limit {
+		return false, nil
 	}
-	longest, err := r.w.longestEnd(ctx, r.o.Host, records)
-	if err != nil || records > longest || r.w.b.check(r.o.DID) {
+	l.short = l.page.records
+	if l.page.bytes > maxEndBytes || l.partial {
+		return false, nil // nothing shows what comes behind it
+	}
+	longest, err := r.w.longestEnd(ctx, r.o.Host, l.page.records)
+	if err != nil || l.page.records > longest || r.w.b.check(r.o.DID) {
 		return false, err
 	}
-	return r.w.b.cfg.Store.MayEnd(ctx, r.o.Host, r.o.DID, s.seg.Collection, s.last)
+	return r.w.b.cfg.Store.MayEnd(ctx, r.w.seq, r.o.Host, r.o.DID, l.seg)
 }
 
 // longestEnd is how long a page of a host may be that is taken for the end; 0 if
@@ -68,9 +72,9 @@ func (r *reader) goesOn(ctx context.Context) error {
 	return err
 }
 
-// lapsed tells whether an end was assumed in an earlier step that must not be, or
+// lapsed reports whether an end was assumed in an earlier step that must not be, or
 // whether what earlier steps brought may be deleted, as when the account was denied, or
-// what they kept has changed.
+// what they kept has changed, or it is not known what they have listed.
 func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
 	repo, err := r.w.b.cfg.Store.Repo(ctx, r.o.DID)
 	switch {
@@ -80,6 +84,9 @@ func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
 	case !repo.Active():
 		return true, nil
 	}
+	if len(at.Read) > 0 && !at.Marked {
+		return true, nil
+	}
 	if keeps, err := r.keeps(ctx, at); err != nil || !keeps {
 		return true, err
 	}
@@ -87,7 +94,7 @@ func (r *reader) lapsed(ctx context.Context, at store.Position) (bool, error) {
 		if !read.Assumed {
 			continue
 		}
-		if may, err := r.w.b.cfg.Store.MayEnd(ctx, r.o.Host, r.o.DID, c, read.Below); err != nil || !may {
+		if may, err := r.w.b.cfg.Store.MayEnd(ctx, r.w.seq, r.o.Host, r.o.DID, store.Segment{Collection: c}); err != nil || !may {
 			return true, err
 		}
 	}
@@ -101,13 +108,9 @@ func (r *reader) shortPages(exact bool) (p store.ShortPages) {
 		p.Ends, p.More = r.ends, r.at.More
 	}
 	for c, read := range r.at.Read {
-		if !read.Assumed {
-			continue
+		if read.Assumed {
+			p.Assumed = append(p.Assumed, c)
 		}
-		if p.Assumed == nil {
-			p.Assumed = map[syntax.NSID]syntax.RecordKey{}
-		}
-		p.Assumed[c] = read.Below
 	}
 	return p
 }

@@ -176,6 +176,7 @@ func (r *reader) begin(at store.Position) {
 	r.segments, r.requests, r.full, r.same, r.ends = nil, 0, false, false, nil
 	r.rejects = network.Rejects{}
 	r.values.unproved = nil
+	r.missing, r.confirmed, r.unclear = nil, nil, ""
 }
 
 // take takes one collection of a whole repo, and commits a step of it whenever
@@ -191,7 +192,7 @@ func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) er
 			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
 		}
 		if r.hold(len(block.Data) + recordBytes); r.buffered() {
-			if err := r.save(ctx, &s); err != nil {
+			if _, err := r.save(ctx, &s); err != nil {
 				return err
 			}
 		}
@@ -199,5 +200,6 @@ func (r *reader) take(ctx context.Context, c syntax.NSID, repo *network.Repo) er
 	if err := repo.Err(); err != nil {
 		return err
 	}
-	return r.end(&s, false)
+	r.end(&s, store.ReadUpTo{Done: true})
+	return nil
 }

@@ -48,7 +48,7 @@ func TestTheZooIsClassed(t *testing.T) {
 		"one node": ReasonBadAnswer, "empty node": ReasonBadAnswer, "top without key": ReasonBadAnswer, "extra layer": ReasonBadAnswer,
 	}
 	// What only a whole listing, or a reader with a memory, can tell.
-	later := map[string]bool{"repeated cursor": true, "endless pages": true, "empty pages": true, "rev goes back": true}
+	later := map[string]bool{"repeated cursor": true, "endless pages": true, "empty pages": true, "rev goes back": true, "wrapping pages": true, "cycling cursors": true}
 	for _, b := range sandbox.Zoo() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()

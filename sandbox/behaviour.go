@@ -210,6 +210,7 @@ func Zoo() []Behaviour {
 	var all []Behaviour
 	all = append(all, listZoo()...)
 	all = append(all, valueZoo()...)
+	all = append(all, orderZoo()...)
 	all = append(all, carZoo()...)
 	all = append(all, treeZoo()...)
 	all = append(all, pathZoo()...)

@@ -83,11 +83,16 @@ func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
 	return Behaviour{Name: name, Listed: failed("rejected"), OnRecords: true, fault: fault}
 }
 
-// RepeatedCursor gives the same page with the same cursor for ever.
+// RepeatedCursor gives the same page with the same cursor for ever. A record alone is listed
+// twice, or the page would be the end of an inclusive cursor.
 func RepeatedCursor() Behaviour {
 	return Behaviour{
 		Name: "repeated cursor", Listed: failed("incomplete"), OnRecords: true,
-		fault: onPages(func(_ *World, _ Request, l *listedPage) { l.Cursor = "zzzzzzzzzzzzz" }),
+		fault: onPages(func(_ *World, _ Request, l *listedPage) {
+			if l.Cursor = "zzzzzzzzzzzzz"; len(l.Records) == 1 {
+				l.Records = append(l.Records, l.Records[0])
+			}
+		}),
 	}
 }
 

@@ -69,7 +69,7 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 	r.check(err)
 	exact := store.Verdict{Class: store.ClassDone, Reason: "exact"}
 	r.settleWith(job, alice, func(s *store.Settlement) {
-		s.Short.Assumed = map[syntax.NSID]syntax.RecordKey{note: "m"}
+		s.Short.Assumed = []syntax.NSID{note}
 		s.Judge = func(store.Tally, bool) store.Verdict { return exact }
 	})
 	line := func(of string) {

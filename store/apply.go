@@ -211,22 +211,18 @@ func appendDeletion(row []byte, at time.Time, rev syntax.TID, key []byte) []byte
 // deletionHead is the length of a deletions row before the record's key.
 const deletionHead = 16
 
-// stored lists the keys of the repo's records in c from down up to, but not
-// including, below. Empty bounds are open.
-func (r *repoRow) stored(c syntax.NSID, down, below syntax.RecordKey) ([]syntax.RecordKey, error) {
+// stored lists the keys of the repo's records in c.
+func (r *repoRow) stored(c syntax.NSID) ([]syntax.RecordKey, error) {
 	b, err := r.g.collection(c, false)
 	if err != nil || b == nil || r.rid == 0 {
 		return nil, err
 	}
 	var keys []syntax.RecordKey
 	prefix, cur := ridKey(r.rid), b.records.Cursor()
-	for k, _ := cur.Seek(recordKey(r.rid, down)); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
+	for k, _ := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
 		_, rkey, ok := splitRecordKey(k)
 		if !ok {
 			return nil, fmt.Errorf("%w: record key %x of %s", errRow, k, c)
-		}
-		if below != "" && rkey >= below {
-			break
 		}
 		keys = append(keys, rkey)
 	}
@@ -236,7 +232,7 @@ func (r *repoRow) stored(c syntax.NSID, down, below syntax.RecordKey) ([]syntax.
 // purge deletes everything that is held of the repo.
 func (r *repoRow) purge(tally *Tally) error {
 	for _, c := range r.repo.RepoCollections() {
-		keys, err := r.stored(c, "", "")
+		keys, err := r.stored(c)
 		if err != nil {
 			return err
 		}

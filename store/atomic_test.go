@@ -28,7 +28,8 @@ var changesOfManyRows = map[string]func(*bench) error{
 	},
 	"a step of a large repo": func(b *bench) error {
 		read, at := saved(b.t, rev(2), "c", "changed")
-		return b.s.Save(b.t.Context(), b.job.Seq, alice, read, at)
+		_, err := b.s.Save(b.t.Context(), b.job.Seq, alice, read, at)
+		return err
 	},
 	"a settlement": func(b *bench) error {
 		return b.try(func(done func(error)) error {

@@ -18,12 +18,11 @@ func five(tb testing.TB) store.Segment {
 	return segment(note, listed(tb, "e", "5"), listed(tb, "d", "4"), listed(tb, "c", "3"), listed(tb, "b", "2"), listed(tb, "a", "1"))
 }
 
-// saved is a step of a listing that begins at its beginning, ends at a key, and
-// holds only the record of that key.
+// saved is a step of a listing that holds only the record of a key.
 func saved(tb testing.TB, at syntax.TID, last, text string) (store.Reading, store.Position) {
 	tb.Helper()
-	seg := store.Segment{Collection: note, Records: []store.Listed{listed(tb, last, text)}, Down: syntax.RecordKey(last)}
-	read := store.ReadUpTo{Cursor: last, Below: seg.Down}
+	seg := store.Segment{Collection: note, Records: []store.Listed{listed(tb, last, text)}}
+	read := store.ReadUpTo{Cursor: last, Last: syntax.RecordKey(last)}
 	return store.Reading{Host: host, Rev: at, Source: store.SourceListRecords, Segments: []store.Segment{seg}},
 		store.Position{First: at, Read: map[syntax.NSID]store.ReadUpTo{note: read}}
 }
@@ -34,8 +33,11 @@ func TestRefusedStepWritesNothing(t *testing.T) {
 	b.owe(alice)
 	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Done: true}}}
 	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{five(t), segment(other)}}
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err == nil {
-		t.Error("a step that stands for the whole collection is saved")
+	if err := b.s.Deny(t.Context(), string(alice), ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); !errors.Is(err, store.ErrDenied) {
+		t.Errorf("a step of a repo that is denied: %v", err)
 	}
 	if st := stats(t, b.s); st.Repos != 0 || st.Seq != 0 {
 		t.Errorf("a refused step left %+v", st)
@@ -51,14 +53,15 @@ func TestGuardIsRememberedFromOneTransactionToTheNext(t *testing.T) {
 	b.again()
 	whale := b.job
 	b.owe(alice)
-	read, at := saved(t, rev(2), "a", "1") // b, c, d and e are absent
-	if err := s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	read, at := saved(t, rev(2), "a", "1") // b, c, d and e are not listed
+	if _, err := s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
 	b.mustRead(alice, rev(3), five(t)) // and there again
 	b.job = whale
-	last := settlement(alice, rev(4), store.Segment{Collection: note, Below: "a"})
+	last := settlement(alice, rev(4), store.Segment{Collection: note})
+	last.Floor = at.First
 	b.must(func(done func(error)) error { return s.Settle(t.Context(), whale.Seq, last, done) })
 	if got := b.row().Reasons; got["guarded true"] != 1 {
 		t.Errorf("settled with %v, although the index kept what is newer", got)
@@ -73,17 +76,17 @@ func TestStepsOfAnAccountThatEndedAreReadAnew(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
 	read, at := saved(t, rev(1), "e", "5")
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(b.s.Deny(t.Context(), string(alice), ""), b.s.Allow(t.Context(), string(alice))); err != nil {
 		t.Fatal(err)
 	}
 	next, further := saved(t, rev(1), "d", "4")
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, next, further); !errors.Is(err, store.ErrUndone) {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, next, further); !errors.Is(err, store.ErrUndone) {
 		t.Errorf("a step behind those that are gone: %v", err)
 	}
-	last := settlement(alice, rev(1), store.Segment{Collection: note, Below: "e"})
+	last := settlement(alice, rev(1), store.Segment{Collection: note})
 	if err := b.settle(last); !errors.Is(err, store.ErrUndone) {
 		t.Errorf("the end behind those that are gone: %v", err)
 	}
@@ -93,7 +96,7 @@ func TestStepsOfAnAccountThatEndedAreReadAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second goes on behind the first again
-		if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,10 +171,10 @@ func TestDeletionsOfACutSettlementCountOnce(t *testing.T) {
 	b.s = storetest.OpenPath(t, path)
 	wantRecords(t, b.s, 4)
 	read, at := saved(t, rev(3), "b", "new")
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
-	last := settlement(alice, rev(3), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Below: "b"})
+	last := settlement(alice, rev(3), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}})
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
 	if got, want := b.row().Tally, (store.Tally{Records: 2, Created: 1, Deleted: 4}); got != want {
 		t.Errorf("%+v, want %+v", got, want)

@@ -340,7 +340,9 @@ func (c *checker) job(j Job) {
 		return
 	}
 	readableIn(c, cursors, w.cursors)
-	c.absent(j, w)
+	if err := w.checkMarks(); err != nil {
+		c.found("job %s: %w", j.ID, err)
+	}
 	if got := int64(w.owed.Stats().KeyN); got != owed {
 		c.found("job %s: %d repos in queues, %d owed", j.ID, got, owed)
 	}
@@ -354,20 +356,4 @@ func (c *checker) job(j Job) {
 	if (j.Status == StatusCompleted || j.Status == StatusFailed) && !j.Done() {
 		c.found("job %s is %s, but owes work: %+v", j.ID, j.Status, j)
 	}
-}
-
-// absent checks that every note of a record that was not listed can be read.
-func (c *checker) absent(j Job, w *workBuckets) {
-	_ = w.absent.ForEach(func(k, row []byte) error { // which returns what is returned to it
-		did, _, _ := bytes.Cut(k, []byte{0})
-		_, _, ok := splitAbsentKey(syntax.DID(did), k)
-		rev, err := absentRev(k, row)
-		if err == nil {
-			_, err = syntax.ParseTID(string(rev))
-		}
-		if !ok || err != nil {
-			c.found("job %s: %q is noted as absent at %q: %w", j.ID, k, row, err)
-		}
-		return nil
-	})
 }

@@ -58,10 +58,18 @@ func TestCheckFindsWhatDoesNotFit(t *testing.T) {
 			b := tx.Bucket([]byte("work"))
 			return b.Bucket(first(b)).Bucket([]byte("cursor")).Put([]byte(note), []byte("\x09{}"))
 		}, "cursor 636f6d"},
-		"note of an absent record": {func(tx *bbolt.Tx) error {
+		"mark that is no bucket": {func(tx *bbolt.Tx) error {
 			b := tx.Bucket([]byte("work"))
-			return b.Bucket(first(b)).Bucket([]byte("absent")).Put([]byte(alice), []byte("x"))
-		}, "is noted as absent"},
+			return b.Bucket(first(b)).Bucket([]byte("listed")).Put([]byte(alice), []byte("x"))
+		}, "is no bucket of a repo's collection"},
+		"mark of a listed record": {func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("work"))
+			marks, err := b.Bucket(first(b)).Bucket([]byte("listed")).CreateBucket([]byte(string(alice) + "\x00" + string(note)))
+			if err != nil {
+				return err
+			}
+			return marks.Put([]byte("a"), []byte("mark"))
+		}, "the mark of listed record"},
 		"key":        {func(tx *bbolt.Tx) error { b := tx.Bucket([]byte("keys")); return b.Put(first(b), []byte("\x01{")) }, "keys "},
 		"collection": {func(tx *bbolt.Tx) error { return tx.Bucket([]byte("collections")).Put([]byte(note), []byte("\x09{}")) }, "collections "},
 		"denial":     {func(tx *bbolt.Tx) error { return tx.Bucket([]byte("denylist")).Put([]byte("x"), []byte("y")) }, "denylist 78"},

@@ -94,7 +94,7 @@ func TestDeniedHostKeepsNothingOfAHalfReadRepo(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
 	read, at := saved(t, rev(1), "c", "1")
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	wantRecords(t, b.s, 1)

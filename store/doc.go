@@ -22,7 +22,7 @@
 //	work/<job>/repos       DID                   found, owed at a host, or settled (class, reason, tally)
 //	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position
 //	work/<job>/hosts       host                  what was found at the host, and how it behaves: short pages, failed probes
-//	work/<job>/absent      DID, collection, rkey rev: stored, but not listed so far, in a repo read in steps
+//	work/<job>/listed      DID, collection       a bucket of the keys that a repo read in steps has listed so far
 //	distrusted             host                  since when its short pages are known not to be the end of its listings
 //	pauses                 host                  until when it is to be left alone, as the network has noted it
 //	keys                   sha-256 of the key    an API key: name, permissions, times

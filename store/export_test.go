@@ -138,7 +138,7 @@ func Unseal(path string) (rows int, err error) {
 		if err := work.ForEachBucket(func(seq []byte) error {
 			w := work.Bucket(seq)
 			return errors.Join(unseal(w.Bucket([]byte(cursorBucket))), unseal(w.Bucket([]byte(workReposBucket))),
-				unseal(w.Bucket([]byte(owedBucket))), unseal(w.Bucket([]byte(hostsBucket))), unseal(w.Bucket([]byte(absentBucket))))
+				unseal(w.Bucket([]byte(owedBucket))), unseal(w.Bucket([]byte(hostsBucket))))
 		}); err != nil {
 			return err
 		}

@@ -57,14 +57,24 @@ func TestOldFileIsBroughtUpToDate(t *testing.T) {
 
 	b := &bench{t: t, s: s, job: jobs[0]}
 	owed, err := s.Owed(t.Context(), b.job.Seq, host, "", 10)
-	if err != nil || len(owed) != 2 || owed[0].Position == nil || owed[0].Position.Read[note].Below != "b" || owed[1].Attempts != 2 {
+	if err != nil || len(owed) != 2 || owed[0].Position == nil || owed[0].Position.Read[note].Cursor == "" || owed[1].Attempts != 2 {
 		t.Fatalf("owed: %+v, %v", owed, err)
 	}
 	if h, err := s.Host(t.Context(), b.job.Seq, host); err != nil || h.Total != 2 || h.Probes != 1 {
 		t.Errorf("host: %+v, %v", h, err)
 	}
-	// Alice was read down to b, which was not listed.
-	b.mustSettle(settlement(alice, rev(3), store.Segment{Collection: note, Below: "b", Records: []store.Listed{listed(t, "a", "5")}}))
+	// Alice was read down to b. What was listed of her is not known any more.
+	step := store.Reading{Host: host, Rev: rev(3), Segments: []store.Segment{segment(note, listed(t, "a", "5"))}}
+	if _, err := s.Save(t.Context(), b.job.Seq, alice, step, *owed[0].Position); !errors.Is(err, store.ErrUndone) {
+		t.Errorf("a step behind those of the old format: %v, want ErrUndone", err)
+	}
+	if err := b.settle(settlement(alice, rev(3), step.Segments...)); !errors.Is(err, store.ErrUndone) {
+		t.Errorf("the end behind steps of the old format: %v, want ErrUndone", err)
+	}
+	if err := s.Restart(t.Context(), b.job.Seq, host, alice, store.Position{First: rev(3)}); err != nil {
+		t.Fatal(err)
+	}
+	b.mustSettle(settlement(alice, rev(3), segment(note, listed(t, "c", "4"), listed(t, "a", "5"))))
 	if got := b.row().Tally; got != (store.Tally{Records: 2, Created: 2, Deleted: 1}) {
 		t.Errorf("alice was read to her end: %+v", got)
 	}

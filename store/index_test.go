@@ -296,18 +296,18 @@ func TestRepoReadInStepsIsSweptAtItsEnd(t *testing.T) {
 	b.mustRead(alice, rev(1), segment(note, listed(t, "e", "5"), listed(t, "d", "4"), listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
 	b.again()
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c", Below: "c"}}}
-	first := store.Segment{Collection: note, Records: []store.Listed{listed(t, "e", "5"), listed(t, "c", "3")}, Down: "c"}
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c"}}}
+	first := store.Segment{Collection: note, Records: []store.Listed{listed(t, "e", "5"), listed(t, "c", "3")}}
 	read := store.Reading{Host: host, Rev: rev(2), Source: store.SourceListRecords, Segments: []store.Segment{first}}
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
-	wantRecords(t, b.s, 5) // d is only noted as absent
+	wantRecords(t, b.s, 5) // nothing is absent before the end
 	owed, err := b.s.Owed(t.Context(), b.job.Seq, host, "", 10)
 	if err != nil || len(owed) != 1 || owed[0].Position == nil || owed[0].Position.Read[note].Cursor != "c" {
 		t.Fatalf("position is not kept: %+v, %v", owed, err)
 	}
-	last := settlement(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Below: "c"})
+	last := settlement(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}})
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
 	if got, want := b.row().Tally, (store.Tally{Records: 3, Deleted: 2}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
@@ -322,15 +322,16 @@ func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
 	b.again()
 	whale := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "a"}}}
-	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Down: "a"}}}
-	if err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
+	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
+	if _, err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record made again, at a later rev.
 	b.again()
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "again"), listed(t, "a", "1")))
-	last := settlement(alice, rev(4), store.Segment{Collection: note, Below: "a"})
+	last := settlement(alice, rev(4), store.Segment{Collection: note})
+	last.Floor = at.First
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
 	wantRecords(t, b.s, 2)
 }
@@ -404,22 +405,22 @@ func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	}
 }
 
-func TestNoteOfAnAbsentRecordIsVoidOnceTheCollectionWasReadSince(t *testing.T) {
+func TestUnlistedRecordStaysOnceTheCollectionWasReadSince(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
 	b.again()
 	whale := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "a"}}}
-	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Down: "a"}}}
-	if err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
+	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
+	if _, err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record, unchanged, at a later rev.
 	b.again()
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
-	last := settlement(alice, rev(4), store.Segment{Collection: note, Below: "a"})
+	last := settlement(alice, rev(4), store.Segment{Collection: note})
 	last.Floor = rev(2)
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
 	wantRecords(t, b.s, 2)
@@ -430,33 +431,22 @@ func TestStepThatTheGuardRefusedIsNeverExact(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	first := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(5), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a", Below: "b"}}}
+	at := store.Position{First: rev(5), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
 	step := func(at syntax.TID, text string) store.Reading {
-		return store.Reading{Host: host, Rev: at, Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", text)}, Down: "b"}}}
+		return store.Reading{Host: host, Rev: at, Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", text)}}}}
 	}
-	if err := b.s.Save(t.Context(), first.Seq, alice, step(rev(5), "new"), at); err != nil {
+	if _, err := b.s.Save(t.Context(), first.Seq, alice, step(rev(5), "new"), at); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
 	b.owe(alice)
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, step(rev(3), "old"), at); err != nil {
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, step(rev(3), "old"), at); err != nil {
 		t.Fatal(err)
 	}
-	last := settlement(alice, rev(3), store.Segment{Collection: note, Below: "b"})
+	last := settlement(alice, rev(3), store.Segment{Collection: note})
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
 	if got := b.row().Reasons; got["guarded true"] != 1 {
 		t.Errorf("settled with %v, although the guard refused a step", got)
-	}
-}
-
-func TestStepWithoutALowerEndIsRefused(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, storetest.Open(t))
-	b.owe(alice)
-	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "x"}}}
-	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{segment(note)}}
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err == nil {
-		t.Error("a step that stands for the whole collection is saved")
 	}
 }
 

@@ -323,7 +323,7 @@ func (g *group) create(job *Job) (*workBuckets, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{cursorBucket, workReposBucket, owedBucket, hostsBucket, absentBucket} {
+	for _, name := range []string{cursorBucket, workReposBucket, owedBucket, hostsBucket, listedBucket} {
 		if _, err := work.CreateBucket([]byte(name)); err != nil {
 			return nil, err
 		}

@@ -180,9 +180,9 @@ func TestMovedRepoStartsAnewAtItsHost(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
-	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "b", Below: "b"}}}
-	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", "1")}, Down: "b"}}}
-	if err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "b"}}}
+	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", "1")}}}}
+	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	b.must(func(done func(error)) error {

@@ -111,7 +111,7 @@ func TestOnlyWhatIsHeldExactlyIsKept(t *testing.T) {
 			b.owe(alice)
 			read := exactAlice(rev(1), segment(note, one), segment(other, one))
 			if c.assumed {
-				read.Short.Assumed = map[syntax.NSID]syntax.RecordKey{note: "a"}
+				read.Short.Assumed = []syntax.NSID{note}
 			}
 			b.mustSettle(read)
 			b.again()
@@ -165,9 +165,8 @@ func TestRepoThatLosesRecordsBetweenItsStepsIsNotExact(t *testing.T) {
 			b := newBench(t, storetest.Open(t))
 			b.owe(alice)
 			first := segment(note, listed(t, "c", "3"))
-			first.Down = "c"
-			err := b.s.Save(t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{first}}, store.Position{
-				First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c", Below: "c"}},
+			_, err := b.s.Save(t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{first}}, store.Position{
+				First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c"}},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -176,7 +175,6 @@ func TestRepoThatLosesRecordsBetweenItsStepsIsNotExact(t *testing.T) {
 				b.mustDelete(store.Filter{DID: alice})
 			}
 			last := segment(note, listed(t, "b", "2"))
-			last.Below = "c"
 			b.mustSettle(exactAlice(rev(1), last))
 			b.leaves(alice, host)
 			if deleted {

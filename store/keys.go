@@ -63,26 +63,15 @@ func splitOwedKey(k []byte) (host string, did syntax.DID, ok bool) {
 // of the next one.
 func afterHost(host string) []byte { return append([]byte(host), 1) }
 
-// absentKey is the key of a record that a repo read in steps has not listed.
-func absentKey(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) []byte {
-	k := absentPrefix(did)
-	k = append(k, collection...)
-	k = append(k, 0)
-	return append(k, rkey...)
+// marksKey is the key of the bucket of what a repo read in steps has listed of a
+// collection.
+func marksKey(did syntax.DID, collection syntax.NSID) []byte {
+	return append(marksPrefix(did), collection...)
 }
 
-// absentPrefix is the prefix of all absentKeys of a repo.
-func absentPrefix(did syntax.DID) []byte {
+// marksPrefix is the prefix of all marksKeys of a repo.
+func marksPrefix(did syntax.DID) []byte {
 	k := make([]byte, 0, len(did)+1)
 	k = append(k, did...)
 	return append(k, 0)
-}
-
-// splitAbsentKey gives the collection and record key of an absentKey of did.
-func splitAbsentKey(did syntax.DID, k []byte) (syntax.NSID, syntax.RecordKey, bool) {
-	if len(k) <= len(did)+1 {
-		return "", "", false
-	}
-	c, r, ok := bytes.Cut(k[len(did)+1:], []byte{0})
-	return syntax.NSID(c), syntax.RecordKey(r), ok
 }

@@ -100,7 +100,7 @@ type modelWork struct {
 	store.WorkRepo
 
 	owed   store.Owed
-	absent map[place]syntax.TID
+	listed map[place]bool // in earlier steps
 }
 
 // place is a record of a repo.
@@ -138,7 +138,7 @@ func (m *model) clone() *model {
 		one.work, one.hosts, one.cursors = maps.Clone(j.work), maps.Clone(j.hosts), maps.Clone(j.cursors)
 		for did, w := range one.work {
 			row := *w
-			row.absent = maps.Clone(w.absent)
+			row.listed = maps.Clone(w.listed)
 			one.work[did] = &row
 		}
 		for name, h := range one.hosts {
@@ -267,20 +267,29 @@ func (m *model) removeAll(r *modelRepo, only syntax.NSID) (n int64) {
 	return n
 }
 
-// apply brings a repo in line with a stretch of a listing. absent is told what is
-// stored of it and was not listed.
-func (m *model) apply(r *modelRepo, seg store.Segment, read store.Reading, t *store.Tally, absent func(place)) (guarded bool) {
-	if h := r.held[seg.Collection]; h != nil && !seg.Partial {
-		for _, rkey := range sorted(h.records) {
-			within := rkey >= seg.Down && (seg.Below == "" || rkey < seg.Below)
-			named := slices.Contains(seg.Rejected, rkey) ||
-				slices.ContainsFunc(seg.Records, func(l store.Listed) bool { return l.RKey == rkey })
-			if within && !named {
-				absent(place{seg.Collection, rkey})
-			}
-		}
+// fresh is a segment without what was listed before.
+func (w *modelWork) fresh(seg store.Segment) store.Segment {
+	seg.Records = slices.DeleteFunc(slices.Clone(seg.Records), func(l store.Listed) bool { return w.listed[place{seg.Collection, l.RKey}] })
+	seg.Rejected = slices.DeleteFunc(slices.Clone(seg.Rejected), func(k syntax.RecordKey) bool { return w.listed[place{seg.Collection, k}] })
+	return seg
+}
+
+// named are the keys of a segment.
+func named(seg store.Segment) []syntax.RecordKey {
+	keys := slices.Clone(seg.Rejected)
+	for _, l := range seg.Records {
+		keys = append(keys, l.RKey)
 	}
-	for _, l := range slices.Backward(seg.Records) {
+	return keys
+}
+
+// apply puts what a segment lists.
+func (m *model) apply(r *modelRepo, seg store.Segment, read store.Reading, t *store.Tally) (guarded bool) {
+	list := slices.Clone(seg.Records)
+	if len(list) > 0 && list[0].RKey >= list[len(list)-1].RKey {
+		slices.Reverse(list)
+	}
+	for _, l := range list {
 		created, updated, kept := m.put(r, seg.Collection, l, read)
 		if created {
 			t.Created++

@@ -245,7 +245,7 @@ func (m *model) discover(j *modelJob, dids []syntax.DID) (added int) {
 	j.Listed = true
 	for _, did := range dids {
 		if j.work[did] == nil && !m.doneBefore(j, did) {
-			j.work[did] = &modelWork{WorkRepo: store.WorkRepo{State: store.RepoFound}, owed: store.Owed{DID: did}, absent: map[place]syntax.TID{}}
+			j.work[did] = &modelWork{WorkRepo: store.WorkRepo{State: store.RepoFound}, owed: store.Owed{DID: did}, listed: map[place]bool{}}
 			added++
 		}
 	}

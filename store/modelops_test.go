@@ -338,14 +338,9 @@ func (d *drive) opSave() string {
 
 func (d *drive) saves(j *modelJob, o store.Owed) string {
 	read, at := d.reading(j, o, d.often(20))
-	if d.often(25) {
-		// Nothing says that the end of the last collection was reached.
-		if n := len(read.Segments); n > 0 {
-			at.Read[read.Segments[n-1].Collection] = store.ReadUpTo{}
-		}
-	}
-	want := d.m.save(j, o.DID, read, at)
-	d.same("save", d.s.Save(d.t.Context(), j.Seq, o.DID, read, at), want, "", "")
+	want, wantErr := d.m.save(j, o.DID, read, at)
+	got, err := d.s.Save(d.t.Context(), j.Seq, o.DID, read, at)
+	d.same("save", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("save for %d: %s at %q rev %s: %s", j.Seq, o.DID, o.Host, read.Rev, fact(at))
 }
 

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -41,7 +40,7 @@ func (j *modelJob) rehost(did syntax.DID, from, to string) error {
 	j.known(to)
 	w.State, w.Host = store.RepoOwed, to
 	w.owed = store.Owed{DID: did, Host: to, Moved: from != "" || w.owed.Moved, Again: w.owed.Again}
-	clear(w.absent)
+	clear(w.listed)
 	if from == "" {
 		j.progress()
 	}
@@ -58,43 +57,43 @@ func (j *modelJob) postpone(o store.Owed) error {
 	return nil
 }
 
-func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.Position) error {
+func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.Position) (fresh int, err error) {
 	w, err := j.owes(read.Host, did)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r := m.repo(did)
 	switch {
 	case m.denies(did, read.Host):
-		return store.ErrDenied
+		return 0, store.ErrDenied
 	case r.floor > read.Rev:
-		return store.ErrRevWentBack
+		return 0, store.ErrRevWentBack
 	case w.undone(r):
-		return store.ErrUndone
+		return 0, store.ErrUndone
 	}
-	for _, seg := range read.Segments {
-		if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
-			return errOther
-		}
-	}
-	at.Tally, at.Guarded = store.Tally{}, false
+	at.Tally, at.Guarded, at.Marked = store.Tally{}, false, true
 	if w.owed.Position != nil {
 		at.Tally, at.Guarded = w.owed.Position.Tally, w.owed.Position.Guarded
 	}
 	for _, seg := range read.Segments {
-		if m.apply(r, seg, read, &at.Tally, func(p place) { w.absent[p] = read.Rev }) {
+		seg = w.fresh(seg)
+		if m.apply(r, seg, read, &at.Tally) {
 			at.Guarded = true
+		}
+		for _, k := range named(seg) {
+			w.listed[place{seg.Collection, k}] = true
+			fresh++
 		}
 	}
 	r.at(read.Host)
 	r.account, r.notFoundAt = store.AccountActive, time.Time{}
 	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
-	return nil
+	return fresh, nil
 }
 
 // undone tells whether what earlier steps brought may be deleted: the account has ended.
 func (w *modelWork) undone(r *modelRepo) bool {
-	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && r.account != store.AccountActive
+	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && (r.account != store.AccountActive || !w.owed.Position.Marked)
 }
 
 func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error {
@@ -105,19 +104,31 @@ func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error
 	if p := w.owed.Position; p != nil {
 		at.Tally = store.Tally{Created: p.Tally.Created, Updated: p.Tally.Updated, Deleted: p.Tally.Deleted}
 	}
-	clear(w.absent)
+	clear(w.listed)
 	w.owed.Position = &at
 	return nil
 }
 
-// mayEnd tells whether a short page with this last key may be taken for the end: the
-// host is trusted, and nothing is held behind it.
-func (m *model) mayEnd(host string, did syntax.DID, c syntax.NSID, last syntax.RecordKey) bool {
-	h := m.repo(did).held[c]
-	if m.distrusted[host] || h == nil {
-		return !m.distrusted[host]
+// mayEnd reports whether a short page may be taken for the end: the host is trusted, and
+// nothing is held that was not listed.
+func (m *model) mayEnd(w *modelWork, host string, read store.Reading, c syntax.NSID) bool {
+	return !m.distrusted[host] && len(m.unlisted(w, read, c)) == 0
+}
+
+// unlisted are the keys that are held of a collection and were not listed, in any step.
+func (m *model) unlisted(w *modelWork, read store.Reading, c syntax.NSID) (keys []syntax.RecordKey) {
+	h := m.repo(w.owed.DID).held[c]
+	if h == nil {
+		return nil
 	}
-	return !slices.ContainsFunc(sorted(h.records), func(rkey syntax.RecordKey) bool { return rkey < last })
+	for _, k := range sorted(h.records) {
+		if !w.listed[place{c, k}] && !slices.ContainsFunc(read.Segments, func(seg store.Segment) bool {
+			return seg.Collection == c && slices.Contains(named(seg), k)
+		}) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // keeps tells whether just what a repo held in c at a rev is held, and not because of
@@ -155,8 +166,8 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 		}
 	}
 	r := m.repo(t.DID)
-	for c, last := range t.Short.Assumed {
-		if !m.mayEnd(t.Reading.Host, t.DID, c, last) {
+	for _, c := range t.Short.Assumed {
+		if !m.mayEnd(w, t.Reading.Host, t.Reading, c) {
 			return store.ErrNotTheEnd
 		}
 	}
@@ -186,18 +197,22 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 		}
 		guarded = guarded || kept
 	}
-	for _, seg := range t.Reading.Segments {
-		if m.apply(r, seg, t.Reading, &tally, func(p place) { remove(p, t.Reading.Rev) }) {
-			guarded = true
+	for _, c := range m.collections() {
+		confirmed, some := t.Confirmed[c]
+		if slices.Contains(t.Kept, c) || !some && !slices.Contains(t.Complete, c) {
+			continue
+		}
+		for _, k := range m.unlisted(w, t.Reading, c) {
+			if some && !slices.Contains(confirmed, k) || t.Floor < r.held[c].floor {
+				guarded = true // it was read completely since, and left, or nobody says that it is not there
+			} else {
+				remove(place{c, k}, t.Floor)
+			}
 		}
 	}
-	for _, p := range w.places() {
-		switch {
-		case !slices.Contains(t.Complete, p.collection):
-		case r.held[p.collection] != nil && w.absent[p] < r.held[p.collection].floor:
-			guarded = true // it was read completely since, and left
-		default:
-			remove(p, w.absent[p])
+	for _, seg := range t.Reading.Segments {
+		if m.apply(r, w.fresh(seg), t.Reading, &tally) {
+			guarded = true
 		}
 	}
 	if r.number != 0 && len(t.Complete) > 0 {
@@ -210,7 +225,7 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 			h.floor, h.exact, h.assumed = t.Floor, nil, ""
 			if t.Exact && !guarded && tally.Rejected == 0 && tally.Records == r.count(t.Complete) {
 				h.exact = maps.Clone(h.records)
-				if _, ok := t.Short.Assumed[c]; ok {
+				if slices.Contains(t.Short.Assumed, c) {
 					h.assumed = t.Reading.Host
 				}
 			}
@@ -242,18 +257,6 @@ func (m *model) learn(j *modelJob, t store.Settlement) {
 		h.ends += len(t.Short.Ends)
 		h.longest = max(h.longest, slices.Max(t.Short.Ends))
 	}
-}
-
-// places are what a repo read in steps was found not to list, in order.
-func (w *modelWork) places() []place {
-	list := make([]place, 0, len(w.absent))
-	for p := range w.absent {
-		list = append(list, p)
-	}
-	slices.SortFunc(list, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.collection, b.collection), cmp.Compare(a.rkey, b.rkey))
-	})
-	return list
 }
 
 // account notes what a settlement says of the account, and returns how many
@@ -294,7 +297,7 @@ func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, as
 			Deleted: tally.Deleted + was.Deleted, Rejected: max(tally.Rejected, was.Rejected),
 		},
 	}
-	clear(w.absent)
+	clear(w.listed)
 	j.progress()
 }
 

@@ -62,7 +62,7 @@ type census struct {
 var expected = []string{
 	"create job", "start job", "discover", "discover: no longer owed", "discover held", "discover retry", "end discovery",
 	"rehost", "rehost: no longer owed", "postpone", "put host", "save", "save: no longer owed",
-	"save: the host's rev is older than what the index holds", "save: on the deny list", "save: some refusal", "restart",
+	"save: the host's rev is older than what the index holds", "save: on the deny list", "restart",
 	"settle", "settle: no longer owed", "settle: the host's rev is older than what the index holds",
 	"settle: the short page is not the end of the listing", "settle as it is kept",
 	"settle as it is kept: what the index holds of the account is not what it was when this was begun", "settle host", "reopen", "move to cancelling", "move to pausing", "move to running", "move to cancelling: job cannot do that now",

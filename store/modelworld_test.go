@@ -143,23 +143,26 @@ func (d *drive) row(resolved bool) (*modelJob, store.Owed) {
 	return row.j, row.o
 }
 
-// stretch lists a collection from where it was left: to its end, or some of it.
-func (d *drive) stretch(c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bool) (store.Segment, store.ReadUpTo) {
-	seg := store.Segment{Collection: c, Below: from.Below, Partial: from.Partial || d.often(8)}
+// stretch lists a collection on: to its end, or some of it, in some order, with some of
+// what was listed before.
+func (d *drive) stretch(w *modelWork, c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bool) (store.Segment, store.ReadUpTo) {
+	seg, up := store.Segment{Collection: c}, store.ReadUpTo{Done: true, Partial: from.Partial || d.often(8), Last: from.Last, Order: from.Order}
 	keys := slices.Clone(modelKeys)
 	slices.Sort(keys)
-	at := from.Below
-	for _, rkey := range slices.Backward(keys) {
+	switch d.rng.IntN(3) {
+	case 0:
+		slices.Reverse(keys)
+	case 1:
+		d.rng.Shuffle(len(keys), func(i, k int) { keys[i], keys[k] = keys[k], keys[i] })
+	}
+	for _, rkey := range keys {
 		b, ok := s.records[place{c, rkey}]
 		switch {
-		case !ok || (from.Below != "" && rkey >= from.Below):
+		case !ok || w != nil && w.listed[place{c, rkey}] && d.often(70):
 			continue
 		case !toEnd && d.often(20):
-			if at == from.Below {
-				seg.Partial = true // no key by which to tell what is absent
-			}
-			seg.Down = at
-			return seg, store.ReadUpTo{Cursor: "cursor " + at.String(), Below: at, Partial: seg.Partial}
+			up.Done, up.Cursor = false, "cursor "+up.Last.String()
+			return seg, up
 		case d.often(4):
 			seg.Rejected = append(seg.Rejected, rkey)
 		default:
@@ -169,9 +172,9 @@ func (d *drive) stretch(c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bo
 			}
 			seg.Records = append(seg.Records, l)
 		}
-		at = rkey
+		up.Order, up.Last = up.Order.With(up.Last, rkey), rkey
 	}
-	return seg, store.ReadUpTo{Done: true, Partial: seg.Partial}
+	return seg, up
 }
 
 // reading reads a repo on from where it was left: to its end, or a step of it.
@@ -197,7 +200,7 @@ func (d *drive) reading(j *modelJob, o store.Owed, toEnd bool) (store.Reading, s
 		if at.Read[c].Done {
 			continue
 		}
-		seg, up := d.stretch(c, at.Read[c], s, toEnd)
+		seg, up := d.stretch(j.work[o.DID], c, at.Read[c], s, toEnd)
 		read.Segments, at.Read[c] = append(read.Segments, seg), up
 		if !up.Done {
 			break
@@ -237,6 +240,7 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 			t.Complete = append(t.Complete, c)
 		}
 	}
+	d.confirm(j.work[o.DID], &t)
 	d.short(&t)
 	t.Exact = d.often(70)
 	d.keep(&t)
@@ -262,7 +266,7 @@ func (d *drive) keep(t *store.Settlement) {
 	r := d.m.repo(t.DID)
 	t.Reading.Segments = slices.DeleteFunc(t.Reading.Segments, func(seg store.Segment) bool {
 		h := r.held[seg.Collection]
-		whole := seg.Below == "" && seg.Down == "" && slices.Contains(t.Complete, seg.Collection)
+		whole := slices.Contains(t.Complete, seg.Collection) && !d.begun(t.DID, seg.Collection)
 		if !whole || h == nil || (!d.m.keeps(r, seg.Collection, t.Reading.Host, t.Floor) && d.often(95)) || d.often(20) {
 			return false
 		}
@@ -271,17 +275,44 @@ func (d *drive) keep(t *store.Settlement) {
 	})
 }
 
+// begun reports whether some job has listed something of a collection in steps.
+func (d *drive) begun(did syntax.DID, c syntax.NSID) bool {
+	return slices.ContainsFunc(d.m.jobs, func(j *modelJob) bool {
+		w := j.work[did]
+		return w != nil && slices.ContainsFunc(modelKeys, func(k syntax.RecordKey) bool { return w.listed[place{c, k}] })
+	})
+}
+
+// confirm has the host say of some records that were not listed that they are not there.
+func (d *drive) confirm(w *modelWork, t *store.Settlement) {
+	if w == nil {
+		return
+	}
+	for _, c := range modelCollections {
+		if !d.often(15) {
+			continue
+		}
+		t.Confirmed = map[syntax.NSID][]syntax.RecordKey{c: nil}
+		for _, k := range d.m.unlisted(w, t.Reading, c) {
+			if d.often(70) {
+				t.Confirmed[c] = append(t.Confirmed[c], k)
+			}
+		}
+		if d.often(50) {
+			t.Complete = slices.DeleteFunc(t.Complete, func(o syntax.NSID) bool { return o == c })
+		}
+	}
+}
+
 // short has the last pages of a reading been short: taken for the end, or followed.
 func (d *drive) short(t *store.Settlement) {
 	switch {
 	case d.often(35):
-		t.Short.Assumed = map[syntax.NSID]syntax.RecordKey{}
 		for i := range t.Reading.Segments {
 			seg := &t.Reading.Segments[i]
-			if n := len(seg.Records); n > 0 && !seg.Partial && d.often(70) {
-				seg.Records = seg.Records[:1+d.rng.IntN(n)]
-				seg.Down = seg.Records[len(seg.Records)-1].RKey
-				t.Short.Assumed[seg.Collection] = seg.Down
+			if n := len(seg.Records); n > 0 && d.often(70) {
+				seg.Records = seg.Records[:max(n-d.rng.IntN(3), 1)]
+				t.Short.Assumed = append(t.Short.Assumed, seg.Collection)
 			}
 		}
 	case d.often(10):

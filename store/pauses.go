@@ -12,12 +12,10 @@ import (
 // left alone. What is in a row is the network's.
 var pauses = table[json.RawMessage]{name: "pauses", version: 1, fill: fillSpread}
 
-// addPauses makes their bucket, and brings names of collections to their right case.
+// addPauses makes their bucket.
 func addPauses(tx *bbolt.Tx) error {
-	if _, err := tx.CreateBucketIfNotExists([]byte(pauses.name)); err != nil {
-		return err
-	}
-	return lowerAuthorities(tx)
+	_, err := tx.CreateBucketIfNotExists([]byte(pauses.name))
+	return err
 }
 
 // Pauses returns what is known of the hosts that were to be left alone.

@@ -208,7 +208,10 @@ func forget(work *bbolt.Bucket, left *int) error {
 			return err
 		}
 	}
-	names := []string{workReposBucket, owedBucket, hostsBucket, absentBucket}
+	if err := dropMarks(work.Bucket([]byte(listedBucket)), left); err != nil {
+		return err
+	}
+	names := []string{workReposBucket, owedBucket, hostsBucket, listedBucket}
 	for _, name := range names {
 		b := work.Bucket([]byte(name))
 		if b == nil {

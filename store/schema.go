@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -30,7 +31,10 @@ const (
 	workReposBucket = "repos"
 	owedBucket      = "owed"
 	hostsBucket     = "hosts"
-	absentBucket    = "absent"
+	listedBucket    = "listed"
+
+	// absentBucket stood in the place of listedBucket up to format 8.
+	absentBucket = "absent"
 )
 
 // Names of meta rows.
@@ -50,7 +54,7 @@ const (
 
 // migrations bring a file from version i to i+1. They run in order, each in a
 // transaction of its own together with the version it reaches.
-var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact, addPauses}
+var migrations = []func(*bbolt.Tx) error{createSchema, addDistrusted, addAudit, addUnfinished, addTotals, allowSeals, allowTableSeals, allowExact, toFormat9}
 
 func createSchema(tx *bbolt.Tx) error {
 	for _, name := range []string{
@@ -81,6 +85,34 @@ func allowTableSeals(*bbolt.Tx) error { return nil }
 // allowExact changes nothing: of nothing that older formats hold it is known whether it
 // is exact. A program that does not know the mark would leave it on what it changes.
 func allowExact(*bbolt.Tx) error { return nil }
+
+// toFormat9 brings what has come since format 8.
+func toFormat9(tx *bbolt.Tx) error { return errors.Join(lowerAuthorities(tx), addListed(tx), addPauses(tx)) }
+
+// addListed makes the buckets of what repos read in steps have listed, in place of those
+// of what they have not. A repo in the middle of its steps is read anew (Position.Marked).
+func addListed(tx *bbolt.Tx) error {
+	work := tx.Bucket([]byte(workBucket))
+	var jobs [][]byte
+	if err := work.ForEachBucket(func(seq []byte) error {
+		jobs = append(jobs, bytes.Clone(seq))
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, seq := range jobs {
+		w := work.Bucket(seq)
+		if w.Bucket([]byte(absentBucket)) != nil { // else the job is being forgotten
+			if err := w.DeleteBucket([]byte(absentBucket)); err != nil {
+				return err
+			}
+		}
+		if _, err := w.CreateBucketIfNotExists([]byte(listedBucket)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // topBuckets are the buckets that a file of the current version has at its top.
 func topBuckets() []string {

@@ -241,26 +241,23 @@ func TestChangedNumberIsNoticed(t *testing.T) {
 	}
 }
 
-// TestChangedNoteOfAnAbsentRecordIsNoticed does the same with the rev of such a note: by
-// a higher one something newer would be deleted.
-func TestChangedNoteOfAnAbsentRecordIsNoticed(t *testing.T) {
+// TestChangedMarkIsNoticed changes the mark of a listed record, bit by bit: without it
+// the record would be deleted.
+func TestChangedMarkIsNoticed(t *testing.T) {
 	t.Parallel()
-	const rev = syntax.TID("3kgk4qs6aa22a")
-	key := absentKey(sampleDID, "com.example.note", "x")
-	row := appendSeal(key, []byte(rev))
-	for _, row := range [][]byte{row, []byte(rev)} {
-		if got, err := absentRev(key, row); got != rev || err != nil {
-			t.Errorf("%q is %s, %v", row, got, err)
-		}
+	m := marks{name: marksKey(sampleDID, "com.example.note")}
+	row := appendSeal(markKey(m.name, []byte("x")), nil)
+	if err := m.check([]byte("x"), row); err != nil {
+		t.Error(err)
 	}
 	for bit, changed := range flips(row) {
-		if got, err := absentRev(key, changed); !errors.Is(err, errRow) {
-			t.Errorf("%s of the row has changed: %s, %v", bit, got, err)
+		if err := m.check([]byte("x"), changed); !errors.Is(err, errRow) {
+			t.Errorf("%s of the row has changed: %v", bit, err)
 		}
 	}
-	for bit, other := range flips(key) {
-		if got, err := absentRev(other, row); !errors.Is(err, errRow) {
-			t.Errorf("%s of the key has changed: %s, %v", bit, got, err)
+	for bit, other := range flips([]byte("x")) {
+		if err := m.check(other, row); !errors.Is(err, errRow) {
+			t.Errorf("%s of the key has changed: %v", bit, err)
 		}
 	}
 }

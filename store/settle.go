@@ -1,11 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,15 +25,12 @@ var ErrUndone = errors.New("what the index holds of the account is not what it w
 // words, for its records to be purged.
 const notFoundTwice = 7 * 24 * time.Hour
 
-// Segment is a stretch of one collection's listing, in which nothing is missing:
-// every key from Down up to Below that the repo held is in Records or Rejected.
+// Segment is a part of one collection's listing, in any order. It names each key once;
+// earlier parts may have named it too.
 type Segment struct {
 	Collection syntax.NSID
 	Records    []Listed
-	Rejected   []syntax.RecordKey // listed, but not what they claim to be: they count as present
-	Down       syntax.RecordKey   // empty: to the end
-	Below      syntax.RecordKey   // empty: from the beginning
-	Partial    bool               // something in it cannot be told: what it does not list is not absent
+	Rejected   []syntax.RecordKey // listed, but not what they claim to be: they count as present. Each empty one counts
 }
 
 // Reading is what was read of one repo since the last commit about it.
@@ -42,6 +39,21 @@ type Reading struct {
 	Rev      syntax.TID // the latest probe before the pages
 	Source   Source
 	Segments []Segment
+}
+
+// Segment is what a reading has listed of a collection.
+func (r Reading) Segment(c syntax.NSID) Segment {
+	all := Segment{Collection: c}
+	for _, s := range r.Segments {
+		switch {
+		case s.Collection != c:
+		case all.Records == nil && all.Rejected == nil:
+			all = s
+		default:
+			all.Records, all.Rejected = slices.Concat(all.Records, s.Records), slices.Concat(all.Rejected, s.Rejected)
+		}
+	}
+	return all
 }
 
 // bytes estimates what a reading brings into the transaction.
@@ -56,10 +68,11 @@ func (r Reading) bytes() int {
 }
 
 // Save commits a part of a repo that is read in steps, with the position from
-// which to go on. The position's tally is kept by the store. Records that the index
-// holds and these pages do not list are noted, and deleted when the repo settles.
-func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) error {
-	return s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
+// which to go on. The position's tally is kept by the store. What is listed is marked,
+// so that it counts once. It returns how many of the entries were not listed before.
+func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) (fresh int, err error) {
+	err = s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
+		fresh = 0
 		_, w, err := g.open(seq)
 		if err != nil {
 			return err
@@ -81,21 +94,18 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if o.undone(repo) {
 			return refuse(fmt.Errorf("save pages of %s: %w", did, ErrUndone))
 		}
-		for _, seg := range r.Segments {
-			if seg.Down == "" && !seg.Partial && !at.Read[seg.Collection].Done {
-				return refuse(fmt.Errorf("save pages of %s: %s has no lower end", did, seg.Collection))
-			}
-		}
 		at := at
-		at.Tally, at.Guarded = Tally{}, false
+		at.Tally, at.Guarded, at.Marked = Tally{}, false, true
 		if o.Position != nil {
 			at.Tally, at.Guarded = o.Position.Tally, o.Position.Guarded
 		}
 		for _, seg := range r.Segments {
-			guarded, err := repo.apply(seg, r, &at.Tally, func(k syntax.RecordKey) error {
-				key := absentKey(did, seg.Collection, k)
-				return w.absent.Put(key, appendSeal(key, []byte(r.Rev)))
-			})
+			seg, err := w.mark(did, seg)
+			if err != nil {
+				return err
+			}
+			fresh += len(seg.Records) + len(seg.Rejected)
+			guarded, err := repo.apply(seg, r, &at.Tally)
 			if err != nil {
 				return err
 			}
@@ -110,15 +120,20 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		}
 		// The repo gets on: what went wrong before does not count any more.
 		o = Owed{
-			DID: did, Host: o.Host, Moved: o.Moved, Again: o.Again, Position: &at, Carry: o.Carry, Held: o.Held,
+			DID: did, Host: o.Host, Moved: o.Moved, Again: o.Again, Position: &at, Carry: o.Carry,
 		}
 		return w.putOwed(o)
 	}})
+	if err != nil {
+		return 0, err
+	}
+	return fresh, nil
 }
 
-// undone tells whether what earlier steps of a reading brought may be deleted.
+// undone reports whether what earlier steps of a reading brought may be deleted, or what
+// they listed is not marked.
 func (o Owed) undone(r *repoRow) bool {
-	return o.Position != nil && len(o.Position.Read) > 0 && !r.repo.Active()
+	return o.Position != nil && len(o.Position.Read) > 0 && (!r.repo.Active() || !o.Position.Marked)
 }
 
 // Restart forgets how far a repo was read, for a new pass over it. What earlier
@@ -141,7 +156,7 @@ func (s *Store) Restart(ctx context.Context, seq uint64, host string, did syntax
 		if err := w.forget(did); err != nil {
 			return err
 		}
-		o.Position, o.Held, o.Spent, o.Reached = &at, false, 0, 0 // what was spent is in the position
+		o.Position, o.Spent, o.Reached = &at, 0, 0 // what was spent is in the position
 		return w.putOwed(o)
 	}})
 }
@@ -151,15 +166,18 @@ type Settlement struct {
 	DID      syntax.DID
 	Reading  Reading // the last, or the whole, of what was read
 	Attempts int
-	Complete []syntax.NSID // collections that were listed from end to end
+	Complete []syntax.NSID // collections that were listed from end to end: what they did not name is deleted
 	Kept     []syntax.NSID // of these, those that were not listed, since they are held as they were at Floor
-	Floor    syntax.TID    // the probe before the first page: the floor of the complete ones
-	Exact    bool          // all of it was seen at one rev
-	Rejected int64         // what stands in no segment of the reading, since no record can be addressed by it
-	Short    ShortPages    // what was learnt of the host by the way
-	Account  string        // the host's word on the account; empty: not known
-	Inferred bool          // AccountNotFound is nobody's word: it hides, and is not counted
-	Purge    bool          // the account is gone for good: nothing of it stays
+	// Confirmed are, by collection, records that a listing did not name and its host says
+	// are not there. Of the collections in it, complete or not, nothing else is deleted.
+	Confirmed map[syntax.NSID][]syntax.RecordKey
+	Floor     syntax.TID // the probe before the first page: the floor of the complete ones
+	Exact     bool       // all of it was seen at one rev
+	Rejected  int64      // what stands in no segment of the reading, since no record can be addressed by it
+	Short     ShortPages // what was learnt of the host by the way
+	Account   string     // the host's word on the account; empty: not known
+	Inferred  bool       // AccountNotFound is nobody's word: it hides, and is not counted
+	Purge     bool       // the account is gone for good: nothing of it stays
 
 	// Judge tells the class from what the repo was found to hold, and from
 	// whether the index kept something newer than the reading. It is called in
@@ -235,7 +253,7 @@ func (g *group) overtaken(t Settlement) error {
 }
 
 func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
-	if err := g.ends(t); err != nil {
+	if err := g.ends(w, t); err != nil {
 		return err
 	}
 	repo, err := g.repo(t.DID)
@@ -249,10 +267,10 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if t.Account == AccountActive && o.undone(repo) {
 		return refuse(fmt.Errorf("settle %s: %w", t.DID, ErrUndone))
 	}
-	tally, guarded := o.Carry, o.Held
+	tally, guarded := o.Carry, false
 	if o.Position != nil {
 		tally.add(o.Position.Tally)
-		guarded = guarded || o.Position.Guarded
+		guarded = o.Position.Guarded
 	}
 	tally.Rejected += t.Rejected
 	before := tally
@@ -260,7 +278,6 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	held, err := g.bring(w, repo, t, &tally)
 	guarded = guarded || held
 	if errors.Is(err, errAgain) {
-		o.Held = guarded
 		o.Carry.add(Tally{
 			Created: tally.Created - before.Created, Updated: tally.Updated - before.Updated, Deleted: tally.Deleted - before.Deleted,
 		})
@@ -284,13 +301,19 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 	if err := repo.keep(t, tally); err != nil {
 		return false, err
 	}
+	for _, c := range t.shown() {
+		held, err := repo.deleteAbsent(w, c, t, tally)
+		guarded = guarded || held
+		if err != nil {
+			return guarded, err
+		}
+	}
 	for _, seg := range t.Reading.Segments {
-		held, err := repo.apply(seg, t.Reading, tally, func(k syntax.RecordKey) error {
-			what, err := repo.remove(seg.Collection, k, t.Reading.Rev)
-			tally.note(what)
-			guarded = guarded || what == kept
-			return err
-		})
+		seg, err := w.unmarked(t.DID, seg)
+		if err != nil {
+			return guarded, err
+		}
+		held, err := repo.apply(seg, t.Reading, tally)
 		if err != nil {
 			return guarded, err
 		}
@@ -300,14 +323,16 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 		repo.readAt(t.Reading.Host) // before anything is noted of what was assumed there
 	}
 	if len(t.Complete) > 0 {
-		held, err := repo.sweep(w, t.Complete, tally)
-		guarded = guarded || held
-		if err != nil {
-			return guarded, err
-		}
 		repo.raise(t, t.Exact && !guarded && tally.Rejected == 0 && tally.Records == repo.count(t.Complete))
 	}
 	return guarded, repo.account(t, tally, g.steady)
+}
+
+// shown are the collections of which a settlement shows what is absent.
+func (t Settlement) shown() []syntax.NSID {
+	list := slices.AppendSeq(slices.Clone(t.Complete), maps.Keys(t.Confirmed))
+	slices.Sort(list)
+	return slices.DeleteFunc(slices.Compact(list), func(c syntax.NSID) bool { return slices.Contains(t.Kept, c) })
 }
 
 // raise moves the floors of collections that were read completely, and notes whether
@@ -324,7 +349,7 @@ func (r *repoRow) raise(t Settlement, exact bool) {
 			continue
 		}
 		h.Floor, h.Exact = t.Floor, ExactUnknown
-		if _, assumed := t.Short.Assumed[c]; exact && assumed {
+		if exact && slices.Contains(t.Short.Assumed, c) {
 			h.Exact = ExactAssumed
 		} else if exact {
 			h.Exact = ExactProved
@@ -413,33 +438,9 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 	return settled, nil
 }
 
-// apply brings the index in line with a segment: it puts what is listed, counts
-// it, and calls absent for every stored key of the stretch that is not listed.
-// It reports whether the guard kept anything that is newer than the reading.
-func (r *repoRow) apply(seg Segment, read Reading, tally *Tally, absent func(syntax.RecordKey) error) (guards bool, err error) {
-	var stored []syntax.RecordKey
-	if !seg.Partial {
-		if stored, err = r.stored(seg.Collection, seg.Down, seg.Below); err != nil {
-			return false, err
-		}
-	}
-	if len(stored) > 0 {
-		present := make(map[syntax.RecordKey]struct{}, len(seg.Records)+len(seg.Rejected))
-		for _, l := range seg.Records {
-			present[l.RKey] = struct{}{}
-		}
-		for _, k := range seg.Rejected {
-			present[k] = struct{}{}
-		}
-		for _, k := range stored {
-			if _, ok := present[k]; ok {
-				continue
-			}
-			if err := absent(k); err != nil {
-				return false, err
-			}
-		}
-	}
+// apply puts what a segment lists, and counts it. It reports whether the guard kept
+// anything that is newer than the reading.
+func (r *repoRow) apply(seg Segment, read Reading, tally *Tally) (guards bool, err error) {
 	for _, l := range upward(seg.Records) {
 		result, err := r.put(seg.Collection, l, read.Rev, read.Source)
 		if err != nil {
@@ -469,64 +470,6 @@ func upward(list []Listed) iter.Seq2[int, Listed] {
 	}
 	return slices.Backward(list)
 }
-
-// sweep deletes what earlier steps found absent, each as of the rev that found
-// it, unless the collection was read completely since. It reports whether the
-// index kept something newer.
-func (r *repoRow) sweep(w *workBuckets, complete []syntax.NSID, tally *Tally) (guarded bool, err error) {
-	type note struct {
-		key  []byte
-		c    syntax.NSID
-		rkey syntax.RecordKey
-		rev  syntax.TID
-	}
-	var notes []note
-	prefix, cur, most := absentPrefix(r.repo.DID), w.absent.Cursor(), r.g.hooks.bound(maxRemovals)
-	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix) && len(notes) <= most; k, v = cur.Next() {
-		c, rkey, ok := splitAbsentKey(r.repo.DID, k)
-		if !ok {
-			return false, fmt.Errorf("%w: absent key %q", errRow, k)
-		}
-		rev, err := absentRev(k, v)
-		if err != nil {
-			return false, err
-		}
-		if slices.Contains(complete, c) {
-			notes = append(notes, note{bytes.Clone(k), c, rkey, rev})
-		}
-	}
-	for _, n := range notes {
-		if n.rev < r.repo.Collections[n.c].Floor {
-			guarded = true // another job has read the collection since, and left it
-		} else {
-			what, err := r.remove(n.c, n.rkey, n.rev)
-			if err != nil {
-				return guarded, err
-			}
-			tally.note(what)
-			guarded = guarded || what == kept
-		}
-		if err := w.absent.Delete(n.key); err != nil {
-			return guarded, err
-		}
-	}
-	if len(notes) > most {
-		return guarded, errAgain
-	}
-	return guarded, nil
-}
-
-// absentRev is the rev at which a record was not listed, by the note under key.
-func absentRev(key, row []byte) (syntax.TID, error) {
-	rev, ok := fixed(key, row, tidLen)
-	if !ok {
-		return "", fmt.Errorf("%w: the rev of absent record %q is %.32q", errRow, key, row)
-	}
-	return syntax.TID(rev), nil
-}
-
-// tidLen is the length of every TID.
-const tidLen = 13
 
 // account notes what is known of the account, and purges what must not stay.
 func (r *repoRow) account(t Settlement, tally *Tally, steady time.Time) error {
@@ -564,19 +507,4 @@ func (r *repoRow) readAt(host string) {
 			r.repo.Collections[c] = h
 		}
 	}
-}
-
-// forget drops the notes of a repo that was read in steps.
-func (w *workBuckets) forget(did syntax.DID) error {
-	var keys [][]byte
-	prefix, cur := absentPrefix(did), w.absent.Cursor()
-	for k, _ := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
-		keys = append(keys, bytes.Clone(k))
-	}
-	for _, k := range keys {
-		if err := w.absent.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +19,9 @@ var ErrNotTheEnd = errors.New("the short page is not the end of the listing")
 // ShortPages is what a reading has shown about pages that were not full and had a
 // cursor all the same.
 type ShortPages struct {
-	Assumed map[syntax.NSID]syntax.RecordKey // where one was taken for the end without a look: the last key listed
-	Ends    []int                            // records on those that were followed and were the end
-	More    bool                             // one that was followed had more behind it
+	Assumed []syntax.NSID // where one was taken for the end without a look
+	Ends    []int         // records on those that were followed and were the end
+	More    bool          // one that was followed had more behind it
 }
 
 // distrust is the row of a host whose short pages have turned out not to be the
@@ -43,40 +42,43 @@ func (s *Store) Distrusted(ctx context.Context, host string) (known bool, err er
 	return known, err
 }
 
-// MayEnd tells whether a short page of a host, with this as its last key, may be
-// taken for the end of the listing of a repo's collection: the host is not
-// distrusted, and the index holds nothing behind the page, which would be deleted.
-func (s *Store) MayEnd(ctx context.Context, host string, did syntax.DID, c syntax.NSID, last syntax.RecordKey) (may bool, err error) {
+// MayEnd reports whether a short page of a host, at the end of seg, may be taken for the
+// end of the listing of a repo's collection: the host is not distrusted, and the index
+// holds nothing that neither seg nor earlier steps of the job have listed. That might
+// stand behind the page, in whatever order the host lists, and would be deleted.
+func (s *Store) MayEnd(ctx context.Context, seq uint64, host string, did syntax.DID, seg Segment) (may bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		may, err = mayEnd(tx, host, did, c, last)
+		w, err := workOf(tx, seq)
+		if err == nil {
+			may, err = w.mayEnd(tx, host, did, seg)
+		}
 		return err
 	})
 	return may, err
 }
 
-func mayEnd(tx *bbolt.Tx, host string, did syntax.DID, c syntax.NSID, last syntax.RecordKey) (bool, error) {
+func (w *workBuckets) mayEnd(tx *bbolt.Tx, host string, did syntax.DID, seg Segment) (bool, error) {
 	if distrusted.bucket(tx).Get([]byte(host)) != nil {
 		return false, nil
 	}
-	records := recordsOf(tx, c)
-	id, ok, err := ridOf(tx, did)
-	if err != nil || !ok || records == nil {
-		return err == nil, err
+	a, err := w.absenceIn(tx, did, seg)
+	if err != nil {
+		return false, err
 	}
-	lowest, _ := records.Cursor().Seek(ridKey(id))
-	return lowest == nil || bytes.Compare(lowest, recordKey(id, last)) >= 0, nil
+	unlisted, err := a.page("", 1)
+	return len(unlisted) == 0, err
 }
 
 // ends refuses a settlement that takes a short page for the end where that must
 // not be. Whoever read the repo has asked MayEnd, but others have written since.
-func (g *group) ends(t Settlement) error {
-	for c, last := range t.Short.Assumed {
-		may, err := mayEnd(g.tx, t.Reading.Host, t.DID, c, last)
+func (g *group) ends(w *workBuckets, t Settlement) error {
+	for _, c := range t.Short.Assumed {
+		may, err := w.mayEnd(g.tx, t.Reading.Host, t.DID, t.Reading.Segment(c))
 		if err != nil {
 			return err
 		}
 		if !may {
-			return refuse(fmt.Errorf("settle %s: %s behind %s: %w", t.DID, c, last, ErrNotTheEnd))
+			return refuse(fmt.Errorf("settle %s: behind what was listed of %s: %w", t.DID, c, ErrNotTheEnd))
 		}
 	}
 	return nil

@@ -20,9 +20,8 @@ import (
 // assuming is a settlement in which the end of the first segment's collection is
 // taken to be behind its last record.
 func assuming(did syntax.DID, at syntax.TID, seg store.Segment) store.Settlement {
-	seg.Down = seg.Records[len(seg.Records)-1].RKey
 	s := settlement(did, at, seg)
-	s.Short.Assumed = map[syntax.NSID]syntax.RecordKey{seg.Collection: seg.Down}
+	s.Short.Assumed = []syntax.NSID{seg.Collection}
 	return s
 }
 
@@ -107,13 +106,22 @@ func TestShortPageIsTheEndOnlyWhereItMayBe(t *testing.T) {
 	if errs[0] != nil || !errors.Is(errs[1], store.ErrNotTheEnd) {
 		t.Errorf("settled with %v, %v; want ErrNotTheEnd for the second", errs[0], errs[1])
 	}
-	for last, want := range map[syntax.RecordKey]bool{"A": true, "a": true, "b": false, "d": false, "e": false} {
-		if may, err := b.s.MayEnd(t.Context(), host, bob, note, last); err != nil || may != want {
-			t.Errorf("last key %s: %t, %v", last, may, err)
+	// Nothing that is held may stand behind the page, in whatever order its keys are.
+	for keys, want := range map[string]bool{"da": true, "ad": true, "dca": true, "d": false, "a": false, "dc": false, "Ae": false, "": false} {
+		seg := segment(note)
+		for _, k := range keys {
+			seg.Records = append(seg.Records, listed(t, string(k), "1"))
+		}
+		if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, bob, seg); err != nil || may != want {
+			t.Errorf("behind %q: %t, %v", keys, may, err)
 		}
 	}
+	rejected := store.Segment{Collection: note, Rejected: []syntax.RecordKey{"a", "d"}}
+	if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, bob, rejected); err != nil || !may {
+		t.Errorf("behind rejected ones: %t, %v", may, err)
+	}
 	for c, did := range map[syntax.NSID]syntax.DID{other: bob, note: "did:plc:nobody"} {
-		if may, err := b.s.MayEnd(t.Context(), host, did, c, "z"); err != nil || !may {
+		if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, did, segment(c, listed(t, "z", "1"))); err != nil || !may {
 			t.Errorf("%s of %s: %t, %v", c, did, may, err)
 		}
 	}
@@ -129,7 +137,7 @@ func TestShortPageIsTheEndOnlyWhereItMayBe(t *testing.T) {
 	if err := b.settle(s); !errors.Is(err, store.ErrNotTheEnd) {
 		t.Errorf("at a host that is not trusted: %v, want ErrNotTheEnd", err)
 	}
-	if may, err := b.s.MayEnd(t.Context(), host, "did:plc:nobody", note, "a"); err != nil || may {
+	if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, "did:plc:nobody", segment(note, listed(t, "a", "1"))); err != nil || may {
 		t.Errorf("at a host that is not trusted: %t, %v", may, err)
 	}
 	if known, err := b.s.Distrusted(t.Context(), host); err != nil || !known {
@@ -337,7 +345,7 @@ func TestAssumedEndsAgainstAModel(t *testing.T) {
 				}
 			}
 			m.end()
-			for _, what := range []string{"assume", "distrusted", "held below", "distrust", "reopen", "move again", "settle again", "give up", "completed"} {
+			for _, what := range []string{"assume", "distrusted", "held behind", "distrust", "reopen", "move again", "settle again", "give up", "completed"} {
 				if m.done[what] == 0 {
 					t.Errorf("never: %s in %v", what, m.done)
 				}
@@ -455,7 +463,10 @@ func (m *doubtModel) read(did syntax.DID, r *doubtRepo) {
 		s = assuming(did, rev(m.n), seg)
 	}
 	s.Reading.Host, s.Short.More = r.host, !assume && m.rng.IntN(12) == 0
-	held := m.held[did]["b"]
+	held := false
+	for k := range m.held[did] {
+		held = held || !keys[k]
+	}
 	err := m.settle(s)
 	switch {
 	case assume && (m.distrusted[r.host] || held):
@@ -463,7 +474,7 @@ func (m *doubtModel) read(did syntax.DID, r *doubtRepo) {
 			m.t.Errorf("%s at %s: %v, want ErrNotTheEnd", did, r.host, err)
 		}
 		m.note("distrusted", m.distrusted[r.host])
-		m.note("held below", held)
+		m.note("held behind", held)
 		return
 	case err != nil:
 		m.t.Errorf("%s at %s: %v", did, r.host, err)

@@ -30,7 +30,6 @@ type Owed struct {
 	Again     bool       `json:"again,omitempty"`     // it was settled, is counted as that, and is to be read anew
 	Position  *Position  `json:"position,omitempty"`  // of a repo read in steps
 	Carry     Tally      `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
-	Held      bool       `json:"held,omitempty"`      // and whether the index kept something newer than it
 	Proofs    int        `json:"proofs,omitempty"`    // of single records that its host was asked for, before Position
 
 	// Spent is how long failed attempts have read it since it last got on. What was
@@ -39,7 +38,7 @@ type Owed struct {
 }
 
 // Position is how far a repo that is too large to be read at once has been read.
-// The store keeps Tally and Guarded; the rest is the reader's.
+// The store keeps Marked, Tally and Guarded; the rest is the reader's.
 type Position struct {
 	First   syntax.TID               `json:"first,omitzero"`  // rev when this pass began
 	Pass    int                      `json:"pass,omitempty"`  // passes begun before this one
@@ -52,16 +51,19 @@ type Position struct {
 	More    bool                     `json:"more,omitempty"`    // a short page of this pass had more behind it
 	Tally   Tally                    `json:"tally,omitzero"`    // of this pass so far
 	Guarded bool                     `json:"guarded,omitempty"` // the index kept something newer
+	Marked  bool                     `json:"marked,omitempty"`  // what it has listed is marked, as it was not before format 9
 }
 
 // ReadUpTo is how far one collection has been listed.
 type ReadUpTo struct {
 	Cursor  string           `json:"cursor,omitempty"`
-	Below   syntax.RecordKey `json:"below,omitempty"`   // the last key listed: the rest sorts below it
+	Last    syntax.RecordKey `json:"last,omitempty"`    // the last key listed
+	Order   Order            `json:"order,omitempty"`   // of the keys so far
 	Done    bool             `json:"done,omitempty"`    // to its end
 	Assumed bool             `json:"assumed,omitempty"` // that is, to a short page that was taken for it
 	Kept    bool             `json:"kept,omitempty"`    // it is not listed: the index holds it as of First
 	Partial bool             `json:"partial,omitempty"` // with entries that may stand for any record: nothing is absent
+	Broken  string           `json:"broken,omitempty"`  // why its end was not found: likewise
 }
 
 // RepoState is where a repo stands in a job.
@@ -153,7 +155,7 @@ var (
 
 // workBuckets are the buckets of one job's work.
 type workBuckets struct {
-	repos, owed, cursors, hosts, absent *bbolt.Bucket
+	repos, owed, cursors, hosts, listed *bbolt.Bucket
 
 	changed map[string]*HostWork // rows of hosts, until the group ends
 }
@@ -167,9 +169,9 @@ func workOf(tx *bbolt.Tx, seq uint64) (*workBuckets, error) {
 	}
 	w := &workBuckets{
 		repos: b.Bucket([]byte(workReposBucket)), owed: b.Bucket([]byte(owedBucket)),
-		cursors: b.Bucket([]byte(cursorBucket)), hosts: b.Bucket([]byte(hostsBucket)), absent: b.Bucket([]byte(absentBucket)),
+		cursors: b.Bucket([]byte(cursorBucket)), hosts: b.Bucket([]byte(hostsBucket)), listed: b.Bucket([]byte(listedBucket)),
 	}
-	for _, b := range []*bbolt.Bucket{w.repos, w.owed, w.cursors, w.hosts, w.absent} {
+	for _, b := range []*bbolt.Bucket{w.repos, w.owed, w.cursors, w.hosts, w.listed} {
 		if b == nil {
 			return nil, fmt.Errorf("%w: work of job %d lacks a bucket", errRow, seq)
 		}
@@ -455,7 +457,7 @@ func (s *Store) Postpone(ctx context.Context, seq uint64, o Owed, done func(erro
 			return err
 		}
 		// How far it was read is Save's to say.
-		o.Moved, o.Again, o.Position, o.Carry, o.Held = stored.Moved, stored.Again, stored.Position, stored.Carry, stored.Held
+		o.Moved, o.Again, o.Position, o.Carry = stored.Moved, stored.Again, stored.Position, stored.Carry
 		return w.putOwed(o)
 	}})
 }
