@@ -87,7 +87,9 @@ func allowTableSeals(*bbolt.Tx) error { return nil }
 func allowExact(*bbolt.Tx) error { return nil }
 
 // toFormat9 brings what has come since format 8.
-func toFormat9(tx *bbolt.Tx) error { return errors.Join(lowerAuthorities(tx), addListed(tx), addPauses(tx)) }
+func toFormat9(tx *bbolt.Tx) error {
+	return errors.Join(lowerAuthorities(tx), addListed(tx), addPauses(tx))
+}
 
 // addListed makes the buckets of what repos read in steps have listed, in place of those
 // of what they have not. A repo in the middle of its steps is read anew (Position.Marked).

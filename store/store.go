@@ -313,7 +313,7 @@ func (s *Store) openBolt() error {
 // inPlace fails when the file is no longer where it was opened. What is written then
 // is lost with the process.
 func (s *Store) inPlace() error {
-	there, err := s.dir.Lstat(s.name())
+	there, err := os.Lstat(s.cfg.Path) // by its path: the directory may have been moved as well
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errors.New("the file was removed, or moved away, while it was open: put it back, or restore a backup, and start again")
