@@ -295,6 +295,14 @@ var acts = []act{
 		}
 		return p.s.RevokeAPIKey(ctx, revoked, false)
 	}},
+	{"a host asks for a pause, which ends", func(ctx context.Context, p *process) error {
+		for _, row := range [][]byte{[]byte(`{}`), nil} {
+			if err := p.s.PutPauses(ctx, map[string][]byte{"https://pds.example": row}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
 	{"job 1 reads everything, while hosts fail at first", func(ctx context.Context, p *process) error {
 		p.l.setFault(func(q sandbox.Request) sandbox.Fault {
 			if q.Method == repoStatus && p.l.first("fail "+q.DID) {

@@ -339,7 +339,7 @@ func (r *rig) settleWith(job store.Job, did syntax.DID, fill func(*store.Settlem
 	r.check(err)
 	r.wait(func(done func(error)) error { return r.store.Rehost(ctx, job.Seq, did, "", "https://pds.test", done) })
 	r.rev = syntax.NewTID(r.rev.Time().UnixMicro()+1, 0)
-	set := store.Settlement{DID: did, Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords}}
+	set := store.Settlement{DID: did, Floor: r.rev, Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords}}
 	fill(&set)
 	r.wait(func(done func(error)) error { return r.store.Settle(ctx, job.Seq, set, done) })
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -67,6 +68,7 @@ func sampleRows(tb testing.TB) []sampleRow {
 		sample(tb, denials, did, Denial{Reason: "spam", AddedAt: at}),
 		sample(tb, distrusted, host, distrust{At: at}),
 		sample(tb, freshness, freshnessKey(""), Freshness{Last: 3}),
+		sample(tb, pauses, host, json.RawMessage(`{"until":"2026-01-02T03:04:05Z"}`)),
 		sample(tb, purges, u64Key(1), purgeRow{Filter: Filter{DID: sampleDID}, Seq: 9, After: []byte("x")}),
 		sample(tb, totals, []byte(totalsKey), Totals{}),
 		sample(tb, events, u64Key(1), Event{At: at, Action: ActDeny, Target: string(sampleDID), Detail: "spam"}),
