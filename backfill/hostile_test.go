@@ -2,6 +2,7 @@ package backfill_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -293,9 +294,11 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 		t.Errorf("job is %s %s after it was cancelled", job.Status, time.Since(asked))
 	}
 
-	free.Store(1 << 40)
 	r.await(job, "able to write", func(store.Job) bool {
-		second, err := r.b.Create(t.Context(), store.Request{Collection: status})
+		free.Store(1 << 40) // a request that comes late fills it again
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		second, err := r.b.Create(ctx, store.Request{Collection: status})
 		job = second
 		return err == nil
 	})

@@ -70,8 +70,9 @@ func (r Reading) bytes() int {
 // Save commits a part of a repo that is read in steps, with the position from
 // which to go on. The position's tally is kept by the store. What is listed is marked,
 // so that it counts once. It returns how many of the entries were not listed before.
-func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) (fresh int, err error) {
-	err = s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
+func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) (int, error) {
+	fresh := 0 // of the writer, unless the commit has succeeded: it may still be going on when ctx ends
+	err := s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
 		fresh = 0
 		_, w, err := g.open(seq)
 		if err != nil {
