@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"time"
 )
 
@@ -112,6 +113,10 @@ func (b *breaker) alive(op string, probe bool) {
 
 // failure is called when it has not.
 func (b *breaker) failure(now time.Time, op, subject string, probe bool, err error) {
+	if e, is := errors.AsType[*Error](err); is { // whoever has asked may yet say more of his
+		own := *e
+		err = &own
+	}
 	b.last = err
 	if probe {
 		b.probing, b.half = false, false
