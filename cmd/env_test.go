@@ -58,7 +58,6 @@ func TestSecretsFromFiles(t *testing.T) {
 	if err := os.Symlink("..data", file); err != nil {
 		t.Skipf("no symbolic links here: %v", err)
 	}
-	log := newOutput()
 	c := startChild(t, []string{"APPVIEW_ADMIN_KEY_FILE=" + file}, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts")
 	c.log.wait(t, "msg=serving")
 	if _, err := os.Stat(filepath.Join(dir, keyFile)); !os.IsNotExist(err) {
@@ -70,7 +69,7 @@ func TestSecretsFromFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := c.wait(); code != exitOK {
-		t.Errorf("ended with %d: %s", code, log)
+		t.Errorf("ended with %d: %s", code, c.log)
 	}
 
 	empty := filepath.Join(keys, "empty")

@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// misspelt tells whether a collection is named as none may be: the authority of an NSID,
+// misspelt reports whether a collection is named as none may be: the authority of an NSID,
 // all but its last segment, is in lower case.
 func misspelt(c syntax.NSID) bool { return c.Normalize() != c }
 

@@ -266,7 +266,7 @@ func (m *model) before(old *modelJob) retryWalk {
 	return retryWalk{done: true}
 }
 
-// doubtful tells whether there is anything in a job, or in those that it carries on,
+// doubtful reports whether there is anything in a job, or in those that it carries on,
 // that was taken for read to the end, must not be, and is in no newer one.
 func (m *model) doubtful(j *modelJob) bool {
 	known := map[syntax.DID]bool{}
@@ -283,7 +283,7 @@ func (m *model) doubtful(j *modelJob) bool {
 	return false
 }
 
-// doneBefore tells whether the last word on a repo, of the jobs that one carries on, is
+// doneBefore reports whether the last word on a repo, of the jobs that one carries on, is
 // that it is done.
 func (m *model) doneBefore(j *modelJob, did syntax.DID) bool {
 	w := m.lastRow(j, did)
@@ -300,7 +300,7 @@ func (m *model) lastRow(j *modelJob, did syntax.DID) *modelWork {
 	return nil
 }
 
-// undone tells whether a repo of a job is read by one that carries it on.
+// undone reports whether a repo of a job is read by one that carries it on.
 func (m *model) undone(w *modelWork) bool {
 	return w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host])
 }
