@@ -77,7 +77,7 @@ func cborLink(id string) string {
 // leaf is one entry of a node, with the node to its right.
 type leaf struct {
 	key, value, right string
-	prefix            int // as it is written; negative ones too
+	prefix            int64 // as it is written; negative ones too
 }
 
 func (l leaf) encode() string {
@@ -94,7 +94,7 @@ func compress(leaves ...leaf) []leaf {
 	last := ""
 	for i, l := range leaves {
 		n := mst.CountPrefixLen([]byte(last), []byte(l.key))
-		leaves[i].key, leaves[i].prefix = l.key[n:], n
+		leaves[i].key, leaves[i].prefix = l.key[n:], int64(n)
 		last = l.key
 	}
 	return leaves
