@@ -36,6 +36,7 @@ const gcPercent = 200
 type serveOptions struct {
 	service     serviceConfig
 	collections []string
+	publicURL   string
 	logLevel    string
 	logFormat   string
 }
@@ -87,6 +88,7 @@ admin.key in the data directory.`,
 	f.Float64Var(&o.service.plcRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
 	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
 	f.DurationVar(&o.service.refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
+	f.StringVar(&o.publicURL, "public-url", "", "URL under which clients reach the server, with its path, such as https://example.com/appview")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
 	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, who takes his slowest is cut off")
@@ -94,7 +96,7 @@ admin.key in the data directory.`,
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -112,6 +114,13 @@ func (o *serveOptions) check() error {
 			errs = append(errs, usagef("collection %q is no valid NSID", text))
 		}
 		o.service.collections = append(o.service.collections, c.Normalize())
+	}
+	if o.publicURL != "" {
+		u, err := server.ParsePublicURL(o.publicURL)
+		if err != nil {
+			errs = append(errs, usagef("--public-url: %w", err))
+		}
+		o.service.publicURL = u
 	}
 	for name, n := range map[string]int{
 		"--max-jobs": o.service.maxJobs, "--max-hosts": o.service.maxHosts, "--repos-per-host": o.service.reposPerHost,

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -48,6 +49,7 @@ type serviceConfig struct {
 	reposPerHost  int
 	collections   []syntax.NSID // tracked, with a job for each that was never read completely
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
+	publicURL     *url.URL      // under which clients reach the server; nil: not known
 	noPublicReads bool
 	answerBytes   int64  // of answers under way
 	connections   int    // of clients
@@ -137,7 +139,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
-		NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
+		PublicURL: cfg.publicURL, NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}
 	if cfg.metricsListen == "" {

@@ -35,6 +35,8 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`--host-rps is 0`, nil, "serve --host-rps 0"},
 		{`--refresh is 30s, it must be 0 or at least 1m0s`, nil, "serve --refresh 30s"},
 		{`--refresh is -1h0m0s`, nil, "serve --refresh -1h"},
+		{`--public-url: "appview.example.com" cannot be where clients reach the server`, nil, "serve --public-url appview.example.com"},
+		{`--public-url: "https://example.com//a" cannot be`, []string{"APPVIEW_PUBLIC_URL=https://example.com//a"}, "serve"},
 		{`say with --permission what the key may do`, nil, "keys create somebody"},
 		{`--expires "soon" is neither a time`, nil, "keys create somebody --permission * --expires soon"},
 		{`say with --records what becomes of its records`, nil, "collections remove a.b.c"},

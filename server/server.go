@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ type Config struct {
 	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
+	PublicURL     *url.URL         // under which clients reach the server, from ParsePublicURL; nil: not known
 	NoPublicReads bool             // do not answer reads without a key
 	AnswerBytes   int64            // of answers under way; 0: DefaultAnswerBytes
 	Ready         func() error     // why the rest of the process is not ready; nil if it always is
