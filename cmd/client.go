@@ -95,7 +95,7 @@ func (c *client) locate(o clientOptions) (isLocal bool, err error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return false, usagef("--url %q is no URL of a server, such as %s", o.url, exampleURL)
 	}
-	c.base = strings.TrimSuffix(o.url, "/")
+	c.base = strings.TrimRight(o.url, "/")
 	c.at = c.base
 	return isLoopback(u.Hostname()), nil
 }

@@ -76,6 +76,7 @@ admin.key in the data directory.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.service.listen, "listen", defaultListen, "address to answer on, or unix:/PATH of a socket")
+	f.StringVar(&o.service.basePath, "base-path", "", "path that everything stands behind, such as /appview/, for a proxy that keeps it; /health, /ready and /metrics answer without it too")
 	f.StringVar(&o.service.dataDir, "data-dir", defaultDataDir, "directory of the database and the admin key")
 	f.StringVar(&o.service.relay, "relay", network.DefaultRelay, "relay that lists repos; it must offer listReposByCollection")
 	f.StringVar(&o.service.plc, "plc", network.DefaultPLC, "directory of did:plc identities")
@@ -95,7 +96,7 @@ admin.key in the data directory.`,
 	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	configurable(cmd, "listen", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
+	configurable(cmd, "listen", "base-path", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
 		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
@@ -115,6 +116,11 @@ func (o *serveOptions) check() error {
 		}
 		o.service.collections = append(o.service.collections, c.Normalize())
 	}
+	basePath, err := server.ParseBasePath(o.service.basePath)
+	if err != nil {
+		errs = append(errs, usagef("--base-path: %w", err))
+	}
+	o.service.basePath = basePath
 	if o.publicURL != "" {
 		u, err := server.ParsePublicURL(o.publicURL)
 		if err != nil {

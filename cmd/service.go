@@ -36,6 +36,7 @@ const shutdownTimeout = 4500 * time.Millisecond
 // serviceConfig is everything that can be set about a running server.
 type serviceConfig struct {
 	listen        string
+	basePath      string // that everything stands behind; empty: none
 	dataDir       string
 	adminKey      string // beside those in the store; none if empty
 	relay, plc    string
@@ -139,7 +140,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
-		PublicURL: cfg.publicURL, NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
+		BasePath: cfg.basePath, PublicURL: cfg.publicURL, NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}
 	if cfg.metricsListen == "" {
@@ -174,7 +175,7 @@ func (s *service) listen(ctx context.Context) (err error) {
 		}
 		s.measured = server.LimitConnections(l, maxScrapeConnections, s.log)
 	}
-	s.url = localURL(s.listener.Addr())
+	s.url = localURL(s.listener.Addr(), s.cfg.basePath)
 	if s.local, err = listenLocal(ctx, s.dir); err != nil {
 		s.log.WarnContext(ctx, "there is no socket for the commands of this machine: they need --url", "url", s.url, "err", err)
 	}
@@ -261,20 +262,21 @@ func listenUnix(ctx context.Context, flag, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// localURL is how a program on this machine reaches a listener.
-func localURL(addr net.Addr) string {
+// localURL is how a program on this machine reaches what stands behind a path of a
+// listener. The address of a socket has no path, and needs none.
+func localURL(addr net.Addr, basePath string) string {
 	if addr.Network() == "unix" {
 		return unixScheme + addr.String()
 	}
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
-		return "http://" + addr.String()
+		return "http://" + addr.String() + basePath
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	// What stands before a zone, as in fe80::1%eth0, begins an escape in a URL.
-	return "http://" + strings.Replace(net.JoinHostPort(host, port), "%", "%25", 1)
+	return "http://" + strings.Replace(net.JoinHostPort(host, port), "%", "%25", 1) + basePath
 }
 
 // track notes the configured collections, also those that were removed at run time,

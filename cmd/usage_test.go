@@ -112,7 +112,7 @@ func TestAddressOfAServerAsAURL(t *testing.T) {
 		"http://[fe80::1%25eth0]:3000":    {IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 3000},
 		"http://[fe80::1%25eth0.7]:65535": {IP: net.ParseIP("fe80::1"), Zone: "eth0.7", Port: 65535},
 	} {
-		if got := localURL(&addr); got != url {
+		if got := localURL(&addr, ""); got != url {
 			t.Errorf("%s: %s, want %s", addr.String(), got, url)
 		}
 		c, err := (&program{}).newClient(clientOptions{url: url, key: testKey})

@@ -45,8 +45,7 @@ func (s *Server) streamJob(w http.ResponseWriter, r *http.Request) error {
 	defer free()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // asks nginx to pass events on when they come
-	h.Set("Connection", "close")     // its small buffer would slow down other answers
+	h.Set("Connection", "close") // its small buffer would slow down other answers
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil

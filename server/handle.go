@@ -47,6 +47,7 @@ func unhurried(h http.Handler) http.Handler {
 // writes afterwards goes nowhere.
 func (s *Server) stream(f func(w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Accel-Buffering", "no") // asks nginx to pass on what comes, when it comes
 		if err := s.whileKeyIsGood(w, r, f); err != nil {
 			s.fail(w, r, err)
 		}
@@ -91,12 +92,17 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	if s.closed {
 		panic(http.ErrAbortHandler) // a connection that came too late
 	}
+	r, outside := s.withoutBase(r)
 	w := s.newWriter(rw, r)
 	defer s.budget.release(&w.share)
 	defer s.observe(w, r)
 	w.Header().Set(requestIDHeader, rand.Text())
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	defer s.recovered(w, r)
+	if outside != nil {
+		s.failOutside(w, r)
+		return
+	}
 	if !isClean(r.URL.Path) { // the mux would answer with a redirect, as HTML
 		s.dispatch(nil).ServeHTTP(w, r)
 		return

@@ -33,7 +33,7 @@ func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan
 	if !r.ProtoAtLeast(1, 1) {
 		return failure{
 			status: http.StatusHTTPVersionNotSupported,
-			text:   "this answer needs HTTP/1.1: before that a broken answer looks like a whole one",
+			text:   "this answer needs HTTP/1.1: before that a broken answer looks like a whole one (nginx: proxy_http_version 1.1)",
 		}
 	}
 	free, err := take(places, what)

@@ -24,8 +24,9 @@ const webSpace = "/web/"
 
 // pagePolicy lets the page load its own files, talk to its own server, and nothing
 // else. What it shows was written by strangers: no text can become markup, since
-// scripts, styles and markup come from files alone.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+// scripts, styles and markup come from files alone. The one script within the page is
+// named by its hash.
+const pagePolicy = "default-src 'none'; script-src 'self' 'sha256-Y0XQXim+tYaQcAlmS1dYZNrXaA35dbh2JJjuetb29NM='; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
 // pageFile is a file of the page, ready to be served.
@@ -48,10 +49,10 @@ func pageFiles() (map[string]pageFile, error) {
 		}
 		hash := sha256.Sum256(data)
 		f := pageFile{name: path.Base(name), data: data, tag: `"` + base64.RawURLEncoding.EncodeToString(hash[:tagBytes]) + `"`}
-		files["/"+name] = f
-		if f.name == "index.html" {
-			files["/"] = f
+		if name = "/" + name; f.name == "index.html" {
+			name = "/" // alone: its addresses are relative to there
 		}
+		files[name] = f
 		return nil
 	})
 	if err != nil {

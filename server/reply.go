@@ -27,7 +27,7 @@ const (
 // JSON itself.
 type reply struct {
 	status   int
-	location string  // header, if not empty
+	location string  // the path of a route, for the header; none if empty
 	tag      string  // ETag, without quotes; none if empty
 	body     any     // unless json is there
 	json     *[]byte // from Server.buffer
@@ -82,7 +82,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, rep reply) error {
 	h := w.Header()
 	h.Add("Vary", "Accept-Encoding")
 	if rep.location != "" {
-		h.Set("Location", rep.location)
+		h.Set("Location", s.pathForClients(rep.location))
 	}
 	switch rep.status {
 	case http.StatusNotModified:

@@ -76,6 +76,7 @@ type Config struct {
 	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
+	BasePath      string           // that all routes stand behind, as ParseBasePath takes it; empty: none
 	PublicURL     *url.URL         // under which clients reach the server, from ParsePublicURL; nil: not known
 	NoPublicReads bool             // do not answer reads without a key
 	AnswerBytes   int64            // of answers under way; 0: DefaultAnswerBytes
@@ -131,7 +132,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.AnswerBytes != 0 && cfg.AnswerBytes < LeastAnswerBytes {
 		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, LeastAnswerBytes))
 	}
-	if err := errors.Join(errs...); err != nil {
+	var err error
+	cfg.BasePath, err = ParseBasePath(cfg.BasePath)
+	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
 	}
 	if cfg.Log == nil {
@@ -155,7 +158,6 @@ func New(cfg Config) (*Server, error) {
 		refusals:  newRefusals(cfg.Log),
 	}
 	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
-	var err error
 	if s.files, err = pageFiles(); err != nil {
 		return nil, err
 	}

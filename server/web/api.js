@@ -1,10 +1,16 @@
 // Talks to the server.
 
+// The server may stand behind a path that only a proxy knows: addresses are relative to
+// the folder above that of this file.
+const base = new URL("../", import.meta.url);
+export const urlOf = (route) => new URL("." + route, base).href;
+
 // The key is kept in the session storage of this tab: it outlives a reload and
 // ends with the tab. A cookie would be sent along with requests that other pages
 // make, and the local storage would stay on the disk of a machine that may be
-// somebody else's tomorrow.
-const KEY = "appview-key";
+// somebody else's tomorrow. Another server behind another path of the same name does not
+// get it.
+const KEY = "appview-key" + base.pathname;
 
 export const session = {
   get key() { return sessionStorage.getItem(KEY); },
@@ -38,13 +44,13 @@ export class Unreachable extends Error {}
 let onSignedOut = () => {};
 export function whenSignedOut(f) { onSignedOut = f; }
 
-async function send(path, options = {}) {
+async function send(route, options = {}) {
   const key = options.key ?? session.key;
   const headers = { Authorization: "Bearer " + (key ?? "") };
   if (options.body !== undefined) headers["Content-Type"] = "application/json";
   let res;
   try {
-    res = await fetch(path, {
+    res = await fetch(urlOf(route), {
       method: options.method ?? "GET", headers, signal: options.signal, cache: "no-store", credentials: "omit", redirect: "error",
       body: options.body === undefined ? undefined : JSON.stringify(options.body),
     });

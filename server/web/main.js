@@ -1,5 +1,5 @@
 // Puts the page together: who is signed in, and which view is shown.
-import { Unreachable, has, learnRoutes, session, whenSignedOut } from "./api.js";
+import { Unreachable, has, learnRoutes, session, urlOf, whenSignedOut } from "./api.js";
 import { announce, append, el, show } from "./dom.js";
 import { audit } from "./audit.js";
 import { collections } from "./collections.js";
@@ -51,7 +51,7 @@ function decoded(text) {
 function header(view) {
   const active = views[view]?.under ?? view;
   show(top,
-    el("a", { class: "brand", href: "#/jobs" }, el("img", { src: "/web/icon.svg", alt: "", width: "24", height: "24" }), "appview"),
+    el("a", { class: "brand", href: "#/jobs" }, el("img", { src: urlOf("/web/icon.svg"), alt: "", width: "24", height: "24" }), "appview"),
     session.key && el("nav", { "aria-label": "Main" }, menu.filter((name) => !views[name].needs || has("get", views[name].needs)).map((name) =>
       el("a", { href: "#/" + name, "aria-current": name === active ? "page" : null }, views[name].title))),
     session.key && el("button", { class: "button small", onclick: () => leave() }, "Sign out"));
@@ -77,7 +77,7 @@ async function render(why) {
   header(session.key ? view : "");
   show(content, node);
   show(foot, session.key && [
-    el("a", { href: "/openapi.json" }, "HTTP API"), " · ", el("a", { href: "/health" }, "Health"), has("get", "/metrics") && [" · ", el("a", { href: "/metrics" }, "Metrics")]]);
+    el("a", { href: urlOf("/openapi.json") }, "HTTP API"), " · ", el("a", { href: urlOf("/health") }, "Health"), has("get", "/metrics") && [" · ", el("a", { href: urlOf("/metrics") }, "Metrics")]]);
   document.title = (session.key ? views[view].title : "Sign in") + " · appview";
   if (!session.key) {
     signIn(node, why, () => render());
