@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -20,7 +21,7 @@ func TestRepoWithoutEndIsTooLarge(t *testing.T) {
 			for n := 0; n <= maxPages; n++ {
 				var failed *network.Error
 				if err := r.count(page); errors.As(err, &failed) {
-					if failed.Reason != network.ReasonTooLarge {
+					if failed.Reason != outcome.ReasonTooLarge {
 						t.Errorf("after %d pages: %v", n, err)
 					}
 					return

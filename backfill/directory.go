@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/network"
+	"appview/network/outcome"
 )
 
 // directory tells the failure of the PLC directory, which is everybody's, from that of
@@ -130,7 +131,7 @@ func (b *Backfill) askDirectory(ctx context.Context, did syntax.DID) (network.Id
 // did not say that there is none.
 func (b *Backfill) directoryFailed(err error) *network.Error {
 	var failed *network.Error
-	if errors.As(err, &failed) && failed.Reason == network.ReasonDIDLookup && failed.Host == b.cfg.Network.PLC() && !errors.Is(err, network.ErrBadDocument) {
+	if errors.As(err, &failed) && failed.Reason == outcome.ReasonDIDLookup && failed.Host == b.cfg.Network.PLC() && !errors.Is(err, network.ErrBadDocument) {
 		return failed
 	}
 	return nil

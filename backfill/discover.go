@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -223,7 +224,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 			}
 		case errors.As(err, &parked):
 			// The breaker speaks for a relay that does not answer: that is an attempt.
-			failed = &network.Error{Reason: network.ReasonConnect, Op: l.call, Host: parked.Host, Err: w.b.cfg.Network.HostState(parked.Host).LastErr}
+			failed = &network.Error{Reason: outcome.ReasonConnect, Op: l.call, Host: parked.Host, Err: w.b.cfg.Network.HostState(parked.Host).LastErr}
 			wait = max(parked.Until.Sub(w.b.now()), minPause)
 		case errors.As(err, &failed) && failed.Reason.Retryable():
 			wait = backoff(w.b.cfg.Retry, attempts)
@@ -236,7 +237,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		patient := failed == nil || !lacksMethod(failed) && (w.b.relayed.Load() || cursor != "")
 		switch over := w.b.now().Sub(limited) > maxLimited; {
 		case failed == nil && over:
-			return page, &network.Error{Reason: network.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
+			return page, &network.Error{Reason: outcome.ReasonRateLimited, Op: l.call, Host: parked.Host, Err: parked}
 		case patient && over:
 			failed.Err = fmt.Errorf("%w: nothing else for %s", cmp.Or(failed.Err, errors.New(string(failed.Reason))), maxLimited)
 			return page, failed
@@ -285,7 +286,7 @@ func advise(err *network.Error, again string) string {
 	switch {
 	case lacksMethod(err):
 		help = "this relay does not offer it: choose one that does with --relay (https://relay1.us-east.bsky.network does), then " + again
-	case err.Reason == network.ReasonRefusedAddress || err.Reason == network.ReasonBadEndpoint:
+	case err.Reason == outcome.ReasonRefusedAddress || err.Reason == outcome.ReasonBadEndpoint:
 		help = "the relay's address is not public: --allow-private-hosts lets appview use it"
 	}
 	return fmt.Sprintf("relay %s: %v: %s", err.Host, err, help)

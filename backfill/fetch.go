@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -192,18 +193,18 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) e
 			note.Error = detail(state.LastErr)
 		}
 		if note.Probes > maxProbes {
-			verdict = w.verdict(network.ReasonHostDown, note.Error)
+			verdict = w.verdict(outcome.ReasonHostDown, note.Error)
 		}
 	case parked && !state.AskedFor.IsZero():
 		// Longer than we ever wait at once: that is a refusal.
-		verdict = w.verdict(network.ReasonRateLimited, "asked us to wait until "+state.AskedFor.UTC().Format(time.RFC3339))
+		verdict = w.verdict(outcome.ReasonRateLimited, "asked us to wait until "+state.AskedFor.UTC().Format(time.RFC3339))
 	case parked:
 		note.LimitedAt = known.LimitedAt
 		if !w.since(note.LimitedAt, now) || gotOn {
 			note.LimitedAt = now.UTC().Truncate(time.Second)
 		}
 		if now.Sub(note.LimitedAt) > maxLimited {
-			verdict = w.verdict(network.ReasonRateLimited, "asked us to wait until "+until.UTC().Format(time.RFC3339))
+			verdict = w.verdict(outcome.ReasonRateLimited, "asked us to wait until "+until.UTC().Format(time.RFC3339))
 		}
 	}
 	if verdict != nil {
@@ -216,6 +217,6 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) e
 	return nil
 }
 
-func (w *worker) verdict(r network.Reason, text string) *store.Verdict {
+func (w *worker) verdict(r outcome.Reason, text string) *store.Verdict {
 	return &store.Verdict{Class: string(r.Class()), Reason: string(r), Detail: text}
 }

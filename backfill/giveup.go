@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -93,7 +94,7 @@ func (w *worker) endWeb(ctx context.Context, v store.Verdict) error {
 	return w.each(ctx, span{host: unknownHost, after: webDIDs}, func(o store.Owed) bool { return o.Attempts > 0 },
 		func(ctx context.Context, h hand) {
 			h.Detail = v.Detail
-			w.settleWithout(ctx, h, h.Owed, network.Reason(v.Reason), false)
+			w.settleWithout(ctx, h, h.Owed, outcome.Reason(v.Reason), false)
 		})
 }
 

@@ -6,7 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
+	"appview/network/repo"
 	"appview/store"
 )
 
@@ -30,7 +30,7 @@ func (r *reader) keep(ctx context.Context) error {
 			return nil // one request brings it all
 		}
 		if list, err = r.collections(ctx); err != nil || r.rejects.Count > 0 || !containsAll(held, list) {
-			r.requests, r.rejects = 0, network.Rejects{}
+			r.requests, r.rejects = 0, repo.Rejects{}
 			return nil //nolint:nilerr // likewise, or that says what is wrong
 		}
 	}

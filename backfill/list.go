@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/record"
 	"appview/store"
 )
@@ -298,7 +299,7 @@ func (r *reader) count(bytes int) error {
 	r.at.Pages, r.at.Bytes = r.at.Pages+1, r.at.Bytes+int64(bytes)
 	if r.at.Pages > maxPages || r.at.Bytes > maxBytes {
 		return &network.Error{
-			Reason: network.ReasonTooLarge, Op: "listRecords", Host: r.host,
+			Reason: outcome.ReasonTooLarge, Op: "listRecords", Host: r.host,
 			Err: fmt.Errorf("%d pages with %d bytes, and no end", r.at.Pages, r.at.Bytes),
 		}
 	}
@@ -309,13 +310,13 @@ func (r *reader) count(bytes int) error {
 // hosts answer alike for accounts that are missing and for those that are inactive.
 func (r *reader) unlisted(ctx context.Context, err error) error {
 	var failed *network.Error
-	if !errors.As(err, &failed) || failed.Reason != network.ReasonNotFound {
+	if !errors.As(err, &failed) || failed.Reason != outcome.ReasonNotFound {
 		return err
 	}
 	if err := r.probe(ctx); err != nil {
 		return err
 	}
 	// It is there, and active: it went and came back, or the host is confused.
-	failed.Reason = network.ReasonIncomplete
+	failed.Reason = outcome.ReasonIncomplete
 	return failed
 }

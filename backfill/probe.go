@@ -8,6 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -19,7 +20,7 @@ func (e errMoved) Error() string { return "the repo has moved to " + string(e.to
 // errGone says that the repo is unavailable, on the word of its current host or
 // of its DID document.
 type errGone struct {
-	reason   network.Reason
+	reason   outcome.Reason
 	detail   string
 	inferred bool // it is nobody's word
 	host     bool // it is the host's answer, not the document's
@@ -35,11 +36,11 @@ func (r *reader) probe(ctx context.Context) error {
 	r.fresh = false
 	var failed *network.Error
 	switch {
-	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+	case errors.As(err, &failed) && failed.Reason.Class() == outcome.ClassUnavailable:
 		return r.gone(ctx, goneFor(failed))
 	case err != nil:
 		return err
-	case !status.Active && status.Reason().Class() != network.ClassUnavailable:
+	case !status.Active && status.Reason().Class() != outcome.ClassUnavailable:
 		// Out of step, or throttled: it may pass.
 		return &network.Error{
 			Reason: status.Reason(), Op: "getRepoStatus", Host: r.host, Err: fmt.Errorf("the account is %q", status.Status),
@@ -74,7 +75,7 @@ func (r *reader) above(ctx context.Context, op string, rev syntax.TID) error {
 		return err
 	}
 	return &network.Error{
-		Reason: network.ReasonRevWentBack, Op: op, Host: r.host,
+		Reason: outcome.ReasonRevWentBack, Op: op, Host: r.host,
 		Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, rev, floor),
 	}
 }
@@ -103,7 +104,7 @@ func (r *reader) doubt(ctx context.Context) error {
 	ident, err := r.w.lookup(ctx, r.o.DID)
 	var failed *network.Error
 	switch {
-	case errors.As(err, &failed) && failed.Reason.Class() == network.ClassUnavailable:
+	case errors.As(err, &failed) && failed.Reason.Class() == outcome.ClassUnavailable:
 		return goneFor(failed)
 	case err != nil:
 		return err

@@ -8,6 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/record"
 	"appview/store"
 )
@@ -202,13 +203,13 @@ func (r *reader) unproven(ctx context.Context, err error) error {
 		r.proofs.failures, r.proofs.passing = maxUnproved, err // the whole repo may be had meanwhile
 	case !errors.As(err, &failed):
 		return err
-	case failed.Reason.Class() == network.ClassUnavailable && failed.Reason != network.ReasonNotFound:
+	case failed.Reason.Class() == outcome.ClassUnavailable && failed.Reason != outcome.ReasonNotFound:
 		return r.gone(ctx, goneFor(failed))
 	case failed.NoSuchMethod():
 		r.proofs.failures = maxUnproved
-	case listable(failed.Reason), failed.Reason == network.ReasonNotFound:
+	case listable(failed.Reason), failed.Reason == outcome.ReasonNotFound:
 		r.proofs.failures++
-		if failed.Reason.Retryable() && failed.Reason != network.ReasonBadAnswer {
+		if failed.Reason.Retryable() && failed.Reason != outcome.ReasonBadAnswer {
 			r.proofs.passing = failed
 		}
 	default:

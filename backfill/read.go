@@ -9,6 +9,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/outcome"
+	"appview/network/repo"
 	"appview/store"
 )
 
@@ -45,7 +47,7 @@ type reader struct {
 	values   values
 	proofs   proofs
 	segments []store.Segment
-	rejects  network.Rejects     // what stands in no segment, since no record can be addressed by it
+	rejects  repo.Rejects        // what stands in no segment, since no record can be addressed by it
 	page     network.RecordsPage // that counts against the budget
 	pages    int                 // buffered
 	bytes    int
@@ -68,7 +70,7 @@ type reader struct {
 // the repo.
 func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	if w.b.cfg.Store.Denied(h.DID, h.Host) {
-		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
+		w.settleWithout(ctx, h, h.Owed, outcome.ReasonDenied, false)
 		return false
 	}
 	if !w.b.claims.take(h.DID) {
@@ -98,7 +100,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	if errors.As(err, &failed) && (r.o.Attempts+1 >= w.b.cfg.Attempts || !failed.Reason.Retryable()) {
 		// Before it is given up: is this still the host to ask?
 		doubt := r.doubt(ctx)
-		if errors.As(doubt, &moved) || errors.As(doubt, &gone) || doubt != nil && failed.Reason.Class() == network.ClassUnavailable {
+		if errors.As(doubt, &moved) || errors.As(doubt, &gone) || doubt != nil && failed.Reason.Class() == outcome.ClassUnavailable {
 			err = doubt // that the account is not to be had is its own host's word, or nobody's
 		}
 	}
@@ -111,7 +113,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 		w.settleRead(ctx, h, r, exact)
 	case errors.As(err, &moved) && h.Moved:
 		w.missed(ctx, h, r.attempted(), &network.Error{
-			Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: fmt.Errorf("%w for the second time", moved),
+			Reason: outcome.ReasonIncomplete, Op: "read repo", Host: r.host, Err: fmt.Errorf("%w for the second time", moved),
 		})
 	case errors.As(err, &moved):
 		w.log.DebugContext(ctx, "repo has moved", "did", h.DID, "host", h.Host, "to", moved.to)
@@ -146,7 +148,7 @@ func (r *reader) readInTime(ctx context.Context) (exact bool, err error) {
 	exact, err = r.read(timed)
 	if err != nil && timed.Err() != nil && ctx.Err() == nil {
 		err = &network.Error{
-			Reason: network.ReasonTooLarge, Op: "read repo", Host: r.host,
+			Reason: outcome.ReasonTooLarge, Op: "read repo", Host: r.host,
 			Err: fmt.Errorf("not read within %s", r.w.b.cfg.Reading),
 		}
 	}
@@ -184,8 +186,8 @@ func (r *reader) turned() {
 
 // lost tells whether a repo read in steps cannot be gone on with: the host does
 // not take its own cursor any more, or the listing has lost its order.
-func (r *reader) lost(reason network.Reason) bool {
-	return r.steps && !r.saved && (reason == network.ReasonHTTP4xx || reason == network.ReasonIncomplete)
+func (r *reader) lost(reason outcome.Reason) bool {
+	return r.steps && !r.saved && (reason == outcome.ReasonHTTP4xx || reason == outcome.ReasonIncomplete)
 }
 
 // anew forgets how far the repo was read, so that the next attempt begins at its
@@ -194,7 +196,7 @@ func (r *reader) anew(ctx context.Context, failed *network.Error) error {
 	if err := r.restart(ctx); err != nil {
 		return err
 	}
-	failed.Reason = network.ReasonIncomplete
+	failed.Reason = outcome.ReasonIncomplete
 	return failed
 }
 
@@ -248,7 +250,7 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 			return false, err
 		}
 		if why := r.incomplete(true); why != "" && r.mayYetGive() {
-			return false, &network.Error{Reason: network.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: errors.New(why)}
+			return false, &network.Error{Reason: outcome.ReasonIncomplete, Op: "listRecords", Host: r.host, Err: errors.New(why)}
 		}
 		// One short page that held everything was one moment, not before the probe.
 		if !r.steps && r.requests <= 1 && !r.full && r.incomplete(true) == "" {
@@ -383,12 +385,12 @@ func (r *reader) save(ctx context.Context, s *stretch) (fresh int, err error) {
 // goes on where nothing is any more, into a failed attempt.
 func (r *reader) refused(err error) error {
 	if errors.Is(err, store.ErrDenied) {
-		return errGone{reason: network.ReasonDenied}
+		return errGone{reason: outcome.ReasonDenied}
 	}
 	if !errors.Is(err, store.ErrRevWentBack) && !errors.Is(err, store.ErrUndone) {
 		return err
 	}
-	return &network.Error{Reason: network.ReasonIncomplete, Op: "read repo", Host: r.host, Err: err}
+	return &network.Error{Reason: outcome.ReasonIncomplete, Op: "read repo", Host: r.host, Err: err}
 }
 
 func (r *reader) reading(segments []store.Segment) store.Reading {

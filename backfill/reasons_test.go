@@ -19,6 +19,7 @@ import (
 
 	"appview/backfill"
 	"appview/network"
+	"appview/network/outcome"
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
 	"appview/store"
@@ -100,12 +101,12 @@ func plainPort(tb testing.TB) string {
 }
 
 // ways are those to every reason.
-func ways() map[network.Reason]way {
+func ways() map[outcome.Reason]way {
 	const json = "application/json"
 	data := []string{listRecords, getRepo}
-	return map[network.Reason]way{
-		network.ReasonExact: {spoil: animal(sandbox.Behaviour{}, false)},
-		network.ReasonChangedDuringRead: {spoil: func(r *rig, did syntax.DID) syntax.DID {
+	return map[outcome.Reason]way{
+		outcome.ReasonExact: {spoil: animal(sandbox.Behaviour{}, false)},
+		outcome.ReasonChangedDuringRead: {spoil: func(r *rig, did syntax.DID) syntax.DID {
 			var n atomic.Int64
 			listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 				if q.Method == listRecords && q.DID == did.String() {
@@ -118,35 +119,35 @@ func ways() map[network.Reason]way {
 			})
 			return did
 		}},
-		network.ReasonEmpty: {spoil: changed(func(w *sandbox.World, did syntax.DID) error { _, err := w.Empty(did); return err })},
+		outcome.ReasonEmpty: {spoil: changed(func(w *sandbox.World, did syntax.DID) error { _, err := w.Empty(did); return err })},
 
-		network.ReasonNotFound: {spoil: changed((*sandbox.World).DeleteAccount)},
-		network.ReasonDeleted: {spoil: func(r *rig, did syntax.DID) syntax.DID {
+		outcome.ReasonNotFound: {spoil: changed((*sandbox.World).DeleteAccount)},
+		outcome.ReasonDeleted: {spoil: func(r *rig, did syntax.DID) syntax.DID {
 			return everywhere(says("deleted", fmt.Sprintf(`{"did":%q,"active":false,"status":"deleted"}`, did)), repoStatus)(r, did)
 		}},
-		network.ReasonTakenDown:   {spoil: changed((*sandbox.World).TakeDown)},
-		network.ReasonSuspended:   {spoil: changed((*sandbox.World).Suspend)},
-		network.ReasonDeactivated: {spoil: changed((*sandbox.World).Deactivate)},
-		network.ReasonNoPDS:       {spoil: animal(sandbox.NoPDS(), false)},
-		network.ReasonBadDID:      {spoil: func(*rig, syntax.DID) syntax.DID { return "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" }},
-		network.ReasonTombstoned:  {spoil: changed((*sandbox.World).Tombstone)},
-		network.ReasonDenied: {spoil: func(r *rig, did syntax.DID) syntax.DID {
+		outcome.ReasonTakenDown:   {spoil: changed((*sandbox.World).TakeDown)},
+		outcome.ReasonSuspended:   {spoil: changed((*sandbox.World).Suspend)},
+		outcome.ReasonDeactivated: {spoil: changed((*sandbox.World).Deactivate)},
+		outcome.ReasonNoPDS:       {spoil: animal(sandbox.NoPDS(), false)},
+		outcome.ReasonBadDID:      {spoil: func(*rig, syntax.DID) syntax.DID { return "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" }},
+		outcome.ReasonTombstoned:  {spoil: changed((*sandbox.World).Tombstone)},
+		outcome.ReasonDenied: {spoil: func(r *rig, did syntax.DID) syntax.DID {
 			if err := r.store.Deny(r.t.Context(), did.String(), ""); err != nil {
 				r.t.Fatal(err)
 			}
 			return did
 		}},
 
-		network.ReasonDNS:        {spoil: elsewhere(func(testing.TB) string { return "http://nowhere.test" })},
-		network.ReasonConnect:    {spoil: elsewhere(deadPort)},
-		network.ReasonTLS:        {spoil: elsewhere(plainPort)},
-		network.ReasonTimeout:    {spoil: everywhere(sandbox.Fault{Hang: true})},
-		network.ReasonHTTP5xx:    {spoil: animal(sandbox.ServerErrors(), false)},
-		network.ReasonCutBody:    {spoil: everywhere(sandbox.Fault{Cut: true, CutAfter: 20}, data...)},
-		network.ReasonBadAnswer:  {spoil: everywhere(refusal(http.StatusOK, json, `{"nonsense":true}`), data...)},
-		network.ReasonIncomplete: {attempts: once, spoil: animal(sandbox.EmptyPages(), true)},
-		network.ReasonDIDLookup:  {spoil: animal(sandbox.BadDocument(), false)},
-		network.ReasonHostDown: {attempts: refused, spoil: func(r *rig, _ syntax.DID) syntax.DID {
+		outcome.ReasonDNS:        {spoil: elsewhere(func(testing.TB) string { return "http://nowhere.test" })},
+		outcome.ReasonConnect:    {spoil: elsewhere(deadPort)},
+		outcome.ReasonTLS:        {spoil: elsewhere(plainPort)},
+		outcome.ReasonTimeout:    {spoil: everywhere(sandbox.Fault{Hang: true})},
+		outcome.ReasonHTTP5xx:    {spoil: animal(sandbox.ServerErrors(), false)},
+		outcome.ReasonCutBody:    {spoil: everywhere(sandbox.Fault{Cut: true, CutAfter: 20}, data...)},
+		outcome.ReasonBadAnswer:  {spoil: everywhere(refusal(http.StatusOK, json, `{"nonsense":true}`), data...)},
+		outcome.ReasonIncomplete: {attempts: once, spoil: animal(sandbox.EmptyPages(), true)},
+		outcome.ReasonDIDLookup:  {spoil: animal(sandbox.BadDocument(), false)},
+		outcome.ReasonHostDown: {attempts: refused, spoil: func(r *rig, _ syntax.DID) syntax.DID {
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Part != sandbox.PartPDS {
 					return sandbox.Fault{}
@@ -155,18 +156,18 @@ func ways() map[network.Reason]way {
 			})
 			return ""
 		}},
-		network.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
+		outcome.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7200"}},
 		})},
-		network.ReasonNoRev: {spoil: animal(sandbox.NoRev(), true)},
+		outcome.ReasonNoRev: {spoil: animal(sandbox.NoRev(), true)},
 
-		network.ReasonHTTP4xx:      {spoil: everywhere(refusal(http.StatusForbidden, json, `{"error":"Forbidden"}`), data...)},
-		network.ReasonBadEndpoint:  {spoil: animal(sandbox.EndpointWithPath(), false)},
-		network.ReasonBadSignature: {whole: true, spoil: animal(sandbox.WrongKey(), false)},
-		network.ReasonBadRev:       {spoil: animal(sandbox.FutureRev(), false)},
-		network.ReasonRevWentBack:  {spoil: animal(sandbox.RevGoesBack(), false)},
-		network.ReasonTooLarge:     {spoil: animal(sandbox.GzipBomb(), true)},
-		network.ReasonRejected:     {spoil: animal(sandbox.WrongCID(), true)},
+		outcome.ReasonHTTP4xx:      {spoil: everywhere(refusal(http.StatusForbidden, json, `{"error":"Forbidden"}`), data...)},
+		outcome.ReasonBadEndpoint:  {spoil: animal(sandbox.EndpointWithPath(), false)},
+		outcome.ReasonBadSignature: {whole: true, spoil: animal(sandbox.WrongKey(), false)},
+		outcome.ReasonBadRev:       {spoil: animal(sandbox.FutureRev(), false)},
+		outcome.ReasonRevWentBack:  {spoil: animal(sandbox.RevGoesBack(), false)},
+		outcome.ReasonTooLarge:     {spoil: animal(sandbox.GzipBomb(), true)},
+		outcome.ReasonRejected:     {spoil: animal(sandbox.WrongCID(), true)},
 	}
 }
 
@@ -175,10 +176,10 @@ func ways() map[network.Reason]way {
 func TestEveryReason(t *testing.T) {
 	t.Parallel()
 	ways := ways()
-	for _, reason := range network.Reasons() {
+	for _, reason := range outcome.Reasons() {
 		t.Run(string(reason), func(t *testing.T) {
 			t.Parallel()
-			if reason == network.ReasonRefusedAddress {
+			if reason == outcome.ReasonRefusedAddress {
 				wantRefusedAddress(t)
 				return
 			}
@@ -211,15 +212,15 @@ func TestEveryReason(t *testing.T) {
 			switch {
 			case way.attempts != nil: // what waits for a host costs none
 				want = way.attempts(r, did)
-			case reason.Class() == network.ClassFailed && reason.Retryable():
+			case reason.Class() == outcome.ClassFailed && reason.Retryable():
 				want = tries
-			case reason.Class() == network.ClassUnavailable:
+			case reason.Class() == outcome.ClassUnavailable:
 				want = repo.Attempts // an answer, at whichever attempt
 			}
 			if repo.Attempts != want {
 				t.Errorf("%d attempts, want %d", repo.Attempts, want)
 			}
-			if reason.Class() == network.ClassFailed && reason != network.ReasonRejected {
+			if reason.Class() == outcome.ClassFailed && reason != outcome.ReasonRejected {
 				if after := r.rows(); !slices.Equal(before, after) {
 					t.Error("a failed repo changed the index")
 				}
@@ -237,7 +238,7 @@ func refused(r *rig, did syntax.DID) int {
 }
 
 // last is the last repo of a job's that has ended with the reason.
-func (r *rig) last(job store.Job, reason network.Reason) syntax.DID {
+func (r *rig) last(job store.Job, reason outcome.Reason) syntax.DID {
 	r.t.Helper()
 	list, _, err := r.store.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
 	if err != nil {
@@ -273,7 +274,7 @@ func (r *rig) repo(job store.Job, did syntax.DID) store.JobRepo {
 }
 
 // wantReason looks at what is shown of a repo that ended with a reason.
-func (r *rig) wantReason(job store.Job, repo store.JobRepo, reason network.Reason) {
+func (r *rig) wantReason(job store.Job, repo store.JobRepo, reason outcome.Reason) {
 	r.t.Helper()
 	if repo.Class != string(reason.Class()) || repo.Reason != string(reason) {
 		r.t.Errorf("ended %s %s (%s), want %s %s", repo.Class, repo.Reason, repo.Detail, reason.Class(), reason)
@@ -282,10 +283,10 @@ func (r *rig) wantReason(job store.Job, repo store.JobRepo, reason network.Reaso
 		r.t.Errorf("the job counts %v", job.Reasons)
 	}
 	said := strings.Contains(job.Error, " "+string(reason))
-	if spoken := reason.Class() != network.ClassDone; said != (spoken && (reason.Class() == network.ClassFailed || !job.Request.Network())) {
+	if spoken := reason.Class() != outcome.ClassDone; said != (spoken && (reason.Class() == outcome.ClassFailed || !job.Request.Network())) {
 		r.t.Errorf("the job's error is %q", job.Error)
 	}
-	if reason.Class() == network.ClassFailed && repo.Detail == "" && reason != network.ReasonRejected {
+	if reason.Class() == outcome.ClassFailed && repo.Detail == "" && reason != outcome.ReasonRejected {
 		r.t.Error("nothing is said of what went wrong")
 	}
 	if len(repo.Detail) > 400 || strings.ContainsAny(repo.Detail, "\r\n") {
@@ -324,7 +325,7 @@ func wantRefusedAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	job = r.finish(job)
-	r.wantReason(job, r.repo(job, "did:web:inside.example.com"), network.ReasonRefusedAddress)
+	r.wantReason(job, r.repo(job, "did:web:inside.example.com"), outcome.ReasonRefusedAddress)
 }
 
 // TestEveryReasonIsExplained wants what the operator is told of every reason: what
@@ -348,7 +349,7 @@ func TestEveryReasonIsExplained(t *testing.T) {
 			explained[strings.Trim(strings.TrimSpace(name), "`")]++
 		}
 	}
-	for _, reason := range network.Reasons() {
+	for _, reason := range outcome.Reasons() {
 		if explained[string(reason)] != 1 {
 			t.Errorf("%s is explained %d times", reason, explained[string(reason)])
 		}

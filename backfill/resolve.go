@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -69,12 +70,12 @@ func (w *worker) resolveSpan(ctx context.Context, s span, width int, found <-cha
 // lookUp finds out where one repo lives.
 func (w *worker) lookUp(ctx context.Context, h hand) {
 	if w.b.cfg.Store.Denied(h.DID, "") {
-		w.settleWithout(ctx, h, h.Owed, network.ReasonDenied, false)
+		w.settleWithout(ctx, h, h.Owed, outcome.ReasonDenied, false)
 		return
 	}
 	if wait, over := w.directory.exhausted(w.b.now()); over && h.DID.Method() == "plc" {
 		h.Detail = fmt.Sprintf("the directory has not answered since %s: %s", wait.Since.UTC().Format(time.RFC3339), wait.Answer)
-		w.settleWithout(ctx, h, h.Owed, network.ReasonDIDLookup, false)
+		w.settleWithout(ctx, h, h.Owed, outcome.ReasonDIDLookup, false)
 		return
 	}
 	if isWeb(h.DID) {
@@ -144,7 +145,7 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 	o.Reason, o.Detail = string(failed.Reason), detail(failed)
 	w.silence.fail(queueOf(h), o.Detail)
 	last := o.Attempts >= w.b.cfg.Attempts || queueOf(h) == webDIDs && w.webOver.Load()
-	if failed.Reason.Class() == network.ClassFailed && failed.Reason.Retryable() && !last {
+	if failed.Reason.Class() == outcome.ClassFailed && failed.Reason.Retryable() && !last {
 		w.postpone(ctx, h, o, w.b.now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
 		return
 	}
@@ -172,12 +173,12 @@ func (w *worker) parks(host string, p *network.Parked) bool {
 // does the directory, which is down for all repos alike, but not for ever.
 func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Parked) {
 	now := w.b.now()
-	reason := network.ReasonRateLimited
+	reason := outcome.ReasonRateLimited
 	switch {
 	case p.Host == w.b.cfg.Network.PLC():
-		reason = network.ReasonDIDLookup
+		reason = outcome.ReasonDIDLookup
 	case p.Why == network.WhyDown:
-		w.missed(ctx, h, o, &network.Error{Reason: network.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
+		w.missed(ctx, h, o, &network.Error{Reason: outcome.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
 		return
 	}
 	if !w.since(o.LimitedAt, now) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/network"
+	"appview/network/outcome"
 )
 
 // sample finds out how the repos are spread over hosts from some of those that the
@@ -102,7 +103,7 @@ func (p *planner) draw(ctx, own context.Context) (found map[string]int, missing 
 func (p *planner) lookUp(ctx context.Context, did syntax.DID) (string, error) {
 	ident, err := p.b.cfg.Network.Lookup(ctx, did)
 	var failed *network.Error
-	if errors.As(err, &failed) && failed.Reason != network.ReasonDIDLookup {
+	if errors.As(err, &failed) && failed.Reason != outcome.ReasonDIDLookup {
 		return unknownHost, nil // an answer: it is settled without being read
 	}
 	return string(ident.PDS), err

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"appview/network"
+	"appview/network/outcome"
+	"appview/network/repo"
 	"appview/store"
 )
 
@@ -19,7 +20,7 @@ func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) 
 		Account: store.AccountActive, Rejected: int64(r.rejects.Count),
 		Judge: func(t store.Tally, guarded bool) store.Verdict {
 			if !exact && unclear != "" {
-				return store.Verdict{Class: string(network.ClassFailed), Reason: string(network.ReasonIncomplete), Detail: unclear}
+				return store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
 			}
 			return judge(t, exact && !guarded, r.rejects)
 		},
@@ -27,34 +28,34 @@ func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) 
 }
 
 // judge tells what a complete reading came to.
-func judge(t store.Tally, exact bool, rejects network.Rejects) store.Verdict {
-	reason, text := network.ReasonChangedDuringRead, ""
+func judge(t store.Tally, exact bool, rejects repo.Rejects) store.Verdict {
+	reason, text := outcome.ReasonChangedDuringRead, ""
 	switch {
 	case t.Rejected > 0:
-		reason = network.ReasonRejected
+		reason = outcome.ReasonRejected
 		if rejects.Count > 0 {
 			text = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
 		}
 	case t.Records == 0:
-		reason = network.ReasonEmpty
+		reason = outcome.ReasonEmpty
 	case exact:
-		reason = network.ReasonExact
+		reason = outcome.ReasonExact
 	}
 	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
 }
 
 // settleWithout settles a repo that could not be read. inferred says that the reason is
 // nobody's word.
-func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason network.Reason, inferred bool) {
+func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason outcome.Reason, inferred bool) {
 	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
 	w.log.DebugContext(ctx, "repo not read", "did", h.DID, "host", h.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := store.Settlement{
 		DID: h.DID, Reading: store.Reading{Host: h.Host}, Attempts: o.Attempts,
 		Judge: func(store.Tally, bool) store.Verdict { return verdict },
 	}
-	if reason.Class() == network.ClassUnavailable {
+	if reason.Class() == outcome.ClassUnavailable {
 		s.Account, s.Inferred = string(reason), inferred
-		s.Purge = reason == network.ReasonDeleted || reason == network.ReasonTombstoned || reason == network.ReasonDenied
+		s.Purge = reason == outcome.ReasonDeleted || reason == outcome.ReasonTombstoned || reason == outcome.ReasonDenied
 	}
 	w.settle(ctx, h, s, 0, func() {})
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -262,12 +263,12 @@ func (w *worker) lead(ctx context.Context) (time.Duration, error) {
 
 // silent is the verdict on a host that has given nothing for too long.
 func (w *worker) silent(host, seen string) *store.Verdict {
-	reason, state := network.ReasonTimeout, w.b.cfg.Network.HostState(network.Host(host))
+	reason, state := outcome.ReasonTimeout, w.b.cfg.Network.HostState(network.Host(host))
 	switch {
 	case host == webDIDs:
-		reason = network.ReasonDIDLookup
+		reason = outcome.ReasonDIDLookup
 	case state.Down:
-		reason = network.ReasonHostDown
+		reason = outcome.ReasonHostDown
 	}
 	if state.LastErr != nil {
 		seen = detail(state.LastErr)

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -18,23 +18,23 @@ func summary(j store.Job) string {
 	var parts []string
 	if j.Failed > 0 {
 		parts = append(parts, fmt.Sprintf("%d of %d repos could not be read: %s",
-			j.Failed, j.TotalRepos, reasons(j, network.ClassFailed)))
+			j.Failed, j.TotalRepos, reasons(j, outcome.ClassFailed)))
 	}
 	if j.Unavailable > 0 && !j.Request.Network() {
 		parts = append(parts, fmt.Sprintf("%d of %d repos are unavailable: %s",
-			j.Unavailable, j.TotalRepos, reasons(j, network.ClassUnavailable)))
+			j.Unavailable, j.TotalRepos, reasons(j, outcome.ClassUnavailable)))
 	}
 	return strings.Join(parts, "; ")
 }
 
 // reasons lists the reasons of a class with their numbers, most first.
-func reasons(j store.Job, class network.Class) string {
+func reasons(j store.Job, class outcome.Class) string {
 	names := slices.SortedFunc(maps.Keys(j.Reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(j.Reasons[b], j.Reasons[a]), cmp.Compare(a, b))
 	})
 	var parts []string
 	for _, name := range names {
-		if network.Reason(name).Class() == class {
+		if outcome.Reason(name).Class() == class {
 			parts = append(parts, fmt.Sprintf("%d %s", j.Reasons[name], name))
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
-	"appview/network"
+	"appview/network/outcome"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -29,7 +29,7 @@ func (r *rig) forgetHosts() {
 }
 
 // ended is what became of a repo in a job that has completed.
-func (r *rig) ended(job store.Job, did syntax.DID, class network.Class, reason network.Reason) store.JobRepo {
+func (r *rig) ended(job store.Job, did syntax.DID, class outcome.Class, reason outcome.Reason) store.JobRepo {
 	r.t.Helper()
 	repo := r.repo(job, did)
 	if repo.Class != string(class) || repo.Reason != string(reason) {
@@ -69,14 +69,14 @@ func TestAccountThatIsRefusedInPlainTextIsNotFound(t *testing.T) {
 			r.forgetHosts()
 			alone := request
 			alone.DID = gone
-			r.ended(r.complete(alone), gone, network.ClassUnavailable, network.ReasonNotFound)
+			r.ended(r.complete(alone), gone, outcome.ClassUnavailable, outcome.ReasonNotFound)
 			r.forgetHosts()
 			job := r.complete(request)
-			repo := r.ended(job, gone, network.ClassUnavailable, network.ReasonNotFound)
+			repo := r.ended(job, gone, outcome.ClassUnavailable, outcome.ReasonNotFound)
 			if !strings.Contains(repo.Detail, "not in so many words") {
 				t.Errorf("nothing says that it was inferred: %q", repo.Detail)
 			}
-			r.ended(job, off, network.ClassUnavailable, network.ReasonDeactivated)
+			r.ended(job, off, outcome.ClassUnavailable, outcome.ReasonDeactivated)
 			if job.Reasons["exact"] != 10 || len(r.servedOf(gone))+len(r.servedOf(off)) > 0 {
 				t.Errorf("%v, and %d records of the missing accounts are served", job.Reasons, len(r.servedOf(gone))+len(r.servedOf(off)))
 			}
@@ -191,9 +191,9 @@ func TestSimulatedHostIsReadWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 			job = r.complete(request)
-			r.ended(job, repos[0].DID, network.ClassUnavailable, network.ReasonNotFound)
-			r.ended(job, repos[1].DID, network.ClassUnavailable, network.ReasonTakenDown)
-			r.ended(job, repos[4].DID, network.ClassDone, network.ReasonEmpty)
+			r.ended(job, repos[0].DID, outcome.ClassUnavailable, outcome.ReasonNotFound)
+			r.ended(job, repos[1].DID, outcome.ClassUnavailable, outcome.ReasonTakenDown)
+			r.ended(job, repos[4].DID, outcome.ClassDone, outcome.ReasonEmpty)
 			if job.Failed > 0 {
 				t.Errorf("%v", job.Reasons)
 			}
@@ -246,7 +246,7 @@ func TestRepoThatIsGivenIsThere(t *testing.T) {
 	did := r.world.Repos()[3].DID
 	r.world.Assign(did, sandbox.SimulatedHost())
 	for _, request := range []store.Request{{Collection: status}, {Collection: status, DID: did}, {}} {
-		r.ended(r.complete(request), did, network.ClassDone, network.ReasonExact)
+		r.ended(r.complete(request), did, outcome.ClassDone, outcome.ReasonExact)
 	}
 	r.wantTruth(status)
 }
@@ -277,7 +277,7 @@ func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
 	}
 	r.run(quick())
 	job = r.finish(job)
-	r.ended(job, r.world.Repos()[0].DID, network.ClassDone, network.ReasonExact)
+	r.ended(job, r.world.Repos()[0].DID, outcome.ClassDone, outcome.ReasonExact)
 	if job.Tally != (store.Tally{Records: 1500, Created: 1500}) {
 		t.Errorf("%+v", job.Tally)
 	}
@@ -304,13 +304,13 @@ func TestRepoThatGoesWhileItIsListedIsNotFound(t *testing.T) {
 			r.run(quick())
 			job = r.finish(job)
 			if !given {
-				r.ended(job, did, network.ClassUnavailable, network.ReasonNotFound)
+				r.ended(job, did, outcome.ClassUnavailable, outcome.ReasonNotFound)
 				if n := len(r.servedOf(did)); n > 0 {
 					t.Errorf("%d records are served", n)
 				}
 				return
 			}
-			r.ended(job, did, network.ClassDone, network.ReasonExact)
+			r.ended(job, did, outcome.ClassDone, outcome.ReasonExact)
 			if n := len(r.servedOf(did)); n != 2000 || job.Tally != (store.Tally{Records: 2000, Created: 2000}) {
 				t.Errorf("%d records are served; %+v", n, job.Tally)
 			}
@@ -324,12 +324,12 @@ func TestStatusIsReadByItsMeaning(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 205, Repos: 6, Hosts: 1, Collections: statuses(3, 3)}, quick())
 	r.complete(store.Request{})
 	did := r.world.Repos()[0].DID
-	for body, want := range map[string]network.Reason{
-		`"active":false,"status":"takedown"`:       network.ReasonTakenDown,
-		`"active":false,"status":"TAKEN-DOWN"`:     network.ReasonTakenDown,
-		`"status":"account_suspended"`:             network.ReasonSuspended,
-		`"active":false,"status":"hibernating"`:    network.ReasonDeactivated,
-		`"active":false,"status":"gone elsewhere"`: network.ReasonDeactivated,
+	for body, want := range map[string]outcome.Reason{
+		`"active":false,"status":"takedown"`:       outcome.ReasonTakenDown,
+		`"active":false,"status":"TAKEN-DOWN"`:     outcome.ReasonTakenDown,
+		`"status":"account_suspended"`:             outcome.ReasonSuspended,
+		`"active":false,"status":"hibernating"`:    outcome.ReasonDeactivated,
+		`"active":false,"status":"gone elsewhere"`: outcome.ReasonDeactivated,
 	} {
 		r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 			if q.DID != did.String() || q.Method != repoStatus {
@@ -338,7 +338,7 @@ func TestStatusIsReadByItsMeaning(t *testing.T) {
 			return says("status", `{"did":"`+did.String()+`",`+body+`}`)
 		})
 		job := r.complete(store.Request{Collection: status})
-		repo := r.ended(job, did, network.ClassUnavailable, want)
+		repo := r.ended(job, did, outcome.ClassUnavailable, want)
 		if !strings.Contains(repo.Detail, "the host says that the account is") {
 			t.Errorf("%s: the detail is %q", body, repo.Detail)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"appview/backfill"
 	"appview/network"
+	"appview/network/outcome"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -162,10 +163,10 @@ func TestRelayIsGivenUpAfterHours(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		err  error
-		want network.Reason
+		want outcome.Reason
 	}{
-		"errors": {&network.Error{Reason: network.ReasonHTTP5xx, Status: http.StatusBadGateway}, network.ReasonHTTP5xx},
-		"pauses": {&network.Parked{Why: network.WhyRateLimited}, network.ReasonRateLimited},
+		"errors": {&network.Error{Reason: outcome.ReasonHTTP5xx, Status: http.StatusBadGateway}, outcome.ReasonHTTP5xx},
+		"pauses": {&network.Parked{Why: network.WhyRateLimited}, outcome.ReasonRateLimited},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

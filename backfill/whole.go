@@ -11,6 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/outcome"
+	"appview/network/repo"
 	"appview/record"
 	"appview/store"
 )
@@ -50,11 +52,11 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 		return false, nil
 	case !errors.As(err, &failed):
 		return false, err
-	case failed.Reason == network.ReasonNotFound && r.rev != "":
+	case failed.Reason == outcome.ReasonNotFound && r.rev != "":
 		// The host has just said that the account is active. It may have none of this
 		// method, or be confused; what became of the account, its listing shows.
 		return false, nil
-	case failed.Reason.Class() == network.ClassUnavailable:
+	case failed.Reason.Class() == outcome.ClassUnavailable:
 		return false, r.gone(ctx, goneFor(failed))
 	case listable(failed.Reason):
 		r.w.log.DebugContext(ctx, "repo is listed instead", "did", r.o.DID, "host", r.host, "err", failed)
@@ -96,7 +98,7 @@ func unprobed(err error) bool {
 	if errors.As(err, &gone) {
 		return gone.inferred
 	}
-	return errors.As(err, &failed) && (failed.Reason == network.ReasonNoRev || failed.Reason == network.ReasonHTTP4xx)
+	return errors.As(err, &failed) && (failed.Reason == outcome.ReasonNoRev || failed.Reason == outcome.ReasonHTTP4xx)
 }
 
 // readUnprobed reads the repo in one piece at a host that has refused to say how it is:
@@ -118,7 +120,7 @@ func (r *reader) readUnprobed(ctx context.Context, refused error) (exact bool, e
 	var failed *network.Error
 	switch {
 	case r.notWhole == nil || !errors.As(refused, &failed):
-	case !r.notWhole.Reason.Retryable() && r.notWhole.Reason != network.ReasonHTTP4xx:
+	case !r.notWhole.Reason.Retryable() && r.notWhole.Reason != outcome.ReasonHTTP4xx:
 		return false, r.notWhole // it would be the same in every attempt
 	case failed.Err == nil:
 		failed.Err = fmt.Errorf("nor is it given whole: %w", r.notWhole)
@@ -160,10 +162,10 @@ func (r *reader) spent(err error, other func(network.Host) (time.Time, bool)) bo
 
 // listable tells whether listRecords may do where getRepo has failed. A repo with
 // a wrong signature is not to be had in another way.
-func listable(reason network.Reason) bool {
-	return slices.Contains([]network.Reason{
-		network.ReasonTooLarge, network.ReasonHTTP4xx, network.ReasonHTTP5xx, network.ReasonBadAnswer,
-		network.ReasonIncomplete, network.ReasonCutBody, network.ReasonTimeout,
+func listable(reason outcome.Reason) bool {
+	return slices.Contains([]outcome.Reason{
+		outcome.ReasonTooLarge, outcome.ReasonHTTP4xx, outcome.ReasonHTTP5xx, outcome.ReasonBadAnswer,
+		outcome.ReasonIncomplete, outcome.ReasonCutBody, outcome.ReasonTimeout,
 	}, reason)
 }
 
@@ -174,7 +176,7 @@ func (r *reader) begin(at store.Position) {
 	r.at = at
 	r.drop()
 	r.segments, r.requests, r.full, r.same, r.ends = nil, 0, false, false, nil
-	r.rejects = network.Rejects{}
+	r.rejects = repo.Rejects{}
 	r.values.unproved = nil
 	r.missing, r.confirmed, r.unclear = nil, nil, ""
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"appview/network"
+	"appview/network/outcome"
 )
 
 // jobView is a job as the server shows it.
@@ -176,10 +176,10 @@ func waits(what string) string {
 func (j jobView) losses() string {
 	var parts []string
 	for _, c := range []struct {
-		class network.Class
+		class outcome.Class
 		name  string
 		n     int64
-	}{{network.ClassFailed, "failed", j.FailedRepos}, {network.ClassUnavailable, "unavailable", j.UnavailableRepos}} {
+	}{{outcome.ClassFailed, "failed", j.FailedRepos}, {outcome.ClassUnavailable, "unavailable", j.UnavailableRepos}} {
 		if c.n == 0 {
 			continue
 		}
@@ -193,13 +193,13 @@ func (j jobView) losses() string {
 }
 
 // why counts the repos of a class by reason, the most frequent first.
-func (j jobView) why(class network.Class) string {
+func (j jobView) why(class outcome.Class) string {
 	var parts []string
 	reasons := slices.SortedFunc(maps.Keys(j.Reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(j.Reasons[b], j.Reasons[a]), cmp.Compare(a, b))
 	})
 	for _, r := range reasons {
-		if n := j.Reasons[r]; network.Reason(r).Class() == class {
+		if n := j.Reasons[r]; outcome.Reason(r).Class() == class {
 			parts = append(parts, number(&n)+" "+r)
 		}
 	}

@@ -15,13 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// outcome is what a repo of a job has come to.
-type outcome struct {
-	Class  string  `json:"class"`
-	Reason *string `json:"reason"`
-}
-
-// outcomeKey is an outcome to count by.
+// outcomeKey is what a repo of a job has come to, to count by.
 type outcomeKey struct{ class, reason string }
 
 // outcomeCount is how many repos have come to the same.
@@ -72,8 +66,9 @@ func (c *client) outcomes(ctx context.Context, d download) (map[outcomeKey]outco
 	counts, dec, lines := map[outcomeKey]outcomeCount{}, json.NewDecoder(bufio.NewReader(res.Body)), int64(0)
 	for {
 		var line struct {
-			outcome
-			Records int64 `json:"records"`
+			Class   string  `json:"class"`
+			Reason  *string `json:"reason"`
+			Records int64   `json:"records"`
 		}
 		switch err := dec.Decode(&line); {
 		case errors.Is(err, io.EOF):

@@ -25,6 +25,8 @@ import (
 	"appview/internal/datadir"
 	"appview/metrics"
 	"appview/network"
+	"appview/network/outcome"
+	"appview/network/repo"
 	"appview/server"
 	"appview/store"
 )
@@ -100,9 +102,9 @@ func (s *service) open(ctx context.Context) (err error) {
 	})
 	switch bad, _ := errors.AsType[*network.Error](err); {
 	case bad == nil:
-	case bad.Reason == network.ReasonRefusedAddress:
+	case bad.Reason == outcome.ReasonRefusedAddress:
 		err = fmt.Errorf("%w: --allow-private-hosts allows it", err)
-	case bad.Reason == network.ReasonBadEndpoint:
+	case bad.Reason == outcome.ReasonBadEndpoint:
 		err = fmt.Errorf("%w: give it as https://NAME; --allow-private-hosts allows http, and any port", err)
 	}
 	if err != nil {
@@ -118,7 +120,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return explainOpen(err)
 	}
 	restrictFiles(ctx, s.dir, log)
-	if err := network.RemoveSpooled(s.dir); err != nil {
+	if err := repo.RemoveSpooled(s.dir); err != nil {
 		return err
 	}
 	pauses, err := s.store.Pauses(ctx)
@@ -187,7 +189,7 @@ func (s *service) spool() (*os.File, error) {
 	if s.store.DiskFull() {
 		return nil, store.ErrDiskFull
 	}
-	return network.SpoolFile(s.dir)
+	return repo.SpoolFile(s.dir)
 }
 
 // listenOn opens the port that a flag names.

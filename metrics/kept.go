@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"appview/network"
+	"appview/network/outcome"
 	"appview/store"
 )
 
@@ -149,7 +150,7 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 	for _, w := range waits {
 		waiting[w] = 0
 	}
-	for _, r := range network.Reasons() {
+	for _, r := range outcome.Reasons() {
 		reasons[string(r)] = 0
 	}
 	for _, j := range jobs {
@@ -161,7 +162,7 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 		}
 	}
 	for r, n := range totals.Reasons {
-		if !slices.Contains(network.Reasons(), network.Reason(r)) {
+		if !slices.Contains(outcome.Reasons(), outcome.Reason(r)) {
 			r = other // of a program that knew more
 		}
 		reasons[r] += n
@@ -173,7 +174,7 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 		out.gauge(k.waiting, float64(n), w)
 	}
 	for r, n := range reasons {
-		out.counter(k.repos, float64(n), string(network.Reason(r).Class()), r)
+		out.counter(k.repos, float64(n), string(outcome.Reason(r).Class()), r)
 	}
 	t := totals.Tally
 	for change, n := range map[string]int64{

@@ -23,6 +23,9 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo/repotest"
 )
 
 // rawHost answers on the connection itself. Its handler gets the connection with
@@ -236,7 +239,7 @@ func TestTwoHostsThatSendToEachOther(t *testing.T) {
 	other[0].Store(hosts[1])
 	other[1].Store(hosts[0])
 	_, err := page(t, newClient(t, Config{}), hosts[0])
-	wantReason(t, err, ReasonBadAnswer)
+	wantReason(t, err, outcome.ReasonBadAnswer)
 	if n := requests.Load(); n != 1+maxRedirects {
 		t.Errorf("%d requests", n)
 	}
@@ -339,7 +342,7 @@ func TestNoCertificateIsKept(t *testing.T) {
 	t.Cleanup(s.Close)
 	client := newClient(t, Config{})
 	_, err := page(t, client, Host(s.URL))
-	wantReason(t, err, ReasonTLS)
+	wantReason(t, err, outcome.ReasonTLS)
 	last := client.HostState(Host(s.URL)).LastErr
 	var kept *tls.CertificateVerificationError
 	if last == nil || errors.As(last, &kept) || !strings.Contains(last.Error(), "certificate") {
@@ -361,7 +364,7 @@ func TestNoAnswerThatIsNoneIsKept(t *testing.T) {
 			})
 			client := newClient(t, Config{})
 			_, err := page(t, client, host)
-			wantReason(t, err, ReasonBadAnswer)
+			wantReason(t, err, outcome.ReasonBadAnswer)
 			if last := client.HostState(host).LastErr; last == nil || len(last.Error()) > 1000 {
 				t.Errorf("%.1500v", last)
 			}
@@ -389,14 +392,14 @@ func squeezed(tb testing.TB, text string, times int) string {
 // limit on length, and repeat what is sound.
 func TestBombsAreRefusedForHowTheyInflate(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
+	m := repotest.New(t)
 	for name, c := range map[string]struct {
 		body string
 		car  bool
 	}{
 		"page":             {squeezed(t, repeat(" ", 1<<20), 30), false},
-		"car of blocks":    {squeezed(t, carHeader(idOf("x"))+repeat(frame(idOf("x")+"x"), 200_000), 1), true},
-		"car of one block": {squeezed(t, carHeader(idOf("x"))+frame(idOf(repeat("x", 20<<20))+repeat("x", 20<<20)), 1), true},
+		"car of blocks":    {squeezed(t, repotest.Header(repotest.IDOf("x"))+repeat(repotest.Frame(repotest.IDOf("x")+"x"), 200_000), 1), true},
+		"car of one block": {squeezed(t, repotest.Header(repotest.IDOf("x"))+repotest.Frame(repotest.IDOf(repeat("x", 20<<20))+repeat("x", 20<<20)), 1), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -407,11 +410,11 @@ func TestBombsAreRefusedForHowTheyInflate(t *testing.T) {
 			client := newClient(t, Config{})
 			var err error
 			if c.car {
-				_, err = client.Repo(t.Context(), host, m.ident())
+				_, err = client.Repo(t.Context(), host, identOf(m))
 			} else {
 				_, err = page(t, client, host)
 			}
-			wantReason(t, err, ReasonTooLarge)
+			wantReason(t, err, outcome.ReasonTooLarge)
 			if !strings.Contains(err.Error(), "inflates") {
 				t.Errorf("got %v", err)
 			}
@@ -451,27 +454,6 @@ func TestInflatersAreUsedAgain(t *testing.T) {
 	}
 }
 
-func TestMillionsOfStrangeBlocksAreNotRead(t *testing.T) {
-	t.Parallel()
-	m := newCARMaker(t)
-	m.commit(m.node(""), nil)
-	var sent atomic.Int64
-	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/vnd.ipld.car")
-		_, err := io.WriteString(w, carHeader(idOf("x")))
-		for junk := repeat("\x01x", 1<<15); err == nil && sent.Load() < maxCAR; {
-			n, failed := io.WriteString(w, junk)
-			sent.Add(int64(n))
-			err = failed
-		}
-	})
-	_, err := newClient(t, Config{}).Repo(t.Context(), host, m.ident())
-	wantReason(t, err, ReasonBadAnswer)
-	if n := sent.Load(); n > 32<<20 { // what the sockets hold
-		t.Errorf("%d bytes of it were read", n)
-	}
-}
-
 // TestWhoHoldsMemoryThatOthersWaitForMustHurry has a host send most of a large
 // body at once and drip the rest, which would keep everybody else's large bodies
 // waiting for hours.
@@ -492,7 +474,7 @@ func TestWhoHoldsMemoryThatOthersWaitForMustHurry(t *testing.T) {
 			defer cancel()
 			p, err := c.ListRecords(ctx, host, syntax.DID(fmt.Sprintf("did:plc:%024d", i)), status, "")
 			p.Close()
-			if reasonOf(err) != string(ReasonTimeout) {
+			if reasonOf(err) != string(outcome.ReasonTimeout) {
 				t.Errorf("got %v", err)
 			}
 		})

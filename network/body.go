@@ -1,6 +1,8 @@
 package network
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -143,4 +145,72 @@ func grow(ctx context.Context, buf []byte, limit int64, g *grant, w *watchdog) (
 	bigger := make([]byte, len(buf), size)
 	copy(bigger, buf)
 	return bigger, nil
+}
+
+const (
+	streamBuffer = 32 << 10
+	// sniffed is how much of a body is looked at to tell a web page, or an error in words,
+	// from what was asked for.
+	sniffed = 1 << 10
+)
+
+// memory bounds what the reader of a body may take while it reads.
+type memory struct {
+	Grow  func(n int64) error                     // waits until n more bytes may be held
+	Spill func(n int64, write func() error) error // waits until n more bytes may be held in a file, and calls write
+}
+
+// source is a body as it comes: bounded, watched, and with a memory of what ended it.
+type source struct {
+	body  io.Reader
+	limit int64
+	total int64
+	w     *watchdog
+	err   error // of the body, never of what is in it
+}
+
+// Read reads on.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	s.total += int64(n)
+	if s.total > s.limit {
+		err = errTooLarge
+	}
+	if err == nil {
+		err = s.w.progress(s.total)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// readStream has read take a body as it comes, and returns its beginning.
+func readStream(ctx context.Context, body io.Reader, limit int64, g *grant, w *watchdog, read func(io.Reader, memory) error) (beginning []byte, err error) {
+	src := &source{body: body, limit: limit, w: w}
+	aside := func(f func() error) error {
+		err := w.aside(f)
+		if g.wanted() {
+			w.hurry(src.total)
+		}
+		return err
+	}
+	in := bufio.NewReaderSize(src, streamBuffer)
+	beginning, _ = in.Peek(sniffed) // a body may be shorter
+	beginning = bytes.Clone(beginning)
+	err = read(in, memory{
+		Grow: func(n int64) error { return aside(func() error { return g.grow(ctx, n) }) },
+		Spill: func(n int64, write func() error) error {
+			return aside(func() error {
+				if err := g.spool(ctx, n); err != nil {
+					return err
+				}
+				return write()
+			})
+		},
+	})
+	if err != nil && src.err != nil {
+		return beginning, src.err
+	}
+	return beginning, err
 }

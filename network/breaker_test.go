@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo/repotest"
 )
 
 // unanswered notes that a host has not answered about a repo.
@@ -174,7 +177,7 @@ func TestWhatARedirectMeetsIsNotHeldAgainstTheHost(t *testing.T) {
 		if p, ok := errors.AsType[*Parked](err); ok && p.Host == victim && p.Why == WhyDown {
 			continue // to redirects
 		}
-		wantReason(t, err, ReasonBadAnswer)
+		wantReason(t, err, outcome.ReasonBadAnswer)
 	}
 	if n := web.Load(); n != breakerTrips {
 		t.Errorf("%d requests were sent on, want %d", n, breakerTrips)
@@ -189,7 +192,7 @@ func TestWhatARedirectMeetsIsNotHeldAgainstTheHost(t *testing.T) {
 
 func TestAHostWithoutGetRepoIsAskedForEverythingElse(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
+	m := repotest.New(t)
 	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/xrpc/"+methodGetRepo {
 			says(504, "text/html", "<h1>gateway timeout</h1>")(w, r)
@@ -199,7 +202,7 @@ func TestAHostWithoutGetRepoIsAskedForEverythingElse(t *testing.T) {
 	})
 	c := newClient(t, Config{})
 	for i := range 2 * breakerTrips {
-		ident := m.ident()
+		ident := identOf(m)
 		ident.DID = syntax.DID(fmt.Sprintf("did:plc:%024d", i))
 		_, err := c.Repo(t.Context(), host, ident)
 		if want := map[bool]string{true: "http_5xx", false: "parked: down"}[i < breakerTrips]; reasonOf(err) != want {
@@ -238,7 +241,7 @@ func TestTheDirectoryIsNotSetAsideForWhatItIsNot(t *testing.T) {
 	if _, err := c.Lookup(t.Context(), alice); err != nil {
 		t.Errorf("look-up: %v", err)
 	}
-	if _, err := c.Repos(t.Context(), ""); reasonOf(err) != string(ReasonBadAnswer) {
+	if _, err := c.Repos(t.Context(), ""); reasonOf(err) != string(outcome.ReasonBadAnswer) {
 		t.Errorf("listing: %v, want what the host answers", err)
 	}
 }
@@ -267,7 +270,7 @@ func TestSpellingsOfAWebDIDAreOneToTheBreaker(t *testing.T) {
 	const name = "plc.example.com"
 	for i := range 2 * breakerTrips {
 		_, err := c.Lookup(t.Context(), syntax.DID("did:web:"+name[:i]+strings.ToUpper(name[i:])))
-		wantReason(t, err, ReasonNotFound)
+		wantReason(t, err, outcome.ReasonNotFound)
 	}
 	if n := strange.Load(); n != 2*breakerTrips {
 		t.Errorf("%d documents were asked for", n)
@@ -297,7 +300,7 @@ func TestADeadHostCostsAFewRequests(t *testing.T) {
 		case ok && p.Why == WhyDown:
 			parked++
 		default:
-			wantReason(t, err, ReasonHTTP5xx)
+			wantReason(t, err, outcome.ReasonHTTP5xx)
 		}
 		if parked == 1 {
 			if until, ok := c.ParkedUntil(host); !ok || !until.Equal(c.HostState(host).NextProbe) {

@@ -40,8 +40,8 @@ func TestBodiesThatGrowTogetherAllComeToTheirEnd(t *testing.T) {
 func TestWhatBodiesHoldIsKnown(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, Config{})
-	c.budget, c.cars = newBudget(30, 20), newBudget(30, 20)
-	page, repo := grant{b: c.budget}, grant{b: c.cars}
+	c.budget, c.repos = newBudget(30, 20), newBudget(30, 20)
+	page, repo := grant{b: c.budget}, grant{b: c.repos}
 	for _, g := range []*grant{&page, &repo} {
 		for range 3 { // past the pool, and again of the reserve
 			if err := g.grow(t.Context(), 6); err != nil {

@@ -14,13 +14,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"appview/network/outcome"
 )
 
-// maxMessage cuts what a host says of its error, which ends in logs and rows.
-const maxMessage = 200
-
 // brokenReason classes an attempt that brought no answer.
-func brokenReason(err error) Reason {
+func brokenReason(err error) outcome.Reason {
 	var (
 		dns  *net.DNSError
 		op   *net.OpError
@@ -28,19 +27,19 @@ func brokenReason(err error) Reason {
 	)
 	switch {
 	case errors.Is(err, errRefused):
-		return ReasonRefusedAddress
+		return outcome.ReasonRefusedAddress
 	case errors.As(err, &dns):
-		return ReasonDNS
+		return outcome.ReasonDNS
 	case errors.Is(err, errTooSlow), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &nerr) && nerr.Timeout():
-		return ReasonTimeout
+		return outcome.ReasonTimeout
 	case isTLS(err):
-		return ReasonTLS
+		return outcome.ReasonTLS
 	case errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return ReasonConnect
+		return outcome.ReasonConnect
 	case strings.Contains(err.Error(), "malformed"), strings.Contains(err.Error(), "response headers exceeded"):
-		return ReasonBadAnswer // it answered, in something that is not HTTP
+		return outcome.ReasonBadAnswer // it answered, in something that is not HTTP
 	default:
-		return ReasonConnect
+		return outcome.ReasonConnect
 	}
 }
 
@@ -60,18 +59,18 @@ func isTLS(err error) bool {
 }
 
 // bodyReason classes an answer whose body did not come to its end.
-func bodyReason(err error) Reason {
+func bodyReason(err error) outcome.Reason {
 	var (
 		corrupt flate.CorruptInputError
 		nerr    net.Error
 	)
 	switch {
 	case errors.Is(err, errTooSlow), errors.As(err, &nerr) && nerr.Timeout():
-		return ReasonTimeout
+		return outcome.ReasonTimeout
 	case errors.As(err, &corrupt), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
-		return ReasonBadAnswer
+		return outcome.ReasonBadAnswer
 	default:
-		return ReasonCutBody
+		return outcome.ReasonCutBody
 	}
 }
 
@@ -106,7 +105,7 @@ func refusal(q call, r *received) (e *Error, alive bool) {
 	if body := withoutMark(r.body); !html && shallow(body) {
 		var x xrpcError
 		if json.Unmarshal(body, &x) == nil {
-			e.Name, e.Message = cut(x.Name), cut(x.Message)
+			e.Name, e.Message = outcome.OneLine(x.Name), outcome.OneLine(x.Message)
 		}
 	}
 	// Frameworks have a page for what they do not know: of a question that not every
@@ -139,7 +138,7 @@ func namesError(q call, body []byte) bool {
 	return err == nil && name != ""
 }
 
-func refusalReason(status int, name, message string, html bool) Reason {
+func refusalReason(status int, name, message string, html bool) outcome.Reason {
 	if status < 500 && !html {
 		if reason, ok := accountReason(status, name, message); ok {
 			return reason
@@ -147,34 +146,34 @@ func refusalReason(status int, name, message string, html bool) Reason {
 	}
 	switch {
 	case status >= 500:
-		return ReasonHTTP5xx
+		return outcome.ReasonHTTP5xx
 	case html || status < 400:
-		return ReasonBadAnswer
+		return outcome.ReasonBadAnswer
 	case status == http.StatusRequestTimeout:
-		return ReasonTimeout
+		return outcome.ReasonTimeout
 	case status == http.StatusTooEarly:
-		return ReasonBadAnswer
+		return outcome.ReasonBadAnswer
 	default:
-		return ReasonHTTP4xx
+		return outcome.ReasonHTTP4xx
 	}
 }
 
 // accountReason reads what hosts say of an account that they do not serve.
-func accountReason(status int, name, message string) (Reason, bool) {
+func accountReason(status int, name, message string) (outcome.Reason, bool) {
 	word, of := accountWord(name)
 	switch {
 	case of && word == "notfound":
-		return ReasonNotFound, true
+		return outcome.ReasonNotFound, true
 	case of && stateReason(word) != "":
 		return stateReason(word), true
 	case word == "notfound":
 		// With 404 it is as likely the method that was not found.
-		return ReasonNotFound, status == http.StatusBadRequest
+		return outcome.ReasonNotFound, status == http.StatusBadRequest
 	}
 	// The reference PDS answers listRecords so for accounts that are missing,
 	// moved, deactivated or taken down: which of these, getRepoStatus tells.
 	if strings.HasPrefix(strings.ToLower(message), "could not find repo") {
-		return ReasonNotFound, true
+		return outcome.ReasonNotFound, true
 	}
 	return "", false
 }
@@ -193,18 +192,18 @@ func accountWord(text string) (word string, ofAccount bool) {
 
 // stateReason is the reason that hosts mean by a word for the state of an account; empty
 // for a word that is not known.
-func stateReason(word string) Reason {
+func stateReason(word string) outcome.Reason {
 	switch word {
 	case "takendown", "takedown":
-		return ReasonTakenDown
+		return outcome.ReasonTakenDown
 	case "suspended", "suspend":
-		return ReasonSuspended
+		return outcome.ReasonSuspended
 	case "deactivated", "deactivate", "inactive":
-		return ReasonDeactivated
+		return outcome.ReasonDeactivated
 	case "deleted":
-		return ReasonDeleted
+		return outcome.ReasonDeleted
 	case "notsynchronized", "notsynchronised", "desynchronized", "desynchronised", "throttled":
-		return ReasonBadAnswer // of the host, not of the account: it will pass
+		return outcome.ReasonBadAnswer // of the host, not of the account: it will pass
 	default:
 		return ""
 	}
@@ -248,15 +247,4 @@ func (e *Error) noMethod() bool {
 func (e *Error) absent() bool {
 	_, named := accountReason(e.Status, e.Name, e.Message)
 	return (e.Status == http.StatusNotFound || e.Status == http.StatusGone) && !named && !e.noMethod()
-}
-
-// cut makes a host's words fit for a log: one line of bounded length.
-func cut(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxMessage)], "")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
 }

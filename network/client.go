@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"appview/network/repo"
 )
 
 // Defaults of Config and Timing.
@@ -52,7 +54,7 @@ type Config struct {
 	Timing       Timing           // timeouts and pauses
 	Observe      func(Exchange)   // told of every request that was sent; must not wait for anything
 	Resolver     *net.Resolver    // of host names; the system's
-	Spool        Spool            // where repos go that are too large for memory; the system's directory for such
+	Spool        repo.Spool       // where repos go that are too large for memory; the system's directory for such
 	Log          *slog.Logger     // nowhere
 	Now          func() time.Time // time.Now
 }
@@ -78,7 +80,7 @@ type Client struct {
 	transport  *http.Transport
 	gates      gates
 	budget     *budget // of bodies in one piece
-	cars       *budget // of repos
+	repos      *budget // of repos
 	inflaters  inflaters
 	outage     *outage
 	jumps      *jumps
@@ -97,7 +99,7 @@ func New(cfg Config) (*Client, error) {
 		errs = append(errs, fmt.Errorf("PerAddress %d is negative", cfg.PerAddress))
 	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), pauses: newPauses(), budget: newBudget(bodyBudget, maxPageBody), cars: newSpooledBudget(carBudget, maxCARHeld, spoolBudget, maxCAR)}
+	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), pauses: newPauses(), budget: newBudget(bodyBudget, maxPageBody), repos: newSpooledBudget(carBudget, repo.MaxMemory, spoolBudget, repo.MaxCAR)}
 	c.transport = c.guard.transport(cfg)
 	c.gates = gates{make: c.newGate, all: make(map[Host]*gate), swept: cfg.Now()}
 	var err error
@@ -185,9 +187,6 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Spool == nil {
-		cfg.Spool = spoolInTemp
-	}
 	return cfg
 }
 
@@ -254,7 +253,7 @@ func (c *Client) HostState(host Host) HostState {
 
 // Held is how many bytes the bodies and repos take at the moment that are being read
 // or not closed yet, without the little that each may take unasked.
-func (c *Client) Held() int64 { return c.budget.inUse.Load() + c.cars.inUse.Load() }
+func (c *Client) Held() int64 { return c.budget.inUse.Load() + c.repos.inUse.Load() }
 
 // networkChanged is told when our own network goes and when it comes back.
 func (c *Client) networkChanged(ctx context.Context, gone bool) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 // crowdAt is how many connections lead to the test servers' address.
@@ -118,7 +120,7 @@ func TestAFullAddressIsNoFaultOfTheHost(t *testing.T) {
 	if st := c.HostState(other); st.Failures != 0 {
 		t.Errorf("the host is blamed: %+v", st)
 	}
-	wantReason(t, <-done, ReasonTimeout)
+	wantReason(t, <-done, outcome.ReasonTimeout)
 	if _, err := page(t, c, other); err != nil {
 		t.Errorf("with room: %v", err)
 	}
@@ -150,7 +152,7 @@ func TestADeadAddressLeavesNoPlaceTaken(t *testing.T) {
 	c := newClient(t, Config{PerAddress: 1})
 	for range 3 {
 		_, err := page(t, c, dead)
-		wantReason(t, err, ReasonConnect)
+		wantReason(t, err, outcome.ReasonConnect)
 	}
 	if n := crowdAt(c); n != 0 {
 		t.Errorf("%d places are taken", n)

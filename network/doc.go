@@ -6,9 +6,9 @@
 // one path (exchange.go): the guard that lets no connection leave for a private
 // address, the gate of its host that keeps us polite, the breaker that notices a
 // dead host, the watch on our own network, a body that is capped and budgeted,
-// and the closed list of reasons in outcome.go that every failure ends in. A
-// repo's CAR comes the same way, in memory or, a large one, in a file (blocks.go), and
-// is verified whole before a caller sees any of it (repo.go, car.go, tree.go).
+// and the closed list of reasons in package outcome that every failure ends in. A
+// repo's CAR comes the same way, and package repo verifies the whole of it before a
+// caller sees any.
 //
 // The package never retries. A call ends in a value, in an *Error that names
 // its reason, in a *Parked that names the moment before which asking again is

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/multiformats/go-multibase"
+
+	"appview/network/outcome"
 )
 
 // TestWhatIsNotOursInADocumentIsPassedOver has entries of every shape around the PDS and
@@ -85,19 +87,19 @@ func TestPDSOfAnOddShape(t *testing.T) {
 	good := pdsService(alice.String()+"#atproto_pds", "https://pds.example.com")
 	for name, x := range map[string]struct {
 		services string
-		want     Reason
+		want     outcome.Reason
 	}{
 		"type in a list":               {entry(`["X","AtprotoPersonalDataServer"]`, `"https://pds.example.com"`), ""},
 		"endpoint in a list":           {entry(`"AtprotoPersonalDataServer"`, `[{},"https://pds.example.com","https://x.example.com"]`), ""},
 		"endpoint twice":               {`{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":{"a":1},"serviceEndpoint":"https://pds.example.com"}`, ""},
-		"endpoint is an object":        {entry(`"AtprotoPersonalDataServer"`, `{"uri":"https://pds.example.com"}`), ReasonBadEndpoint},
-		"endpoint is a number":         {entry(`"AtprotoPersonalDataServer"`, `8080`), ReasonBadEndpoint},
-		"endpoint is a list of lists":  {entry(`"AtprotoPersonalDataServer"`, `[["https://pds.example.com"]]`), ReasonBadEndpoint},
-		"endpoint is null":             {entry(`"AtprotoPersonalDataServer"`, `null`), ReasonNoPDS},
-		"endpoint is an empty list":    {entry(`"AtprotoPersonalDataServer"`, `[]`), ReasonNoPDS},
-		"no endpoint":                  {`{"id":"#atproto_pds","type":"AtprotoPersonalDataServer"}`, ReasonNoPDS},
+		"endpoint is an object":        {entry(`"AtprotoPersonalDataServer"`, `{"uri":"https://pds.example.com"}`), outcome.ReasonBadEndpoint},
+		"endpoint is a number":         {entry(`"AtprotoPersonalDataServer"`, `8080`), outcome.ReasonBadEndpoint},
+		"endpoint is a list of lists":  {entry(`"AtprotoPersonalDataServer"`, `[["https://pds.example.com"]]`), outcome.ReasonBadEndpoint},
+		"endpoint is null":             {entry(`"AtprotoPersonalDataServer"`, `null`), outcome.ReasonNoPDS},
+		"endpoint is an empty list":    {entry(`"AtprotoPersonalDataServer"`, `[]`), outcome.ReasonNoPDS},
+		"no endpoint":                  {`{"id":"#atproto_pds","type":"AtprotoPersonalDataServer"}`, outcome.ReasonNoPDS},
 		"an object, and a good one":    {entry(`"AtprotoPersonalDataServer"`, `{}`) + "," + good, ""},
-		"a bad one, then a good one":   {entry(`"AtprotoPersonalDataServer"`, `"ftp://x"`) + "," + good, ReasonBadEndpoint},
+		"a bad one, then a good one":   {entry(`"AtprotoPersonalDataServer"`, `"ftp://x"`) + "," + good, outcome.ReasonBadEndpoint},
 		"a good one, then another one": {good + "," + entry(`"AtprotoPersonalDataServer"`, `"https://x.example.com"`), ""},
 	} {
 		t.Run(name, func(t *testing.T) {

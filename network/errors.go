@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"appview/network/outcome"
 )
 
 // Error is how every call of this package fails, except by the caller's context
 // or by being parked.
 type Error struct {
-	Reason  Reason
+	Reason  outcome.Reason
 	Op      string // what was asked: the XRPC method, "look up", "parse host"
 	Host    Host   // who was asked; empty when nobody was
 	Status  int    // HTTP status, 0 without an answer
@@ -17,7 +19,7 @@ type Error struct {
 	Message string // XRPC error message, cut to a sentence's length
 	Err     error  // cause, or nil
 
-	// Inferred says that ReasonNotFound is nobody's word: the host said that there is
+	// Inferred says that outcome.ReasonNotFound is nobody's word: the host said that there is
 	// nothing, not what there is not, and it answers the same question for another account.
 	Inferred bool
 }

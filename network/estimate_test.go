@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 func TestCollectionCountsReadsWhatIsAskedFor(t *testing.T) {
@@ -31,7 +33,7 @@ func TestBadEstimates(t *testing.T) {
 	} {
 		relay := serve(t, says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).CollectionCounts(t.Context(), []syntax.NSID{status})
-		if reasonOf(err) != string(ReasonBadAnswer) {
+		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -41,7 +43,7 @@ func TestBadEstimates(t *testing.T) {
 	} {
 		relay := serve(t, says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).Hosts(t.Context(), "")
-		if reasonOf(err) != string(ReasonBadAnswer) {
+		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -1,16 +1,20 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"time"
+
+	"appview/network/outcome"
 )
 
 const (
@@ -43,17 +47,15 @@ type call struct {
 	limit   int64  // bytes of the answer
 	subject string // the repo, or whatever else tells one question from another to the breaker
 	lane    lane   // the quota that it counts to
-	car     *car   // takes a CAR instead of a body in one piece; nil: there is none
+	accept  string // the media type that is wanted; typeJSON
 	hops    int    // redirects that led here
+
+	// read takes the body as it comes, instead of in one piece. Its errors are
+	// *outcome.BadContent, *Parked, and those of what it was given.
+	read func(io.Reader, memory) error
 }
 
-// accept is the kind of answer that is wanted.
-func (q call) accept() string {
-	if q.op == methodGetRepo {
-		return "application/vnd.ipld.car"
-	}
-	return "application/json"
-}
+const typeJSON = "application/json"
 
 // asksStatus reports whether the question is one for the revision and the status of a
 // repo, which not every host answers.
@@ -75,7 +77,7 @@ func (c *Client) fetch(ctx context.Context, q call) (*answer, error) {
 			return a, err
 		}
 		if q.hops == maxRedirects {
-			return nil, &Error{Op: q.op, Host: q.host, Reason: ReasonBadAnswer, Err: fmt.Errorf("more than %d redirects", maxRedirects)}
+			return nil, &Error{Op: q.op, Host: q.host, Reason: outcome.ReasonBadAnswer, Err: fmt.Errorf("more than %d redirects", maxRedirects)}
 		}
 		if q, err = c.redirect(q, next); err != nil {
 			return nil, err
@@ -85,19 +87,19 @@ func (c *Client) fetch(ctx context.Context, q call) (*answer, error) {
 
 // redirect is the question that a redirect turns q into.
 func (c *Client) redirect(q call, location string) (call, error) {
-	bad := func(reason Reason, err error) (call, error) {
+	bad := func(reason outcome.Reason, err error) (call, error) {
 		return call{}, &Error{Op: q.op, Host: q.host, Reason: reason, Err: fmt.Errorf("redirect to %.200q: %w", location, err)}
 	}
 	base, err := url.Parse(string(q.host) + q.target)
 	if err != nil {
-		return bad(ReasonBadAnswer, err)
+		return bad(outcome.ReasonBadAnswer, err)
 	}
 	to, err := base.Parse(location)
 	if err != nil {
-		return bad(ReasonBadAnswer, err)
+		return bad(outcome.ReasonBadAnswer, err)
 	}
 	if base.Scheme == schemeHTTPS && to.Scheme != schemeHTTPS {
-		return bad(ReasonRefusedAddress, errors.New("leaves https"))
+		return bad(outcome.ReasonRefusedAddress, errors.New("leaves https"))
 	}
 	origin := url.URL{Scheme: to.Scheme, User: to.User, Host: to.Host}
 	host, err := c.ParseHost(origin.String())
@@ -106,7 +108,7 @@ func (c *Client) redirect(q call, location string) (call, error) {
 	}
 	if host != q.host && (host == c.relay || host == c.plc) {
 		// Every host could have its requests count to the rate at which these are asked.
-		return bad(ReasonBadAnswer, errors.New("leads to the relay or the directory"))
+		return bad(outcome.ReasonBadAnswer, errors.New("leads to the relay or the directory"))
 	}
 	q.host, q.target, q.hops = host, to.RequestURI(), q.hops+1
 	return q, nil
@@ -176,7 +178,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*answer, string, error) 
 // transient tells whether an answer began well and did not come to its end.
 func transient(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && (e.Reason == ReasonCutBody || e.Reason == ReasonTimeout)
+	return ok && (e.Reason == outcome.ReasonCutBody || e.Reason == outcome.ReasonTimeout)
 }
 
 // left is the error of a call that ended before anything was sent.
@@ -191,7 +193,7 @@ func (c *Client) left(ctx context.Context, q call, err error) error {
 type received struct {
 	status int
 	header http.Header
-	body   []byte  // of a CAR only how it begins
+	body   []byte  // of one that was read as it came only the beginning
 	err    error   // that ended the body
 	parked *Parked // the host asks for a pause; then there is no body
 	grant
@@ -232,7 +234,7 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	req.Header.Set("Accept", q.accept())
+	req.Header.Set("Accept", cmp.Or(q.accept, typeJSON))
 	req.Header.Set("Accept-Encoding", "gzip")
 	resp, err := c.transport.RoundTrip(req)
 	for try := 1; err != nil && using.gaveWay() && try < connTries; try++ {
@@ -248,8 +250,8 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		limit = maxRefusal
 	}
 	r := &received{status: resp.StatusCode, header: resp.Header, grant: grant{b: c.budget}}
-	if q.car != nil {
-		r.b = c.cars
+	if q.read != nil {
+		r.b = c.repos
 	}
 	if pause := readPause(resp.Header, c.cfg.Now()); refuses(resp, pause) {
 		// From here on nothing is sent: a host may take its time over the body, and
@@ -258,8 +260,8 @@ func (c *Client) send(ctx context.Context, g *gate, q call) (*received, error) {
 		return r, nil
 	}
 	w.body(&r.grant)
-	if q.car != nil && resp.StatusCode == http.StatusOK {
-		r.body, err = readCAR(ctx, q.car, resp.Body, limit, &r.grant, w, c.cfg.Spool)
+	if q.read != nil && resp.StatusCode == http.StatusOK {
+		r.body, err = readStream(ctx, resp.Body, limit, &r.grant, w, q.read)
 	} else {
 		r.body, err = readBody(ctx, resp, limit, &r.grant, w)
 	}
@@ -311,19 +313,19 @@ func (c *Client) broken(ctx context.Context, g *gate, q call, err error) (blame 
 		return false, &Parked{Host: q.host, Until: c.cfg.Now().Add(wait), Why: WhyPaced}
 	}
 	reason := brokenReason(err)
-	if text := err.Error(); reason == ReasonTLS || len(text) > maxFailure {
+	if text := err.Error(); reason == outcome.ReasonTLS || len(text) > maxFailure {
 		// It would keep the certificates, or what came in place of an answer, of any
 		// size, for as long as the breaker remembers the failure.
 		err = fmt.Errorf("%.*s", maxFailure, text)
 	}
-	return reason != ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
+	return reason != outcome.ReasonRefusedAddress, &Error{Op: q.op, Host: q.host, Reason: reason, Err: err}
 }
 
 // judge decides what an answer means. It tells whether the host itself gave it:
 // a proxy that answers for a dead host is not the host.
 func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *answer, next string, alive bool, err error) {
 	now := c.cfg.Now()
-	fail := func(reason Reason, cause error) *Error {
+	fail := func(reason outcome.Reason, cause error) *Error {
 		return &Error{Op: q.op, Host: q.host, Reason: reason, Status: r.status, Err: cause}
 	}
 	if ctx.Err() != nil {
@@ -349,23 +351,23 @@ func (c *Client) judge(ctx context.Context, g *gate, q call, r *received) (a *an
 	switch {
 	case errors.Is(r.err, errTooLarge):
 		r.release()
-		return nil, "", true, fail(ReasonTooLarge, fmt.Errorf("more than %d bytes: %w", q.limit, r.err))
-	case isHTML(r.header, r.body) && (r.err == nil) == (q.car == nil):
+		return nil, "", true, fail(outcome.ReasonTooLarge, fmt.Errorf("more than %d bytes: %w", q.limit, r.err))
+	case isHTML(r.header, r.body) && (r.err == nil) == (q.read == nil):
 		r.release()
-		return nil, "", false, fail(ReasonBadAnswer, errors.New("html instead of "+q.accept()))
+		return nil, "", false, fail(outcome.ReasonBadAnswer, errors.New("html instead of "+cmp.Or(q.accept, typeJSON)))
 	}
-	if errors.Is(r.err, errSpool) {
+	if parked, ok := errors.AsType[*Parked](r.err); ok {
 		r.release()
-		return nil, "", true, c.unspooled(ctx, q.host, r.err)
+		return nil, "", true, parked
 	}
 	body := withoutMark(r.body)
-	if bad, ok := errors.AsType[*badCAR](r.err); namesError(q, body) && (r.err == nil || ok) {
+	if bad, ok := errors.AsType[*outcome.BadContent](r.err); namesError(q, body) && (r.err == nil || ok) {
 		r.release()
 		e, alive := refusal(q, r)
 		return nil, "", alive, e
 	} else if ok {
 		r.release()
-		return nil, "", true, fail(bad.reason, bad.err)
+		return nil, "", true, fail(bad.Reason, bad.Err)
 	}
 	if r.err != nil {
 		r.release()

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/network/outcome"
 	"appview/sandbox/sandboxtest"
 )
 
@@ -25,59 +26,59 @@ func TestWhatHostsDoAndHowItIsClassed(t *testing.T) {
 	const json = "application/json"
 	for name, c := range map[string]struct {
 		do    http.HandlerFunc
-		want  Reason
+		want  outcome.Reason
 		blame bool // counts to the breaker
 	}{
-		"html with 200":          {says(200, "text/html", "<html>hello</html>"), ReasonBadAnswer, true},
-		"html that claims json":  {says(200, json, " <!doctype html>"), ReasonBadAnswer, true},
-		"text":                   {says(200, "text/plain", "hello"), ReasonBadAnswer, false},
-		"no body":                {says(200, json, ""), ReasonBadAnswer, false},
-		"truncated json":         {says(200, json, `{"records":[{"uri":"at:`), ReasonBadAnswer, false},
-		"trailing data":          {says(200, json, `{"records":[]}{}`), ReasonBadAnswer, false},
-		"wrong shape":            {says(200, json, `{"records":{}}`), ReasonBadAnswer, false},
-		"array":                  {says(200, json, `[]`), ReasonBadAnswer, false},
-		"no records":             {says(200, json, `{"cursor":"a"}`), ReasonBadAnswer, false},
-		"cursor is a number":     {says(200, json, `{"records":[],"cursor":7}`), ReasonBadAnswer, false},
-		"endless cursor":         {says(200, json, `{"records":[],"cursor":"`+repeat("a", maxCursor+1)+`"}`), ReasonBadAnswer, false},
-		"very deep":              {says(200, json, `{"records":`+repeat("[", 1<<20)), ReasonBadAnswer, false},
-		"too many records":       {says(200, json, `{"records":[`+repeat("{},", maxListed)+`{}]}`), ReasonBadAnswer, false},
-		"no content":             {says(204, json, ""), ReasonBadAnswer, false},
-		"not modified":           {says(304, json, ""), ReasonBadAnswer, false},
-		"redirect without aim":   {says(302, json, ""), ReasonBadAnswer, false},
-		"400":                    {says(400, json, `{"error":"InvalidRequest","message":"no"}`), ReasonHTTP4xx, false},
-		"400 could not find":     {says(400, json, `{"error":"InvalidRequest","message":"Could not find repo: did:plc:x"}`), ReasonNotFound, false},
-		"400 not found":          {says(400, json, `{"error":"NotFound","message":"nope"}`), ReasonNotFound, false},
-		"400 repo not found":     {says(400, json, `{"error":"RepoNotFound"}`), ReasonNotFound, false},
-		"400 deactivated":        {says(400, json, `{"error":"RepoDeactivated"}`), ReasonDeactivated, false},
-		"400 taken down":         {says(400, json, `{"error":"RepoTakendown"}`), ReasonTakenDown, false},
-		"403 suspended":          {says(403, json, `{"error":"RepoSuspended"}`), ReasonSuspended, false},
-		"403 deleted":            {says(403, json, `{"error":"RepoDeleted"}`), ReasonDeleted, false},
-		"400 without body":       {says(400, "text/plain", ""), ReasonHTTP4xx, false},
-		"400 with deep body":     {says(400, json, repeat("[", 10_000)), ReasonHTTP4xx, false},
-		"401":                    {says(401, json, `{"error":"AuthMissing"}`), ReasonHTTP4xx, false},
-		"403 web page":           {says(403, "text/html", "<html>no robots</html>"), ReasonBadAnswer, true},
-		"404 method":             {says(404, json, `{"error":"NotFound"}`), ReasonHTTP4xx, false},
-		"408":                    {says(408, json, `{}`), ReasonTimeout, false},
-		"500":                    {says(500, json, `{"error":"InternalServerError"}`), ReasonHTTP5xx, false},
-		"500 web page":           {says(500, "text/html", "<h1>oops</h1>"), ReasonHTTP5xx, true},
-		"501":                    {says(501, json, `{"error":"MethodNotImplemented"}`), ReasonHTTP5xx, false},
-		"502":                    {says(502, "text/plain", "bad gateway"), ReasonHTTP5xx, true},
-		"503 without a time":     {says(503, json, `{"error":"x"}`), ReasonHTTP5xx, true},
-		"504":                    {says(504, "text/html", "<h1>"), ReasonHTTP5xx, true},
-		"522":                    {says(522, "text/html", "<h1>"), ReasonHTTP5xx, true},
-		"530":                    {says(530, "text/plain", "error 1033"), ReasonHTTP5xx, true},
-		"cut body":               {cutBody, ReasonCutBody, true},
-		"hangs up":               {hangUp, ReasonConnect, true},
-		"silent":                 {silent, ReasonTimeout, true},
-		"drips its header":       {dripHeader, ReasonTimeout, true},
-		"body stands still":      {stall, ReasonTimeout, true},
-		"body drips":             {drip, ReasonTimeout, true},
-		"gzip bomb":              {bomb(), ReasonTooLarge, false},
-		"broken gzip":            {says(200, json, "this is not gzip at all", "Content-Encoding", "gzip"), ReasonBadAnswer, true},
-		"says it is huge":        {huge, ReasonTooLarge, false},
-		"not http":               {notHTTP, ReasonBadAnswer, true},
-		"header without an end":  {endlessHeader, ReasonBadAnswer, true},
-		"message with newlines":  {says(400, json, `{"error":"A\nB","message":"`+repeat("x", 10_000)+`"}`), ReasonHTTP4xx, false},
+		"html with 200":          {says(200, "text/html", "<html>hello</html>"), outcome.ReasonBadAnswer, true},
+		"html that claims json":  {says(200, json, " <!doctype html>"), outcome.ReasonBadAnswer, true},
+		"text":                   {says(200, "text/plain", "hello"), outcome.ReasonBadAnswer, false},
+		"no body":                {says(200, json, ""), outcome.ReasonBadAnswer, false},
+		"truncated json":         {says(200, json, `{"records":[{"uri":"at:`), outcome.ReasonBadAnswer, false},
+		"trailing data":          {says(200, json, `{"records":[]}{}`), outcome.ReasonBadAnswer, false},
+		"wrong shape":            {says(200, json, `{"records":{}}`), outcome.ReasonBadAnswer, false},
+		"array":                  {says(200, json, `[]`), outcome.ReasonBadAnswer, false},
+		"no records":             {says(200, json, `{"cursor":"a"}`), outcome.ReasonBadAnswer, false},
+		"cursor is a number":     {says(200, json, `{"records":[],"cursor":7}`), outcome.ReasonBadAnswer, false},
+		"endless cursor":         {says(200, json, `{"records":[],"cursor":"`+repeat("a", maxCursor+1)+`"}`), outcome.ReasonBadAnswer, false},
+		"very deep":              {says(200, json, `{"records":`+repeat("[", 1<<20)), outcome.ReasonBadAnswer, false},
+		"too many records":       {says(200, json, `{"records":[`+repeat("{},", maxListed)+`{}]}`), outcome.ReasonBadAnswer, false},
+		"no content":             {says(204, json, ""), outcome.ReasonBadAnswer, false},
+		"not modified":           {says(304, json, ""), outcome.ReasonBadAnswer, false},
+		"redirect without aim":   {says(302, json, ""), outcome.ReasonBadAnswer, false},
+		"400":                    {says(400, json, `{"error":"InvalidRequest","message":"no"}`), outcome.ReasonHTTP4xx, false},
+		"400 could not find":     {says(400, json, `{"error":"InvalidRequest","message":"Could not find repo: did:plc:x"}`), outcome.ReasonNotFound, false},
+		"400 not found":          {says(400, json, `{"error":"NotFound","message":"nope"}`), outcome.ReasonNotFound, false},
+		"400 repo not found":     {says(400, json, `{"error":"RepoNotFound"}`), outcome.ReasonNotFound, false},
+		"400 deactivated":        {says(400, json, `{"error":"RepoDeactivated"}`), outcome.ReasonDeactivated, false},
+		"400 taken down":         {says(400, json, `{"error":"RepoTakendown"}`), outcome.ReasonTakenDown, false},
+		"403 suspended":          {says(403, json, `{"error":"RepoSuspended"}`), outcome.ReasonSuspended, false},
+		"403 deleted":            {says(403, json, `{"error":"RepoDeleted"}`), outcome.ReasonDeleted, false},
+		"400 without body":       {says(400, "text/plain", ""), outcome.ReasonHTTP4xx, false},
+		"400 with deep body":     {says(400, json, repeat("[", 10_000)), outcome.ReasonHTTP4xx, false},
+		"401":                    {says(401, json, `{"error":"AuthMissing"}`), outcome.ReasonHTTP4xx, false},
+		"403 web page":           {says(403, "text/html", "<html>no robots</html>"), outcome.ReasonBadAnswer, true},
+		"404 method":             {says(404, json, `{"error":"NotFound"}`), outcome.ReasonHTTP4xx, false},
+		"408":                    {says(408, json, `{}`), outcome.ReasonTimeout, false},
+		"500":                    {says(500, json, `{"error":"InternalServerError"}`), outcome.ReasonHTTP5xx, false},
+		"500 web page":           {says(500, "text/html", "<h1>oops</h1>"), outcome.ReasonHTTP5xx, true},
+		"501":                    {says(501, json, `{"error":"MethodNotImplemented"}`), outcome.ReasonHTTP5xx, false},
+		"502":                    {says(502, "text/plain", "bad gateway"), outcome.ReasonHTTP5xx, true},
+		"503 without a time":     {says(503, json, `{"error":"x"}`), outcome.ReasonHTTP5xx, true},
+		"504":                    {says(504, "text/html", "<h1>"), outcome.ReasonHTTP5xx, true},
+		"522":                    {says(522, "text/html", "<h1>"), outcome.ReasonHTTP5xx, true},
+		"530":                    {says(530, "text/plain", "error 1033"), outcome.ReasonHTTP5xx, true},
+		"cut body":               {cutBody, outcome.ReasonCutBody, true},
+		"hangs up":               {hangUp, outcome.ReasonConnect, true},
+		"silent":                 {silent, outcome.ReasonTimeout, true},
+		"drips its header":       {dripHeader, outcome.ReasonTimeout, true},
+		"body stands still":      {stall, outcome.ReasonTimeout, true},
+		"body drips":             {drip, outcome.ReasonTimeout, true},
+		"gzip bomb":              {bomb(), outcome.ReasonTooLarge, false},
+		"broken gzip":            {says(200, json, "this is not gzip at all", "Content-Encoding", "gzip"), outcome.ReasonBadAnswer, true},
+		"says it is huge":        {huge, outcome.ReasonTooLarge, false},
+		"not http":               {notHTTP, outcome.ReasonBadAnswer, true},
+		"header without an end":  {endlessHeader, outcome.ReasonBadAnswer, true},
+		"message with newlines":  {says(400, json, `{"error":"A\nB","message":"`+repeat("x", 10_000)+`"}`), outcome.ReasonHTTP4xx, false},
 		"429 with html":          {says(429, "text/html", "<h1>slow down</h1>"), "parked: rate_limited", false},
 		"429 with a time":        {says(429, json, `{}`, "Retry-After", "17"), "parked: rate_limited", false},
 		"503 with a time":        {says(503, "text/html", "<h1>", "Retry-After", "17"), "parked: rate_limited", false},
@@ -213,12 +214,12 @@ func TestNoAnswerAtAll(t *testing.T) {
 	c := newClient(t, Config{Relay: string(relay), Timing: Timing{Connect: 2 * time.Second, TLS: 2 * time.Second}, Resolver: nowhere})
 	for name, q := range map[string]struct {
 		host Host
-		want Reason
+		want outcome.Reason
 	}{
-		"connection refused":  {nobody, ReasonConnect},
-		"no such name":        {"http://unknown.test", ReasonDNS},
-		"no tls":              {"https" + plain[len("http"):], ReasonTLS},
-		"unknown certificate": {Host(secure.URL), ReasonTLS},
+		"connection refused":  {nobody, outcome.ReasonConnect},
+		"no such name":        {"http://unknown.test", outcome.ReasonDNS},
+		"no tls":              {"https" + plain[len("http"):], outcome.ReasonTLS},
+		"unknown certificate": {Host(secure.URL), outcome.ReasonTLS},
 	} {
 		_, err := page(t, c, q.host)
 		e, ok := errors.AsType[*Error](err)
@@ -256,7 +257,7 @@ func TestHTTP2HostsAreAskedOverHTTP2(t *testing.T) {
 		}
 	}
 	_, err := c.ListRecords(t.Context(), Host(s.URL), alice, status, "stall")
-	wantReason(t, err, ReasonTimeout)
+	wantReason(t, err, outcome.ReasonTimeout)
 }
 
 func TestCancelEndsACallAtOnce(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appview/network/outcome"
 )
 
 // guarded is a client whose guard is on. It asks nobody.
@@ -117,14 +119,14 @@ func FuzzStatus(f *testing.F) {
 		if !shallow(body) || json.Unmarshal(body, &out) != nil {
 			return
 		}
-		st, err := c.readStatus("https://pds.example.com", alice, out)
+		st, err := c.readStatus(t.Context(), "https://pds.example.com", alice, out)
 		if err != nil {
 			return
 		}
 		if st.Active != (st.Status == "" && st.Reason() == "") && st.Active {
 			t.Fatalf("%q: %+v, reason %s", body, st, st.Reason())
 		}
-		if st.Rev != "" && st.Rev.Time().After(time.Now().Add(maxRevAhead)) || len(st.Status) > maxMessage || strings.ContainsAny(st.Status, "\r\n") {
+		if st.Rev != "" && st.Rev.Time().After(time.Now().Add(25*time.Hour)) || len(st.Status) > 200 || strings.ContainsAny(st.Status, "\r\n") {
 			t.Fatalf("%q: %+v", body, st)
 		}
 	})
@@ -142,7 +144,7 @@ func FuzzRefusal(f *testing.F) {
 		if text := e.Error(); len(text) > 1000 || strings.ContainsAny(text, "\r\n") {
 			t.Fatalf("no line: %q", text)
 		}
-		if e.Reason == "" || e.Reason.Class() == ClassDone || e.Reason.Class() == ClassUnavailable && !alive {
+		if e.Reason == "" || e.Reason.Class() == outcome.ClassDone || e.Reason.Class() == outcome.ClassUnavailable && !alive {
 			t.Fatalf("HTTP %d %q %q is %s, alive %v", status, kind, body, e.Reason, alive)
 		}
 	})
@@ -168,26 +170,6 @@ func FuzzPacing(f *testing.F) {
 		}
 		if pause := readPause(h, now); pause < 0 || pause > farAway {
 			t.Fatalf("%v: %s", h, pause)
-		}
-	})
-}
-
-// FuzzCommit reads anything as a commit, and checks its signature.
-func FuzzCommit(f *testing.F) {
-	m := newCARMaker(f)
-	key, err := m.ident().Key()
-	if err != nil {
-		f.Fatal(err)
-	}
-	m.commit(m.node(""), nil)
-	f.Add([]byte(m.blocks[len(m.blocks)-1][1]))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		commit, err := readCommit(data)
-		if err != nil {
-			return
-		}
-		if signed(commit, key) == nil && !bytes.Contains(data, commit.Sig) {
-			t.Fatalf("%x is signed by nobody", data)
 		}
 	})
 }

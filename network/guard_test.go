@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"appview/network/outcome"
 	"appview/sandbox/sandboxtest"
 )
 
@@ -43,7 +44,7 @@ func TestNoConnectionLeavesForAPrivateAddress(t *testing.T) {
 		// Past ParseHost, as a name would be that changes its mind: what counts is the dial.
 		for _, host := range []Host{Host("http://" + ln.Addr().String()), Host("http://localhost:" + port), Host("https://localhost:" + port)} {
 			_, err := page(t, strict, host)
-			wantReason(t, err, ReasonRefusedAddress)
+			wantReason(t, err, outcome.ReasonRefusedAddress)
 			if st := strict.HostState(host); st.Failures != 0 {
 				t.Errorf("%s: our refusal counts as %d failures of the host", host, st.Failures)
 			}
@@ -89,7 +90,7 @@ func TestNoConnectionLeavesForANameOfAPrivateAddress(t *testing.T) {
 	for name := range addresses {
 		for _, host := range []Host{Host("https://" + name), Host("http://" + name), Host("http://" + name + ":" + port)} {
 			_, err := page(t, strict, host)
-			wantReason(t, err, ReasonRefusedAddress)
+			wantReason(t, err, outcome.ReasonRefusedAddress)
 			if st := strict.HostState(host); st.Failures != 0 {
 				t.Errorf("%s: our refusal counts as %d failures of the host", host, st.Failures)
 			}
@@ -105,7 +106,7 @@ func TestNoConnectionLeavesForANameOfAPrivateAddress(t *testing.T) {
 		}
 	}
 	_, err = page(t, open, "http://unknown.test")
-	wantReason(t, err, ReasonDNS)
+	wantReason(t, err, outcome.ReasonDNS)
 }
 
 func TestGuardAllowsOnlyWebPorts(t *testing.T) {
@@ -161,13 +162,13 @@ func TestRedirects(t *testing.T) {
 		t.Fatalf("the end was reached %d times, want 4", n)
 	}
 	_, err := page(t, c, hop)
-	wantReason(t, err, ReasonBadAnswer)
+	wantReason(t, err, outcome.ReasonBadAnswer)
 	_, err = page(t, c, serve(t, to("/again")))
-	wantReason(t, err, ReasonBadAnswer)
+	wantReason(t, err, outcome.ReasonBadAnswer)
 	_, err = page(t, c, serve(t, to("http://user@127.0.0.1/")))
-	wantReason(t, err, ReasonBadEndpoint)
+	wantReason(t, err, outcome.ReasonBadEndpoint)
 	_, err = page(t, c, serve(t, to("file:///etc/passwd")))
-	wantReason(t, err, ReasonBadEndpoint)
+	wantReason(t, err, outcome.ReasonBadEndpoint)
 }
 
 func TestRedirectsObeyTheRulesForHosts(t *testing.T) {
@@ -210,7 +211,7 @@ func TestNobodySendsUsToTheDirectory(t *testing.T) {
 	plc := serve(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	c := newClient(t, Config{PLC: string(plc)})
 	_, err := page(t, c, serve(t, says(302, "text/plain", "", "Location", string(plc)+"/x")))
-	wantReason(t, err, ReasonBadAnswer)
+	wantReason(t, err, outcome.ReasonBadAnswer)
 	if n := asked.Load(); n != 0 {
 		t.Errorf("the directory was asked %d times", n)
 	}

@@ -3,6 +3,7 @@ package network
 import (
 	"testing"
 
+	"appview/network/outcome"
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
 )
@@ -11,9 +12,9 @@ import (
 // each of them comes to.
 func TestHeavyReposAreRefusedOrRead(t *testing.T) {
 	t.Parallel()
-	want := map[string]Reason{
-		"long keys": ReasonTooLarge, "long record keys": ReasonTooLarge, "own long record keys": "", "tiny blocks": "", "large car": "",
-		"small record named often": "", "large record named often": ReasonTooLarge,
+	want := map[string]outcome.Reason{
+		"long keys": outcome.ReasonTooLarge, "long record keys": outcome.ReasonTooLarge, "own long record keys": "", "tiny blocks": "", "large car": "",
+		"small record named often": "", "large record named often": outcome.ReasonTooLarge,
 	}
 	for _, b := range sandbox.Heavy() {
 		t.Run(b.Name, func(t *testing.T) {
@@ -36,7 +37,7 @@ func TestHeavyReposAreRefusedOrRead(t *testing.T) {
 					n++
 				}
 			}
-			t.Logf("%d records, %d bytes held, %d in a file", n, r.walker.car.held, r.walker.car.size())
+			t.Logf("%d records, %d bytes held", n, c.Held())
 			r.Close()
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/util/ssrf"
+
+	"appview/network/outcome"
 )
 
 // Host is where requests go: scheme, lower-case name and, unless it is the
@@ -27,44 +29,44 @@ const (
 )
 
 // ParseHost reads a service endpoint as a DID document or a flag gives it: an
-// origin, and nothing after it. It fails with ReasonNoPDS, ReasonBadEndpoint or
-// ReasonRefusedAddress, and looks nothing up: a name that resolves to a private
+// origin, and nothing after it. It fails with outcome.ReasonNoPDS, outcome.ReasonBadEndpoint or
+// outcome.ReasonRefusedAddress, and looks nothing up: a name that resolves to a private
 // address is refused when it is dialled.
 func (c *Client) ParseHost(endpoint string) (Host, error) {
 	if endpoint == "" {
-		return "", &Error{Op: opParseHost, Reason: ReasonNoPDS, Err: errors.New("no endpoint")}
+		return "", &Error{Op: opParseHost, Reason: outcome.ReasonNoPDS, Err: errors.New("no endpoint")}
 	}
-	bad := func(reason Reason, why string) (Host, error) {
+	bad := func(reason outcome.Reason, why string) (Host, error) {
 		return "", &Error{Op: opParseHost, Reason: reason, Err: fmt.Errorf("%.200q: %s", endpoint, why)}
 	}
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil:
-		return bad(ReasonBadEndpoint, "not a url")
+		return bad(outcome.ReasonBadEndpoint, "not a url")
 	case u.Scheme != schemeHTTP && u.Scheme != schemeHTTPS:
-		return bad(ReasonBadEndpoint, "neither https nor http")
+		return bad(outcome.ReasonBadEndpoint, "neither https nor http")
 	case u.Opaque != "" || u.Host == "":
-		return bad(ReasonBadEndpoint, "no host")
+		return bad(outcome.ReasonBadEndpoint, "no host")
 	case u.User != nil:
-		return bad(ReasonBadEndpoint, "holds a user name")
+		return bad(outcome.ReasonBadEndpoint, "holds a user name")
 	case u.Path != "" && u.Path != "/":
-		return bad(ReasonBadEndpoint, "has a path")
+		return bad(outcome.ReasonBadEndpoint, "has a path")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(endpoint, "#"):
-		return bad(ReasonBadEndpoint, "has a query or fragment")
+		return bad(outcome.ReasonBadEndpoint, "has a query or fragment")
 	}
 	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if addr, err := netip.ParseAddr(name); err == nil {
 		if addr.Zone() != "" {
-			return bad(ReasonBadEndpoint, "address with a zone")
+			return bad(outcome.ReasonBadEndpoint, "address with a zone")
 		}
 		if !c.cfg.AllowPrivate && !public(addr) {
-			return bad(ReasonRefusedAddress, "not a public address")
+			return bad(outcome.ReasonRefusedAddress, "not a public address")
 		}
 		name = addr.Unmap().String()
 	} else if !c.cfg.AllowPrivate && (name == "localhost" || strings.HasSuffix(name, ".localhost")) {
-		return bad(ReasonRefusedAddress, "not a public address")
+		return bad(outcome.ReasonRefusedAddress, "not a public address")
 	} else if !hostname(name) {
-		return bad(ReasonBadEndpoint, "not a host name")
+		return bad(outcome.ReasonBadEndpoint, "not a host name")
 	}
 	standard := portHTTPS
 	if u.Scheme == schemeHTTP {
@@ -76,11 +78,11 @@ func (c *Client) ParseHost(endpoint string) (Host, error) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
-		return bad(ReasonBadEndpoint, "port out of range")
+		return bad(outcome.ReasonBadEndpoint, "port out of range")
 	}
 	port = strconv.FormatUint(n, 10)
 	if !c.cfg.AllowPrivate && (u.Scheme != schemeHTTPS || port != standard) {
-		return bad(ReasonBadEndpoint, "must be https on its own port")
+		return bad(outcome.ReasonBadEndpoint, "must be https on its own port")
 	}
 	if port != standard {
 		return Host(u.Scheme + "://" + net.JoinHostPort(name, port)), nil

@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 // Identity is what a DID document says that matters to reading the repo.
@@ -27,12 +29,12 @@ func (id Identity) Key() (atcrypto.PublicKey, error) { return id.key.parse() }
 var ErrBadDocument = errors.New("this is no document")
 
 // Lookup fetches and reads the DID document. Nothing is cached, and no handle is
-// checked. Its reasons: ReasonBadDID, ReasonNotFound, ReasonTombstoned,
-// ReasonNoPDS, ReasonBadEndpoint, ReasonRefusedAddress, ReasonTooLarge, and
-// ReasonDIDLookup for everything that may pass.
+// checked. Its reasons: outcome.ReasonBadDID, outcome.ReasonNotFound, outcome.ReasonTombstoned,
+// outcome.ReasonNoPDS, outcome.ReasonBadEndpoint, outcome.ReasonRefusedAddress, outcome.ReasonTooLarge, and
+// outcome.ReasonDIDLookup for everything that may pass.
 func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	if err := lookable(did); err != nil {
-		return Identity{}, &Error{Op: opLookup, Reason: ReasonBadDID, Err: fmt.Errorf("%.200s: %w", did, err)}
+		return Identity{}, &Error{Op: opLookup, Reason: outcome.ReasonBadDID, Err: fmt.Errorf("%.200s: %w", did, err)}
 	}
 	// A document is small. Each request has its own bounds, long enough for a dead
 	// host to show as one; this is for those that drip, or send on and on.
@@ -50,7 +52,7 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	defer a.release()
 	doc, err := readDocument(a.body, did)
 	if err != nil {
-		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: ReasonDIDLookup, Err: fmt.Errorf("%w of %s: %w", ErrBadDocument, did, err)}
+		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: outcome.ReasonDIDLookup, Err: fmt.Errorf("%w of %s: %w", ErrBadDocument, did, err)}
 	}
 	if q.host == c.plc {
 		c.rememberAnswer(c.plc, questionDocument, did)
@@ -91,7 +93,7 @@ func lookable(did syntax.DID) error {
 func (c *Client) identity(did syntax.DID, doc didDocument) (Identity, error) {
 	id := Identity{DID: did, key: doc.key}
 	if doc.endpoint == "" && doc.odd != nil {
-		return id, &Error{Op: opLookup, Reason: ReasonBadEndpoint, Err: fmt.Errorf("pds of %s: %w", did, doc.odd)}
+		return id, &Error{Op: opLookup, Reason: outcome.ReasonBadEndpoint, Err: fmt.Errorf("pds of %s: %w", did, doc.odd)}
 	}
 	var err error
 	id.PDS, err = c.ParseHost(doc.endpoint)
@@ -112,19 +114,19 @@ func (c *Client) lookupFailure(ctx context.Context, did syntax.DID, err error) e
 	e, ok := errors.AsType[*Error](err)
 	switch {
 	case !ok: // it took too long
-		e = &Error{Op: opLookup, Reason: ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
+		e = &Error{Op: opLookup, Reason: outcome.ReasonDIDLookup, Err: fmt.Errorf("%s: %w", did, err)}
 		if did.Method() == "plc" {
 			e.Host = c.plc
 		}
 		return e
-	case e.Reason == ReasonTooLarge, e.Reason == ReasonRefusedAddress:
+	case e.Reason == outcome.ReasonTooLarge, e.Reason == outcome.ReasonRefusedAddress:
 		return e
 	case did.Method() == "plc":
 		return c.directoryFailure(ctx, did, e)
 	case e.Status == http.StatusNotFound, e.Status == http.StatusGone:
 		// The usual way to have no document any more, and nobody's word: a host that was
 		// set up anew may answer so too.
-		e.Reason, e.Inferred = ReasonNotFound, true
+		e.Reason, e.Inferred = outcome.ReasonNotFound, true
 		return e
 	}
 	return e.asFailedLookup()
@@ -137,11 +139,11 @@ func (c *Client) directoryFailure(ctx context.Context, did syntax.DID, e *Error)
 	said := strings.Contains(words, did.String()) || strings.HasPrefix(letters(words), "didnot") || strings.HasPrefix(letters(words), "invaliddid")
 	switch {
 	case said && e.Status == http.StatusNotFound:
-		e.Reason = ReasonNotFound
+		e.Reason = outcome.ReasonNotFound
 	case said && e.Status == http.StatusGone:
-		e.Reason = ReasonTombstoned
+		e.Reason = outcome.ReasonTombstoned
 	case said && e.Status == http.StatusBadRequest:
-		e.Reason = ReasonBadDID
+		e.Reason = outcome.ReasonBadDID
 	default:
 		err := c.inferNotFound(ctx, c.plc, did, e)
 		if failed, ok := errors.AsType[*Error](err); ok && !failed.Inferred {
@@ -159,6 +161,6 @@ func (e *Error) asFailedLookup() error {
 	} else {
 		e.Err = fmt.Errorf("%s: %w", e.Reason, e.Err)
 	}
-	e.Reason = ReasonDIDLookup
+	e.Reason = outcome.ReasonDIDLookup
 	return e
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/outcome"
 	"appview/sandbox/sandboxtest"
 )
 
@@ -32,7 +33,7 @@ func TestLookup(t *testing.T) {
 	key := `{"id":"` + did + `#atproto","type":"Multikey","controller":"` + did + `","publicKeyMultibase":"` + testKey + `"}`
 	for name, c := range map[string]struct {
 		do   http.HandlerFunc
-		want Reason
+		want outcome.Reason
 		pds  Host
 		key  bool
 	}{
@@ -40,33 +41,33 @@ func TestLookup(t *testing.T) {
 		"long id":               {says(200, json, document(did, pdsService(did+"#atproto_pds", "https://pds.example.com"), key)), "", "https://pds.example.com", true},
 		"as did+ld+json":        {says(200, "application/did+ld+json", document(did, pdsService("#atproto_pds", "https://pds.example.com/"), "")), "", "https://pds.example.com", false},
 		"private while allowed": {says(200, json, document(did, pdsService("#atproto_pds", "http://10.0.0.1:2583"), key)), "", "http://10.0.0.1:2583", true},
-		"another one's service": {says(200, json, document(did, pdsService("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb#atproto_pds", "https://pds.example.com"), key)), ReasonNoPDS, "", true},
-		"another service":       {says(200, json, document(did, `{"id":"#bsky_notif","type":"X","serviceEndpoint":"https://x.example"}`, key)), ReasonNoPDS, "", true},
-		"another type":          {says(200, json, document(did, `{"id":"#atproto_pds","type":"X","serviceEndpoint":"https://x.example"}`, key)), ReasonNoPDS, "", true},
-		"empty endpoint":        {says(200, json, document(did, pdsService("#atproto_pds", ""), key)), ReasonNoPDS, "", true},
-		"endpoint with path":    {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com/xrpc"), key)), ReasonBadEndpoint, "", true},
+		"another one's service": {says(200, json, document(did, pdsService("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb#atproto_pds", "https://pds.example.com"), key)), outcome.ReasonNoPDS, "", true},
+		"another service":       {says(200, json, document(did, `{"id":"#bsky_notif","type":"X","serviceEndpoint":"https://x.example"}`, key)), outcome.ReasonNoPDS, "", true},
+		"another type":          {says(200, json, document(did, `{"id":"#atproto_pds","type":"X","serviceEndpoint":"https://x.example"}`, key)), outcome.ReasonNoPDS, "", true},
+		"empty endpoint":        {says(200, json, document(did, pdsService("#atproto_pds", ""), key)), outcome.ReasonNoPDS, "", true},
+		"endpoint with path":    {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com/xrpc"), key)), outcome.ReasonBadEndpoint, "", true},
 		"broken key":            {says(200, json, document(did, pdsService("#atproto_pds", "https://pds.example.com"), strings.Replace(key, testKey, "z123", 1))), "", "https://pds.example.com", false},
-		"another one's":         {says(200, json, document("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", "", "")), ReasonDIDLookup, "", false},
-		"no json":               {says(200, json, `{"id":`), ReasonDIDLookup, "", false},
-		"no services":           {says(200, json, `{"id":"`+did+`","service":{}}`), ReasonNoPDS, "", false},
-		"no id":                 {says(200, json, `{"service":[`+pdsService("#atproto_pds", "https://pds.example.com")+`]}`), ReasonDIDLookup, "", false},
-		"id of another case":    {says(200, json, `{"Id":"`+did+`","service":[`+pdsService("#atproto_pds", "https://pds.example.com")+`]}`), ReasonDIDLookup, "", false},
-		"error in a 200":        {says(200, json, `{"error":"NotFound","message":"DID not registered: `+did+`"}`), ReasonDIDLookup, "", false},
-		"deep":                  {says(200, json, `{"a":`+repeat("[", 1000)+repeat("]", 1000)+`}`), ReasonDIDLookup, "", false},
-		"web page":              {says(200, "text/html", "<html>"), ReasonDIDLookup, "", false},
-		"too large":             {says(200, json, `{"id":"`+did+`","x":"`+repeat("x", maxDocument)+`"}`), ReasonTooLarge, "", false},
-		"unknown":               {says(404, json, `{"message":"DID not registered: did:plc:x"}`), ReasonNotFound, "", false},
-		"unknown web page":      {says(404, "text/html", `<h1>not found</h1>`), ReasonDIDLookup, "", false},
-		"unknown as text":       {says(404, "text/plain", "404 page not found"), ReasonDIDLookup, "", false},
-		"unknown to a gateway":  {says(404, json, `{"message":"no Route matched with those values"}`), ReasonDIDLookup, "", false},
-		"gone as text":          {says(410, "text/plain", "Gone"), ReasonDIDLookup, "", false},
-		"malformed to a proxy":  {says(400, "text/plain", "Bad Request"), ReasonDIDLookup, "", false},
-		"tombstoned":            {says(410, json, `{"message":"DID not available"}`), ReasonTombstoned, "", false},
-		"malformed":             {says(400, json, `{"message":"invalid did"}`), ReasonBadDID, "", false},
-		"forbidden":             {says(403, json, `{}`), ReasonDIDLookup, "", false},
-		"broken":                {says(500, json, `{}`), ReasonDIDLookup, "", false},
-		"cut":                   {cutBody, ReasonDIDLookup, "", false},
-		"gone":                  {hangUp, ReasonDIDLookup, "", false},
+		"another one's":         {says(200, json, document("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", "", "")), outcome.ReasonDIDLookup, "", false},
+		"no json":               {says(200, json, `{"id":`), outcome.ReasonDIDLookup, "", false},
+		"no services":           {says(200, json, `{"id":"`+did+`","service":{}}`), outcome.ReasonNoPDS, "", false},
+		"no id":                 {says(200, json, `{"service":[`+pdsService("#atproto_pds", "https://pds.example.com")+`]}`), outcome.ReasonDIDLookup, "", false},
+		"id of another case":    {says(200, json, `{"Id":"`+did+`","service":[`+pdsService("#atproto_pds", "https://pds.example.com")+`]}`), outcome.ReasonDIDLookup, "", false},
+		"error in a 200":        {says(200, json, `{"error":"NotFound","message":"DID not registered: `+did+`"}`), outcome.ReasonDIDLookup, "", false},
+		"deep":                  {says(200, json, `{"a":`+repeat("[", 1000)+repeat("]", 1000)+`}`), outcome.ReasonDIDLookup, "", false},
+		"web page":              {says(200, "text/html", "<html>"), outcome.ReasonDIDLookup, "", false},
+		"too large":             {says(200, json, `{"id":"`+did+`","x":"`+repeat("x", maxDocument)+`"}`), outcome.ReasonTooLarge, "", false},
+		"unknown":               {says(404, json, `{"message":"DID not registered: did:plc:x"}`), outcome.ReasonNotFound, "", false},
+		"unknown web page":      {says(404, "text/html", `<h1>not found</h1>`), outcome.ReasonDIDLookup, "", false},
+		"unknown as text":       {says(404, "text/plain", "404 page not found"), outcome.ReasonDIDLookup, "", false},
+		"unknown to a gateway":  {says(404, json, `{"message":"no Route matched with those values"}`), outcome.ReasonDIDLookup, "", false},
+		"gone as text":          {says(410, "text/plain", "Gone"), outcome.ReasonDIDLookup, "", false},
+		"malformed to a proxy":  {says(400, "text/plain", "Bad Request"), outcome.ReasonDIDLookup, "", false},
+		"tombstoned":            {says(410, json, `{"message":"DID not available"}`), outcome.ReasonTombstoned, "", false},
+		"malformed":             {says(400, json, `{"message":"invalid did"}`), outcome.ReasonBadDID, "", false},
+		"forbidden":             {says(403, json, `{}`), outcome.ReasonDIDLookup, "", false},
+		"broken":                {says(500, json, `{}`), outcome.ReasonDIDLookup, "", false},
+		"cut":                   {cutBody, outcome.ReasonDIDLookup, "", false},
+		"gone":                  {hangUp, outcome.ReasonDIDLookup, "", false},
 		"busy":                  {says(429, "text/html", "slow down"), "parked: rate_limited", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +104,7 @@ func TestLookupRefusesPrivateEndpoints(t *testing.T) {
 	c := newClient(t, Config{PLC: string(plc)})
 	c.cfg.AllowPrivate = false // the guard stays open, so that the directory can be asked
 	_, err = c.Lookup(t.Context(), alice)
-	wantReason(t, err, ReasonRefusedAddress)
+	wantReason(t, err, outcome.ReasonRefusedAddress)
 }
 
 func TestLookupAsksNobodyForWhatIsNoDID(t *testing.T) {
@@ -114,7 +115,7 @@ func TestLookupAsksNobodyForWhatIsNoDID(t *testing.T) {
 	} {
 		_, err := c.Lookup(t.Context(), syntax.DID(did))
 		e, ok := errors.AsType[*Error](err)
-		if !ok || e.Reason != ReasonBadDID || e.Host != "" || !strings.Contains(e.Error(), did) {
+		if !ok || e.Reason != outcome.ReasonBadDID || e.Host != "" || !strings.Contains(e.Error(), did) {
 			t.Errorf("%s: %v", did, err)
 		}
 	}
@@ -133,7 +134,7 @@ func TestLookupOfAWebDIDGoesThroughTheGuard(t *testing.T) {
 	}
 	defer strict.Close()
 	strict.outage.reach = func(context.Context, Host) bool { return true } // our own network is there
-	for name, want := range map[string]Reason{"does-not-exist.example.com": ReasonDIDLookup, "inside.example.com": ReasonRefusedAddress} {
+	for name, want := range map[string]outcome.Reason{"does-not-exist.example.com": outcome.ReasonDIDLookup, "inside.example.com": outcome.ReasonRefusedAddress} {
 		_, err = strict.Lookup(t.Context(), syntax.DID("did:web:"+name))
 		e, ok := errors.AsType[*Error](err)
 		if !ok || e.Reason != want || e.Host != Host("https://"+name) {
@@ -179,7 +180,7 @@ func TestLookupThatIsDrippedEnds(t *testing.T) {
 	c := newClient(t, Config{PLC: string(plc), Timing: Timing{Connect: short, TLS: short, Header: short, BodyIdle: short}})
 	start := time.Now()
 	_, err := c.Lookup(t.Context(), alice)
-	wantReason(t, err, ReasonDIDLookup)
+	wantReason(t, err, outcome.ReasonDIDLookup)
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("took %s", took)
 	}

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"appview/network/outcome"
 )
 
 // sleeper is a machine whose clocks a test moves.
@@ -88,7 +90,7 @@ func TestFailuresAroundASleepCountForNothing(t *testing.T) {
 		s.run(afterJump)
 	}
 	_, err := page(t, c, host)
-	wantReason(t, err, ReasonCutBody)
+	wantReason(t, err, outcome.ReasonCutBody)
 	if st := c.HostState(host); st.Failures != 1 {
 		t.Errorf("long after, the host is not blamed: %+v", st)
 	}

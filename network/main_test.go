@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo/repotest"
 )
 
 const (
@@ -115,7 +118,7 @@ func page(tb testing.TB, c *Client, host Host) (RecordsPage, error) {
 	return p, err
 }
 
-func wantReason(tb testing.TB, err error, want Reason) {
+func wantReason(tb testing.TB, err error, want outcome.Reason) {
 	tb.Helper()
 	if e, ok := errors.AsType[*Error](err); !ok || e.Reason != want {
 		tb.Fatalf("got %v, want reason %s", err, want)
@@ -133,6 +136,17 @@ func reasonOf(err error) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// identOf is an account whose repos a maker makes.
+func identOf(m *repotest.Maker) Identity {
+	return Identity{DID: alice, key: signingKey{found: true, suite: suiteMultikey, text: m.PublicKey().Multibase()}}
+}
+
+// serveCAR serves a body as a repo.
+func serveCAR(tb testing.TB, body string) Host {
+	tb.Helper()
+	return serve(tb, says(http.StatusOK, typeCAR, body))
 }
 
 func repeat(s string, n int) string { return string(bytes.Repeat([]byte(s), n)) }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"appview/network/outcome"
 )
 
 const (
@@ -84,7 +86,7 @@ func (g *gate) pauseRow(now time.Time) (pauseRow, bool) {
 		if b := &g.breakers[w]; b.down && !b.half && b.next.After(now) {
 			d := downRow{Way: w, Left: b.next.Sub(now), Wait: b.wait, Probes: b.probes, Stuck: b.stuck}
 			if b.last != nil {
-				d.Last = cut(b.last.Error())
+				d.Last = outcome.OneLine(b.last.Error())
 			}
 			r.Down = append(r.Down, d)
 		}

@@ -1,162 +1,107 @@
 package network
 
 import (
-	"bytes"
-	"context"
-	"fmt"
+	"strings"
 	"testing"
 
-	"github.com/bluesky-social/indigo/atproto/repo/mst"
-	"github.com/ipfs/go-cid"
+	"github.com/bluesky-social/indigo/atproto/repo"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo/repotest"
+	"appview/sandbox"
+	"appview/sandbox/sandboxtest"
 )
 
-// treeOf is a tree of keys, with the same value under each, as a maker's blocks. It
-// gives the CID of its topmost node.
-func treeOf(m *carMaker, value string, keys ...string) string {
-	m.tb.Helper()
-	t := mst.NewEmptyTree()
-	c, err := cid.Cast([]byte(value))
-	if err != nil {
-		m.tb.Fatal(err)
-	}
-	for _, key := range keys {
-		if _, err := t.Insert([]byte(key), c); err != nil {
-			m.tb.Fatal(err)
-		}
-	}
-	root, err := t.RootCID()
-	if err != nil {
-		m.tb.Fatal(err)
-	}
-	putNodes(m, t.Root)
-	return string(root.Bytes())
-}
-
-func putNodes(m *carMaker, n *mst.Node) {
-	m.tb.Helper()
-	for _, e := range n.Entries {
-		if e.Child != nil {
-			putNodes(m, e.Child)
-		}
-	}
-	data := n.NodeData()
-	b, _, err := data.Bytes()
-	if err != nil {
-		m.tb.Fatal(err)
-	}
-	m.put(string(b))
-}
-
-// carOf is a car as it is when a body of the maker's blocks was read.
-func carOf(m *carMaker) *car {
-	m.tb.Helper()
-	body := m.car(idOf("no commit"))
-	c, err := receive([]byte(body))
-	if err != nil {
-		m.tb.Fatal(err)
-	}
-	m.tb.Cleanup(c.close)
-	return c
-}
-
-func TestOnePathIsProvedByTheNodesOnItsWay(t *testing.T) {
+// TestEveryRecordIsProved asks a host for the proof of each of its records, and of some
+// that it has not.
+func TestEveryRecordIsProved(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
-	var all []string
-	for i := range 3000 {
-		all = append(all, fmt.Sprintf("com.example.thing/k%07d", i*2))
-	}
-	value := m.value(1)
-	root := treeOf(m, value, all...)
-	whole := carOf(m)
-	for i := range 300 {
-		for key, want := range map[string]string{all[i*10]: value, fmt.Sprintf("com.example.thing/k%07d", i*20+1): ""} {
-			way := nodesOnTheWay(t, whole, root, key)
-			part := carMaker{tb: t, key: m.key}
-			for _, b := range way {
-				part.put(b)
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 41, Repos: 6, Hosts: 1})
+	c := toWorld(t, w)
+	for _, known := range w.Repos() {
+		ident, host := lookup(t, c, known.DID), Host(known.Host)
+		for uri, want := range w.TruthOf(known.DID) {
+			p, err := c.RecordProof(t.Context(), host, ident, want.Collection, want.RKey)
+			if err != nil || p.Rev != known.Rev || p.Block.CID.String() != want.CID {
+				t.Fatalf("%s: %s at %s, %v", uri, p.Block.CID, p.Rev, err)
 			}
-			tr := tree{car: carOf(&part)}
-			if got, err := tr.lookup(t.Context(), []byte(root), []byte(key)); err != nil || string(got) != want {
-				t.Fatalf("%s: %x, %v, want %x", key, got, err, want)
+			if sum, err := p.Block.CID.Prefix().Sum(p.Block.Data); err != nil || sum != p.Block.CID {
+				t.Fatalf("%s: the block is another one's: %v", uri, err)
 			}
-			for gone := range way { // each of them is needed
-				cut := carMaker{tb: t, key: m.key}
-				for j, b := range way {
-					if j != gone {
-						cut.put(b)
-					}
-				}
-				tr := tree{car: carOf(&cut)}
-				if got, err := tr.lookup(t.Context(), []byte(root), []byte(key)); err == nil {
-					t.Fatalf("%s: %x, without node %d", key, got, gone)
-				}
+			p, err = c.RecordProof(t.Context(), host, ident, want.Collection, want.RKey+"-none")
+			if err != nil || p.Rev != known.Rev || p.Block.CID.Defined() || p.Block.Data != nil {
+				t.Fatalf("%s-none: %s, %v", uri, p.Block.CID, err)
 			}
 		}
 	}
-	empty := treeOf(m, value)
-	tr := tree{car: carOf(m)}
-	if got, err := tr.lookup(t.Context(), []byte(empty), []byte(all[0])); got != nil || err != nil {
-		t.Errorf("an empty repo: %x, %v", got, err)
+	if n := c.Held(); n != 0 {
+		t.Errorf("%d bytes are held", n)
 	}
 }
 
-// nodesOnTheWay are the nodes that lead to a key, or to where it would be.
-func nodesOnTheWay(tb testing.TB, c *car, root, key string) (way []string) {
-	tb.Helper()
-	tr := tree{car: c}
-	if _, err := tr.lookup(context.WithoutCancel(tb.Context()), []byte(root), []byte(key)); err != nil {
-		tb.Fatal(err)
-	}
-	for _, n := range tr.path {
-		way = append(way, string(bytes.Clone(n.data)))
-	}
-	return way
-}
-
-// TestLiesOnTheWayProveNothing has nodes that would hide a record, or show another, of
-// a tree that is not the one of its keys.
-func TestLiesOnTheWayProveNothing(t *testing.T) {
+// TestProofThatProvesNothing has proofs that are cut, lie, or are of something else.
+func TestProofThatProvesNothing(t *testing.T) {
 	t.Parallel()
 	const collection = "com.example.thing"
-	low := keys(collection, 0, 4)
-	middle := between(t, 1, low[1], low[2])
-	for name, build := range map[string]func(m *carMaker, v string) string{
-		"a lesser key on the right": func(m *carMaker, v string) string {
-			return m.node("", leaf{key: middle, value: v, right: m.node("", leaf{key: low[0], value: v})})
-		},
-		"a greater key on the left": func(m *carMaker, v string) string {
-			return m.node(m.node("", leaf{key: low[3], value: v}), leaf{key: middle, value: v})
-		},
-		"a node without keys on top": func(m *carMaker, v string) string { return m.node(m.node("", leaf{key: low[0], value: v})) },
-		"an empty node": func(m *carMaker, v string) string {
-			return m.node(m.node(""), leaf{key: middle, value: v, right: m.node("")})
-		},
-		"a node two layers below": func(m *carMaker, v string) string {
-			k := keys(collection, 2, 1)[0]
-			n := m.node("", leaf{key: between(t, 0, k, k+"~"), value: v})
-			return m.node(n, leaf{key: k, value: v, right: n})
-		},
-		"a key of another layer": func(m *carMaker, v string) string {
-			return m.node("", compress(leaf{key: low[0], value: v}, leaf{key: middle, value: v})...)
-		},
-		"keys that share too little": func(m *carMaker, v string) string {
-			return m.node("", leaf{key: low[0], value: v}, leaf{key: low[1], value: v})
-		},
+	low := repotest.Keys(collection, 0, 4)
+	middle := repotest.Between(t, 1, low[1], low[2])
+	rkey := syntax.RecordKey(strings.TrimPrefix(low[0], collection+"/"))
+	for name, c := range map[string]struct {
+		build  func(m *repotest.Maker) string // the body
+		reason outcome.Reason
+	}{
+		"another repo's": {func(m *repotest.Maker) string {
+			return m.CAR(m.Commit(m.Node("", repotest.Leaf{Key: low[0], Value: m.Value(1)}), func(c *repo.Commit) { c.DID = "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz" }))
+		}, outcome.ReasonBadAnswer},
+		"a rev that is none": {func(m *repotest.Maker) string {
+			return m.CAR(m.Commit(m.Node("", repotest.Leaf{Key: low[0], Value: m.Value(1)}), func(c *repo.Commit) { c.Rev = "now" }))
+		}, outcome.ReasonBadRev},
+		"another key's signature": {func(m *repotest.Maker) string {
+			other := repotest.New(m.TB)
+			return other.CAR(other.Commit(other.Node("", repotest.Leaf{Key: low[0], Value: other.Value(1)}), nil))
+		}, outcome.ReasonBadSignature},
+		"no commit": {func(m *repotest.Maker) string { return m.CAR(repotest.IDOf("none")) }, outcome.ReasonIncomplete},
+		"no node": {func(m *repotest.Maker) string {
+			node := m.Node("", repotest.Leaf{Key: low[0], Value: m.Value(1)})
+			root := m.Commit(node, nil)
+			m.Drop(node)
+			return m.CAR(root)
+		}, outcome.ReasonIncomplete},
+		"no node below": {func(m *repotest.Maker) string {
+			below := m.Node("", repotest.Leaf{Key: low[0], Value: m.Value(1)})
+			root := m.Commit(m.Node(below, repotest.Leaf{Key: middle, Value: m.Value(1)}), nil)
+			m.Drop(below)
+			return m.CAR(root)
+		}, outcome.ReasonIncomplete},
+		"no record": {func(m *repotest.Maker) string {
+			value := m.Value(1)
+			root := m.Commit(m.Node("", repotest.Leaf{Key: low[0], Value: value}), nil)
+			m.Drop(value)
+			return m.CAR(root)
+		}, outcome.ReasonIncomplete},
+		"a node that is none": {func(m *repotest.Maker) string { return m.CAR(m.Commit(m.Value(1), nil)) }, outcome.ReasonBadAnswer},
+		"nothing":             {func(*repotest.Maker) string { return "" }, outcome.ReasonCutBody},
+		"more than a proof takes": {func(m *repotest.Maker) string {
+			root := m.Commit(m.Node("", repotest.Leaf{Key: low[0], Value: m.Value(1)}), nil)
+			for i := range 10 {
+				m.Put(strings.Repeat("x", 500_000) + string(rune('a'+i)))
+			}
+			return m.CAR(root)
+		}, outcome.ReasonTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := newCARMaker(t)
-			root := build(m, m.value(1))
-			tr := tree{car: carOf(m)}
-			for _, key := range []string{low[0], low[3]} {
-				got, err := tr.lookup(t.Context(), []byte(root), []byte(key))
-				if err != nil {
-					return
-				}
-				t.Logf("%s: %x", key, got)
+			m := repotest.New(t)
+			client := newClient(t, Config{})
+			p, err := client.RecordProof(t.Context(), serveCAR(t, c.build(m)), identOf(m), collection, rkey)
+			wantReason(t, err, c.reason)
+			if p.Block.CID.Defined() || p.Block.Data != nil {
+				t.Errorf("the proof has %s", p.Block.CID)
 			}
-			t.Error("everything is believed")
+			if n := client.Held(); n != 0 {
+				t.Errorf("%d bytes are held", n)
+			}
 		})
 	}
 }

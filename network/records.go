@@ -11,6 +11,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/outcome"
+	"appview/network/repo"
 	"appview/record"
 )
 
@@ -21,7 +23,6 @@ const (
 	maxPageBody    = 32 << 20 // bytes of a page of records
 	maxListed      = 1000     // records on a page, whatever was asked
 	maxDescription = 1 << 20  // bytes of a repo's description
-	maxCollections = 1000     // collections of one repo
 )
 
 // pageLimits are the numbers of records asked for on one page: the first, and
@@ -55,7 +56,7 @@ func (p *RecordsPage) Close() {
 }
 
 // ListRecords reads one page, in the host's own order: newest record key first.
-// An account that the host does not serve is ReasonNotFound, whatever became of
+// An account that the host does not serve is outcome.ReasonNotFound, whatever became of
 // it: RepoStatus tells. Whoever holds a page that is not closed must not ask for
 // another one.
 func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, collection syntax.NSID, cursor string) (RecordsPage, error) {
@@ -69,7 +70,7 @@ func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, col
 		page, err := c.listRecords(ctx, call{
 			op: methodListRecords, host: host, target: xrpc(methodListRecords, query), limit: maxPageBody, subject: did.String(),
 		})
-		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != ReasonTooLarge {
+		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != outcome.ReasonTooLarge {
 			page.Limit = limit
 			return page, err
 		}
@@ -162,7 +163,7 @@ func (p *RecordsPage) add(s *scanner) error {
 // are no collection's.
 type Description struct {
 	Collections []syntax.NSID
-	Rejected    Rejects
+	Rejected    repo.Rejects
 }
 
 // DescribeRepo asks for the collections that a repo has records in.
@@ -180,8 +181,8 @@ func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) (D
 	if err != nil {
 		return Description{}, badAnswer(q.op, a.host, err)
 	}
-	if len(d.Collections) > maxCollections {
-		return Description{}, &Error{Op: q.op, Host: a.host, Reason: ReasonTooLarge, Err: fmt.Errorf("more than %d collections", maxCollections)}
+	if len(d.Collections) > repo.MaxCollections {
+		return Description{}, &Error{Op: q.op, Host: a.host, Reason: outcome.ReasonTooLarge, Err: fmt.Errorf("more than %d collections", repo.MaxCollections)}
 	}
 	return d, nil
 }
@@ -224,12 +225,12 @@ func (d *Description) add(s *scanner, names map[string]bool) error {
 	if err != nil || names[name] {
 		return err
 	}
-	if len(names) <= maxCollections {
+	if len(names) <= repo.MaxCollections {
 		names[name] = true
 	}
 	if c, err := record.ParseCollection(name); err != nil {
-		d.Rejected = d.Rejected.add(1, name)
-	} else if len(d.Collections) <= maxCollections {
+		d.Rejected = d.Rejected.Add(1, name)
+	} else if len(d.Collections) <= repo.MaxCollections {
 		d.Collections = append(d.Collections, c)
 	}
 	return nil

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"appview/network/outcome"
+	"appview/network/repo"
 )
 
 func TestListRecordsReadsPagesAsTheyAre(t *testing.T) {
@@ -65,7 +68,7 @@ func TestListRecordsAsksForFewerWhenAPageIsTooLarge(t *testing.T) {
 		})
 		p, err := page(t, newClient(t, Config{}), host)
 		if fits == 0 {
-			wantReason(t, err, ReasonTooLarge)
+			wantReason(t, err, outcome.ReasonTooLarge)
 		} else if err != nil || p.Limit != fits {
 			t.Errorf("%d: a page of %d, %v", fits, p.Limit, err)
 		}
@@ -88,18 +91,18 @@ func TestDescribeRepo(t *testing.T) {
 		body     string
 		want     int
 		rejected int
-		err      Reason
+		err      outcome.Reason
 	}{
 		"some":            {names(3), 3, 0, ""},
 		"none":            {names(0), 0, 0, ""},
-		"the most":        {names(maxCollections), maxCollections, 0, ""},
-		"too many":        {names(maxCollections + 1), 0, 0, ReasonTooLarge},
+		"the most":        {names(repo.MaxCollections), repo.MaxCollections, 0, ""},
+		"too many":        {names(repo.MaxCollections + 1), 0, 0, outcome.ReasonTooLarge},
 		"invalid":         {`{"did":"` + alice.String() + `","collections":["x","com.example.a",7,null,{}]}`, 1, 2, ""},
 		"named twice":     {`{"did":"` + alice.String() + `","collections":["com.example.a","com.example.no_te","com.example.no_te","com.example.\u0061"]}`, 1, 1, ""},
 		"upper case":      {`{"did":"` + alice.String() + `","collections":["com.EXAMPLE.note","COM.example.note","com.example.NOTE"]}`, 1, 2, ""},
-		"another's":       {`{"did":"did:plc:b","collections":[]}`, 0, 0, ReasonBadAnswer},
-		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, 0, ReasonBadAnswer},
-		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, 0, ReasonBadAnswer},
+		"another's":       {`{"did":"did:plc:b","collections":[]}`, 0, 0, outcome.ReasonBadAnswer},
+		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, 0, outcome.ReasonBadAnswer},
+		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, 0, outcome.ReasonBadAnswer},
 	} {
 		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/xrpc/com.atproto.repo.describeRepo" || r.URL.Query().Get("repo") != alice.String() {
@@ -132,7 +135,7 @@ func TestPageThatSaysTwoThingsIsNone(t *testing.T) {
 		"cursors": `{"records":[],"cursor":"a","cursor":"b"}`, "a cursor and none": `{"cursor":null,"records":[],"cursor":"b"}`,
 		"records": `{"records":[],"records":[]}`, "an escaped cursor": `{"records":[],"cursor":"a","\u0063ursor":"a"}`,
 	} {
-		if _, err := page(t, newClient(t, Config{}), serve(t, says(200, "application/json", body))); reasonOf(err) != string(ReasonBadAnswer) {
+		if _, err := page(t, newClient(t, Config{}), serve(t, says(200, "application/json", body))); reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("two %s: got %v, want a bad answer", name, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 const (
@@ -29,7 +31,7 @@ type ReposPage struct {
 // ReposByCollection lists repos that have, or once had, records of a collection.
 // A cursor can be continued later, at the same relay.
 func (c *Client) ReposByCollection(ctx context.Context, collection syntax.NSID, cursor string) (ReposPage, error) {
-	page, err := c.repos(ctx, methodReposByCollection, url.Values{"collection": {collection.String()}}, cursor)
+	page, err := c.listRepos(ctx, methodReposByCollection, url.Values{"collection": {collection.String()}}, cursor)
 	if e, ok := errors.AsType[*Error](err); ok && e.missing() {
 		e.Err = errors.New("this relay cannot list repos by collection: use one that can, such as " + DefaultRelay)
 	}
@@ -38,10 +40,10 @@ func (c *Client) ReposByCollection(ctx context.Context, collection syntax.NSID, 
 
 // Repos lists every repo that the relay knows, the inactive ones too.
 func (c *Client) Repos(ctx context.Context, cursor string) (ReposPage, error) {
-	return c.repos(ctx, methodRepos, url.Values{}, cursor)
+	return c.listRepos(ctx, methodRepos, url.Values{}, cursor)
 }
 
-func (c *Client) repos(ctx context.Context, method string, query url.Values, cursor string) (ReposPage, error) {
+func (c *Client) listRepos(ctx context.Context, method string, query url.Values, cursor string) (ReposPage, error) {
 	query.Set("limit", strconv.Itoa(relayLimit))
 	if cursor != "" {
 		query.Set("cursor", cursor)
@@ -64,7 +66,7 @@ func xrpc(method string, query url.Values) string { return "/xrpc/" + method + "
 
 // badAnswer is the error for a 200 whose body makes no sense.
 func badAnswer(op string, host Host, err error) *Error {
-	return &Error{Op: op, Host: host, Reason: ReasonBadAnswer, Status: 200, Err: err}
+	return &Error{Op: op, Host: host, Reason: outcome.ReasonBadAnswer, Status: 200, Err: err}
 }
 
 // readRepos reads {"repos":[{"did":…},…],"cursor":…}.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 func TestReposByCollectionReadsPages(t *testing.T) {
@@ -75,7 +77,7 @@ func TestARelayIsNeverParkedByTheBreaker(t *testing.T) {
 	c := newClient(t, Config{Relay: string(relay)})
 	for range 20 {
 		_, err := c.ReposByCollection(t.Context(), status, "")
-		wantReason(t, err, ReasonHTTP5xx)
+		wantReason(t, err, outcome.ReasonHTTP5xx)
 	}
 }
 
@@ -87,19 +89,19 @@ func TestBadListings(t *testing.T) {
 	} {
 		relay := serve(t, says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
-		if reasonOf(err) != string(ReasonBadAnswer) {
+		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	relay := serve(t, says(200, "application/json", `{"repos":[],"pad":"`+repeat("x", maxRelayBody)+`"}`))
 	_, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
-	wantReason(t, err, ReasonTooLarge)
+	wantReason(t, err, outcome.ReasonTooLarge)
 }
 
 func TestErrorsAreChainsAndLines(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("because")
-	err := error(&Error{Op: "ask", Host: "https://a.example", Reason: ReasonHTTP4xx, Status: 400, Name: "InvalidRequest", Message: "no", Err: cause})
+	err := error(&Error{Op: "ask", Host: "https://a.example", Reason: outcome.ReasonHTTP4xx, Status: 400, Name: "InvalidRequest", Message: "no", Err: cause})
 	if !errors.Is(fmt.Errorf("wrapped: %w", err), cause) {
 		t.Error("the cause is lost")
 	}

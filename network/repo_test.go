@@ -3,8 +3,8 @@ package network
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +12,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/outcome"
+	"appview/network/repo"
+	"appview/network/repo/repotest"
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
 )
@@ -80,7 +83,7 @@ func TestReposAreReadWholeAndVerified(t *testing.T) {
 		for range r.Records(t.Context(), sandbox.StatusCollection) {
 			break // a walk may end early
 		}
-		held := r.walker.car.held
+		held := c.Held()
 		r.Close()
 		r.Close()
 		for range r.Records(t.Context(), sandbox.StatusCollection) {
@@ -90,8 +93,8 @@ func TestReposAreReadWholeAndVerified(t *testing.T) {
 			t.Errorf("a CAR of %d bytes takes %d", size[len(size)-1].Bytes, held)
 		}
 	}
-	if !c.cars.pool.TryAcquire(carBudget - maxCARHeld) {
-		t.Error("closed repos still hold memory")
+	if n := c.Held(); n != 0 {
+		t.Errorf("closed repos still hold %d bytes", n)
 	}
 }
 
@@ -118,102 +121,7 @@ func TestReposOfInactiveAccountsSayWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := c.Repo(t.Context(), Host(repos[i].Host), lookup(t, c, repos[i].DID))
-		wantReason(t, err, []Reason{ReasonDeactivated, ReasonTakenDown, ReasonSuspended, ReasonNotFound}[i])
-	}
-}
-
-func TestRecordsThatNobodyCanAddressAreRejectedAlone(t *testing.T) {
-	t.Parallel()
-	m := newCARMaker(t)
-	v := m.value(1)
-	large := m.put(strings.Repeat("x", maxBlock+1))
-	raw := "\x01\x55\x12\x20" + strings.Repeat("r", 32)
-	var leaves []leaf
-	want := map[string]string{}
-	for _, key := range []string{
-		keys("a.b.c", 0, 1)[0], keys("a.b.c.d", 0, 1)[0], keys("a.b.c-d", 0, 1)[0], keys("not-an-nsid", 0, 1)[0],
-		keys("a.b.c/with a space", 0, 1)[0], keys("a.b.c/two/slashes", 0, 1)[0], keys("a.b.c-d/\x00", 0, 1)[0], keys("a.b.c/large", 0, 1)[0] + "", keys("a.b.z\n", 0, 1)[0],
-	} {
-		leaves = append(leaves, leaf{key: key, value: v})
-	}
-	leaves = append(leaves, leaf{key: low0("a.b.large"), value: large}, leaf{key: low0("a.b.raw"), value: raw})
-	slices.SortFunc(leaves, func(x, y leaf) int { return strings.Compare(x.key, y.key) })
-	bad := 0
-	for _, l := range leaves {
-		if _, _, err := syntax.ParseRepoPath(l.key); err != nil {
-			bad++
-			continue
-		}
-		want[l.key] = l.value
-	}
-	client := newClient(t, Config{})
-	r, err := client.Repo(t.Context(), serveCAR(t, m.car(m.commit(m.node("", compress(leaves...)...), nil))), m.ident())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if got := r.Rejected(); got.Count != bad || bad == 0 || got.First == "" {
-		t.Errorf("rejected: %+v, want %d", got, bad)
-	}
-	got := map[string]string{}
-	for _, collection := range r.Collections() {
-		for rkey, b := range r.Records(t.Context(), collection) {
-			got[collection.String()+"/"+rkey.String()] = string(b.CID.Bytes())
-			if kept := b.Data != nil; kept != (collection != "a.b.large" && collection != "a.b.raw") {
-				t.Errorf("%s/%s: kept %v", collection, rkey, kept)
-			}
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("got %d records, want %d", len(got), len(want))
-	}
-	for key, id := range want {
-		if got[key] != id {
-			t.Errorf("%s is %x, want %x", key, got[key], id)
-		}
-	}
-}
-
-// A block can be named by any number of keys, and is a record as often; keys can share
-// nearly all of their bytes, and each is as long as it is. So a repo must not say much
-// more than was sent.
-func TestASmallCARIsNotAHugeRepo(t *testing.T) {
-	t.Parallel()
-	m := newCARMaker(t)
-	large := m.put("\xa1\x61b" + cborHead(majorBytes, maxBlock-16) + strings.Repeat("x", maxBlock-16))
-	small := m.value(1)
-	const long = "com.example.thing/" // and a long beginning of the record key
-	for name, c := range map[string]struct {
-		value, beginning string
-		times            int
-		want             Reason
-	}{
-		"a large record, as often as it may be":   {large, long, expansion + freeExpansion/maxBlock, ""},
-		"a large record, once more":               {large, long, expansion + freeExpansion/maxBlock + 1, ReasonTooLarge},
-		"a small record under many keys":          {small, long, 9_000, ""},
-		"a small record under many long keys":     {small, long + strings.Repeat("k", 480), 9_000, ReasonTooLarge},
-		"a small record under fewer long keys":    {small, long + strings.Repeat("k", 480), 3_000, ""},
-		"no record under many paths too long":     {"\x01\x55\x00\x00", strings.Repeat("k", 1000), 9_000, ReasonTooLarge},
-		"no record under many keys that are none": {"\x01\x55\x00\x00", "k", 9_000, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			// The one block that matters, and the tree.
-			n := carMaker{tb: t, key: m.key}
-			for _, b := range m.blocks {
-				if b[0] == c.value {
-					n.put(b[1])
-				}
-			}
-			root := n.node("", compressed(c.value, keysFrom(c.beginning, 0, c.times)...)...)
-			r, err := newClient(t, Config{}).Repo(t.Context(), serveCAR(t, n.car(n.commit(root, nil))), m.ident())
-			if reasonOf(err) != string(c.want) {
-				t.Errorf("%v, want %q", err, c.want)
-			}
-			if err == nil {
-				r.Close()
-			}
-		})
+		wantReason(t, err, []outcome.Reason{outcome.ReasonDeactivated, outcome.ReasonTakenDown, outcome.ReasonSuspended, outcome.ReasonNotFound}[i])
 	}
 }
 
@@ -222,26 +130,26 @@ func TestASmallCARIsNotAHugeRepo(t *testing.T) {
 func TestRepoIsWhatComes(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
-	m := newCARMaker(t)
-	body := m.car(m.commit(m.node(""), nil))
+	m := repotest.New(t)
+	body := m.CAR(m.Commit(m.Node(""), nil))
 	for name, x := range map[string]struct {
 		do   http.HandlerFunc
-		want Reason
+		want outcome.Reason
 	}{
 		"as a page":             {says(200, "text/html", body), ""},
 		"as text":               {says(200, "text/plain", body), ""},
 		"as nothing":            {says(200, "", body), ""},
-		"a page":                {says(200, "application/vnd.ipld.car", "<!DOCTYPE html><html>"), ReasonBadAnswer},
-		"refused in a 200":      {says(200, "application/vnd.ipld.car", `{"error":"RepoDeactivated","message":"off"}`), ReasonDeactivated},
-		"unknown in a 200":      {says(200, json, "\ufeff"+`{"error":"repo_not_found"}`), ReasonNotFound},
-		"an error in a 200":     {says(200, json, `{"error":"InternalServerError"}`), ReasonBadAnswer},
-		"cut error in a 200":    {says(200, json, `{"error":"RepoDeac`), ReasonBadAnswer},
-		"unknown in plain text": {says(404, "text/plain", "404: Not Found"), ReasonHTTP4xx},
-		"unknown, spelt":        {says(404, json, `{"error":"REPO_NOT_FOUND"}`), ReasonNotFound},
+		"a page":                {says(200, "application/vnd.ipld.car", "<!DOCTYPE html><html>"), outcome.ReasonBadAnswer},
+		"refused in a 200":      {says(200, "application/vnd.ipld.car", `{"error":"RepoDeactivated","message":"off"}`), outcome.ReasonDeactivated},
+		"unknown in a 200":      {says(200, json, "\ufeff"+`{"error":"repo_not_found"}`), outcome.ReasonNotFound},
+		"an error in a 200":     {says(200, json, `{"error":"InternalServerError"}`), outcome.ReasonBadAnswer},
+		"cut error in a 200":    {says(200, json, `{"error":"RepoDeac`), outcome.ReasonBadAnswer},
+		"unknown in plain text": {says(404, "text/plain", "404: Not Found"), outcome.ReasonHTTP4xx},
+		"unknown, spelt":        {says(404, json, `{"error":"REPO_NOT_FOUND"}`), outcome.ReasonNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := newClient(t, Config{}).Repo(t.Context(), serve(t, x.do), m.ident())
+			r, err := newClient(t, Config{}).Repo(t.Context(), serve(t, x.do), identOf(m))
 			if reasonOf(err) != string(x.want) {
 				t.Errorf("got %v, want %q", err, x.want)
 			}
@@ -256,8 +164,8 @@ func TestRepoIsWhatComes(t *testing.T) {
 // word.
 func TestRepoThatIsMissingAmongOthers(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
-	body := m.car(m.commit(m.node(""), nil))
+	m := repotest.New(t)
+	body := m.CAR(m.Commit(m.Node(""), nil))
 	var lost atomic.Bool
 	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("did") == alice.String() && !lost.Load() {
@@ -266,16 +174,16 @@ func TestRepoThatIsMissingAmongOthers(t *testing.T) {
 		}
 		says(404, "text/html", "<h1>Not Found</h1>")(w, r)
 	})
-	c, other := newClient(t, Config{}), m.ident()
+	c, other := newClient(t, Config{}), identOf(m)
 	other.DID = neighbour
 	for _, want := range []bool{false, true} {
 		_, err := c.Repo(t.Context(), host, other)
 		if want {
 			wantInferred(t, err, true)
 		} else {
-			wantReason(t, err, ReasonBadAnswer) // nothing was given yet
+			wantReason(t, err, outcome.ReasonBadAnswer) // nothing was given yet
 		}
-		r, err := c.Repo(t.Context(), host, m.ident())
+		r, err := c.Repo(t.Context(), host, identOf(m))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,31 +191,31 @@ func TestRepoThatIsMissingAmongOthers(t *testing.T) {
 	}
 	lost.Store(true)
 	_, err := c.Repo(t.Context(), host, other)
-	wantReason(t, err, ReasonBadAnswer)
+	wantReason(t, err, outcome.ReasonBadAnswer)
 }
 
 func TestWithoutAKeyNothingIsAsked(t *testing.T) {
 	t.Parallel()
 	host := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
 	_, err := newClient(t, Config{}).Repo(t.Context(), host, Identity{DID: alice})
-	wantReason(t, err, ReasonBadSignature)
+	wantReason(t, err, outcome.ReasonBadSignature)
 }
 
 func TestBodiesOfReposAreWatched(t *testing.T) {
 	t.Parallel()
-	begin := carHeader(idOf("x"))
+	begin := repotest.Header(repotest.IDOf("x"))
 	for name, c := range map[string]struct {
 		do   http.HandlerFunc
-		want Reason
+		want outcome.Reason
 	}{
 		"cut": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write([]byte(begin))
-		}, ReasonCutBody},
+		}, outcome.ReasonCutBody},
 		"stands still": {func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte(begin))
 			stall(w, r)
-		}, ReasonTimeout},
+		}, outcome.ReasonTimeout},
 		"drips": {func(w http.ResponseWriter, r *http.Request) {
 			rc := http.NewResponseController(w)
 			_, _ = w.Write([]byte(begin))
@@ -315,14 +223,14 @@ func TestBodiesOfReposAreWatched(t *testing.T) {
 				_, _ = w.Write([]byte("\x01x"))
 				return rc.Flush()
 			})
-		}, ReasonTimeout},
-		"no such method": {says(501, "application/json", `{"error":"MethodNotImplemented"}`), ReasonHTTP5xx},
+		}, outcome.ReasonTimeout},
+		"no such method": {says(501, "application/json", `{"error":"MethodNotImplemented"}`), outcome.ReasonHTTP5xx},
 		"asks to wait":   {says(429, "application/json", `{}`, "Retry-After", "60"), "parked: rate_limited"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := newClient(t, Config{Timing: Timing{BodyIdle: 300 * time.Millisecond}})
-			_, err := client.Repo(t.Context(), serve(t, c.do), newCARMaker(t).ident())
+			_, err := client.Repo(t.Context(), serve(t, c.do), identOf(repotest.New(t)))
 			if reasonOf(err) != string(c.want) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
@@ -332,18 +240,18 @@ func TestBodiesOfReposAreWatched(t *testing.T) {
 
 func TestManyReposShareTheBudgetWithoutDeadlock(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
+	m := repotest.New(t)
 	for i := range 200 {
-		m.put(strings.Repeat(string(rune('a'+i%26)), 10_000) + fmt.Sprint(i))
+		m.Put(strings.Repeat(string(rune('a'+i%26)), 10_000) + fmt.Sprint(i))
 	}
-	root := m.node("", leaf{key: low0("com.example.thing"), value: m.value(1)})
-	host := serveCAR(t, m.car(m.commit(root, nil)))
+	root := m.Node("", repotest.Leaf{Key: repotest.FirstKey("com.example.thing"), Value: m.Value(1)})
+	host := serveCAR(t, m.CAR(m.Commit(root, nil)))
 	c := newClient(t, Config{})
-	c.cars = newSpooledBudget(maxCARHeld+1<<20, maxCARHeld, maxCAR+1<<20, maxCAR) // less than one of them beside the reserve
+	c.repos = newSpooledBudget(repo.MaxMemory+1<<20, repo.MaxMemory, repo.MaxCAR+1<<20, repo.MaxCAR) // less than one of them beside the reserve
 	results := make(chan error, 24)
 	for range cap(results) {
 		go func() {
-			r, err := c.Repo(t.Context(), host, m.ident())
+			r, err := c.Repo(t.Context(), host, identOf(m))
 			if err == nil {
 				for range r.Records(t.Context(), "com.example.thing") {
 				}
@@ -357,15 +265,15 @@ func TestManyReposShareTheBudgetWithoutDeadlock(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if !c.cars.pool.TryAcquire(1<<20) || !c.cars.reserve.TryAcquire(1) {
+	if !c.repos.pool.TryAcquire(1<<20) || !c.repos.reserve.TryAcquire(1) {
 		t.Error("memory is still held")
 	}
 }
 
 func TestReposHaveAQuotaOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	m := newCARMaker(t)
-	body := m.car(m.commit(m.node(""), nil))
+	m := repotest.New(t)
+	body := m.CAR(m.Commit(m.Node(""), nil))
 	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, methodGetRepo) {
 			says(200, "application/vnd.ipld.car", body, "RateLimit-Remaining", "1000", "RateLimit-Reset", "60")(w, r)
@@ -386,7 +294,7 @@ func TestReposHaveAQuotaOfTheirOwn(t *testing.T) {
 	if until, parked := c.RepoParkedUntil(host); parked {
 		t.Errorf("getRepo is parked until %s", until)
 	}
-	r, err := c.Repo(t.Context(), host, m.ident())
+	r, err := c.Repo(t.Context(), host, identOf(m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,12 +305,81 @@ func TestARefusalOnOneQuotaSilencesTheHost(t *testing.T) {
 	t.Parallel()
 	host := serve(t, says(429, "application/json", `{}`, "Retry-After", "60"))
 	c := newClient(t, Config{})
-	_, err := c.Repo(t.Context(), host, newCARMaker(t).ident())
+	_, err := c.Repo(t.Context(), host, identOf(repotest.New(t)))
 	p, ok := errors.AsType[*Parked](err)
 	if !ok || p.Why != WhyRateLimited {
 		t.Fatalf("got %v", err)
 	}
 	if _, err := page(t, c, host); reasonOf(err) != "parked: rate_limited" {
 		t.Errorf("listRecords was sent: %v", err)
+	}
+}
+
+func TestCARsPastTheCapAreTooLarge(t *testing.T) {
+	t.Parallel()
+	rest := []byte(repotest.Frame(repotest.IDOf(strings.Repeat("z", 1<<20)) + strings.Repeat("z", 1<<20)))
+	tiny := []byte(strings.Repeat(repotest.Frame(repotest.IDOf("")), 20_000))
+	for name, body := range map[string][]byte{"of large blocks": rest, "of tiny blocks": tiny} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sent := 0
+			host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write([]byte(repotest.Header(repotest.IDOf("x"))))
+				for sent < repo.MaxCAR+repo.MaxCAR/4 {
+					n, err := w.Write(body)
+					if sent += n; err != nil {
+						return
+					}
+				}
+			})
+			c := newClient(t, Config{})
+			_, err := c.Repo(t.Context(), host, identOf(repotest.New(t)))
+			wantReason(t, err, outcome.ReasonTooLarge)
+			if n := c.Held(); n != 0 {
+				t.Errorf("%d bytes are still held", n)
+			}
+		})
+	}
+}
+
+func TestMillionsOfStrangeBlocksAreNotRead(t *testing.T) {
+	t.Parallel()
+	m := repotest.New(t)
+	m.Commit(m.Node(""), nil)
+	var sent atomic.Int64
+	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.ipld.car")
+		_, err := io.WriteString(w, repotest.Header(repotest.IDOf("x")))
+		for junk := repeat("\x01x", 1<<15); err == nil && sent.Load() < repo.MaxCAR; {
+			n, failed := io.WriteString(w, junk)
+			sent.Add(int64(n))
+			err = failed
+		}
+	})
+	_, err := newClient(t, Config{}).Repo(t.Context(), host, identOf(m))
+	wantReason(t, err, outcome.ReasonBadAnswer)
+	if n := sent.Load(); n > 32<<20 { // what the sockets hold
+		t.Errorf("%d bytes of it were read", n)
+	}
+}
+
+// TestARepoThatIsNoGoodIsNoFaultOfTheHost has a host give what is no repo, which is an
+// answer, and pages of a proxy, which are none.
+func TestARepoThatIsNoGoodIsNoFaultOfTheHost(t *testing.T) {
+	t.Parallel()
+	for body, down := range map[string]bool{"hello, this is no car": false, "<!doctype html>": true} {
+		c, host := newClient(t, Config{}), serveCAR(t, body)
+		for i := range breakerTrips {
+			ident := identOf(repotest.New(t))
+			ident.DID = syntax.DID(fmt.Sprintf("did:plc:%024d", i))
+			_, err := c.Repo(t.Context(), host, ident)
+			wantReason(t, err, outcome.ReasonBadAnswer)
+		}
+		if _, parked := c.RepoParkedUntil(host); parked != down {
+			t.Errorf("%q: parked %t, want %t", body, parked, down)
+		}
+		if n := c.Held(); n != 0 {
+			t.Errorf("%q: %d bytes are still held", body, n)
+		}
 	}
 }

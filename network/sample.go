@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 // question is what a host can be asked about any account, and may answer with "there is
@@ -121,7 +123,7 @@ func (c *Client) inferNotFound(ctx context.Context, host Host, did syntax.DID, r
 		return err
 	}
 	return &Error{
-		Op: refused.Op, Host: host, Reason: ReasonNotFound, Status: refused.Status, Name: refused.Name, Message: refused.Message,
+		Op: refused.Op, Host: host, Reason: outcome.ReasonNotFound, Status: refused.Status, Name: refused.Name, Message: refused.Message,
 		Inferred: true, Err: fmt.Errorf("not in so many words, but it answers for %s", other),
 	}
 }
@@ -199,7 +201,7 @@ func (c *Client) answersFor(ctx context.Context, host Host, q question, did synt
 	case questionCommit:
 		about.op, about.target = methodLatestCommit, xrpc(methodLatestCommit, query)
 	case questionRepo:
-		about.op, about.target, about.lane = methodGetRepo, xrpc(methodGetRepo, query), laneRepo
+		about.op, about.target, about.lane, about.accept = methodGetRepo, xrpc(methodGetRepo, query), laneRepo, typeCAR
 	default:
 		about.op, about.target, about.limit = opLookup, "/"+did.String(), maxDocument
 	}
@@ -212,11 +214,11 @@ func (c *Client) answersFor(ctx context.Context, host Host, q question, did synt
 	switch {
 	case !ok:
 		return false, err
-	case e.Reason == ReasonTooLarge:
+	case e.Reason == outcome.ReasonTooLarge:
 		return true, nil
 	case e.missing():
 		return false, nil
-	case e.Reason.Class() == ClassUnavailable:
+	case e.Reason.Class() == outcome.ClassUnavailable:
 		return true, nil // it speaks of that account
 	default:
 		return false, err

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 const neighbour = syntax.DID("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
@@ -49,7 +51,7 @@ func activeAnswer(did syntax.DID) http.HandlerFunc {
 
 func wantInferred(t *testing.T, err error, inferred bool) {
 	t.Helper()
-	wantReason(t, err, ReasonNotFound)
+	wantReason(t, err, outcome.ReasonNotFound)
 	if e, ok := errors.AsType[*Error](err); ok && e.Inferred != inferred {
 		t.Errorf("%v: inferred is %v, want %v", err, e.Inferred, inferred)
 	}
@@ -65,7 +67,7 @@ func TestRefusalWithoutWordsIsReadByWhatElseIsAnswered(t *testing.T) {
 			host := hostOf(t, map[syntax.DID]http.HandlerFunc{neighbour: activeAnswer(neighbour)}, refuse)
 			c := newClient(t, Config{})
 			_, err := c.RepoStatus(t.Context(), host, alice)
-			wantReason(t, err, ReasonNoRev) // nobody was answered yet
+			wantReason(t, err, outcome.ReasonNoRev) // nobody was answered yet
 			if _, err := c.RepoStatus(t.Context(), host, neighbour); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +107,7 @@ func TestProxyThatHasLostItsBackendHidesNobody(t *testing.T) {
 			lost.Store(true)
 			for _, did := range []syntax.DID{alice, neighbour, "did:plc:cccccccccccccccccccccccc", alice} {
 				_, err := c.RepoStatus(t.Context(), host, did)
-				wantReason(t, err, ReasonNoRev)
+				wantReason(t, err, outcome.ReasonNoRev)
 			}
 		})
 	}
@@ -120,20 +122,20 @@ func TestWhatIsNoTellingAboutAnAccount(t *testing.T) {
 	for name, x := range map[string]struct {
 		refuse http.HandlerFunc
 		then   http.HandlerFunc // the neighbour's answer, once it has been answered for
-		want   Reason
+		want   outcome.Reason
 	}{
-		"no method":             {says(404, json, `{"error":"MethodNotImplemented"}`), activeAnswer(neighbour), ReasonNoRev},
-		"no method, spelt":      {says(404, json, `{"error":"xrpc_not_supported"}`), activeAnswer(neighbour), ReasonNoRev},
-		"not implemented":       {says(501, "text/plain", "Not Implemented"), activeAnswer(neighbour), ReasonNoRev},
-		"not allowed":           {says(405, "text/html", "<h1>"), activeAnswer(neighbour), ReasonNoRev},
-		"bad request":           {says(400, "text/plain", "Bad Request"), activeAnswer(neighbour), ReasonHTTP4xx},
-		"forbidden":             {says(403, json, `{}`), activeAnswer(neighbour), ReasonHTTP4xx},
-		"out of step":           {says(404, json, `{"error":"RepoNotSynchronized"}`), activeAnswer(neighbour), ReasonBadAnswer},
-		"then it breaks":        {plain, says(500, json, `{}`), ReasonHTTP5xx},
+		"no method":             {says(404, json, `{"error":"MethodNotImplemented"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"no method, spelt":      {says(404, json, `{"error":"xrpc_not_supported"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"not implemented":       {says(501, "text/plain", "Not Implemented"), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"not allowed":           {says(405, "text/html", "<h1>"), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"bad request":           {says(400, "text/plain", "Bad Request"), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
+		"forbidden":             {says(403, json, `{}`), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
+		"out of step":           {says(404, json, `{"error":"RepoNotSynchronized"}`), activeAnswer(neighbour), outcome.ReasonBadAnswer},
+		"then it breaks":        {plain, says(500, json, `{}`), outcome.ReasonHTTP5xx},
 		"then it is busy":       {plain, says(429, "text/plain", "slow down"), "parked: rate_limited"},
-		"then a page":           {plain, says(200, "text/html", "<h1>It works!</h1>"), ReasonBadAnswer},
-		"then it is no better":  {plain, plain, ReasonNoRev},
-		"then that one is gone": {plain, says(400, json, `{"error":"RepoNotFound"}`), ReasonNotFound},
+		"then a page":           {plain, says(200, "text/html", "<h1>It works!</h1>"), outcome.ReasonBadAnswer},
+		"then it is no better":  {plain, plain, outcome.ReasonNoRev},
+		"then that one is gone": {plain, says(400, json, `{"error":"RepoNotFound"}`), outcome.ReasonNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,16 +174,16 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 	stranger := syntax.DID("did:plc:cccccccccccccccccccccccc")
 	for name, x := range map[string]struct {
 		list http.HandlerFunc
-		want Reason
+		want outcome.Reason
 	}{
-		"lists":                  {listing(neighbour), ReasonNotFound},
-		"lists this one too":     {listing(alice, stranger, neighbour), ReasonNotFound},
-		"lists this one alone":   {listing(alice), ReasonNoRev},
-		"lists what is not here": {listing(stranger), ReasonNoRev},
-		"lists nobody":           {listing(), ReasonNoRev},
-		"lists nonsense":         {says(200, json, `{"repos":{}}`), ReasonNoRev},
-		"does not list":          {says(404, "text/plain", "404: Not Found"), ReasonNoRev},
-		"breaks":                 {says(500, json, `{}`), ReasonNoRev},
+		"lists":                  {listing(neighbour), outcome.ReasonNotFound},
+		"lists this one too":     {listing(alice, stranger, neighbour), outcome.ReasonNotFound},
+		"lists this one alone":   {listing(alice), outcome.ReasonNoRev},
+		"lists what is not here": {listing(stranger), outcome.ReasonNoRev},
+		"lists nobody":           {listing(), outcome.ReasonNoRev},
+		"lists nonsense":         {says(200, json, `{"repos":{}}`), outcome.ReasonNoRev},
+		"does not list":          {says(404, "text/plain", "404: Not Found"), outcome.ReasonNoRev},
+		"breaks":                 {says(500, json, `{}`), outcome.ReasonNoRev},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,7 +206,7 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 				wantReason(t, err, x.want)
 			}
 			// Once a minute for each of two questions.
-			if n := lists.Load(); n > 2 || x.want == ReasonNotFound && n != 1 {
+			if n := lists.Load(); n > 2 || x.want == outcome.ReasonNotFound && n != 1 {
 				t.Errorf("it was asked %d times whom it has", n)
 			}
 		})
@@ -230,7 +232,7 @@ func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
 			}}, refuse)
 			c := newClient(t, Config{PLC: string(plc)})
 			_, err := c.Lookup(t.Context(), alice)
-			wantReason(t, err, ReasonDIDLookup)
+			wantReason(t, err, outcome.ReasonDIDLookup)
 			if _, err := c.Lookup(t.Context(), neighbour); err != nil {
 				t.Fatal(err)
 			}
@@ -239,7 +241,7 @@ func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
 			lost.Store(true)
 			for _, did := range []syntax.DID{alice, neighbour} {
 				_, err = c.Lookup(t.Context(), did)
-				wantReason(t, err, ReasonDIDLookup)
+				wantReason(t, err, outcome.ReasonDIDLookup)
 			}
 		})
 	}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo"
 )
 
 const (
@@ -17,9 +19,6 @@ const (
 	methodLatestCommit = "com.atproto.sync.getLatestCommit"
 
 	maxStatusBody = 64 << 10
-	// maxRevAhead is how far a revision may lie in the future: clocks differ, and
-	// a day is more than they do by accident.
-	maxRevAhead = 24 * time.Hour
 )
 
 // Statuses of an inactive account, as getRepoStatus names them.
@@ -39,12 +38,12 @@ type RepoStatus struct {
 
 // Reason is how an inactive account is settled; empty for an active one. One that is
 // not active, for a reason that is none or not known, is deactivated.
-func (s RepoStatus) Reason() Reason {
+func (s RepoStatus) Reason() outcome.Reason {
 	if s.Active {
 		return ""
 	}
 	word, _ := accountWord(s.Status)
-	return cmp.Or(stateReason(word), ReasonDeactivated)
+	return cmp.Or(stateReason(word), outcome.ReasonDeactivated)
 }
 
 // Unusual is the host's word for an inactive account where it is none of the lexicon's;
@@ -61,8 +60,8 @@ func (s RepoStatus) Unusual() string {
 // RepoStatus asks a host for an account's status and revision. An account that
 // is not active is an answer, not an error. Where the host has no getRepoStatus,
 // or it gives no revision, getLatestCommit is asked. Where both are refused without a
-// word about the account, it is ReasonNotFound if the host answers one of the two for
-// another account, and ReasonNoRev if not.
+// word about the account, it is outcome.ReasonNotFound if the host answers one of the two for
+// another account, and outcome.ReasonNoRev if not.
 func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (RepoStatus, error) {
 	st, err := c.repoStatus(ctx, host, did)
 	first, refused := errors.AsType[*Error](err)
@@ -82,7 +81,7 @@ func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 	if !ok || !second.missing() {
 		return st, err
 	}
-	second.Reason = ReasonNoRev
+	second.Reason = outcome.ReasonNoRev
 	if !refused {
 		return st, err // the account is there: the host has just said so
 	}
@@ -99,7 +98,7 @@ func (c *Client) repoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 	if err := c.ask(ctx, methodRepoStatus, host, did, &out); err != nil {
 		return RepoStatus{}, err
 	}
-	st, err := c.readStatus(host, did, out)
+	st, err := c.readStatus(ctx, host, did, out)
 	if err == nil {
 		c.rememberAnswer(host, questionStatus, did)
 	}
@@ -114,19 +113,19 @@ type statusAnswer struct {
 	Rev    *string `json:"rev"`
 }
 
-func (c *Client) readStatus(host Host, did syntax.DID, out statusAnswer) (RepoStatus, error) {
+func (c *Client) readStatus(ctx context.Context, host Host, did syntax.DID, out statusAnswer) (RepoStatus, error) {
 	word, _ := accountWord(out.Status)
 	inactive := stateReason(word) != ""
 	if out.DID != did.String() || out.Active == nil && !inactive {
 		return RepoStatus{}, badAnswer(methodRepoStatus, host, fmt.Errorf("no status of this repo, but of %.100q", out.DID))
 	}
 	if out.Active == nil || !*out.Active {
-		return RepoStatus{Status: cut(out.Status)}, nil
+		return RepoStatus{Status: outcome.OneLine(out.Status)}, nil
 	}
 	if out.Rev == nil || *out.Rev == "" {
 		return RepoStatus{Active: true}, nil
 	}
-	rev, err := c.rev(methodRepoStatus, host, *out.Rev)
+	rev, err := c.rev(ctx, methodRepoStatus, host, *out.Rev)
 	return RepoStatus{Active: true, Rev: rev}, err
 }
 
@@ -144,9 +143,9 @@ func (c *Client) latestCommit(ctx context.Context, host Host, did syntax.DID) (R
 		return RepoStatus{}, err
 	}
 	if out.Rev == "" {
-		return RepoStatus{}, &Error{Op: methodLatestCommit, Host: host, Reason: ReasonNoRev, Err: errors.New("no rev in it")}
+		return RepoStatus{}, &Error{Op: methodLatestCommit, Host: host, Reason: outcome.ReasonNoRev, Err: errors.New("no rev in it")}
 	}
-	rev, err := c.rev(methodLatestCommit, host, out.Rev)
+	rev, err := c.rev(ctx, methodLatestCommit, host, out.Rev)
 	if err == nil {
 		c.rememberAnswer(host, questionCommit, did)
 	}
@@ -172,15 +171,11 @@ func (c *Client) ask(ctx context.Context, method string, host Host, did syntax.D
 	return nil
 }
 
-// rev checks a revision: one that is no TID orders nothing, and one from the
-// future would freeze the repo until then.
-func (c *Client) rev(op string, host Host, s string) (syntax.TID, error) {
-	rev, err := syntax.ParseTID(s)
+// rev checks a revision that a host has named.
+func (c *Client) rev(ctx context.Context, op string, host Host, s string) (syntax.TID, error) {
+	rev, err := repo.ParseRev(s, c.cfg.Now())
 	if err != nil {
-		return "", &Error{Op: op, Host: host, Reason: ReasonBadRev, Err: err}
-	}
-	if at := rev.Time(); at.After(c.cfg.Now().Add(maxRevAhead)) {
-		return "", &Error{Op: op, Host: host, Reason: ReasonBadRev, Err: fmt.Errorf("%s is in the future: %s", rev, at.UTC().Format(time.RFC3339))}
+		return "", c.repoError(ctx, op, host, err)
 	}
 	return rev, nil
 }
@@ -188,13 +183,13 @@ func (c *Client) rev(op string, host Host, s string) (syntax.TID, error) {
 // inactiveStatus reads the refusals that are a status.
 func inactiveStatus(e *Error) (string, bool) {
 	switch e.Reason {
-	case ReasonDeactivated:
+	case outcome.ReasonDeactivated:
 		return StatusDeactivated, true
-	case ReasonTakenDown:
+	case outcome.ReasonTakenDown:
 		return StatusTakendown, true
-	case ReasonSuspended:
+	case outcome.ReasonSuspended:
 		return StatusSuspended, true
-	case ReasonDeleted:
+	case outcome.ReasonDeleted:
 		return StatusDeleted, true
 	default:
 		return "", false

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
 )
 
 func TestRepoStatus(t *testing.T) {
@@ -26,55 +28,55 @@ func TestRepoStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		status, commit http.HandlerFunc // commit nil: it must not be asked
 		want           RepoStatus
-		settled        Reason // of an inactive account
-		err            Reason
+		settled        outcome.Reason // of an inactive account
+		err            outcome.Reason
 	}{
 		"active":                    {status: active(testRev), want: RepoStatus{Active: true, Rev: testRev}},
 		"rev of tomorrow":           {status: active(soon.String()), want: RepoStatus{Active: true, Rev: soon}},
-		"deactivated":               {status: inactive("deactivated"), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
-		"taken down":                {status: inactive("takendown"), want: RepoStatus{Status: "takendown"}, settled: ReasonTakenDown},
-		"suspended":                 {status: inactive("suspended"), want: RepoStatus{Status: "suspended"}, settled: ReasonSuspended},
-		"deleted":                   {status: inactive("deleted"), want: RepoStatus{Status: "deleted"}, settled: ReasonDeleted},
-		"throttled":                 {status: inactive("throttled"), want: RepoStatus{Status: "throttled"}, settled: ReasonBadAnswer},
-		"takedown":                  {status: inactive("takedown"), want: RepoStatus{Status: "takedown"}, settled: ReasonTakenDown},
-		"taken down, spelt":         {status: inactive("Taken_Down"), want: RepoStatus{Status: "Taken_Down"}, settled: ReasonTakenDown},
-		"account_suspended":         {status: inactive("ACCOUNT_SUSPENDED"), want: RepoStatus{Status: "ACCOUNT_SUSPENDED"}, settled: ReasonSuspended},
-		"Deleted":                   {status: inactive("Deleted"), want: RepoStatus{Status: "Deleted"}, settled: ReasonDeleted},
-		"de-synchronised":           {status: inactive("de-synchronised"), want: RepoStatus{Status: "de-synchronised"}, settled: ReasonBadAnswer},
-		"a word of its own":         {status: inactive("hibernating"), want: RepoStatus{Status: "hibernating"}, settled: ReasonDeactivated},
-		"not found as a status":     {status: inactive("not_found"), want: RepoStatus{Status: "not_found"}, settled: ReasonDeactivated},
-		"a status, and not active":  {status: says(200, json, `{"did":"`+did+`","status":"takedown"}`), want: RepoStatus{Status: "takedown"}, settled: ReasonTakenDown},
-		"a status, and no more":     {status: says(200, json, `{"did":"`+did+`","status":"fine"}`), err: ReasonBadAnswer},
+		"deactivated":               {status: inactive("deactivated"), want: RepoStatus{Status: "deactivated"}, settled: outcome.ReasonDeactivated},
+		"taken down":                {status: inactive("takendown"), want: RepoStatus{Status: "takendown"}, settled: outcome.ReasonTakenDown},
+		"suspended":                 {status: inactive("suspended"), want: RepoStatus{Status: "suspended"}, settled: outcome.ReasonSuspended},
+		"deleted":                   {status: inactive("deleted"), want: RepoStatus{Status: "deleted"}, settled: outcome.ReasonDeleted},
+		"throttled":                 {status: inactive("throttled"), want: RepoStatus{Status: "throttled"}, settled: outcome.ReasonBadAnswer},
+		"takedown":                  {status: inactive("takedown"), want: RepoStatus{Status: "takedown"}, settled: outcome.ReasonTakenDown},
+		"taken down, spelt":         {status: inactive("Taken_Down"), want: RepoStatus{Status: "Taken_Down"}, settled: outcome.ReasonTakenDown},
+		"account_suspended":         {status: inactive("ACCOUNT_SUSPENDED"), want: RepoStatus{Status: "ACCOUNT_SUSPENDED"}, settled: outcome.ReasonSuspended},
+		"Deleted":                   {status: inactive("Deleted"), want: RepoStatus{Status: "Deleted"}, settled: outcome.ReasonDeleted},
+		"de-synchronised":           {status: inactive("de-synchronised"), want: RepoStatus{Status: "de-synchronised"}, settled: outcome.ReasonBadAnswer},
+		"a word of its own":         {status: inactive("hibernating"), want: RepoStatus{Status: "hibernating"}, settled: outcome.ReasonDeactivated},
+		"not found as a status":     {status: inactive("not_found"), want: RepoStatus{Status: "not_found"}, settled: outcome.ReasonDeactivated},
+		"a status, and not active":  {status: says(200, json, `{"did":"`+did+`","status":"takedown"}`), want: RepoStatus{Status: "takedown"}, settled: outcome.ReasonTakenDown},
+		"a status, and no more":     {status: says(200, json, `{"did":"`+did+`","status":"fine"}`), err: outcome.ReasonBadAnswer},
 		"behind a mark, as a page":  {status: says(200, "text/html", "\ufeff"+`{"did":"`+did+`","active":true,"rev":"`+testRev+`"}`), want: RepoStatus{Active: true, Rev: testRev}},
-		"refused as takedown":       {status: says(400, json, `{"error":"repo_taken_down"}`), want: RepoStatus{Status: "takendown"}, settled: ReasonTakenDown},
-		"refused in capitals":       {status: says(404, json, `{"error":"ACCOUNT_DEACTIVATED"}`), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
-		"refused in a 200":          {status: says(200, json, `{"error":"AccountSuspended","message":"x"}`), want: RepoStatus{Status: "suspended"}, settled: ReasonSuspended},
-		"unknown in a 200":          {status: says(200, json, `{"error":"RepoNotFound"}`), err: ReasonNotFound},
-		"unknown, spelt":            {status: says(404, "text/plain", "\ufeff"+`{"error":"repo-not-found"}`), err: ReasonNotFound},
+		"refused as takedown":       {status: says(400, json, `{"error":"repo_taken_down"}`), want: RepoStatus{Status: "takendown"}, settled: outcome.ReasonTakenDown},
+		"refused in capitals":       {status: says(404, json, `{"error":"ACCOUNT_DEACTIVATED"}`), want: RepoStatus{Status: "deactivated"}, settled: outcome.ReasonDeactivated},
+		"refused in a 200":          {status: says(200, json, `{"error":"AccountSuspended","message":"x"}`), want: RepoStatus{Status: "suspended"}, settled: outcome.ReasonSuspended},
+		"unknown in a 200":          {status: says(200, json, `{"error":"RepoNotFound"}`), err: outcome.ReasonNotFound},
+		"unknown, spelt":            {status: says(404, "text/plain", "\ufeff"+`{"error":"repo-not-found"}`), err: outcome.ReasonNotFound},
 		"no method, in a 200":       {status: says(200, json, `{"error":"MethodNotImplemented"}`), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
-		"an error in a 200":         {status: says(200, json, `{"error":"InternalServerError"}`), err: ReasonBadAnswer},
+		"an error in a 200":         {status: says(200, json, `{"error":"InternalServerError"}`), err: outcome.ReasonBadAnswer},
 		"no route, as a page":       {status: says(404, "text/html", "<pre>Cannot GET</pre>"), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
 		"gone":                      {status: says(410, "", ""), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
-		"off without a word":        {status: inactive(""), want: RepoStatus{}, settled: ReasonDeactivated},
-		"refused as taken down":     {status: says(400, json, `{"error":"RepoTakendown"}`), want: RepoStatus{Status: "takendown"}, settled: ReasonTakenDown},
-		"refused as deactivated":    {status: says(403, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
-		"unknown":                   {status: says(400, json, `{"error":"RepoNotFound","message":"Could not find repo"}`), err: ReasonNotFound},
-		"rev is no tid":             {status: active("yesterday"), err: ReasonBadRev},
-		"rev of the future":         {status: active(future), err: ReasonBadRev},
-		"another repo's":            {status: says(200, json, `{"did":"did:plc:x","active":true,"rev":"`+testRev+`"}`), err: ReasonBadAnswer},
-		"says nothing":              {status: says(200, json, `{}`), err: ReasonBadAnswer},
-		"active as text":            {status: says(200, json, `{"did":"`+did+`","active":"yes"}`), err: ReasonBadAnswer},
-		"deep":                      {status: says(200, json, `{"a":`+repeat("[", 5000)+repeat("]", 5000)+`}`), err: ReasonBadAnswer},
-		"broken":                    {status: says(500, json, `{}`), err: ReasonHTTP5xx},
+		"off without a word":        {status: inactive(""), want: RepoStatus{}, settled: outcome.ReasonDeactivated},
+		"refused as taken down":     {status: says(400, json, `{"error":"RepoTakendown"}`), want: RepoStatus{Status: "takendown"}, settled: outcome.ReasonTakenDown},
+		"refused as deactivated":    {status: says(403, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: outcome.ReasonDeactivated},
+		"unknown":                   {status: says(400, json, `{"error":"RepoNotFound","message":"Could not find repo"}`), err: outcome.ReasonNotFound},
+		"rev is no tid":             {status: active("yesterday"), err: outcome.ReasonBadRev},
+		"rev of the future":         {status: active(future), err: outcome.ReasonBadRev},
+		"another repo's":            {status: says(200, json, `{"did":"did:plc:x","active":true,"rev":"`+testRev+`"}`), err: outcome.ReasonBadAnswer},
+		"says nothing":              {status: says(200, json, `{}`), err: outcome.ReasonBadAnswer},
+		"active as text":            {status: says(200, json, `{"did":"`+did+`","active":"yes"}`), err: outcome.ReasonBadAnswer},
+		"deep":                      {status: says(200, json, `{"a":`+repeat("[", 5000)+repeat("]", 5000)+`}`), err: outcome.ReasonBadAnswer},
+		"broken":                    {status: says(500, json, `{}`), err: outcome.ReasonHTTP5xx},
 		"no method":                 {status: none, commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
 		"no route":                  {status: says(404, "text/plain", "404 page not found"), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
 		"no rev":                    {status: says(200, json, `{"did":"`+did+`","active":true}`), commit: commit, want: RepoStatus{Active: true, Rev: testRev}},
-		"no method, deactivated":    {status: none, commit: says(400, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: ReasonDeactivated},
-		"no method, unknown":        {status: none, commit: says(400, json, `{"error":"InvalidRequest","message":"Could not find repo for DID did:plc:x"}`), err: ReasonNotFound},
-		"neither method":            {status: none, commit: none, err: ReasonNoRev},
-		"no rev anywhere":           {status: none, commit: says(200, json, `{"cid":"x"}`), err: ReasonNoRev},
-		"no method, rev is no tid":  {status: none, commit: says(200, json, `{"rev":"x"}`), err: ReasonBadRev},
-		"no method, then it breaks": {status: none, commit: says(500, json, `{}`), err: ReasonHTTP5xx},
+		"no method, deactivated":    {status: none, commit: says(400, json, `{"error":"RepoDeactivated"}`), want: RepoStatus{Status: "deactivated"}, settled: outcome.ReasonDeactivated},
+		"no method, unknown":        {status: none, commit: says(400, json, `{"error":"InvalidRequest","message":"Could not find repo for DID did:plc:x"}`), err: outcome.ReasonNotFound},
+		"neither method":            {status: none, commit: none, err: outcome.ReasonNoRev},
+		"no rev anywhere":           {status: none, commit: says(200, json, `{"cid":"x"}`), err: outcome.ReasonNoRev},
+		"no method, rev is no tid":  {status: none, commit: says(200, json, `{"rev":"x"}`), err: outcome.ReasonBadRev},
+		"no method, then it breaks": {status: none, commit: says(500, json, `{}`), err: outcome.ReasonHTTP5xx},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/outcome"
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
 )
@@ -19,7 +20,7 @@ func readAs(tb testing.TB, c *Client, did syntax.DID, whole bool) error {
 		return err
 	}
 	st, err := c.RepoStatus(tb.Context(), ident.PDS, did)
-	if err != nil && (!whole || reasonOf(err) != string(ReasonNoRev)) {
+	if err != nil && (!whole || reasonOf(err) != string(outcome.ReasonNoRev)) {
 		return err
 	}
 	if reason := st.Reason(); err == nil && reason != "" {
@@ -41,11 +42,11 @@ func readAs(tb testing.TB, c *Client, did syntax.DID, whole bool) error {
 func TestTheZooIsClassed(t *testing.T) {
 	t.Parallel()
 	// What a CAR is classed as that does not end a repo, because listing it is left.
-	cars := map[string]Reason{
-		"missing node": ReasonIncomplete, "missing record": ReasonIncomplete, "cut between blocks": ReasonIncomplete,
-		"cut car": ReasonCutBody, "flipped bit": ReasonBadAnswer, "another repo": ReasonBadAnswer,
-		"unshared prefixes": ReasonBadAnswer, "short prefixes": ReasonBadAnswer, "swapped keys": ReasonBadAnswer, "repeated key": ReasonBadAnswer,
-		"one node": ReasonBadAnswer, "empty node": ReasonBadAnswer, "top without key": ReasonBadAnswer, "extra layer": ReasonBadAnswer,
+	cars := map[string]outcome.Reason{
+		"missing node": outcome.ReasonIncomplete, "missing record": outcome.ReasonIncomplete, "cut between blocks": outcome.ReasonIncomplete,
+		"cut car": outcome.ReasonCutBody, "flipped bit": outcome.ReasonBadAnswer, "another repo": outcome.ReasonBadAnswer,
+		"unshared prefixes": outcome.ReasonBadAnswer, "short prefixes": outcome.ReasonBadAnswer, "swapped keys": outcome.ReasonBadAnswer, "repeated key": outcome.ReasonBadAnswer,
+		"one node": outcome.ReasonBadAnswer, "empty node": outcome.ReasonBadAnswer, "top without key": outcome.ReasonBadAnswer, "extra layer": outcome.ReasonBadAnswer,
 	}
 	// What only a whole listing, or a reader with a memory, can tell.
 	later := map[string]bool{"repeated cursor": true, "endless pages": true, "empty pages": true, "rev goes back": true, "wrapping pages": true, "cycling cursors": true}
@@ -59,15 +60,15 @@ func TestTheZooIsClassed(t *testing.T) {
 			w.Assign(did, b)
 			c := newClient(t, Config{Relay: w.RelayURL(), PLC: w.PLCURL(), Timing: Timing{BodyIdle: 3 * time.Second, Header: 10 * time.Second}})
 			for _, whole := range []bool{false, true} {
-				want := Reason(w.ExpectedListed(did).Reason)
+				want := outcome.Reason(w.ExpectedListed(did).Reason)
 				if whole {
-					want = Reason(w.Expected(did, true).Reason)
+					want = outcome.Reason(w.Expected(did, true).Reason)
 				}
 				if whole && cars[b.Name] != "" {
 					want = cars[b.Name]
 				}
 				err := readAs(t, c, did, whole)
-				if settled := want == ReasonExact || want == ReasonRejected || later[b.Name]; settled {
+				if settled := want == outcome.ReasonExact || want == outcome.ReasonRejected || later[b.Name]; settled {
 					if err != nil {
 						t.Errorf("whole %v: %v", whole, err)
 					}

@@ -1,4 +1,4 @@
-package network
+package repo
 
 import (
 	"crypto/rand"

@@ -1,6 +1,8 @@
-package network
+package outcome
 
-import "testing"
+import (
+	"testing"
+)
 
 func TestEveryReasonHasItsClassAndItsRetry(t *testing.T) {
 	t.Parallel()

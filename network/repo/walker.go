@@ -1,23 +1,22 @@
-package network
+package repo
 
 import (
 	"bytes"
 	"context"
 )
 
-// walker goes through the records of a verified tree, the greatest key first. It
-// holds one node of each layer, and reads each node once, as long as it is asked for
-// lesser and lesser keys.
+// walker visits the records of a verified tree, the greatest key first. It holds one node
+// of each layer, and reads each node once, as long as the keys it is asked for descend.
 type walker struct {
 	tree
 	root    []byte // CID of the topmost node
-	depth   int    // nodes on the way
-	bound   []byte // nothing lies between this and where it stands; nil: it has not begun
-	key     []byte // where it stands, in the memory of a node; nil: nothing lies below bound
+	depth   int    // open nodes, each under the one before it
+	bound   []byte // no key lies between this one and key; nil: the walk has not begun
+	key     []byte // the current one, in the memory of a node; nil: none lies below bound
 	current entry
 }
 
-// seek goes to the greatest key below one, and reports whether there is any.
+// seek moves to the greatest key below one, and reports whether there is any.
 func (w *walker) seek(ctx context.Context, below []byte) (bool, error) {
 	if w.bound == nil || bytes.Compare(w.bound, below) < 0 {
 		w.depth = 0
@@ -32,7 +31,7 @@ func (w *walker) seek(ctx context.Context, below []byte) (bool, error) {
 	return w.advance(ctx, below)
 }
 
-// advance goes on to the greatest key below one, of those that it has not passed.
+// advance moves on to the greatest key below one, of those that it has not passed.
 func (w *walker) advance(ctx context.Context, below []byte) (bool, error) {
 	w.bound = append(w.bound[:0], below...)
 	below = w.bound
@@ -51,10 +50,10 @@ func (w *walker) advance(ctx context.Context, below []byte) (bool, error) {
 			}
 		case !n.right:
 			n.right = true
-			if n.at >= n.next {
+			if n.current >= n.next {
 				n.back()
 			}
-			e := n.entry(n.at)
+			e := n.entry(n.current)
 			if e.right == nil || bytes.Compare(n.key, below) >= 0 {
 				continue // nothing behind this key is wanted
 			}
@@ -64,7 +63,7 @@ func (w *walker) advance(ctx context.Context, below []byte) (bool, error) {
 		default:
 			n.next, n.right = n.next-1, false
 			if bytes.Compare(n.key, below) < 0 {
-				w.key, w.current = n.key, n.entry(n.at)
+				w.key, w.current = n.key, n.entry(n.current)
 				return true, nil
 			}
 		}
@@ -72,7 +71,7 @@ func (w *walker) advance(ctx context.Context, below []byte) (bool, error) {
 	return false, nil
 }
 
-// push goes one node down.
+// push opens a node under the current one.
 func (w *walker) push(ctx context.Context, id []byte) error {
 	n, err := w.open(ctx, w.depth, id)
 	if err != nil {

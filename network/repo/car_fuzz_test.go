@@ -1,7 +1,6 @@
-package network
+package repo
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,11 +8,14 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/outcome"
+	"appview/network/repo/repotest"
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
 )
@@ -25,70 +27,67 @@ func FuzzCAR(f *testing.F) {
 	for _, r := range w.Repos() {
 		f.Add(getCAR(f, w, r.DID))
 	}
-	m := newCARMaker(f)
-	f.Add([]byte(m.car(m.commit(m.node("", leaf{key: low0("com.example.thing"), value: m.value(1)}), nil))))
-	f.Add([]byte(carHeader(idOf("x")) + frame(idOf("x")+"x")))
-	key, err := m.ident().Key()
-	if err != nil {
-		f.Fatal(err)
-	}
+	m := repotest.New(f)
+	f.Add([]byte(m.CAR(m.Commit(m.Node("", repotest.Leaf{Key: repotest.FirstKey("com.example.thing"), Value: m.Value(1)}), nil))))
+	f.Add([]byte(repotest.Header(repotest.IDOf("x")) + repotest.Frame(repotest.IDOf("x")+"x")))
+	key := m.PublicKey()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m measured
 		var err error
 		wantCheap(t, len(data), func() { m, err = measure(t.Context(), data) })
-		if _, bad := errors.AsType[*badCAR](err); bad {
+		if _, bad := errors.AsType[*outcome.BadContent](err); bad {
 			return
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := freeBody + m.c.charged; took > 4*int64(len(data))+freeBody || m.c.held > took {
-			t.Errorf("%d bytes take %d, of which %d were asked for", len(data), m.c.held, m.c.charged)
+		if took := freeBytes + m.c.charged; took > 4*int64(len(data))+freeBytes || m.c.bufferedBytes > took {
+			t.Errorf("%d bytes take %d, of which %d were asked for", len(data), m.c.bufferedBytes, m.c.charged)
 		}
-		_ = signed(m.commit, key)
+		_ = verifySignature(m.commit, key)
 	})
 }
 
 // measured is a repo that was read, verified and walked, and what that took.
 type measured struct {
-	c       *car
+	c       *CAR
 	commit  *repo.Commit
 	records int
 }
 
 // receive reads a CAR, however much memory that takes.
-func receive(data []byte) (*car, error) {
-	c := &car{received: int64(len(data)), blocks: blocks{
-		open:  spoolInTemp,
-		grow:  func(int64) error { return nil },
-		spill: func(_ int64, write func() error) error { return write() },
-	}}
-	return c, c.receive(bufio.NewReaderSize(bytes.NewReader(data), carBuffer))
+func receive(data []byte) (*CAR, error) {
+	c := NewCAR(nil)
+	err := c.Receive(bytes.NewReader(data), unbounded())
+	if err == nil && c.received != int64(len(data)) {
+		return c, fmt.Errorf("%d bytes count as %d", len(data), c.received)
+	}
+	return c, err
 }
 
 // measure reads a CAR as Repo does, but for its signature: a fuzzer cannot sign.
 func measure(ctx context.Context, data []byte) (m measured, err error) {
 	m.c, err = receive(data)
-	defer m.c.close()
+	defer m.c.Close()
 	if err != nil {
 		return m, err
 	}
-	f, there, err := m.c.find(m.c.root)
-	if err != nil || !there || f.size == unkept {
-		return m, errors.Join(err, spoiled(ReasonIncomplete, "no commit"))
+	f, found, err := m.c.find(m.c.root)
+	if err != nil || !found || f.size == notStored {
+		return m, errors.Join(err, outcome.Bad(outcome.ReasonIncomplete, "no commit"))
 	}
 	root, err := m.c.read(f, make([]byte, f.size))
 	if err != nil {
 		return m, err
 	}
-	if m.commit, err = readCommit(root); err != nil {
-		return m, spoiled(ReasonBadAnswer, "%w", err)
+	if m.commit, err = decodeCommit(root); err != nil {
+		return m, outcome.Bad(outcome.ReasonBadAnswer, "%w", err)
 	}
 	v := verifier{tree: tree{car: m.c}}
-	if err := v.root(ctx, m.commit.Data.Bytes()); err != nil {
+	if err := v.verifyTree(ctx, m.commit.Data.Bytes()); err != nil {
 		return m, err
 	}
-	r := &Repo{paths: v.paths, walker: walker{tree: v.tree, root: m.commit.Data.Bytes()}, fail: func(err error) error { return err }}
+	r := &Repo{paths: v.paths, walker: walker{tree: v.tree, root: m.commit.Data.Bytes()}}
 	for _, collection := range slices.Backward(r.Collections()) {
 		last := syntax.RecordKey("")
 		for rkey, b := range r.Records(ctx, collection) {
@@ -116,23 +115,23 @@ func FuzzTree(f *testing.F) {
 	f.Add(bytes.Repeat([]byte("\x00\x01\x02\x03\x04\xff"), 100), uint8(4), uint8(2), uint16(500))
 	f.Add([]byte("zyxwvutsrqponm"), uint8(1), uint8(3), uint16(7))
 	f.Fuzz(func(t *testing.T, data []byte, width, form uint8, long uint16) {
-		m := newCARMaker(t)
-		beginning := "com.example.thing/" + repeat("k", int(long%600))
+		m := repotest.New(t)
+		beginning := "com.example.thing/" + strings.Repeat("k", int(long%600))
 		var all []string
 		for part := range slices.Chunk(data[:min(len(data), 8<<10)], int(width%8)+1) {
 			all = append(all, beginning+string(part))
 		}
-		value := m.value(1)
+		value := m.Value(1)
 		right := treeOf(m, value, all...)
 		root := right
 		if form%4 > 0 {
 			root = misshapen(m, value, form, all)
 		}
-		body := m.car(m.commit(root, nil))
+		body := m.CAR(m.Commit(root, nil))
 		var got measured
 		var err error
 		wantCheap(t, len(body), func() { got, err = measure(t.Context(), []byte(body)) })
-		_, bad := errors.AsType[*badCAR](err)
+		_, bad := errors.AsType[*outcome.BadContent](err)
 		switch {
 		case err != nil && !bad:
 			t.Fatal(err)
@@ -141,47 +140,47 @@ func FuzzTree(f *testing.F) {
 		case err != nil && root == right:
 			t.Errorf("not believed: %v", err)
 		}
-		if got.c.charged > 2*int64(len(body))+freeBody {
+		if got.c.charged > 2*int64(len(body))+freeBytes {
 			t.Errorf("%d bytes take %d", len(body), got.c.charged)
 		}
 	})
 }
 
 // misshapen is a tree of keys in a form that is mostly not theirs.
-func misshapen(m *carMaker, value string, form uint8, all []string) string {
+func misshapen(m *repotest.Maker, value string, form uint8, all []string) string {
 	if form/4%2 == 0 {
 		slices.Sort(all)
 		all = slices.Compact(all)
 	}
-	leaves := compressed(value, all...)
+	leaves := repotest.Compressed(value, all...)
 	if form%4 == 2 {
 		for i := range leaves {
-			leaves[i] = leaf{key: all[i], value: value}
+			leaves[i] = repotest.Leaf{Key: all[i], Value: value}
 		}
 	}
 	if half := len(leaves) / 2; form%4 == 3 && half > 0 {
-		return m.node(m.node("", leaves[:half]...), compressed(value, all[half:]...)...)
+		return m.Node(m.Node("", leaves[:half]...), repotest.Compressed(value, all[half:]...)...)
 	}
-	return m.node("", leaves...)
+	return m.Node("", leaves...)
 }
 
 // FuzzNode reads anything as a node of a tree, which a fuzzer of whole CARs
 // cannot reach past the hashes.
 func FuzzNode(f *testing.F) {
-	f.Add([]byte(nodeBytes("")))
-	f.Add([]byte(nodeBytes(idOf("l"), leaf{key: "a.b.c/d", value: idOf("v"), right: idOf("r")}, leaf{key: "e", prefix: 6, value: idOf("w")})))
-	f.Add([]byte(nodeBytes("", leaf{key: "a", prefix: -1, value: "x"})))
-	f.Add([]byte(nodeBytes("", compressed(idOf("v"), "aa", "aab", "aabc", "aabcd", "aabd", "ab", "abab", "abb", "b")...)))
+	f.Add([]byte(repotest.NodeBytes("")))
+	f.Add([]byte(repotest.NodeBytes(repotest.IDOf("l"), repotest.Leaf{Key: "a.b.c/d", Value: repotest.IDOf("v"), Right: repotest.IDOf("r")}, repotest.Leaf{Key: "e", Prefix: 6, Value: repotest.IDOf("w")})))
+	f.Add([]byte(repotest.NodeBytes("", repotest.Leaf{Key: "a", Prefix: -1, Value: "x"})))
+	f.Add([]byte(repotest.NodeBytes("", repotest.Compressed(repotest.IDOf("v"), "aa", "aab", "aabc", "aabcd", "aabd", "ab", "abab", "abb", "b")...)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		n := &node{data: data}
-		c := &car{blocks: blocks{grow: func(int64) error { return nil }}}
+		c := &CAR{blocks: blocks{grow: func(int64) error { return nil }}}
 		var err error
 		wantCheap(t, len(data), func() { err = n.parse(&tree{car: c}) })
 		if err != nil {
 			return
 		}
-		if c.held > int64(len(data)) {
-			t.Errorf("%d bytes take %d", len(data), c.held)
+		if c.bufferedBytes > int64(len(data)) {
+			t.Errorf("%d bytes take %d", len(data), c.bufferedBytes)
 		}
 		var keys []string
 		n.rewind()
@@ -202,6 +201,23 @@ func FuzzNode(f *testing.F) {
 	})
 }
 
+// FuzzCommit reads anything as a commit, and checks its signature.
+func FuzzCommit(f *testing.F) {
+	m := repotest.New(f)
+	key := m.PublicKey()
+	m.Commit(m.Node(""), nil)
+	f.Add([]byte(m.Blocks[len(m.Blocks)-1][1]))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		commit, err := decodeCommit(data)
+		if err != nil {
+			return
+		}
+		if verifySignature(commit, key) == nil && !bytes.Contains(data, commit.Sig) {
+			t.Fatalf("%x is signed by nobody", data)
+		}
+	})
+}
+
 // getCAR asks a sandbox host as any program would.
 func getCAR(tb testing.TB, w *sandbox.World, did syntax.DID) []byte {
 	tb.Helper()
@@ -209,7 +225,7 @@ func getCAR(tb testing.TB, w *sandbox.World, did syntax.DID) []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, known.Host+"/xrpc/"+methodGetRepo+"?did="+did.String(), http.NoBody)
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, known.Host+"/xrpc/"+"com.atproto.sync.getRepo"+"?did="+did.String(), http.NoBody)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,6 +1,10 @@
-package network
+// Package outcome names how the reading of a repo may end: a class, and a reason of one
+// closed list. It is the vocabulary of everything that asks hosts or judges their answers.
+package outcome
 
-import "slices"
+import (
+	"slices"
+)
 
 // Class is what a repo's reading came to.
 type Class string
@@ -107,5 +111,5 @@ func (r Reason) Class() Class {
 	}
 }
 
-// Retryable tells whether another attempt may end differently.
+// Retryable reports whether another attempt may end differently.
 func (r Reason) Retryable() bool { return slices.Contains(retryableReasons(), r) }

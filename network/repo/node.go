@@ -1,15 +1,17 @@
-package network
+package repo
 
 import (
 	"context"
 	"errors"
 
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
+
+	"appview/network/outcome"
 )
 
 const (
-	// entrySize is what an entry of an open node takes beside the node's block.
-	entrySize = 8
+	// entryRefSize is what an entry of an open node takes beside the node's block.
+	entryRefSize = 8
 	// leastEntry is less than any entry takes in its block: what a block claims to
 	// hold is no more than it can.
 	leastEntry = 16
@@ -22,18 +24,18 @@ const (
 type node struct {
 	buf     []byte // for the block, where it is not in memory
 	data    []byte // the block
-	entries []span
+	entries []entryRef
 	left    []byte // CID of the node before the first key, or nil
 	layer   int    // of its keys; -1: it has none
 	key     []byte // the current key
-	at      int    // the entry that it belongs to
-	next    int    // of a walk: see walker
-	right   bool   // of a walk
+	current int    // the entry that it belongs to
+	next    int    // of a walk: how many entries are left; -1: nor is the node on the left
+	right   bool   // of a walk: the node on the right of the last of these was visited
 }
 
-// span is where an entry stands, and which one before it has the byte in front of
+// entryRef is where an entry stands, and which one before it has the byte in front of
 // those that it adds to the key.
-type span struct{ at, base uint32 }
+type entryRef struct{ offset, base uint32 }
 
 // entry is one key of a node with what hangs on it.
 type entry struct {
@@ -46,27 +48,26 @@ type entry struct {
 // tree reads the nodes of a CAR's tree. It has one buffer for each depth, and charges
 // for all of them before it takes them.
 type tree struct {
-	car  *car
-	path []*node
-	held int64 // bytes of path
+	car           *CAR
+	path          []*node
+	bufferedBytes int64 // of path
 }
 
-// open reads the node at a depth of the way that is being gone, in place of any that
-// was there. Whatever it holds is in canonical form, with its keys in order and on
-// one layer.
+// open reads a node into the buffer of a depth, in place of any that was there. What it
+// returns is in canonical form, with its keys in order and on one layer.
 func (t *tree) open(ctx context.Context, depth int, id []byte) (*node, error) {
-	name, ok := linked(id)
+	name, ok := digestOf(id)
 	if !ok {
-		return nil, spoiled(ReasonBadAnswer, "link to %x, which is no node", id)
+		return nil, outcome.Bad(outcome.ReasonBadAnswer, "link to %x, which is no node", id)
 	}
-	f, there, err := t.car.find(name)
+	f, found, err := t.car.find(name)
 	switch {
 	case err != nil:
 		return nil, err
-	case !there:
-		return nil, spoiled(ReasonIncomplete, "tree node %x is missing", id)
-	case f.size == unkept:
-		return nil, spoiled(ReasonTooLarge, "tree node %x has more than %d bytes", id, maxBlock)
+	case !found:
+		return nil, outcome.Bad(outcome.ReasonIncomplete, "tree node %x is missing", id)
+	case f.size == notStored:
+		return nil, outcome.Bad(outcome.ReasonTooLarge, "tree node %x has more than %d bytes", id, maxBlock)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
@@ -74,28 +75,28 @@ func (t *tree) open(ctx context.Context, depth int, id []byte) (*node, error) {
 		t.path = append(t.path, new(node))
 	}
 	n := t.path[depth]
-	if n.buf, err = enlarge(t, n.buf, t.car.roomFor(f), 1); err != nil {
+	if n.buf, err = ensureCapacity(t, n.buf, t.car.bufferSize(f), 1); err != nil {
 		return nil, err
 	}
 	if n.data, err = t.car.read(f, n.buf); err != nil {
 		return nil, err
 	}
 	err = n.parse(t)
-	if bad, ok := errors.AsType[*badCAR](err); ok {
-		return nil, spoiled(bad.reason, "tree node %x: %w", id, bad.err)
+	if bad, ok := errors.AsType[*outcome.BadContent](err); ok {
+		return nil, outcome.Bad(bad.Reason, "tree node %x: %w", id, bad.Err)
 	}
 	return n, err
 }
 
-// enlarge makes room for n elements of a size in a buffer of the tree, whose content
-// is not kept.
-func enlarge[E any](t *tree, buf []E, n int, size int64) ([]E, error) {
+// ensureCapacity returns an empty buffer with room for n elements of a size, and charges
+// for it where it is a new one.
+func ensureCapacity[E any](t *tree, buf []E, n int, size int64) ([]E, error) {
 	if n <= cap(buf) {
 		return buf[:0], nil
 	}
 	more := int64(n-cap(buf)) * size
-	if t.held += more; t.held > maxTreeHeld {
-		return nil, spoiled(ReasonTooLarge, "nodes of more than %d bytes, one under the other", maxTreeHeld)
+	if t.bufferedBytes += more; t.bufferedBytes > maxOpenNodes {
+		return nil, outcome.Bad(outcome.ReasonTooLarge, "nodes of more than %d bytes, one under the other", maxOpenNodes)
 	}
 	if err := t.car.charge(more); err != nil {
 		return nil, err
@@ -116,30 +117,30 @@ func (n *node) parse(t *tree) (err error) {
 		d.fail("%w", errCutCBOR)
 	}
 	if d.err != nil {
-		return spoiled(ReasonBadAnswer, "%w", d.err)
+		return outcome.Bad(outcome.ReasonBadAnswer, "%w", d.err)
 	}
-	if n.entries, err = enlarge(t, n.entries, count, entrySize); err != nil {
+	if n.entries, err = ensureCapacity(t, n.entries, count, entryRefSize); err != nil {
 		return err
 	}
 	n.key, n.layer, n.left = n.key[:0], -1, nil
 	for range count {
 		at := len(n.data) - len(d.in)
 		if n.add(d.entry(), at, &d); d.err != nil {
-			return spoiled(ReasonBadAnswer, "entry %d: %w", len(n.entries), d.err)
+			return outcome.Bad(outcome.ReasonBadAnswer, "entry %d: %w", len(n.entries), d.err)
 		}
 	}
-	n.at = count - 1
+	n.current = count - 1
 	d.name("l")
 	if !d.null() {
 		n.left = d.link()
 	}
 	if d.end(); d.err != nil {
-		return spoiled(ReasonBadAnswer, "%w", d.err)
+		return outcome.Bad(outcome.ReasonBadAnswer, "%w", d.err)
 	}
 	return nil
 }
 
-// add checks an entry against the key before it. A key that shares all it can with the
+// add checks an entry against the key before it, which it replaces. A key that shares all it can with the
 // one before it, and no more, is greater if the first byte that it adds is.
 func (n *node) add(e entry, at int, d *decoder) {
 	last := len(n.key)
@@ -161,7 +162,7 @@ func (n *node) add(e entry, at int, d *decoder) {
 	if d.err != nil {
 		return
 	}
-	n.entries = append(n.entries, span{uint32(at), n.base(e.prefix)})
+	n.entries = append(n.entries, entryRef{uint32(at), n.base(e.prefix)})
 	n.key = append(n.key[:e.prefix], e.suffix...)
 	layer := mst.HeightForKey(n.key)
 	if n.layer < 0 {
@@ -172,20 +173,20 @@ func (n *node) add(e entry, at int, d *decoder) {
 	}
 }
 
-// base is the last entry so far whose own bytes begin before a place in the key.
-func (n *node) base(place int) uint32 {
+// base is the last entry so far whose own bytes begin before a position in the key.
+func (n *node) base(position int) uint32 {
 	i := uint32(len(n.entries))
-	if place == 0 || i == 0 {
+	if position == 0 || i == 0 {
 		return i
 	}
 	i--
-	for n.entry(int(i)).prefix >= place {
+	for n.entry(int(i)).prefix >= position {
 		i = n.entries[i].base
 	}
 	return i
 }
 
-// entry takes one entry off.
+// entry reads one entry.
 func (d *decoder) entry() (e entry) {
 	if n := d.open(majorMap); n != 4 {
 		d.fail("entry of %d members", n)
@@ -209,20 +210,20 @@ func (d *decoder) entry() (e entry) {
 
 // entry is the one with the number i, which parse has checked.
 func (n *node) entry(i int) entry {
-	d := decoder{in: n.data[n.entries[i].at:]}
+	d := decoder{in: n.data[n.entries[i].offset:]}
 	return d.entry()
 }
 
 // rewind goes back to before the first entry.
-func (n *node) rewind() { n.key, n.at = n.key[:0], -1 }
+func (n *node) rewind() { n.key, n.current = n.key[:0], -1 }
 
 // forward goes to the next entry.
 func (n *node) forward() (e entry, ok bool) {
-	if n.at+1 >= len(n.entries) {
+	if n.current+1 >= len(n.entries) {
 		return e, false
 	}
-	n.at++
-	e = n.entry(n.at)
+	n.current++
+	e = n.entry(n.current)
 	n.key = append(n.key[:e.prefix], e.suffix...)
 	return e, true
 }
@@ -231,9 +232,9 @@ func (n *node) forward() (e entry, ok bool) {
 // says that it does; the rest is what that one adds, and those that it builds upon.
 // A key is never built twice: over all of a node that is as much work as forwards.
 func (n *node) back() {
-	shared := n.entry(n.at).prefix
-	n.at--
-	at := n.at
+	shared := n.entry(n.current).prefix
+	n.current--
+	at := n.current
 	e := n.entry(at)
 	n.key = append(n.key[:e.prefix], e.suffix...)
 	for end := e.prefix; end > shared; {

@@ -1,4 +1,4 @@
-package network
+package outcome
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 func TestEveryReasonIsExplained(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/operating.md")
+	page, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
 	}
