@@ -115,7 +115,7 @@ func (p *pass) run(ctx context.Context, width int, do func(context.Context, hand
 	}
 	c.wait()
 	if p.w.b.walking.Add(-1) == 0 {
-		p.w.b.cfg.Store.Hurry() // nobody brings anything before this is committed
+		p.w.b.cfg.Store.Flush() // nobody brings anything before this is committed
 	}
 	if err := p.settle(ctx); err != nil {
 		return err

@@ -103,7 +103,7 @@ func (p *recordPage) add(rec *store.Record) error {
 	p.last = rec.RKey
 	p.tag = appendTag(p.tag, rec)
 	if p.full() || len(out) >= p.room() {
-		return store.ErrEnough
+		return store.ErrStop
 	}
 	return nil
 }

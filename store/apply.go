@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -86,8 +85,8 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		case row.rev() > rev.Integer():
 			return guarded, nil
 		case bytes.Equal(row.cid(), l.Body.CID.Bytes()) && row.proof() >= proofOf(l.Body.Verified, src):
-			doomed, err := r.g.doomed(r.repo.DID, c, row.seq())
-			if err != nil || !doomed {
+			covered, err := r.g.coveredByPendingDelete(r.repo.DID, c, row.seq())
+			if err != nil || !covered {
 				return unchanged, err
 			}
 			l.Body, src = row.body(l.Body.CID), row.source()
@@ -152,10 +151,6 @@ func (r recordRow) body(id cid.Cid) record.Body {
 // What is more goes in the next ones.
 const maxRemovals = 5_000
 
-// errAgain says that a change is done in part: what it has done is to be
-// committed, and the rest applied in the next transaction.
-var errAgain = errors.New("done in part")
-
 // removal is what became of a record that is to be deleted.
 type removal int
 
@@ -184,7 +179,7 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 	if row.rev() > rev.Integer() {
 		return kept, nil
 	}
-	if r.removals == r.g.hooks.bound(maxRemovals) {
+	if r.removals == r.g.bound(maxRemovals) {
 		return wasAbsent, errAgain
 	}
 	r.removals++

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // How much of the audit log is kept. What is older, or more, is deleted.
@@ -178,7 +180,7 @@ func (g *group) pruneEvents(left *int) error {
 	b := events.bucket(g.tx)
 	last, limit := b.Sequence(), g.steady.Add(-keepEvents)
 	var errDecode error
-	err := drop(b, left, func(k, row []byte) bool {
+	err := kv.DeleteFirst(b, left, func(k, row []byte) bool {
 		if binary.BigEndian.Uint64(k)+keepEventsNo <= last {
 			return true
 		}

@@ -13,57 +13,25 @@ import (
 	"go.etcd.io/bbolt"
 
 	"appview/record"
+	"appview/store/kv"
 )
 
-// maxFindings bounds what Check reports: past that a file is damaged enough.
-const maxFindings = 100
-
-// checker gathers what is wrong with a file.
+// checker checks what is in the rows.
 type checker struct {
-	tx       *bbolt.Tx
-	findings []error
-	repos    map[rid]Repo
-	held     map[syntax.NSID]map[rid]int64 // records found
+	*kv.Checker
+
+	tx    *bbolt.Tx
+	repos map[rid]Repo
+	held  map[syntax.NSID]map[rid]int64 // records found
 }
 
-func (c *checker) found(format string, args ...any) {
-	if len(c.findings) < maxFindings {
-		c.findings = append(c.findings, fmt.Errorf(format, args...))
-	}
-}
+func (c *checker) found(format string, args ...any) { c.Found(format, args...) }
 
-// Check proves that the file is in order: every page, every record against its CID,
-// its log entry and its repo, every index row against the row it stands for, every
-// count against what it counts, and every job's counters against its work. It joins
-// all findings into one error, which is ErrDamaged.
-func (s *Store) Check(ctx context.Context) error {
-	return s.view(ctx, func(tx *bbolt.Tx) error {
-		c := &checker{tx: tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}}
-		err := s.pagesOf(tx).walk(ctx, c.found)
-		if err == nil && len(c.findings) == 0 { // bbolt may follow what it reads
-			for err := range tx.Check() {
-				c.found("%w", err)
-			}
-		}
-		if err == nil && len(c.findings) == 0 {
-			err = c.rows(ctx)
-		}
-		if len(c.findings) > 0 {
-			return c.damage(err)
-		}
-		return err
-	})
-}
-
-// damage joins what was found, and what has ended the search, into one error.
-func (c *checker) damage(err error) error {
-	return fmt.Errorf("%w: %w", ErrDamaged, errors.Join(append(c.findings, err)...))
-}
-
-// rows checks what is in the pages.
-func (c *checker) rows(ctx context.Context) error {
+// check checks all rows.
+func check(ctx context.Context, with *kv.Checker) error {
+	c := &checker{Checker: with, tx: with.Tx.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}}
 	for _, part := range []func(context.Context) error{
-		c.meta, c.owners, c.records, c.logs, c.keyIndex, c.counts, c.jobs, c.unfinished, c.events, c.tables,
+		c.owners, c.records, c.logs, c.keyIndex, c.counts, c.jobs, c.unfinished, c.events, c.tables,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -72,17 +40,9 @@ func (c *checker) rows(ctx context.Context) error {
 	return nil
 }
 
-func (c *checker) meta(context.Context) error {
-	version, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaSchema)
-	if err == nil && version != uint64(len(migrations)) {
-		c.found("schema version is %d, not %d", version, len(migrations))
-	}
-	return err
-}
-
 // owners checks repos against dids.
 func (c *checker) owners(ctx context.Context) error {
-	next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextRID)
+	next, err := metaOf(c.tx, metaNextRID)
 	if err != nil {
 		return err
 	}
@@ -116,7 +76,7 @@ func (c *checker) owners(ctx context.Context) error {
 }
 
 func (c *checker) records(ctx context.Context) error {
-	next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextSeq)
+	next, err := metaOf(c.tx, metaNextSeq)
 	if err != nil {
 		return err
 	}
@@ -339,7 +299,7 @@ func (c *checker) job(j Job) {
 		c.found("job %s: %w", j.ID, err)
 		return
 	}
-	readableIn(c, cursors, w.cursors)
+	kv.CheckBucket(c.Checker, cursors.kv(), w.cursors)
 	if err := w.checkMarks(); err != nil {
 		c.found("job %s: %w", j.ID, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // keyIndex checks every entry of the key index against its record, and that none is
@@ -25,7 +27,7 @@ func (c *checker) keyIndex(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if next, err := getMeta(c.tx.Bucket([]byte(metaBucket)), metaNextSeq); err == nil && at >= next {
+		if next, err := metaOf(c.tx, metaNextSeq); err == nil && at >= next {
 			c.found("key index of %s: it contains change %d, the next is %d", name, at, next)
 		}
 		var got int
@@ -112,13 +114,4 @@ func (c *checker) tables(context.Context) error {
 	return nil
 }
 
-func readable[V any](c *checker, t table[V]) { readableIn(c, t, t.bucket(c.tx)) }
-
-func readableIn[V any](c *checker, t table[V], b *bbolt.Bucket) {
-	_ = b.ForEach(func(k, row []byte) error { // which returns what is returned to it
-		if _, err := t.decode(k, row); err != nil {
-			c.found("%s %x: %w", t.name, k, err)
-		}
-		return nil
-	})
-}
+func readable[V any](c *checker, t table[V]) { kv.CheckTable(c.Checker, t.kv()) }

@@ -192,7 +192,7 @@ func (s *Store) enforce(ctx context.Context) error {
 func (g *group) deniedRepos(d denied, from []byte) (dids []syntax.DID, next []byte, err error) {
 	c, looked := repos.bucket(g.tx).Cursor(), 0
 	for k, row := c.Seek(from); k != nil; k, row = c.Next() {
-		if looked == g.hooks.bound(denyStep) {
+		if looked == g.bound(denyStep) {
 			return dids, bytes.Clone(k), nil
 		}
 		looked++

@@ -1,6 +1,7 @@
 // Package store keeps everything appview knows in one bbolt file: the records,
 // the repos they came from, the change log, and the backfill jobs with what each
-// still owes. It is the only package that sees bbolt.
+// still owes. Package kv below it opens the file, commits to it, and knows nothing of
+// what the rows mean.
 //
 // # Schema
 //
@@ -35,7 +36,7 @@
 // identifier holds. keys.go makes every key.
 //
 // Rows of records, and those that are JSON, are sealed: they end in a checksum of key
-// and row (seal.go).
+// and row (kv.Seal).
 //
 // # Append order
 //
@@ -45,7 +46,7 @@
 //
 // # The writer
 //
-// Every write goes through one goroutine (writer.go), which gathers changes and
+// Every write goes through one goroutine (package kv), which gathers changes and
 // commits them in groups. A change is applied whole inside one transaction: a
 // repo's records, log entries, counts, work row and the job's counters move
 // together, which is why counters are exact whatever crashes.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // LastRev is the rev as of which an administrator deletes, as it reads in a row.
@@ -69,7 +71,7 @@ func (s *Store) Indexed(ctx context.Context, collection syntax.NSID) (at uint64,
 }
 
 // Formats is how many formats of the file there are.
-func Formats() int { return len(migrations) }
+func Formats() int { return len(migrations()) }
 
 // MigrateTo does what Open does to an older file, as far as the format given: the
 // process ends there.
@@ -78,22 +80,28 @@ func MigrateTo(path string, format int) error {
 	if err != nil {
 		return err
 	}
-	s := &Store{db: db}
-	from, err := s.version()
-	for v := from; err == nil && v < uint64(format); v++ {
-		err = s.migrateFrom(v)
+	from, v := uint64(0), 0
+	err = db.View(func(tx *bbolt.Tx) error { from, err = metaOf(tx, "schema"); return err })
+	for v = int(from); err == nil && v < format; v++ {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			return errors.Join(migrations()[v](&kv.Tx{Tx: tx}), asFormat(tx, v+1))
+		})
 	}
 	return errors.Join(err, db.Close())
 }
 
 // AsFormat has a file say that it is of a format.
-func AsFormat(path string, format uint64) error {
+func AsFormat(path string, format int) error {
 	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		return err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error { return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, format) })
+	err = db.Update(func(tx *bbolt.Tx) error { return asFormat(tx, format) })
 	return errors.Join(err, db.Close())
+}
+
+func asFormat(tx *bbolt.Tx, format int) error {
+	return (&kv.Tx{Tx: tx}).PutMeta("schema", uint64(format))
 }
 
 // Unseal makes a file what the program of the format before has left: only records are
@@ -108,8 +116,8 @@ func Unseal(path string) (rows int, err error) {
 		if err := b.ForEach(func(k, row []byte) error {
 			if row, ok := unsealed(k, row); ok {
 				row = bytes.Clone(row)
-				if row[0]&sealedRow == sealedRow { // of a table
-					row[0] &^= sealedRow
+				if row[0]&kv.SealedRow == kv.SealedRow { // of a table
+					row[0] &^= kv.SealedRow
 				}
 				found[string(k)] = row
 			}
@@ -128,7 +136,7 @@ func Unseal(path string) (rows int, err error) {
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range []string{
 			repos.name, counts.name, jobs.name, apiKeys.name, collections.name, purges.name, denials.name, distrusted.name,
-			events.name, freshness.name, totals.name, pauses.name, metaBucket, keyIndexAtBucket,
+			events.name, freshness.name, totals.name, pauses.name, "meta", keyIndexAtBucket,
 		} {
 			if err := unseal(tx.Bucket([]byte(name))); err != nil {
 				return err
@@ -142,30 +150,10 @@ func Unseal(path string) (rows int, err error) {
 		}); err != nil {
 			return err
 		}
-		return putMeta(tx.Bucket([]byte(metaBucket)), metaSchema, 6)
+		return asFormat(tx, 6)
 	})
 	return rows, errors.Join(err, db.Close())
 }
 
 // StatusMoves is every way that a status may change.
 func StatusMoves() map[Status][]Status { return statusMoves }
-
-// Crowded tells whether a change waits for others to be committed, since they bring as
-// much as may be queued.
-func (s *Store) Crowded() bool {
-	if !s.queued.TryAcquire(1) {
-		return true
-	}
-	s.queued.Release(1)
-	return false
-}
-
-// Look has the store look at the disk.
-func (s *Store) Look() { s.look() }
-
-// Closed tells whether the store takes no more changes.
-func (s *Store) Closed() bool {
-	s.closing.RLock()
-	defer s.closing.RUnlock()
-	return s.closed
-}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store/kv"
 )
 
 // decoder is a table without its type.
@@ -56,7 +58,7 @@ func FuzzRows(f *testing.F) {
 			first, err := d.decode(key, row)
 			if len(row) > 0 && row[0] == d.version {
 				sealed := bytes.Clone(row)
-				sealed[0] |= sealedRow
+				sealed[0] |= kv.SealedRow
 				again, errSealed := d.decode(key, appendSeal(key, sealed))
 				if (err == nil) != (errSealed == nil) || !bytes.Equal(first, again) {
 					t.Fatalf("%s: %q is written as %q, %v, and with a seal as %q, %v", d.name, row, first, err, again, errSealed)
@@ -68,7 +70,7 @@ func FuzzRows(f *testing.F) {
 			if err != nil { // it was read, and cannot be written
 				t.Fatalf("%s: %q: %v", d.name, row, err)
 			}
-			if first[0] != d.version|sealedRow {
+			if first[0] != d.version|kv.SealedRow {
 				t.Fatalf("%s: %q is written as %q, without a seal", d.name, row, first)
 			}
 			// A row without what it must have is not written by anybody, and not read again.
@@ -89,7 +91,7 @@ func FuzzRecordRow(f *testing.F) {
 	f.Add([]byte("\x02"))
 	f.Add(bytes.Repeat([]byte{1}, rowCID+1))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, raw := range [][]byte{raw, binary.BigEndian.AppendUint32(bytes.Clone(raw), seal(key, raw))} {
+		for _, raw := range [][]byte{raw, binary.BigEndian.AppendUint32(bytes.Clone(raw), kv.Checksum(key, raw))} {
 			var rec Record
 			err := readRow(&rec, new(spelling), "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "com.example.note", key, raw)
 			if err != nil {

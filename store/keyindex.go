@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // The key index orders the records of a collection by record key, across all
@@ -57,7 +59,7 @@ func watermark(tx *bbolt.Tx, collection []byte) (uint64, error) {
 	if row == nil {
 		return 0, nil
 	}
-	at, ok := numberOf(collection, row)
+	at, ok := kv.NumberOf(collection, row)
 	if !ok {
 		return 0, fmt.Errorf("%w: watermark of %s is no number: %x", errRow, collection, row[:min(len(row), 16)])
 	}
@@ -68,7 +70,7 @@ func watermark(tx *bbolt.Tx, collection []byte) (uint64, error) {
 // given change, up to limit, and the last change that the list contains. whole
 // says that there are no more.
 func changedSince(tx *bbolt.Tx, collection []byte, since uint64, limit int) (keys [][]byte, last uint64, whole bool, err error) {
-	next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
+	next, err := metaOf(tx, metaNextSeq)
 	if err != nil {
 		return nil, 0, false, err
 	}
@@ -141,13 +143,13 @@ func (s *Store) IndexKeys(ctx context.Context, collection syntax.NSID) (done boo
 		if err != nil {
 			return err
 		}
-		keys, last, done, err = changedSince(tx, []byte(collection), at, s.cfg.Hooks.bound(maxRun))
+		keys, last, done, err = changedSince(tx, []byte(collection), at, s.db.Bound(maxRun))
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("index keys of %s: %w", collection, err)
 	}
-	for step := range slices.Chunk(keys, s.cfg.Hooks.bound(runStep)) {
+	for step := range slices.Chunk(keys, s.db.Bound(runStep)) {
 		if err := s.indexStep(ctx, collection, step, 0); err != nil {
 			return false, err
 		}
@@ -182,7 +184,7 @@ func (s *Store) indexStep(ctx context.Context, collection syntax.NSID, keys [][]
 		if last == 0 {
 			return nil
 		}
-		return g.tx.Bucket([]byte(keyIndexAtBucket)).Put([]byte(collection), sealedNumber([]byte(collection), last))
+		return g.tx.Bucket([]byte(keyIndexAtBucket)).Put([]byte(collection), kv.SealedNumber([]byte(collection), last))
 	}})
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store/kv"
 )
 
 // rid numbers a repo in the order of its first committed record.
@@ -13,7 +15,7 @@ type rid uint32
 // ridLen is the length of a rid in a key.
 const ridLen = 4
 
-func u64Key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+func u64Key(n uint64) []byte { return kv.NumberKey(n) }
 
 // ridKey is the key of a repo's row, and the prefix of its records.
 func ridKey(r rid) []byte { return binary.BigEndian.AppendUint32(nil, uint32(r)) }

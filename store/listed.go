@@ -8,6 +8,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // A repo that is read in steps has its keys marked as they are listed: a record that is
@@ -312,7 +314,7 @@ func dropMarks(listed *bbolt.Bucket, left *int) error {
 		if b == nil {
 			return fmt.Errorf("%w: %q in %s is no bucket", errRow, name, listedBucket)
 		}
-		if err := drop(b, left, func(_, _ []byte) bool { return true }); err != nil {
+		if err := kv.DeleteFirst(b, left, func(_, _ []byte) bool { return true }); err != nil {
 			return err
 		}
 		if *left > 0 {

@@ -2,32 +2,11 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"go.etcd.io/bbolt"
 )
-
-// Commit is a transaction of the writer, as it is measured.
-type Commit struct {
-	Changes int           // made in it
-	Bytes   int           // of what they brought to be written
-	Took    time.Duration // until it was safe on the disk
-}
-
-// observe tells of a commit, if anybody wants to know.
-func (c Config) observe(pending []change, took time.Duration) {
-	if c.Observe == nil {
-		return
-	}
-	o := Commit{Changes: len(pending), Took: took}
-	for _, p := range pending {
-		o.Bytes += p.bytes
-	}
-	c.Observe(o)
-}
 
 // Statuses are all statuses that a job can have.
 func Statuses() []Status { return slices.Sorted(maps.Keys(statusMoves)) }
@@ -41,21 +20,24 @@ type Load struct {
 }
 
 // Load tells what the store has before it.
-func (s *Store) Load(ctx context.Context) (l Load, err error) {
-	l.Queued = len(s.queue) + len(s.ends)
-	if l.FreeDisk, err = s.cfg.FreeSpace(s.dir.Path()); err != nil {
-		return l, fmt.Errorf("free space of the disk: %w", err)
+func (s *Store) Load(ctx context.Context) (Load, error) {
+	free, err := s.db.FreeDisk()
+	if err != nil {
+		return Load{}, err
 	}
-	l.Reads = s.db.Stats().OpenTxN
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		for _, name := range collectionNames(tx) {
-			lag, err := indexLag(tx, []byte(name))
-			if err != nil {
-				return err
-			}
-			l.IndexLag = max(l.IndexLag, lag)
-		}
-		return nil
-	})
+	l := Load{Queued: s.db.Queued(), FreeDisk: free, Reads: s.db.OpenReads()}
+	l.IndexLag, err = read(ctx, s, maxIndexLag)
 	return l, err
+}
+
+// maxIndexLag is how many changes the key index of a collection is behind, at most.
+func maxIndexLag(tx *bbolt.Tx) (most uint64, err error) {
+	for _, name := range collectionNames(tx) {
+		lag, err := indexLag(tx, []byte(name))
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, lag)
+	}
+	return most, nil
 }

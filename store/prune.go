@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // How long what is no longer needed is kept.
@@ -38,7 +40,7 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	err = s.wait(ctx, change{op: "prune", urgent: true, apply: func(g *group) error {
-		left := g.hooks.bound(pruneStep)
+		left := g.bound(pruneStep)
 		if err := g.pruneDeletions(&left); err != nil {
 			return err
 		}
@@ -60,23 +62,6 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 	return done, nil
 }
 
-// drop deletes the first rows of a bucket for which old is true, no more than
-// left, and stops at the first for which it is not.
-func drop(b *bbolt.Bucket, left *int, old func(k, row []byte) bool) error {
-	var keys [][]byte
-	c := b.Cursor()
-	for k, row := c.First(); k != nil && len(keys) < *left && old(k, row); k, row = c.Next() {
-		keys = append(keys, bytes.Clone(k))
-	}
-	*left -= len(keys)
-	for _, k := range keys {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (g *group) pruneDeletions(left *int) error {
 	limit := g.steady.Add(-keepDeletions).Unix()
 	for _, name := range collectionNames(g.tx) {
@@ -88,7 +73,7 @@ func (g *group) pruneDeletions(left *int) error {
 		if err != nil {
 			return err
 		}
-		if err := drop(b, left, func(k, row []byte) bool {
+		if err := kv.DeleteFirst(b, left, func(k, row []byte) bool {
 			// The key index learns from them what it has to take out.
 			return len(row) >= deletionHead && int64(binary.BigEndian.Uint64(row)) < limit && binary.BigEndian.Uint64(k) <= at
 		}); err != nil {
@@ -102,7 +87,7 @@ func (g *group) pruneDeletions(left *int) error {
 func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
 	old = map[uint64]bool{}
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		steady, _, err := storedClock(tx.Bucket([]byte(metaBucket)))
+		steady, err := (&kv.Tx{Tx: tx}).StoredClock()
 		if err != nil {
 			return err
 		}
@@ -217,7 +202,7 @@ func forget(work *bbolt.Bucket, left *int) error {
 		if b == nil {
 			return fmt.Errorf("%w: there is no %s", errRow, name)
 		}
-		if err := drop(b, left, func(_, _ []byte) bool { return true }); err != nil {
+		if err := kv.DeleteFirst(b, left, func(_, _ []byte) bool { return true }); err != nil {
 			return err
 		}
 	}

@@ -109,12 +109,10 @@ func (s *Store) purge(ctx context.Context, id []byte) (int64, error) {
 }
 
 // openPurges lists the deletions that an earlier process has left.
-func openPurges(db *bbolt.DB) (ids [][]byte, err error) {
-	err = db.View(func(tx *bbolt.Tx) error {
-		return purges.bucket(tx).ForEach(func(k, _ []byte) error {
-			ids = append(ids, bytes.Clone(k))
-			return nil
-		})
+func openPurges(tx *bbolt.Tx) (ids [][]byte, err error) {
+	err = purges.bucket(tx).ForEach(func(k, _ []byte) error {
+		ids = append(ids, bytes.Clone(k))
+		return nil
 	})
 	return ids, err
 }
@@ -143,7 +141,7 @@ func (g *group) purge(p *purgeRow) (done bool, err error) {
 		}
 		prefix = ridKey(n)
 	}
-	left := g.hooks.bound(purgeStep)
+	left := g.bound(purgeStep)
 	for _, name := range names {
 		c := syntax.NSID(name)
 		if c < p.Collection {
@@ -210,10 +208,10 @@ func (g *group) purgeCollection(p *purgeRow, prefix []byte, left *int) error {
 	return repo.saveIfAny()
 }
 
-// doomed tells whether a deletion that is not done yet has still to come to a record
-// that was changed last as number seq. A job that finds such a record unchanged must
+// coveredByPendingDelete reports whether a deletion that is not done yet has still to
+// come to a record that was changed last as number seq. A job that finds such a record unchanged must
 // write it anew, or the deletion would take it although it came after the deletion.
-func (g *group) doomed(did syntax.DID, collection syntax.NSID, seq uint64) (bool, error) {
+func (g *group) coveredByPendingDelete(did syntax.DID, collection syntax.NSID, seq uint64) (bool, error) {
 	pending, err := g.pendingPurges()
 	return slices.ContainsFunc(pending, func(p purgeRow) bool { return seq <= p.Seq && p.takes(did, collection) }), err
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // RepoPage asks for records of one collection of one repo, in key order.
@@ -21,15 +23,15 @@ type RepoPage struct {
 	Limit      int
 }
 
-// ErrEnough is what the callback of a read returns to end it behind the record that it
+// ErrStop is what the callback of a read returns to end it behind the record that it
 // was given. It is no failure, and the read does not return it.
-var ErrEnough = errors.New("the page is long enough")
+var ErrStop = errors.New("the page is long enough")
 
 // RepoRecords calls each for a page of one repo's records in a collection; more says
 // whether something follows. It does not look at the account's status: see Repo.
 //
 // As in all reads of pages, a record's body is good until each returns, each may end
-// the page early with ErrEnough, and it must not take long: a transaction is held open
+// the page early with ErrStop, and it must not take long: a transaction is held open
 // meanwhile.
 func (s *Store) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) error) (more bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
@@ -79,14 +81,6 @@ func seekPage(c *bbolt.Cursor, n rid, p RepoPage) (k, v []byte) {
 		return c.Next()
 	}
 	return k, v
-}
-
-// seekBefore puts the cursor on the last key below end.
-func seekBefore(c *bbolt.Cursor, end []byte) (k, v []byte) {
-	if k, _ := c.Seek(end); k == nil {
-		return c.Last()
-	}
-	return c.Prev()
 }
 
 // newestScan bounds the log entries that one call of Newest looks at, so that a
@@ -234,7 +228,7 @@ const (
 // repo's. It gives up on all that is not as it writes it itself: no quote stands in
 // these strings.
 func quickOwner(key, row []byte) (owner, bool) {
-	body, err := repos.body(key, row)
+	body, err := repos.kv().Body(key, row)
 	if err != nil {
 		return owner{}, false
 	}
@@ -273,9 +267,9 @@ func (f Filter) String() string {
 // once, before the first record.
 func (s *Store) Export(ctx context.Context, filter Filter, begin func(seq uint64) error, each func(*Record) error) error {
 	begun, to := begin, newPasser(each)
-	begin = func(seq uint64) error { defer passOn(); return begun(seq) }
+	begin = func(seq uint64) error { defer kv.Rethrow(); return begun(seq) }
 	return s.view(ctx, func(tx *bbolt.Tx) error {
-		next, err := getMeta(tx.Bucket([]byte(metaBucket)), metaNextSeq)
+		next, err := metaOf(tx, metaNextSeq)
 		if err != nil {
 			return err
 		}
@@ -382,17 +376,16 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 				return fmt.Errorf("how fresh %s is: %w", name, err)
 			}
 		}
-		meta := tx.Bucket([]byte(metaBucket))
-		rids, err := getMeta(meta, metaNextRID)
+		rids, err := metaOf(tx, metaNextRID)
 		if err != nil {
 			return err
 		}
-		seqs, err := getMeta(meta, metaNextSeq)
+		seqs, err := metaOf(tx, metaNextSeq)
 		st.Repos, st.Seq = int64(rids)-1, seqs-1
 		if err != nil {
 			return err
 		}
-		st.FileBytes, st.FreeBytes, err = s.size(tx)
+		st.FileBytes, st.FreeBytes, err = s.db.Size(&kv.Tx{Tx: tx})
 		return err
 	})
 	return st, err

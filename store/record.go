@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"appview/record"
+	"appview/store/kv"
 )
 
 // Source says how a record got into the index.
@@ -126,7 +127,7 @@ func newRecordRow(key []byte, rev syntax.TID, at time.Time, seq uint64, src Sour
 // parseRecordRow checks that the row under key is as it was written, as far as it
 // says, and that its parts are where they should be.
 func parseRecordRow(key, row []byte) (recordRow, error) {
-	if len(row) < rowCID+sealLen || len(row) > maxPageLen {
+	if len(row) < rowCID+sealLen || len(row) > maxRowLen {
 		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(row))
 	}
 	switch row[0] {
@@ -245,9 +246,9 @@ func (p *passer) read(did syntax.DID, collection syntax.NSID, key, raw []byte) e
 // hand calls each.
 func (p *passer) hand() error {
 	p.passed++
-	defer passOn()
+	defer kv.Rethrow()
 	err := p.each(&p.rec)
-	if errors.Is(err, ErrEnough) {
+	if errors.Is(err, ErrStop) {
 		p.enough, err = true, nil
 	}
 	return err
@@ -259,7 +260,7 @@ func (p *passer) full(limit int) bool { return p.enough || p.passed >= limit }
 // taken copies a row out of bbolt's memory, into that of buf. Its length is looked at
 // first: damage may have made it that of gigabytes.
 func taken(buf, raw []byte) ([]byte, error) {
-	if len(raw) > maxPageLen {
+	if len(raw) > maxRowLen {
 		return nil, fmt.Errorf("%w: a record row of %d bytes", errRow, len(raw))
 	}
 	return append(buf[:0], raw...), nil

@@ -85,7 +85,7 @@ func TestRowWithoutSealIsRead(t *testing.T) {
 func TestLengthIsLookedAtBeforeItIsCopied(t *testing.T) {
 	t.Parallel()
 	to := newPasser(func(*Record) error { t.Error("it was handed on"); return nil })
-	vast := make([]byte, maxPageLen+1) // which nothing touches
+	vast := make([]byte, maxRowLen+1) // which nothing touches
 	err := to.pass("did:plc:a", "com.example.note", recordKey(7, "self"), vast)
 	if !errors.Is(err, errRow) || cap(to.row) != standardRow {
 		t.Errorf("a row of %d bytes: %v, with room for %d", len(vast), err, cap(to.row))

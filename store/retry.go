@@ -288,7 +288,7 @@ func (s *Store) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
 		var dids []syntax.DID
 		cur, looked := from.repos.Cursor(), 0
 		k, _ := cur.Seek([]byte(at.did))
-		for ; k != nil && looked < g.hooks.bound(retryStep); k, _ = cur.Next() {
+		for ; k != nil && looked < g.bound(retryStep); k, _ = cur.Next() {
 			r, _, err := lastRow(line, k)
 			if err != nil {
 				return err

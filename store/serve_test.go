@@ -130,7 +130,7 @@ func TestReadEndsWhenItsCallerHasEnough(t *testing.T) {
 		got = nil
 		return func(r *store.Record) error {
 			if got = append(got, r.RKey); len(got) == n {
-				return fmt.Errorf("after %d: %w", n, store.ErrEnough)
+				return fmt.Errorf("after %d: %w", n, store.ErrStop)
 			}
 			return nil
 		}

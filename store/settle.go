@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/store/kv"
 )
 
 // ErrRevWentBack says that a host answered with a rev below one at which the
@@ -409,7 +411,7 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 		}
 		var rows []Owed
 		c := w.owed.Cursor()
-		for k, row := c.Seek(owedKey(host, "")); k != nil && len(rows) < g.hooks.bound(flushChanges); k, row = c.Next() {
+		for k, row := c.Seek(owedKey(host, "")); k != nil && len(rows) < g.bound(kv.MaxGroup); k, row = c.Next() {
 			h, did, _ := splitOwedKey(k)
 			if h != host {
 				break

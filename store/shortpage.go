@@ -10,6 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv"
 )
 
 // ErrNotTheEnd says that a short page cannot be taken for the end of a listing:
@@ -143,7 +145,7 @@ func (s *Store) Reopen(ctx context.Context, seq uint64, after syntax.DID) (hosts
 	for _, host := range doubted {
 		at[host] = false
 	}
-	list, next, err := s.JobRepos(ctx, seq, after, flushChanges, func(r JobRepo) bool {
+	list, next, err := s.JobRepos(ctx, seq, after, kv.MaxGroup, func(r JobRepo) bool {
 		_, ok := at[r.Host]
 		return r.Assumed && ok
 	})

@@ -35,8 +35,7 @@ func (s *Store) Run(ctx context.Context) error {
 	timer := time.NewTimer(indexEvery)
 	defer timer.Stop()
 	for {
-		if err := s.inPlace(); err != nil {
-			s.fail(err)
+		if err := s.db.CheckPlace(); err != nil {
 			return err
 		}
 		if time.Since(pruned) >= pruneEvery {

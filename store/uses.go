@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"appview/store/kv"
 )
 
 // usesEvery is how often it is written when keys were used last. A write for each
@@ -55,19 +57,20 @@ func (s *Store) saveUses(ctx context.Context) error {
 	return err
 }
 
-// lastWords writes the uses that are not in the file yet, as the writer's last act.
-func (s *Store) lastWords() {
+// flushUses are the changes that write the uses that are not in the file yet, as the
+// writer's last act.
+func (s *Store) flushUses() []kv.Change {
 	at := s.uses.unsaved()
 	if len(at) == 0 {
-		return
+		return nil
 	}
 	c := usesChange(at)
-	c.queued, c.done = s.queued, func(err error) {
+	c.done = func(err error) {
 		if err != nil {
-			s.cfg.Log.Warn("when api keys were used last could not be written", "err", err)
+			s.db.Log().Warn("when api keys were used last could not be written", "err", err)
 		}
 	}
-	s.flush([]change{c})
+	return []kv.Change{c.kv()}
 }
 
 func (u *uses) unsaved() map[uuid.UUID]time.Time {

@@ -315,7 +315,7 @@ func (s *Store) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 			return fmt.Errorf("%w: cursor over held repos: %w", errRow, err)
 		}
 		k, row := cur.Seek(ridKey(rid(from)))
-		for ; k != nil && steps < g.hooks.bound(heldStep); k, row = cur.Next() {
+		for ; k != nil && steps < g.bound(heldStep); k, row = cur.Next() {
 			repo, err := repos.decode(k, row)
 			if err != nil {
 				return fmt.Errorf("repo %x: %w", k, err)

@@ -1,5 +1,5 @@
 //go:build unix && (amd64 || arm64)
 
-package store
+package kv
 
 const mmapSize = 64 << 30

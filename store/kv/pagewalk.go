@@ -1,4 +1,4 @@
-package store
+package kv
 
 import (
 	"context"
@@ -17,13 +17,13 @@ const (
 
 // pagesOf is the file as a transaction sees it, for as long as it is open. The list
 // of free pages belongs to it only while nobody has committed anything since.
-func (s *Store) pagesOf(tx *bbolt.Tx) *pageFile {
-	size := uint64(s.db.Info().PageSize)
+func (db *DB) pagesOf(tx *bbolt.Tx) *pageFile {
+	size := uint64(db.bolt.Info().PageSize)
 	p := &pageFile{
-		r: s.file, txid: uint64(tx.ID()), pageSize: size, pages: uint64(tx.Size()) / size,
+		r: db.file, txid: uint64(tx.ID()), pageSize: size, pages: uint64(tx.Size()) / size,
 		root: uint64(tx.Cursor().Bucket().Root()), freelist: boltNoFreelist,
 	}
-	if now, err := readMeta(s.file); err == nil && now.txid == p.txid {
+	if now, err := readMeta(db.file); err == nil && now.txid == p.txid {
 		p.freelist = now.freelist
 	}
 	return p
@@ -146,7 +146,7 @@ func (w *walker) branch(ctx context.Context, pg page, s *shape, depth int) error
 	return nil
 }
 
-// holdsBuckets tells whether the rows of a leaf are buckets.
+// holdsBuckets reports whether the rows of a leaf are buckets.
 func (w *walker) holdsBuckets(pg page) bool {
 	return pg.count > 0 && len(pg.data) >= boltHeaderLen+boltElementLen &&
 		binary.NativeEndian.Uint32(pg.data[boltHeaderLen:])&boltBucketFlag != 0

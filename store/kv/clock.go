@@ -1,16 +1,14 @@
-package store
+package kv
 
 import (
 	"errors"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
-// How long something has been kept is told by a clock of the store's own. A wall
+// A clock of the file's own tells how long something has been kept. A wall
 // clock may be a year ahead for an hour: by that, all that is kept for some weeks
 // would be deleted in the hour, and what was written in it be kept for a year. The
-// store's clock goes on with the time that the process runs, which no setting of the
+// file's clock goes on with the time that the process runs, which no setting of the
 // wall clock changes, and with what has passed between two processes, of which only
 // the wall clock knows, as far as that can be believed. Rows show the wall clock's
 // time to users, and are in no other way gone by.
@@ -24,17 +22,17 @@ const (
 	metaWall   = "clock_wall"
 )
 
-// clock is the store's own. It belongs to the writer.
+// clock is the file's own. It belongs to the writer.
 type clock struct {
 	steady time.Time
 	last   time.Time // when it was looked at last
 }
 
 // tick brings the clock to now.
-func (c *clock) tick(now time.Time, meta *bbolt.Bucket) error {
+func (c *clock) tick(now time.Time, tx *Tx) error {
 	passed := max(now.Sub(c.last), 0)
 	if c.last.IsZero() {
-		stored, wall, err := storedClock(meta)
+		stored, wall, err := tx.storedClock()
 		if err != nil {
 			return err
 		}
@@ -48,19 +46,26 @@ func (c *clock) tick(now time.Time, meta *bbolt.Bucket) error {
 }
 
 // storedClock is the clock as it was written last; zero, if it never was.
-func storedClock(meta *bbolt.Bucket) (steady, wall time.Time, err error) {
-	if meta.Get([]byte(metaSteady)) == nil {
+func (tx *Tx) storedClock() (steady, wall time.Time, err error) {
+	if tx.Bucket([]byte(metaBucket)).Get([]byte(metaSteady)) == nil {
 		return steady, wall, nil
 	}
-	at, errSteady := getMeta(meta, metaSteady)
-	by, errWall := getMeta(meta, metaWall)
+	at, errSteady := tx.Meta(metaSteady)
+	by, errWall := tx.Meta(metaWall)
 	return time.Unix(int64(at), 0).UTC(), time.Unix(int64(by), 0).UTC(), errors.Join(errSteady, errWall)
 }
 
 // save writes the clock. Times before 1970 are the first moment of it.
-func (c *clock) save(meta *bbolt.Bucket) error {
+func (c *clock) save(tx *Tx) error {
 	return errors.Join(
-		putMeta(meta, metaSteady, uint64(max(c.steady.Unix(), 0))),
-		putMeta(meta, metaWall, uint64(max(c.last.Unix(), 0))),
+		tx.PutMeta(metaSteady, uint64(max(c.steady.Unix(), 0))),
+		tx.PutMeta(metaWall, uint64(max(c.last.Unix(), 0))),
 	)
+}
+
+// StoredClock is the file's own clock as it was written last, for reads; zero, if it
+// never was.
+func (tx *Tx) StoredClock() (time.Time, error) {
+	steady, _, err := tx.storedClock()
+	return steady, err
 }

@@ -1,7 +1,6 @@
-package store_test
+package kv_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,14 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
-	"appview/store"
+	"appview/store/kv"
 )
 
-// TestFileTakenAwayStopsTheStore removes or replaces what is being written to. What
+// TestFileTakenAwayStopsTheWriter removes or replaces what is being written to. What
 // is written then would be gone with the process.
-func TestFileTakenAwayStopsTheStore(t *testing.T) {
+func TestFileTakenAwayStopsTheWriter(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("open files stay where they are")
@@ -40,34 +37,32 @@ func TestFileTakenAwayStopsTheStore(t *testing.T) {
 					t.Fatal(err)
 				}
 				path := filepath.Join(dir, "appview.db")
-				s, err := store.Open(store.Config{Path: path})
-				if err != nil {
+				db := openDB(t, kv.Config{Path: path})
+				if err := db.Do(t.Context(), byUser(put("a"))); err != nil {
 					t.Fatal(err)
 				}
-				b := newBench(t, s)
 				if err := c.take(dir, path); err != nil {
 					t.Fatal(err)
 				}
+				var err error
 				if idle {
-					err = s.Run(t.Context()) // looks by itself
+					err = db.CheckPlace()
 				} else {
-					_, err = s.MoveJob(t.Context(), b.job.ID, store.StatusPausing)
+					err = db.Do(t.Context(), byUser(put("b")))
 				}
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want that it %s", err, c.want)
 				}
 				select {
-				case <-s.Failed():
+				case <-db.Failed():
 				case <-time.After(30 * time.Second):
-					t.Error("the store goes on")
+					t.Error("the writer goes on")
 				}
-				if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); err == nil {
+				if err := db.Do(t.Context(), byUser(put("c"))); err == nil {
 					t.Error("it is still written to")
 				}
-				if got := b.row(); got.Status != store.StatusRunning {
-					t.Errorf("what was not written is read: %s", got.Status)
-				}
-				if err := s.Close(); err != nil {
+				wantRows(t, db, "a")
+				if err := db.Close(); err != nil {
 					t.Error(err)
 				}
 			})
@@ -82,29 +77,28 @@ func TestFileReplacedBeforeItIsLockedIsNotUsed(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("open files stay where they are")
 	}
-	path := filepath.Join(t.TempDir(), "appview.db")
-	old, err := store.Open(store.Config{Path: path})
-	if err != nil {
+	path, whole := newPath(t), newPath(t)
+	db := openDB(t, kv.Config{Path: whole})
+	if err := errors.Join(db.Do(t.Context(), byUser(put("a"))), db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	whole := populated(t)
+	old := openDB(t, kv.Config{Path: path})
 	opened := make(chan error, 1)
-	var s *store.Store
 	go func() {
-		s, err = store.Open(store.Config{Path: path})
+		var err error
+		db, err = kv.Open(kv.Config{Path: path}, schema())
 		opened <- err
 	}()
-	writeAll(t, path+".new", whole)
-	if err := errors.Join(os.Rename(path+".new", path), old.Close()); err != nil {
+	if err := errors.Join(os.Rename(whole, path), old.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-opened; errors.Is(err, store.ErrLocked) {
+	if err := <-opened; errors.Is(err, kv.ErrLocked) {
 		t.Skip("this machine took too long to replace the file")
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = s.Close() }() // it has been written by nobody
-	if jobs, err := s.Jobs(context.WithoutCancel(t.Context())); err != nil || len(jobs) == 0 {
-		t.Errorf("%d jobs, %v: it is the file that was replaced", len(jobs), err)
+	wantRows(t, db, "a") // and not those of the file that was replaced
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package store_test
+package kv_test
 
 import (
 	"errors"
@@ -11,12 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
-	"appview/store"
-	"appview/store/storetest"
+	"appview/store/kv"
 )
 
 // volume mounts a file system of its own with the given number of bytes.
@@ -48,21 +45,6 @@ func ballast(t *testing.T, dir string, left int) string {
 	return path
 }
 
-// soon waits for something that gives no sign of its own.
-func soon(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(30 * time.Second)
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 // TestCommitThatFindsNoRoomIsMadeWhenThereIsSome fills the disk so that a commit
 // fails in the middle of its pages although the look at the disk before it was fine.
 func TestCommitThatFindsNoRoomIsMadeWhenThereIsSome(t *testing.T) {
@@ -71,33 +53,23 @@ func TestCommitThatFindsNoRoomIsMadeWhenThereIsSome(t *testing.T) {
 	path := filepath.Join(dir, "appview.db")
 	var commits atomic.Int64
 	log := &logged{}
-	s := storetest.OpenConfig(t, store.Config{
+	db := open(t, kv.Config{
 		Path: path, Log: slog.New(slog.NewTextHandler(log, nil)),
 		FreeSpace: func(string) (uint64, error) { return 1 << 40, nil }, // a quota is not seen either
-		Hooks:     store.Hooks{BeforeCommit: func() error { commits.Add(1); return nil }},
+		Hooks:     kv.Hooks{BeforeCommit: func() error { commits.Add(1); return nil }},
 	})
-	b := newBench(t, s)
-	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
-	b.owe(bob)
-	var list []store.Listed
-	for k := 9_000; k > 0; k-- {
-		list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprint(k)))
+	if err := db.Do(t.Context(), byUser(put("a"))); err != nil {
+		t.Fatal(err)
 	}
 	weight := ballast(t, dir, 256<<10)
 	before := commits.Load()
-	done := make(chan error, 1)
-	if err := s.Settle(t.Context(), b.job.Seq, settlement(bob, rev(1), segment(note, list...)), func(err error) { done <- err }); err != nil {
-		t.Fatal(err)
-	}
-	soon(t, "the full disk is noticed", s.DiskFull)
+	done := submit(t, db, put(manyKeys()...))
+	soon(t, "the full disk is noticed", db.DiskFull)
 	if commits.Load() == before {
 		t.Fatal("no commit was tried: the disk was full before")
 	}
-	wantRecords(t, s, 1) // nothing of it is there, and reads go on
-	if job := b.row(); job.Processed != 1 {
-		t.Errorf("%d repos are settled, want 1", job.Processed)
-	}
-	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, store.ErrDiskFull) {
+	wantRows(t, db, "a") // nothing of it is there, and reads go on
+	if err := db.Do(t.Context(), byUser(put("b"))); !errors.Is(err, kv.ErrDiskFull) {
 		t.Errorf("a user is told %v, want ErrDiskFull", err)
 	}
 	// A process that ends now leaves a file that is whole.
@@ -106,14 +78,16 @@ func TestCommitThatFindsNoRoomIsMadeWhenThereIsSome(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := filepath.Join(t.TempDir(), "left.db")
-	writeAll(t, left, data)
-	storetest.Check(t, left)
+	if err := os.WriteFile(left, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(t, left)
 	// It is tried again and again, without a word more in the log.
 	tried := commits.Load()
 	soon(t, "it is tried again", func() bool { return commits.Load() > tried })
 	select {
 	case err := <-done:
-		t.Fatalf("settled on a full disk: %v", err)
+		t.Fatalf("written to a full disk: %v", err)
 	default:
 	}
 	if n := strings.Count(log.String(), "disk is full"); n != 1 {
@@ -125,54 +99,45 @@ func TestCommitThatFindsNoRoomIsMadeWhenThereIsSome(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatalf("after there is room: %v", err)
 	}
-	wantRecords(t, s, 1+int64(len(list)))
-	if got, want := b.row().Tally, (store.Tally{Records: 9001, Created: 9001}); got != want {
-		t.Errorf("tally %+v, want %+v", got, want)
-	}
-	if s.DiskFull() || !strings.Contains(log.String(), "room again") {
+	wantRows(t, db, append([]string{"a"}, manyKeys()...)...)
+	if db.DiskFull() || !strings.Contains(log.String(), "room again") {
 		t.Errorf("the disk still counts as full:\n%s", log)
 	}
-	if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); err != nil {
+	if err := db.Do(t.Context(), byUser(put("b"))); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestJobCanBeStoppedWithNoByteLeft has changes wait on a disk without any room: what
+// TestWorkCanBeEndedWithNoByteLeft has changes wait on a disk without any room: what
 // ends work is done in pages that the file has already, or refused with the reason,
 // and nothing hangs.
-func TestJobCanBeStoppedWithNoByteLeft(t *testing.T) {
+func TestWorkCanBeEndedWithNoByteLeft(t *testing.T) {
 	t.Parallel()
 	dir := volume(t, 8<<20)
-	s := storetest.OpenConfig(t, store.Config{
+	db := open(t, kv.Config{
 		Path: filepath.Join(dir, "appview.db"), FreeSpace: func(string) (uint64, error) { return 1 << 40, nil },
 	})
-	b := newBench(t, s)
-	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
-	b.owe(bob)
-	var list []store.Listed
-	for k := 9_000; k > 0; k-- {
-		list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprint(k)))
-	}
-	weight := ballast(t, dir, 0)
-	done := make(chan error, 1)
-	if err := s.Settle(t.Context(), b.job.Seq, settlement(bob, rev(1), segment(note, list...)), func(err error) { done <- err }); err != nil {
+	if err := db.Do(t.Context(), byUser(put("a"))); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "the full disk is noticed", s.DiskFull)
-	_, errPause := s.MoveJob(t.Context(), b.job.ID, store.StatusPausing)
-	if errPause != nil && !errors.Is(errPause, store.ErrDiskFull) {
-		t.Errorf("pause: %v", errPause)
+	weight := ballast(t, dir, 0)
+	done := submit(t, db, put(manyKeys()...))
+	soon(t, "the full disk is noticed", db.DiskFull)
+	errEnd := db.Do(t.Context(), endingWork(put("b")))
+	if errEnd != nil && !errors.Is(errEnd, kv.ErrDiskFull) {
+		t.Errorf("end work: %v", errEnd)
 	}
 	if err := os.Remove(weight); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil { // the job is not final: what was read counts
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if paused := b.row().Status == store.StatusPausing; paused != (errPause == nil) {
-		t.Errorf("job is %s after %v", b.row().Status, errPause)
+	want := []string{"a"}
+	if errEnd == nil {
+		want = append(want, "b")
 	}
-	wantRecords(t, s, 1+int64(len(list)))
+	wantRows(t, db, append(want, manyKeys()...)...)
 }
 
 // swap puts another file under the descriptor by which the database is written. The
@@ -223,44 +188,40 @@ func TestFailedWriteOrSyncIsFinal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(t.TempDir(), "appview.db")
+			path := newPath(t)
 			var commits atomic.Int64
-			s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond, Hooks: store.Hooks{
+			db := openDB(t, kv.Config{Path: path, FlushEvery: time.Millisecond, Hooks: kv.Hooks{
 				BeforeCommit: func() error { commits.Add(1); return nil },
 			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := newBench(t, s)
+			var keys []string
 			for i := range 8 { // so that pages are free, and the file need not grow
-				b.mustRead(syntax.DID(fmt.Sprintf("did:plc:%024d", i)), rev(1), segment(note, listed(t, "a", "1")))
+				keys = append(keys, fmt.Sprint(i))
+				if err := db.Do(t.Context(), byUser(put(keys[i]))); err != nil {
+					t.Fatal(err)
+				}
 			}
 			swap(t, path, c.file(path), c.flags)
 			before := commits.Load()
-			if _, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling); !errors.Is(err, c.want) || errors.Is(err, store.ErrDamaged) {
+			if err := db.Do(t.Context(), endingWork(put("x"))); !errors.Is(err, c.want) || errors.Is(err, kv.ErrDamaged) {
 				t.Errorf("the commit says %v, want %v", err, c.want)
 			}
 			select {
-			case <-s.Failed():
+			case <-db.Failed():
 			case <-time.After(30 * time.Second):
-				t.Fatal("the store goes on")
+				t.Fatal("the writer goes on")
 			}
 			for range 3 {
-				if _, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil); !errors.Is(err, c.want) {
+				if err := db.Do(t.Context(), byUser(put("y"))); !errors.Is(err, c.want) {
 					t.Errorf("a later write says %v", err)
 				}
 			}
 			if n := commits.Load() - before; n != 1 {
 				t.Errorf("%d commits were tried, want 1", n)
 			}
-			if err := s.Close(); err != nil {
+			if err := db.Close(); err != nil {
 				t.Error(err)
 			}
-			b.s = storetest.OpenPath(t, path)
-			if got := b.row(); got.Status != store.StatusRunning {
-				t.Errorf("job is %s", got.Status)
-			}
-			wantRecords(t, b.s, 8)
+			wantRows(t, open(t, kv.Config{Path: path}), keys...)
 		})
 	}
 }
@@ -269,12 +230,16 @@ func TestReadOnlyDiskIsSaidAndCheckedAllTheSame(t *testing.T) {
 	t.Parallel()
 	dir := volume(t, 8<<20)
 	path := filepath.Join(dir, "appview.db")
-	writeAll(t, path, populated(t))
+	room := func(string) (uint64, error) { return 1 << 40, nil }
+	db := openDB(t, kv.Config{Path: path, FreeSpace: room})
+	if err := errors.Join(db.Do(t.Context(), byUser(put("a"))), db.Close()); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(store.Config{Path: path}); !errors.Is(err, unix.EROFS) || errors.Is(err, store.ErrDamaged) {
+	if _, err := kv.Open(kv.Config{Path: path}, schema()); !errors.Is(err, unix.EROFS) || errors.Is(err, kv.ErrDamaged) {
 		t.Errorf("open for writing: %v", err)
 	}
-	storetest.Check(t, path)
+	check(t, path)
 }

@@ -1,4 +1,4 @@
-package store
+package kv
 
 import (
 	"errors"
@@ -10,14 +10,15 @@ import (
 // advice is what to do about a damaged file.
 const advice = "stop, run appview check, and restore a backup or begin with an empty data directory"
 
-// foreign is a panic of somebody else's code that a transaction called. It says
-// nothing about the file.
-type foreign struct{ cause any }
+// callbackPanic is a panic of a callback that a transaction called. It says nothing
+// about the file.
+type callbackPanic struct{ cause any }
 
-// passOn is deferred where somebody else's code is called within a transaction.
-func passOn() {
+// Rethrow is deferred where a callback is called within a transaction: its panic goes
+// on to the caller, and is not taken for damage.
+func Rethrow() {
 	if p := recover(); p != nil {
-		panic(foreign{p})
+		panic(callbackPanic{p})
 	}
 }
 
@@ -44,7 +45,7 @@ func guard(f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
-		case foreign:
+		case callbackPanic:
 			panic(p.cause)
 		default:
 			err = fmt.Errorf("%w: %w", ErrDamaged, &panicked{cause: p, stack: debug.Stack()})

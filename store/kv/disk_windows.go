@@ -1,4 +1,4 @@
-package store
+package kv
 
 import (
 	"errors"
@@ -20,8 +20,8 @@ func freeSpace(dir string) (free uint64, err error) {
 	return free, err
 }
 
-// noSpace tells whether a write failed for want of room.
-func noSpace(err error) bool {
+// isNoSpace reports whether a write failed for want of room.
+func isNoSpace(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) ||
 		errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
 }

@@ -1,4 +1,4 @@
-package store
+package kv
 
 import (
 	"encoding/binary"
@@ -45,10 +45,10 @@ type pageFile struct {
 }
 
 // inspect refuses a file that bbolt would stumble over while it opens it.
-func (s *Store) inspect() (err error) {
-	f, err := s.dir.OpenFile(s.name(), os.O_RDONLY, 0)
+func (db *DB) inspect() (err error) {
+	f, err := db.dir.OpenFile(db.name(), os.O_RDONLY, 0)
 	switch {
-	case errors.Is(err, os.ErrNotExist) && !s.cfg.ReadOnly:
+	case errors.Is(err, os.ErrNotExist) && !db.cfg.ReadOnly:
 		return nil
 	case errors.Is(err, datadir.ErrLink):
 		return fmt.Errorf("%w: name the directory of the file that it leads to with --data-dir", err)
@@ -60,7 +60,7 @@ func (s *Store) inspect() (err error) {
 	if err != nil {
 		return err
 	}
-	if info.Size() == 0 && !s.cfg.ReadOnly {
+	if info.Size() == 0 && !db.cfg.ReadOnly {
 		return nil // bbolt makes a new one
 	}
 	var at uint64
@@ -139,8 +139,8 @@ type page struct {
 	data  []byte
 }
 
-// maxPageLen is more than any row of ours takes.
-const maxPageLen = 64 << 20
+// MaxRowLen is more than any row of ours takes.
+const MaxRowLen = 64 << 20
 
 func (p *pageFile) page(id uint64) (page, error) {
 	if id < 2 || id >= p.pages {
@@ -155,7 +155,7 @@ func (p *pageFile) page(id uint64) (page, error) {
 	switch {
 	case pg.id != id:
 		return page{}, fmt.Errorf("%w: page %d says that it is page %d", ErrDamaged, id, pg.id)
-	case over >= p.pages-id, over*p.pageSize > maxPageLen:
+	case over >= p.pages-id, over*p.pageSize > MaxRowLen:
 		return page{}, fmt.Errorf("%w: page %d flows over into %d pages of %d", ErrDamaged, id, over, p.pages)
 	}
 	if over > 0 {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package store
+package kv
 
 import (
 	"errors"
@@ -22,8 +22,8 @@ func freeSpace(dir string) (uint64, error) {
 	return uint64(st.Bavail) * uint64(st.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
-// noSpace tells whether a write failed for want of room.
-func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// isNoSpace reports whether a write failed for want of room.
+func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // unlock gives the lock on an open file back. Closing it does not, as long as it is
 // mapped.
