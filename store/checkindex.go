@@ -103,7 +103,6 @@ func (c *checker) keysOf(ctx context.Context, name string, index *bbolt.Bucket, 
 
 // tables checks that every row of the small tables can be read.
 func (c *checker) tables(context.Context) error {
-	readable(c, apiKeys)
 	readable(c, collections)
 	readable(c, denials)
 	readable(c, distrusted)

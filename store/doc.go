@@ -1,7 +1,7 @@
 // Package store keeps everything appview knows in one bbolt file: the records,
 // the repos they came from, the change log, and the backfill jobs with what each
 // still owes. Package kv below it opens the file, commits to it, and knows nothing of
-// what the rows mean.
+// what the rows mean. Package admin has the API keys and the audit log.
 //
 // # Schema
 //

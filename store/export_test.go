@@ -135,8 +135,8 @@ func Unseal(path string) (rows int, err error) {
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range []string{
-			repos.name, counts.name, jobs.name, apiKeys.name, collections.name, purges.name, denials.name, distrusted.name,
-			events.name, freshness.name, totals.name, pauses.name, "meta", keyIndexAtBucket,
+			repos.name, counts.name, jobs.name, "keys", collections.name, purges.name, denials.name, distrusted.name,
+			"audit", freshness.name, totals.name, pauses.name, "meta", keyIndexAtBucket,
 		} {
 			if err := unseal(tx.Bucket([]byte(name))); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"appview/store/admin"
 	"appview/store/kv"
 )
 
@@ -50,7 +51,7 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 		if err := g.pruneJobs(&left, old); err != nil {
 			return err
 		}
-		if err := g.pruneEvents(&left); err != nil {
+		if err := admin.Prune(g.in, &left); err != nil {
 			return err
 		}
 		done = left > 0

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"appview/record"
+	"appview/store/kv/kvtest"
 )
 
 // smallBody is the verified body of {"n":1}.
@@ -46,7 +47,7 @@ func TestChangedRowIsNoticed(t *testing.T) {
 			rec.Body.Verified != body.Verified || rec.Body.Plain != body.Plain || !bytes.Equal(rec.Body.Data, body.Data) {
 			t.Fatalf("read back: %+v, %v", rec, err)
 		}
-		for bit, changed := range flips(raw) {
+		for bit, changed := range kvtest.Flips(raw) {
 			if err := readRow(&rec, new(spelling), "did:plc:a", "com.example.note", key, changed); !errors.Is(err, errRow) {
 				t.Errorf("verified %t: %s of the row has changed: %v", body.Verified, bit, err)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"appview/store/admin"
 	"appview/store/kv"
 )
 
@@ -44,13 +45,13 @@ const (
 
 // schema is what a file of ours consists of.
 func schema() kv.Schema {
-	return kv.Schema{Migrations: migrations(), Buckets: topBuckets(), Checks: []func(context.Context, *kv.Checker) error{check}}
+	return kv.Schema{Migrations: migrations(), Buckets: topBuckets(), Checks: []func(context.Context, *kv.Checker) error{admin.Check, check}}
 }
 
 // migrations bring a file from version i to i+1, in order.
 func migrations() []func(*kv.Tx) error {
 	return []func(*kv.Tx) error{
-		createSchema, within(addDistrusted), within(addAudit), within(addUnfinished), within(addTotals),
+		createSchema, within(addDistrusted), admin.AddAudit, within(addUnfinished), within(addTotals),
 		within(allowSeals), within(allowTableSeals), within(allowExact), within(toFormat9),
 	}
 }
@@ -63,7 +64,7 @@ func within(migrate func(*bbolt.Tx) error) func(*kv.Tx) error {
 func createSchema(tx *kv.Tx) error {
 	for _, name := range []string{
 		recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
-		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name, denials.name,
+		counts.name, jobs.name, jobIDsBucket, workBucket, "keys", collections.name, purges.name, denials.name,
 	} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
@@ -121,9 +122,8 @@ func addListed(tx *bbolt.Tx) error {
 
 // topBuckets are the buckets that a file of the current version has at its top.
 func topBuckets() []string {
-	return []string{
+	return append(admin.Buckets(),
 		recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
-		counts.name, jobs.name, jobIDsBucket, workBucket, apiKeys.name, collections.name, purges.name, denials.name,
-		distrusted.name, events.name, unfinishedBucket, freshness.name, totals.name, pauses.name,
-	}
+		counts.name, jobs.name, jobIDsBucket, workBucket, collections.name, purges.name, denials.name,
+		distrusted.name, unfinishedBucket, freshness.name, totals.name, pauses.name)
 }

@@ -1,14 +1,10 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"iter"
 	"maps"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -16,29 +12,13 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+
+	"appview/store/kv/kvtest"
 )
 
-// sampleRow is a row of a table, without its type.
-type sampleRow struct {
-	name   string
-	key    []byte
-	row    []byte
-	before []byte // as the formats before had it
-	read   func(key, row []byte) (same bool, err error)
-}
-
-func sample[V any](tb testing.TB, t table[V], key []byte, v V) sampleRow {
+func sample[V any](tb testing.TB, t table[V], key []byte, v V) kvtest.Row {
 	tb.Helper()
-	row, err := t.encode(key, v)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	before := bytes.Clone(row[:len(row)-sealLen])
-	before[0] = t.version
-	return sampleRow{t.name, key, row, before, func(key, row []byte) (bool, error) {
-		got, err := t.decode(key, row)
-		return reflect.DeepEqual(got, v), err
-	}}
+	return kvtest.Sample(tb, t.kv(), key, v)
 }
 
 const sampleDID = syntax.DID("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
@@ -49,11 +29,11 @@ var sampleRepo = Repo{
 }
 
 // sampleRows are rows of every table.
-func sampleRows(tb testing.TB) []sampleRow {
+func sampleRows(tb testing.TB) []kvtest.Row {
 	tb.Helper()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	host, did := []byte("https://a.test"), []byte(sampleDID)
-	return []sampleRow{
+	return []kvtest.Row{
 		sample(tb, repos, ridKey(7), sampleRepo),
 		sample(tb, repos, ridKey(8), Repo{DID: "did:web:b.test", Account: AccountDeactivated, NotFoundAt: at}),
 		sample(tb, counts, []byte("com.example.note"), Count{Records: 10, Repos: 3}),
@@ -63,7 +43,6 @@ func sampleRows(tb testing.TB) []sampleRow {
 		sample(tb, owedRows, owedKey("https://a.test", sampleDID), Owed{Attempts: 2, NotBefore: at}),
 		sample(tb, cursors, []byte("com.example.note"), Cursor{Cursor: "123", Pages: 2}),
 		sample(tb, hostRows, host, HostWork{Behaviour: Behaviour{Probes: 1, NextProbe: at}}),
-		sample(tb, apiKeys, bytes.Repeat([]byte{0xa5}, 32), APIKey{ID: uuid.Max, Name: "k", CreatedAt: at}),
 		sample(tb, collections, []byte("com.example.note"), trackedRow{AddedAt: at}),
 		sample(tb, denials, did, Denial{Reason: "spam", AddedAt: at}),
 		sample(tb, distrusted, host, distrust{At: at}),
@@ -71,70 +50,29 @@ func sampleRows(tb testing.TB) []sampleRow {
 		sample(tb, pauses, host, json.RawMessage(`{"until":"2026-01-02T03:04:05Z"}`)),
 		sample(tb, purges, u64Key(1), purgeRow{Filter: Filter{DID: sampleDID}, Seq: 9, After: []byte("x")}),
 		sample(tb, totals, []byte(totalsKey), Totals{}),
-		sample(tb, events, u64Key(1), Event{At: at, Action: ActDeny, Target: string(sampleDID), Detail: "spam"}),
 	}
 }
 
-// flips gives data with each of its bits changed in turn, and says which.
-func flips(data []byte) iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
-		for i := range 8 * len(data) {
-			changed := bytes.Clone(data)
-			changed[i/8] ^= 1 << (i % 8)
-			if !yield(fmt.Sprintf("bit %d of byte %d", i%8, i/8), changed) {
-				return
-			}
-		}
-	}
-}
-
-// TestChangedRowOfATableIsNoticed changes every bit of a row of every table and of the
-// key that it stands under: it is never read as another row, or as one of before there
-// were seals. What follows the JSON in a sealed row is no part of such a row.
 func TestChangedRowOfATableIsNoticed(t *testing.T) {
 	t.Parallel()
 	tables := map[string]bool{}
-	for _, s := range sampleRows(t) {
-		tables[s.name] = true
-		if same, err := s.read(s.key, s.row); !same || err != nil {
-			t.Fatalf("%s: read back: the same %t, %v", s.name, same, err)
-		}
-		for bit, changed := range flips(s.row) {
-			if same, err := s.read(s.key, changed); !errors.Is(err, errRow) {
-				t.Errorf("%s: %s of the row has changed: %v, the same %t", s.name, bit, err, same)
-			}
-		}
-		for bit, other := range flips(s.key) {
-			if same, err := s.read(other, s.row); !errors.Is(err, errRow) {
-				t.Errorf("%s: %s of the key has changed: %v, the same %t", s.name, bit, err, same)
-			}
-		}
-		for n := range s.row {
-			if same, err := s.read(s.key, s.row[:n]); !errors.Is(err, errRow) {
-				t.Errorf("%s: cut to %d bytes: %v, the same %t", s.name, n, err, same)
-			}
-		}
-		asBefore := bytes.Clone(s.row)
-		asBefore[0] = s.before[0]
-		if same, err := s.read(s.key, asBefore); !errors.Is(err, errRow) {
-			t.Errorf("%s: the seal is taken for JSON: %v, the same %t", s.name, err, same)
-		}
+	for _, r := range sampleRows(t) {
+		tables[r.Table] = true
+		kvtest.WantChangesNoticed(t, r)
 	}
 	for _, d := range decoders() {
-		if !tables[d.name] {
-			t.Errorf("no row of %s: the test tests too little", d.name)
+		if !tables[d.Table] {
+			t.Errorf("no row of %s: the test tests too little", d.Table)
 		}
 	}
 }
 
-// TestRowOfATableWithoutSealIsRead has rows as they were before there were seals, which
-// say nothing of their key.
+// TestRowOfATableWithoutSealIsRead has rows as they were before there were checksums,
+// which say nothing of their key.
 func TestRowOfATableWithoutSealIsRead(t *testing.T) {
 	t.Parallel()
-	for _, s := range sampleRows(t) {
-		if same, err := s.read(s.key, s.before); !same || err != nil {
-			t.Errorf("%s: the same %t, %v", s.name, same, err)
-		}
+	for _, r := range sampleRows(t) {
+		kvtest.WantPlainRead(t, r)
 	}
 }
 
@@ -201,7 +139,7 @@ func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 				t.Fatalf("%s: %s, %v", name, got, err)
 			}
 		}
-		for bit, changed := range flips(row) {
+		for bit, changed := range kvtest.Flips(row) {
 			put(ridKey(n), changed)
 			for name, ask := range asks {
 				if got, err := ask(tx); !errors.Is(err, errRow) {
@@ -210,7 +148,7 @@ func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 			}
 		}
 		delete(asks, "record") // which does not ask by DID
-		for bit, led := range flips(ridKey(n)) {
+		for bit, led := range kvtest.Flips(ridKey(n)) {
 			put(led, row)
 			for _, name := range slices.Sorted(maps.Keys(asks)) {
 				if got, err := asks[name](tx); !errors.Is(err, errRow) || errors.Is(err, ErrNotFound) {
@@ -234,12 +172,12 @@ func TestChangedMarkIsNoticed(t *testing.T) {
 	if err := m.check([]byte("x"), row); err != nil {
 		t.Error(err)
 	}
-	for bit, changed := range flips(row) {
+	for bit, changed := range kvtest.Flips(row) {
 		if err := m.check([]byte("x"), changed); !errors.Is(err, errRow) {
 			t.Errorf("%s of the row has changed: %v", bit, err)
 		}
 	}
-	for bit, other := range flips([]byte("x")) {
+	for bit, other := range kvtest.Flips([]byte("x")) {
 		if err := m.check(other, row); !errors.Is(err, errRow) {
 			t.Errorf("%s of the key has changed: %v", bit, err)
 		}

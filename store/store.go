@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"appview/store/admin"
 	"appview/store/kv"
 )
 
@@ -18,6 +19,8 @@ var (
 	ErrClosed   = kv.ErrClosed
 	ErrDiskFull = kv.ErrDiskFull
 	ErrNotFound = kv.ErrNotFound
+	ErrExists   = kv.ErrExists
+	ErrTooMany  = kv.ErrTooMany
 )
 
 type (
@@ -31,6 +34,8 @@ type (
 
 // Store is an open database file.
 type Store struct {
+	*admin.Admin
+
 	db *kv.DB
 
 	purges [][]byte // deletions that an earlier process has left
@@ -39,7 +44,6 @@ type Store struct {
 
 	denied  atomic.Pointer[denied]
 	denying sync.Mutex // held while denied is changed
-	uses    uses
 }
 
 // Open opens the file, making it if it is not there, and brings it to the
@@ -52,6 +56,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.db, err = kv.Open(cfg, with); err != nil {
 		return nil, err
 	}
+	s.Admin = admin.New(s.db)
 	return s, nil
 }
 
@@ -64,7 +69,7 @@ func (s *Store) load(tx *kv.Tx) (err error) {
 }
 
 // Close commits what is queued and closes the file.
-func (s *Store) Close() error { return s.db.Close(s.flushUses()...) }
+func (s *Store) Close() error { return s.db.Close(s.FlushUses()...) }
 
 // Compact gives back to the disk what is free in the file of a stopped server. It
 // returns the lengths before and after.

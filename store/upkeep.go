@@ -7,6 +7,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/store/admin"
 )
 
 const (
@@ -47,8 +49,8 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 			pruned = time.Now()
 		}
-		if time.Since(saved) >= usesEvery {
-			if err := s.saveUses(ctx); err != nil {
+		if time.Since(saved) >= admin.SaveEvery {
+			if err := s.SaveUses(ctx); err != nil {
 				return ended(ctx, err)
 			}
 			saved = time.Now()

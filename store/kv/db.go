@@ -54,8 +54,8 @@ type Hooks struct {
 	Step int
 }
 
-// Bound is how many rows one transaction may deal with, usually so many.
-func (h Hooks) Bound(usual int) int {
+// bound is how many rows one transaction may deal with, usually so many.
+func (h Hooks) bound(usual int) int {
 	if h.Step > 0 {
 		return h.Step
 	}
@@ -228,7 +228,7 @@ func (db *DB) Queued() int { return len(db.queue) + len(db.ends) }
 func (db *DB) OpenReads() int { return db.bolt.Stats().OpenTxN }
 
 // Bound is how many rows one transaction may deal with, usually so many.
-func (db *DB) Bound(usual int) int { return db.cfg.Hooks.Bound(usual) }
+func (db *DB) Bound(usual int) int { return db.cfg.Hooks.bound(usual) }
 
 // Log is where the file's own events are logged.
 func (db *DB) Log() *slog.Logger { return db.cfg.Log }

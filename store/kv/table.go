@@ -6,8 +6,14 @@ import (
 	"fmt"
 )
 
-// ErrNotFound says that there is no row under the key that was asked for.
-var ErrNotFound = errors.New("not found")
+var (
+	// ErrNotFound says that there is no row under the key that was asked for.
+	ErrNotFound = errors.New("not found")
+	// ErrExists says that there is one already.
+	ErrExists = errors.New("it is there already")
+	// ErrTooMany says that there are as many as there may be.
+	ErrTooMany = errors.New("that is as many as there may be")
+)
 
 // ErrRow marks a row of our own file that cannot be what we wrote. It is never
 // the fault of a user or of the network: whoever meets it stops.

@@ -30,7 +30,7 @@ type Tx struct {
 }
 
 // Bound is how many rows the transaction may deal with, usually so many.
-func (tx *Tx) Bound(usual int) int { return tx.hooks.Bound(usual) }
+func (tx *Tx) Bound(usual int) int { return tx.hooks.bound(usual) }
 
 // Local is what a package keeps in memory for one transaction of the writer, such as
 // rows that many changes of the group touch: Begin makes it when it is first asked for,

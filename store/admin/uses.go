@@ -1,4 +1,4 @@
-package store
+package admin
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"appview/store/kv"
 )
 
-// usesEvery is how often it is written when keys were used last. A write for each
+// SaveEvery is how often it is written when keys were used last. A write for each
 // request would cost more than most requests.
-const usesEvery = time.Minute
+const SaveEvery = time.Minute
 
 // uses are the last uses of API keys that are not in the file yet. There are no
 // more of them than there are keys.
@@ -35,42 +35,42 @@ func (u *uses) latest(k APIKey) time.Time {
 
 // UseAPIKey notes that a key was used. It is written a minute later, or when the
 // store is closed: a crash loses that much.
-func (s *Store) UseAPIKey(id uuid.UUID, at time.Time) {
-	s.uses.mu.Lock()
-	defer s.uses.mu.Unlock()
-	if s.uses.at == nil {
-		s.uses.at = map[uuid.UUID]time.Time{}
+func (a *Admin) UseAPIKey(id uuid.UUID, at time.Time) {
+	a.uses.mu.Lock()
+	defer a.uses.mu.Unlock()
+	if a.uses.at == nil {
+		a.uses.at = map[uuid.UUID]time.Time{}
 	}
-	s.uses.at[id] = at.UTC().Truncate(time.Second)
+	a.uses.at[id] = at.UTC().Truncate(time.Second)
 }
 
-// saveUses writes the uses of all keys in one change.
-func (s *Store) saveUses(ctx context.Context) error {
-	at := s.uses.unsaved()
+// SaveUses writes the uses of all keys in one change.
+func (a *Admin) SaveUses(ctx context.Context) error {
+	at := a.uses.unsaved()
 	if len(at) == 0 {
 		return nil
 	}
-	err := s.wait(ctx, usesChange(at))
+	err := a.db.Do(ctx, usesChange(at))
 	if err == nil {
-		s.uses.saved(at)
+		a.uses.saved(at)
 	}
 	return err
 }
 
-// flushUses are the changes that write the uses that are not in the file yet, as the
+// FlushUses are the changes that write the uses that are not in the file yet, as the
 // writer's last act.
-func (s *Store) flushUses() []kv.Change {
-	at := s.uses.unsaved()
+func (a *Admin) FlushUses() []kv.Change {
+	at := a.uses.unsaved()
 	if len(at) == 0 {
 		return nil
 	}
 	c := usesChange(at)
-	c.done = func(err error) {
+	c.Done = func(err error) {
 		if err != nil {
-			s.db.Log().Warn("when api keys were used last could not be written", "err", err)
+			a.db.Log().Warn("when api keys were used last could not be written", "err", err)
 		}
 	}
-	return []kv.Change{c.kv()}
+	return []kv.Change{c}
 }
 
 func (u *uses) unsaved() map[uuid.UUID]time.Time {
@@ -86,9 +86,9 @@ func (u *uses) saved(at map[uuid.UUID]time.Time) {
 	maps.DeleteFunc(u.at, func(id uuid.UUID, now time.Time) bool { return now.Equal(at[id]) })
 }
 
-func usesChange(at map[uuid.UUID]time.Time) change {
-	return change{op: "note uses of api keys", urgent: true, apply: func(g *group) error {
-		list, err := storedKeys(g.tx)
+func usesChange(at map[uuid.UUID]time.Time) kv.Change {
+	return kv.Change{Op: "note uses of api keys", Urgent: true, Apply: func(tx *kv.Tx) error {
+		list, err := storedKeys(tx)
 		if err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func usesChange(at map[uuid.UUID]time.Time) change {
 				continue
 			}
 			k.LastUsedAt = used
-			if err := apiKeys.put(apiKeys.bucket(g.tx), k.hash, k.APIKey); err != nil {
+			if err := apiKeys.Put(apiKeys.Bucket(tx), k.hash, k.APIKey); err != nil {
 				return fmt.Errorf("note use: %w", err)
 			}
 		}

@@ -1,4 +1,4 @@
-package store
+package admin
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.etcd.io/bbolt"
 
 	"appview/store/kv"
 )
@@ -50,8 +49,8 @@ func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorOf{}, a)
 }
 
-// actorIn is the actor of a context, nil if it has none.
-func actorIn(ctx context.Context) *Actor {
+// ActorIn is the actor of a context, nil if it has none.
+func ActorIn(ctx context.Context) *Actor {
 	if a, ok := ctx.Value(actorOf{}).(Actor); ok {
 		return &a
 	}
@@ -102,36 +101,38 @@ type Event struct {
 	KeptFrom time.Time `json:"kept_from,omitzero"` // the same as At by the store's own clock
 }
 
-var events = table[Event]{name: "audit", version: 1, fill: fillAppend}
+var events = kv.Table[Event]{Name: "audit", Version: 1, Fill: kv.FillAppend}
 
-func addAudit(tx *bbolt.Tx) error {
-	if _, err := tx.CreateBucketIfNotExists([]byte(events.name)); err != nil {
-		return fmt.Errorf("create bucket %s: %w", events.name, err)
+// AddAudit makes the bucket of the audit log, in a file from before there was one.
+func AddAudit(tx *kv.Tx) error {
+	if _, err := tx.CreateBucketIfNotExists([]byte(events.Name)); err != nil {
+		return fmt.Errorf("create bucket %s: %w", events.Name, err)
 	}
 	return nil
 }
 
-// note writes what ctx's actor does into the audit log, in the transaction that
+// Note writes what ctx's actor does into the audit log, in the transaction that
 // does it. It is the last step of a change: one that is refused notes nothing.
-func (g *group) note(ctx context.Context, e Event) error {
-	if by := actorIn(ctx); by != nil {
-		return g.noteOf(*by, e)
+func Note(ctx context.Context, tx *kv.Tx, e Event) error {
+	if by := ActorIn(ctx); by != nil {
+		return NoteOf(tx, *by, e)
 	}
 	return nil
 }
 
-func (g *group) noteOf(actor Actor, e Event) error {
-	b := events.bucket(g.tx)
+// NoteOf writes what an actor does into the audit log: see Note.
+func NoteOf(tx *kv.Tx, actor Actor, e Event) error {
+	b := events.Bucket(tx)
 	seq, err := b.NextSequence()
 	if err != nil {
 		return err
 	}
-	e.At, e.KeptFrom, e.Actor = g.now, g.steady, actor
+	e.At, e.KeptFrom, e.Actor = tx.Now, tx.Steady, actor
 	e.Target, e.Detail = shorten(e.Target), shorten(e.Detail)
 	if e.Outcome == "" {
 		e.Outcome = OutcomeDone
 	}
-	return events.put(b, u64Key(seq), e)
+	return events.Put(b, kv.NumberKey(seq), e)
 }
 
 // shorten cuts a text to what an event may hold.
@@ -144,26 +145,26 @@ func shorten(text string) string {
 
 // Note writes an action into the audit log that changes nothing in the store, with
 // its outcome. It does nothing if ctx has no actor.
-func (s *Store) Note(ctx context.Context, e Event) error {
-	return s.do(ctx, "note "+string(e.Action), func(g *group) error { return g.note(ctx, e) })
+func (a *Admin) Note(ctx context.Context, e Event) error {
+	return a.do(ctx, "note "+string(e.Action), func(tx *kv.Tx) error { return Note(ctx, tx, e) })
 }
 
 // Events returns up to limit entries of the audit log, the newest first, below the
 // one given (0: from the top). next is where the following page starts, 0 at the
 // end.
-func (s *Store) Events(ctx context.Context, below uint64, limit int) (list []Event, next uint64, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		c := events.bucket(tx).Cursor()
+func (a *Admin) Events(ctx context.Context, below uint64, limit int) (list []Event, next uint64, err error) {
+	err = a.db.View(ctx, func(tx *kv.Tx) error {
+		c := events.Bucket(tx).Cursor()
 		k, row := c.Last()
 		if below > 0 {
-			k, row = seekBefore(c, u64Key(below))
+			k, row = kv.SeekBefore(c, kv.NumberKey(below))
 		}
 		for ; k != nil; k, row = c.Prev() {
 			if len(list) == limit {
 				next = list[limit-1].Seq
 				return nil
 			}
-			e, err := events.decode(k, row)
+			e, err := events.Decode(k, row)
 			if err != nil {
 				return fmt.Errorf("event %x: %w", k, err)
 			}
@@ -175,16 +176,16 @@ func (s *Store) Events(ctx context.Context, below uint64, limit int) (list []Eve
 	return list, next, err
 }
 
-// pruneEvents deletes the events that are too old or too many.
-func (g *group) pruneEvents(left *int) error {
-	b := events.bucket(g.tx)
-	last, limit := b.Sequence(), g.steady.Add(-keepEvents)
+// Prune deletes events that are too old or too many, no more than left.
+func Prune(tx *kv.Tx, left *int) error {
+	b := events.Bucket(tx)
+	last, limit := b.Sequence(), tx.Steady.Add(-keepEvents)
 	var errDecode error
 	err := kv.DeleteFirst(b, left, func(k, row []byte) bool {
 		if binary.BigEndian.Uint64(k)+keepEventsNo <= last {
 			return true
 		}
-		e, err := events.decode(k, row)
+		e, err := events.Decode(k, row)
 		if err != nil {
 			errDecode = fmt.Errorf("event %x: %w", k, err)
 		}
@@ -201,14 +202,4 @@ func (g *group) pruneEvents(left *int) error {
 		return fmt.Errorf("prune the audit log: %w", err)
 	}
 	return nil
-}
-
-// events checks that every event can be read.
-func (c *checker) events(ctx context.Context) error {
-	return events.bucket(c.tx).ForEach(func(k, row []byte) error {
-		if _, err := events.decode(k, row); err != nil {
-			c.found("event %x: %w", k, err)
-		}
-		return ctx.Err()
-	})
 }
