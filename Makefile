@@ -62,10 +62,10 @@ fmt-check: ## fail and show the difference if the code is not formatted
 	$(LINT) fmt --diff
 
 .PHONY: vet
-vet: ## run go vet, over the e2e and browser tests too
+vet: ## run go vet, over the e2e, browser and nginx tests too
 	go vet ./...
 	go vet -tags=e2e ./e2e/...
-	go vet -tags=browser ./cmd
+	go vet -tags=browser,nginx ./cmd
 
 .PHONY: tidy-check
 tidy-check: ## fail if go.mod or go.sum is not what go mod tidy makes
@@ -135,6 +135,10 @@ e2e: ## run the built program against real PDSes, PLC, relay and collection dire
 .PHONY: browser
 browser: ## drive the page in a real browser (chromium; BROWSER_SHOTS=folder keeps screenshots)
 	@bash .ci/browser
+
+.PHONY: nginx
+nginx: ## put a real nginx in front of the server, as docs/operating.md says, by port and by socket
+	@bash .ci/nginx
 
 .PHONY: screenshot
 screenshot: ## make docs/page.png, the screenshot in README.md, on an invented network

@@ -255,3 +255,17 @@ func TestDescriptionLeadsToItsServer(t *testing.T) {
 		}
 	}
 }
+
+// What nginx gathers in a file of its own comes late, and breaks off late.
+func TestProxiesAreAskedNotToBufferWhatIsStreamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	job := r.create("{}").String()
+	for path, want := range map[string]string{
+		"/admin/records/export": "no", "/admin/backup": "no", "/admin/backfill/" + job + "/report": "no", "/admin/backfill/" + job + "/events": "no", "/admin/stats": "",
+	} {
+		if a := r.do(http.MethodHead, path, ""); a.status != http.StatusOK || a.header.Get("X-Accel-Buffering") != want {
+			t.Errorf("%s: %d, %q", path, a.status, a.header.Get("X-Accel-Buffering"))
+		}
+	}
+}
