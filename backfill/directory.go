@@ -13,6 +13,7 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 )
 
 // directory tells the failure of the PLC directory, which is everybody's, from that of
@@ -111,7 +112,7 @@ func (b *Backfill) parkDirectory(until time.Time, answer string) *network.Parked
 	if until.After(d.until) {
 		d.until = until
 	}
-	return &network.Parked{Host: b.cfg.Network.PLC(), Until: d.until, Why: network.WhyDown, Answer: d.answer}
+	return &network.Parked{Host: b.cfg.Network.PLC(), Until: d.until, Why: polite.WhyDown, Answer: d.answer}
 }
 
 // askDirectory looks a DID up, and notes if the directory answers.
@@ -145,7 +146,7 @@ func (b *Backfill) directoryParked() *network.Parked {
 	if !d.until.After(b.now()) {
 		return nil
 	}
-	return &network.Parked{Host: b.cfg.Network.PLC(), Until: d.until, Why: network.WhyDown, Answer: d.answer}
+	return &network.Parked{Host: b.cfg.Network.PLC(), Until: d.until, Why: polite.WhyDown, Answer: d.answer}
 }
 
 // blameDirectory finds out whose failure that of a look-up is. It is the DID's own if the
@@ -191,9 +192,9 @@ func (w *worker) lookup(ctx context.Context, did syntax.DID) (network.Identity, 
 	case err == nil || errors.As(err, new(*network.Error)):
 		w.directory.end(ctx, w, asked)
 	case !errors.As(err, &parked):
-	case parked.Why == network.WhyNetwork:
+	case parked.Why == polite.WhyNetwork:
 		w.directory.reset(w.b.now())
-	case parked.Host == w.b.cfg.Network.PLC() && parked.Why != network.WhyPaced:
+	case parked.Host == w.b.cfg.Network.PLC() && parked.Why != polite.WhyPaced:
 		w.directory.begin(ctx, w, parked.Host, parked.Until, parked.Answer)
 	}
 	return ident, err

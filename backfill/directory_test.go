@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network"
+	"appview/network/polite"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -78,7 +79,7 @@ func TestListingIsNotGivenUpForANightWithoutANetwork(t *testing.T) {
 	o := options{}
 	o.config.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
 	r := newRigWith(t, sandbox.Config{Seed: 112, Repos: 1, Hosts: 1}, o)
-	why := []string{network.WhyNetwork, network.WhyNetwork, network.WhyRateLimited}
+	why := []string{polite.WhyNetwork, polite.WhyNetwork, polite.WhyRateLimited}
 	page, err := r.b.RelayPage(t.Context(), func(context.Context, string) (network.ReposPage, error) {
 		if len(why) == 0 {
 			return network.ReposPage{DIDs: []syntax.DID{"did:plc:a"}}, nil

@@ -11,6 +11,7 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/store"
 )
 
@@ -216,9 +217,9 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 			w.b.relayed.Store(true)
 			w.relay.end(ctx, w, asked)
 			return page, nil
-		case errors.As(err, &parked) && parked.Why != network.WhyDown:
+		case errors.As(err, &parked) && parked.Why != polite.WhyDown:
 			wait = max(parked.Until.Sub(w.b.now()), minPause)
-			if parked.Why == network.WhyNetwork {
+			if parked.Why == polite.WhyNetwork {
 				limited = w.b.now() // our own fault: the relay has not asked for it
 				w.relay.reset(limited)
 			}
@@ -231,7 +232,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 		default:
 			return page, err
 		}
-		if failed != nil && failed.Status >= http.StatusInternalServerError || failed == nil && parked.Why == network.WhyRateLimited {
+		if failed != nil && failed.Status >= http.StatusInternalServerError || failed == nil && parked.Why == polite.WhyRateLimited {
 			w.b.relayed.Store(true)
 		}
 		patient := failed == nil || !lacksMethod(failed) && (w.b.relayed.Load() || cursor != "")
@@ -261,7 +262,7 @@ func (w *worker) awaitRelay(ctx context.Context, parked *network.Parked, failed 
 	switch {
 	case failed != nil:
 		w.relay.begin(ctx, w, failed.Host, until, detail(failed))
-	case parked.Why == network.WhyRateLimited:
+	case parked.Why == polite.WhyRateLimited:
 		w.relay.begin(ctx, w, parked.Host, until, parked.Answer)
 	}
 }

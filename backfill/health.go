@@ -10,7 +10,7 @@ import (
 //
 // A sign is a repo that was settled as done, or as unavailable on the host's own word,
 // or a reading that got on: a page or a step that it did not have before, or some
-// seconds of a body at no less than network.WithProgress wants. An answer to anything
+// seconds of a body at no less than transport.WithProgress wants. An answer to anything
 // else is none: a host may tell how each repo is and give none of them.
 type health struct {
 	mu   sync.Mutex

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/network"
+	"appview/network/polite"
 	"appview/store"
 )
 
@@ -365,7 +366,7 @@ func (p *planner) unreachable(ctx context.Context, host network.Host, who, flag 
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &parked) && parked.Why == network.WhyNetwork:
+	case errors.As(err, &parked) && parked.Why == polite.WhyNetwork:
 		return &PlanError{Text: "this machine has no network: plan again when it is back", Until: parked.Until}
 	case errors.As(err, &parked):
 		return &PlanError{Text: fmt.Sprintf("%s %s has asked to be left alone until %s: plan again then", who, host, parked.Until.UTC().Format(time.RFC3339)), Until: parked.Until}

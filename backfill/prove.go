@@ -9,6 +9,7 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/record"
 	"appview/store"
 )
@@ -197,7 +198,7 @@ func (r *reader) unproven(ctx context.Context, err error) error {
 		parked *network.Parked
 	)
 	switch {
-	case errors.As(err, &parked) && parked.Host == r.host && parked.Why == network.WhyDown && r.w.b.cfg.Network.HostState(r.host).Stuck != "":
+	case errors.As(err, &parked) && parked.Host == r.host && parked.Why == polite.WhyDown && r.w.b.cfg.Network.HostState(r.host).Stuck != "":
 		r.proofs.failures = maxUnproved // it never answers this
 	case !r.steps && !r.listing && r.spent(err, r.w.b.cfg.Network.RepoParkedUntil):
 		r.proofs.failures, r.proofs.passing = maxUnproved, err // the whole repo may be had meanwhile

@@ -10,7 +10,9 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/network/repo"
+	"appview/network/transport"
 	"appview/store"
 )
 
@@ -84,7 +86,7 @@ func (w *worker) readRepo(ctx context.Context, h hand) (given bool) {
 	if r.o.Position != nil {
 		r.o.Proofs = max(r.o.Proofs, r.o.Position.Proofs)
 	}
-	exact, err := r.readInTime(network.WithProgress(ctx, func() { w.healthy(h.Host) }))
+	exact, err := r.readInTime(transport.WithProgress(ctx, func() { w.healthy(h.Host) }))
 	if err != nil {
 		r.drop()
 	}
@@ -214,7 +216,7 @@ func (r *reader) read(ctx context.Context) (exact bool, err error) {
 		if done, failed := r.whole(ctx); done || failed != nil {
 			return done, failed
 		}
-		if _, gives := r.w.gives.Load(r.host); gives && r.notWhole != nil && r.notWhole.Reason.Retryable() && parkedAs(err, network.WhyDown) {
+		if _, gives := r.w.gives.Load(r.host); gives && r.notWhole != nil && r.notWhole.Reason.Retryable() && parkedAs(err, polite.WhyDown) {
 			// The host gives others, and lists none: that it does not give this one is the
 			// repo's failure. As the host's it would hold up all that stand behind it.
 			return false, r.notWhole

@@ -12,6 +12,7 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/store"
 )
 
@@ -129,7 +130,7 @@ func (w *worker) missed(ctx context.Context, h hand, o store.Owed, err error) {
 		failed *network.Error
 		parked *network.Parked
 	)
-	if errors.As(err, &parked) && h.Host != unknownHost && (parked.Why == network.WhyRateLimited || parked.Why == network.WhyPaced) {
+	if errors.As(err, &parked) && h.Host != unknownHost && (parked.Why == polite.WhyRateLimited || parked.Why == polite.WhyPaced) {
 		w.silence.excuse(h.Host, parked.Until)
 	}
 	switch {
@@ -164,7 +165,7 @@ func (w *worker) parks(host string, p *network.Parked) bool {
 	if host == unknownHost {
 		own = w.b.cfg.Network.PLC()
 	}
-	return p.Host == own || p.Why == network.WhyNetwork
+	return p.Host == own || p.Why == polite.WhyNetwork
 }
 
 // sentOn postpones one repo whose reading led to some other host than that of its
@@ -177,7 +178,7 @@ func (w *worker) sentOn(ctx context.Context, h hand, o store.Owed, p *network.Pa
 	switch {
 	case p.Host == w.b.cfg.Network.PLC():
 		reason = outcome.ReasonDIDLookup
-	case p.Why == network.WhyDown:
+	case p.Why == polite.WhyDown:
 		w.missed(ctx, h, o, &network.Error{Reason: outcome.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"appview/backfill"
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/sandbox"
 	"appview/store"
 )
@@ -166,7 +167,7 @@ func TestRelayIsGivenUpAfterHours(t *testing.T) {
 		want outcome.Reason
 	}{
 		"errors": {&network.Error{Reason: outcome.ReasonHTTP5xx, Status: http.StatusBadGateway}, outcome.ReasonHTTP5xx},
-		"pauses": {&network.Parked{Why: network.WhyRateLimited}, outcome.ReasonRateLimited},
+		"pauses": {&network.Parked{Why: polite.WhyRateLimited}, outcome.ReasonRateLimited},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,7 +180,7 @@ func TestRelayIsGivenUpAfterHours(t *testing.T) {
 				asked++
 				clock.Add(int64(time.Hour / time.Second))
 				if asked == 5 {
-					return network.ReposPage{}, &network.Parked{Host: r.net.Relay(), Why: network.WhyNetwork}
+					return network.ReposPage{}, &network.Parked{Host: r.net.Relay(), Why: polite.WhyNetwork}
 				}
 				return network.ReposPage{}, c.err
 			})

@@ -12,6 +12,7 @@ import (
 
 	"appview/network"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/network/repo"
 	"appview/record"
 	"appview/store"
@@ -46,7 +47,7 @@ func (r *reader) whole(ctx context.Context) (bool, error) {
 	)
 	switch {
 	case err == nil:
-	case errors.As(err, &parked) && parked.Why == network.WhyDown && parked.Host == r.host:
+	case errors.As(err, &parked) && parked.Why == polite.WhyDown && parked.Host == r.host:
 		return false, nil // it never answers getRepo
 	case r.spent(err, r.w.b.cfg.Network.ParkedUntil):
 		return false, nil
@@ -145,11 +146,11 @@ func (r *reader) spent(err error, other func(network.Host) (time.Time, bool)) bo
 		return false
 	}
 	switch parked.Why {
-	case network.WhyRateLimited, network.WhyPaced:
+	case polite.WhyRateLimited, polite.WhyPaced:
 		if parked.Until.Sub(r.w.b.now()) < longPause {
 			return false
 		}
-	case network.WhyDown:
+	case polite.WhyDown:
 		if r.w.b.cfg.Network.HostState(r.host).Stuck == "" {
 			return false
 		}

@@ -305,7 +305,7 @@ func (s *service) run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx, listeners...) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
-	g.Go(func() error { s.network.KeepPauses(gctx, s.store.PutPauses); return nil })
+	g.Go(func() error { s.network.PersistPauses(gctx, s.store.PutPauses); return nil })
 	if s.cfg.limitMemory {
 		g.Go(func() error { limitMemory(gctx, s.held, debug.SetMemoryLimit); return nil })
 	}

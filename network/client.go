@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/http"
-	"net/url"
 	"time"
 
+	"appview/network/polite"
 	"appview/network/repo"
+	"appview/network/transport"
 )
 
 // Defaults of Config and Timing.
@@ -36,8 +36,16 @@ const (
 	defaultMaxProbe    = time.Minute
 	defaultOutageProbe = 15 * time.Second
 
-	// directoryInFlight is the in-flight cap of the relay and the PLC directory.
-	directoryInFlight = 128
+	// serviceInFlight is the in-flight cap of the relay and the PLC directory.
+	serviceInFlight = 128
+
+	// bodyBudget is what all bodies together may take, each past its first few bytes.
+	bodyBudget = 40 << 20
+	// repoBudget is the same for repos. It is apart because a repo takes memory until
+	// its records are stored, and no page should wait for that.
+	repoBudget = 56 << 20
+	// spoolBudget bounds the files of all repos that are too large for memory.
+	spoolBudget = 1 << 30
 )
 
 // Config says where to ask and how politely. A zero field means its default.
@@ -68,23 +76,30 @@ type Timing struct {
 	Pause       time.Duration // after a 429 that names no time: between this and twice this; 30 s
 	Probe       time.Duration // before the first probe of a dead host; doubles with each; 10 s
 	MaxProbe    time.Duration // longest wait between two probes; 60 s
-	OutageProbe time.Duration // between two looks for our own network; 15 s
+	OutageProbe time.Duration // between two probes of our own network; 15 s
 }
 
+// What a call is about, and how it fails.
+type (
+	// Host is where requests go.
+	Host = polite.Host
+	// Parked is the error of a call whose host is to be left alone until a known moment.
+	Parked = polite.Parked
+	// Error is how every other call fails, except by the caller's context.
+	Error = transport.Error
+)
+
 // Client asks hosts. It is safe for concurrent use, and meant to be shared by
-// everything in the process: politeness counts per host, not per caller.
+// everything in the process. Its gates say how the hosts stand.
 type Client struct {
+	*polite.Gates
+
 	cfg        Config
 	relay, plc Host
-	guard      *guard
-	transport  *http.Transport
-	gates      gates
-	budget     *budget // of bodies in one piece
-	repos      *budget // of repos
-	inflaters  inflaters
-	outage     *outage
-	jumps      *jumps
-	pauses     *pauses
+	transport  *transport.Client
+	bodies     *polite.Budget // of bodies in one piece
+	repos      *polite.Budget
+	samples    samples
 }
 
 // New checks the configuration. It sends nothing.
@@ -99,9 +114,10 @@ func New(cfg Config) (*Client, error) {
 		errs = append(errs, fmt.Errorf("PerAddress %d is negative", cfg.PerAddress))
 	}
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, guard: newGuard(cfg), jumps: newJumps(), pauses: newPauses(), budget: newBudget(bodyBudget, maxPageBody), repos: newSpooledBudget(carBudget, repo.MaxMemory, spoolBudget, repo.MaxCAR)}
-	c.transport = c.guard.transport(cfg)
-	c.gates = gates{make: c.newGate, all: make(map[Host]*gate), swept: cfg.Now()}
+	c := &Client{
+		cfg: cfg, bodies: polite.NewBudget(bodyBudget, maxPageBody),
+		repos: polite.NewSpooledBudget(repoBudget, repo.MaxMemory, spoolBudget, repo.MaxCAR),
+	}
 	var err error
 	if c.relay, err = c.ParseHost(cfg.Relay); err != nil {
 		errs = append(errs, fmt.Errorf("relay: %w", err))
@@ -110,13 +126,59 @@ func New(cfg Config) (*Client, error) {
 		errs = append(errs, fmt.Errorf("plc: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {
-		c.guard.close()
 		return nil, err
 	}
-	c.outage = &outage{
-		every: cfg.Timing.OutageProbe, reach: c.reach, fixed: []Host{c.relay, c.plc}, changed: c.networkChanged,
-	}
+	services, t := []Host{c.relay, c.plc}, cfg.Timing
+	c.Gates = polite.New(polite.Config{
+		Limits: c.limits, Pause: t.Pause, Probe: t.Probe, MaxProbe: t.MaxProbe, OutageProbe: t.OutageProbe,
+		Reach:    func(ctx context.Context, host Host) bool { return c.transport.Reach(ctx, host) },
+		Services: services, OnForget: c.samples.forget, Log: cfg.Log, Now: cfg.Now,
+	})
+	c.transport = transport.New(transport.Config{
+		AllowPrivate: cfg.AllowPrivate, PerAddress: cfg.PerAddress, IdlePerHost: max(cfg.PerHost, serviceInFlight), UserAgent: cfg.UserAgent,
+		Timing:   transport.Timing{Connect: t.Connect, TLS: t.TLS, Header: t.Header, BodyIdle: t.BodyIdle},
+		Resolver: cfg.Resolver, Gates: c.Gates, Services: services, Log: cfg.Log, Now: cfg.Now,
+		Observe: c.observe, RefusesAll: c.samples.refusesAll,
+	})
 	return c, nil
+}
+
+// limits are the requests a second to a host, and those in flight, at most.
+func (c *Client) limits(host Host) (rps float64, inFlight int) {
+	switch host {
+	case c.relay:
+		return c.cfg.RelayRPS, serviceInFlight
+	case c.plc:
+		return c.cfg.PLCRPS, serviceInFlight
+	default:
+		return c.cfg.HostRPS, c.cfg.PerHost
+	}
+}
+
+// ParseHost reads a service endpoint as a DID document or a flag gives it: see
+// transport.ParseHost.
+func (c *Client) ParseHost(endpoint string) (Host, error) {
+	return transport.ParseHost(endpoint, c.cfg.AllowPrivate)
+}
+
+// newRequest is a question about a subject, which tells it from others to the breaker.
+func newRequest(op string, host Host, subject, target string, limit int64) transport.Request {
+	return transport.Request{Question: polite.Question{Op: op, Host: host, Subject: subject}, Target: target, Limit: limit}
+}
+
+// newServiceRequest is a listing or a look-up, which has a circuit of its own.
+func newServiceRequest(op string, host Host, subject, target string, limit int64) transport.Request {
+	q := newRequest(op, host, subject, target, limit)
+	q.Circuit = polite.CircuitService
+	return q
+}
+
+// fetch asks a question, with the budget of bodies if it has no other.
+func (c *Client) fetch(ctx context.Context, q transport.Request) (*transport.Answer, error) {
+	if q.Budget == nil {
+		q.Budget = c.bodies
+	}
+	return c.transport.Fetch(ctx, q)
 }
 
 // Relay is the relay's host, for HostState and for messages.
@@ -128,33 +190,31 @@ func (c *Client) PLC() Host { return c.plc }
 // PLCRPS is how many requests a second the PLC directory is asked at most.
 func (c *Client) PLCRPS() float64 { return c.cfg.PLCRPS }
 
+// Close ends every connection, and with it every request still under way.
+func (c *Client) Close() { c.transport.Close() }
+
+// ParkedUntil reports whether the host is to be left alone, and until when. It
+// speaks of everything but Repo.
+func (c *Client) ParkedUntil(host Host) (time.Time, bool) {
+	return c.Gates.ParkedUntil(host, polite.ScopeOrdinary, polite.CircuitOrdinary)
+}
+
+// RepoParkedUntil is ParkedUntil for Repo, which has a quota of its own: it may
+// go on where everything else is spent, and the other way round.
+func (c *Client) RepoParkedUntil(host Host) (time.Time, bool) {
+	return c.Gates.ParkedUntil(host, polite.ScopeRepo, polite.CircuitRepo)
+}
+
 // DirectoryParked reports whether the PLC directory is to be left alone: it does not
 // answer, or has asked for a pause.
 func (c *Client) DirectoryParked() bool {
-	_, parked := c.parkedUntil(c.plc, laneOrdinary, wayService)
+	_, parked := c.Gates.ParkedUntil(c.plc, polite.ScopeOrdinary, polite.CircuitService)
 	return parked
 }
 
-// SetAside has the relay or the directory be left alone for a while, in which its answers
-// have failed for its caller, until it answers a question. It returns until when.
-func (c *Client) SetAside(host Host, d time.Duration, why string) time.Time {
-	now := c.cfg.Now()
-	g := c.gates.take(host, now)
-	defer func() { c.gates.give(g, c.cfg.Now()) }()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := &g.breakers[wayService]
-	if !b.down {
-		b.down, b.wait, b.next = true, b.first, now.Add(b.first)
-	}
-	b.last = errors.New(why)
-	if next := now.Add(d); next.After(b.next) {
-		b.next = next
-	}
-	g.moved()
-	g.note()
-	return b.next
-}
+// Held is how many bytes the bodies and repos take at the moment that are being read
+// or not closed yet, without the little that each may take unasked.
+func (c *Client) Held() int64 { return c.bodies.InUse() + c.repos.InUse() }
 
 func positive(name string, v float64) error {
 	if v < 0 || math.IsNaN(v) || math.IsInf(v, 0) {
@@ -195,109 +255,4 @@ func orDefault[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
-}
-
-// Close ends every connection, and with it every request still under way.
-func (c *Client) Close() {
-	c.guard.close()
-	c.transport.CloseIdleConnections()
-}
-
-// ParkedUntil tells whether the host is to be left alone, and until when. It
-// speaks of everything but Repo.
-func (c *Client) ParkedUntil(host Host) (time.Time, bool) {
-	return c.parkedUntil(host, laneOrdinary, wayOrdinary)
-}
-
-// RepoParkedUntil is ParkedUntil for Repo, which has a quota of its own: it may
-// go on where everything else is spent, and the other way round.
-func (c *Client) RepoParkedUntil(host Host) (time.Time, bool) {
-	return c.parkedUntil(host, laneRepo, wayRepo)
-}
-
-func (c *Client) parkedUntil(host Host, l lane, w way) (time.Time, bool) {
-	now := c.cfg.Now()
-	if until, down := c.outage.state(); down {
-		return until, true
-	}
-	g := c.gates.look(host)
-	if g == nil {
-		return time.Time{}, false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p := g.parked(l, w, now); p != nil {
-		return p.Until, true
-	}
-	return time.Time{}, false
-}
-
-// Outage tells whether our own network is gone.
-func (c *Client) Outage() bool {
-	_, down := c.outage.state()
-	return down
-}
-
-// HostState tells how it stands with a host.
-func (c *Client) HostState(host Host) HostState {
-	g := c.gates.look(host)
-	if g == nil {
-		return HostState{}
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	state := g.breakers[wayOrdinary].state()
-	state.AskedFor = g.asked
-	return state
-}
-
-// Held is how many bytes the bodies and repos take at the moment that are being read
-// or not closed yet, without the little that each may take unasked.
-func (c *Client) Held() int64 { return c.budget.inUse.Load() + c.repos.inUse.Load() }
-
-// networkChanged is told when our own network goes and when it comes back.
-func (c *Client) networkChanged(ctx context.Context, gone bool) {
-	if !gone {
-		c.cfg.Log.InfoContext(ctx, "network is back")
-		return
-	}
-	c.cfg.Log.WarnContext(ctx, "own network is gone", "until", "a host answers")
-	c.gates.acquit()
-}
-
-func (c *Client) newGate(host Host) *gate {
-	rps, inFlight := c.cfg.HostRPS, c.cfg.PerHost
-	switch host {
-	case c.relay:
-		rps, inFlight = c.cfg.RelayRPS, directoryInFlight
-	case c.plc:
-		rps, inFlight = c.cfg.PLCRPS, directoryInFlight
-	}
-	t := c.cfg.Timing
-	g := newGate(host, rps, inFlight, breaker{first: t.Probe, longest: max(t.Probe, t.MaxProbe)})
-	g.noted = func() { c.pauses.note(host) }
-	return g
-}
-
-// reach opens a connection to host and closes it again.
-func (c *Client) reach(ctx context.Context, host Host) bool {
-	u, err := url.Parse(string(host))
-	if err != nil {
-		return false
-	}
-	port := u.Port()
-	if port == "" {
-		port = portHTTPS
-		if u.Scheme == schemeHTTP {
-			port = portHTTP
-		}
-	}
-	// Where there is no room for one connection more, there is no telling: those that
-	// are open may stand still, and if they do not, somebody is answered soon.
-	conn, err := c.guard.dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil {
-		return false
-	}
-	_ = conn.Close() // it has said all it was asked
-	return true
 }

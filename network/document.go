@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/record"
 )
 
 const (
@@ -28,18 +30,18 @@ type didDocument struct {
 
 // readDocument reads the document of a DID.
 func readDocument(body []byte, did syntax.DID) (doc didDocument, err error) {
-	err = scan(body, func(s *scanner, key string) (err error) {
+	err = record.ScanObject(body, func(s *record.Scanner, key string) (err error) {
 		switch key {
 		case "id":
-			doc.id, err = s.text()
+			doc.id, err = s.Text()
 		case "service":
 			doc.endpoint, doc.odd = "", nil
-			err = s.objects(func() error { return doc.addService(s, did) })
+			err = eachObject(s, func() error { return doc.addService(s, did) })
 		case "verificationMethod":
 			doc.key, doc.foreign = signingKey{}, signingKey{}
-			err = s.objects(func() error { return doc.addKey(s, did) })
+			err = eachObject(s, func() error { return doc.addKey(s, did) })
 		default:
-			_, err = s.value()
+			err = s.Skip()
 		}
 		return err
 	})
@@ -58,23 +60,23 @@ func readDocument(body []byte, did syntax.DID) (doc didDocument, err error) {
 }
 
 // addService reads one service entry.
-func (doc *didDocument) addService(s *scanner, did syntax.DID) error {
+func (doc *didDocument) addService(s *record.Scanner, did syntax.DID) error {
 	var (
 		id, endpoint string
 		pds          bool
 		odd          error
 	)
-	err := s.object(func(key string) (err error) {
+	err := s.Object(func(key string) (err error) {
 		switch key {
 		case "id":
-			id, err = s.text()
+			id, err = s.Text()
 		case "type":
 			pds = false
-			_, err = s.texts(func(text string) { pds = pds || text == serviceTypePDS })
+			_, err = readTexts(s, func(text string) { pds = pds || text == serviceTypePDS })
 		case "serviceEndpoint":
 			endpoint, odd = "", nil
 			var raw []byte
-			raw, err = s.texts(func(text string) {
+			raw, err = readTexts(s, func(text string) {
 				if endpoint == "" {
 					endpoint = text
 				}
@@ -83,7 +85,7 @@ func (doc *didDocument) addService(s *scanner, did syntax.DID) error {
 				odd = fmt.Errorf("its serviceEndpoint is no text: %.100q", raw)
 			}
 		default:
-			_, err = s.value()
+			err = s.Skip()
 		}
 		return err
 	})
@@ -109,30 +111,30 @@ func namesSomething(raw []byte) bool {
 
 // addKey reads one verification method. The first with the right id is the account's;
 // one that another DID controls stands back behind those of its own.
-func (doc *didDocument) addKey(s *scanner, did syntax.DID) error {
+func (doc *didDocument) addKey(s *record.Scanner, did syntax.DID) error {
 	var (
 		id  string
 		key signingKey
 	)
 	own, named := false, false
-	err := s.object(func(member string) (err error) {
+	err := s.Object(func(member string) (err error) {
 		switch member {
 		case "id":
-			id, err = s.text()
+			id, err = s.Text()
 		case "type":
 			key.suite = ""
-			_, err = s.texts(func(text string) {
+			_, err = readTexts(s, func(text string) {
 				if key.suite == "" || isSuite(text) {
 					key.suite = text
 				}
 			})
 		case "controller":
 			own, named = false, false
-			_, err = s.texts(func(text string) { own, named = own || text == did.String(), true })
+			_, err = readTexts(s, func(text string) { own, named = own || text == did.String(), true })
 		case "publicKeyMultibase":
-			key.text, err = s.text()
+			key.text, err = s.Text()
 		default:
-			_, err = s.value()
+			err = s.Skip()
 		}
 		return err
 	})
@@ -150,38 +152,36 @@ func (doc *didDocument) addKey(s *scanner, did syntax.DID) error {
 	return nil
 }
 
-// objects calls item at each object of an array, which must take it off, or at the one
-// object that stands in place of an array. Anything else is taken off unread.
-func (s *scanner) objects(item func() error) error {
+// eachObject calls item at each object of an array, which must read it, or at the one
+// object that stands in place of an array. Anything else is skipped.
+func eachObject(s *record.Scanner, item func() error) error {
 	each := func() error {
-		if s.peek() == '{' {
+		if s.Peek() == '{' {
 			return item()
 		}
-		_, err := s.value()
-		return err
+		return s.Skip()
 	}
-	if s.peek() == '[' {
-		return s.array(each)
+	if s.Peek() == '[' {
+		return s.Array(each)
 	}
 	return each()
 }
 
-// texts takes any value off, and hands on the text that it is, or the texts that it
+// readTexts reads any value, and calls text with the text that it is, or the texts that it
 // lists.
-func (s *scanner) texts(text func(string)) (raw []byte, err error) {
-	start := s.pos
+func readTexts(s *record.Scanner, text func(string)) (raw []byte, err error) {
 	each := func() error {
-		isText := s.peek() == '"'
-		value, err := s.text()
+		isText := s.Peek() == '"'
+		value, err := s.Text()
 		if err == nil && isText {
 			text(value)
 		}
 		return err
 	}
-	if s.peek() == '[' {
-		err = s.array(each)
-	} else {
-		err = each()
-	}
-	return s.in[start:s.pos:s.pos], err
+	return s.Raw(func() error {
+		if s.Peek() == '[' {
+			return s.Array(each)
+		}
+		return each()
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/multiformats/go-multibase"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 )
 
@@ -69,7 +70,7 @@ func TestDocumentComesAsItLikes(t *testing.T) {
 		"image/png; ;":             "\n\t" + document(alice.String(), pdsService("#atproto_pds", "https://pds.example.com"), "") + "\r\n",
 		"application/json":         document(alice.String(), strings.Join(services, ","), ""),
 	} {
-		plc := serve(t, says(200, kind, doc))
+		plc := hosttest.Serve(t, hosttest.Says(200, kind, doc))
 		id, err := newClient(t, Config{PLC: string(plc)}).Lookup(t.Context(), alice)
 		if err != nil || id.PDS != "https://pds.example.com" {
 			t.Errorf("as %q: got %+v, %v", kind, id, err)
@@ -201,9 +202,9 @@ func TestWhoseKeyItIs(t *testing.T) {
 // TestAHugeKeyCostsNothing has a key that takes minutes to be read in base58.
 func TestAHugeKeyCostsNothing(t *testing.T) {
 	t.Parallel()
-	plc := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	plc := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		key := `{"id":"#atproto","type":"` + suiteP256 + `","publicKeyMultibase":"z` + repeat("z", 900<<10) + `"}`
-		says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "https://pds.example.com"), key))(w, r)
+		hosttest.Says(200, "application/json", document(alice.String(), pdsService("#atproto_pds", "https://pds.example.com"), key))(w, r)
 	})
 	id, err := newClient(t, Config{PLC: string(plc)}).Lookup(t.Context(), alice)
 	if err != nil {

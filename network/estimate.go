@@ -30,25 +30,24 @@ func (c *Client) CollectionCounts(ctx context.Context, collections []syntax.NSID
 	for _, n := range collections {
 		query.Add("c", n.String())
 	}
-	q := call{op: methodCollections, host: c.relay, target: methodCollections + "?" + query.Encode(), limit: maxEstimate}
+	q := newServiceRequest(methodCollections, c.relay, "", methodCollections+"?"+query.Encode(), maxEstimate)
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	defer a.release()
+	defer a.Release()
 	counts := map[syntax.NSID]int64{}
 	read := false
-	err = scan(a.body, func(s *scanner, key string) error {
+	err = record.ScanObject(a.Body, func(s *record.Scanner, key string) error {
 		if key != "collections" {
-			_, err := s.value()
-			return err
+			return s.Skip()
 		}
-		if read || s.peek() != '{' {
-			return s.bad("collections is no object, or given twice")
+		if read || s.Peek() != '{' {
+			return s.Bad("collections is no object, or given twice")
 		}
 		read = true
-		return s.object(func(name string) error {
-			n, err := s.count()
+		return s.Object(func(name string) error {
+			n, err := readCount(s)
 			if err != nil {
 				return err
 			}
@@ -62,7 +61,7 @@ func (c *Client) CollectionCounts(ctx context.Context, collections []syntax.NSID
 		err = errors.New("no collections in it")
 	}
 	if err != nil {
-		return nil, badAnswer(q.op, a.host, err)
+		return nil, badAnswer(q.Op, a.Host, err)
 	}
 	return counts, nil
 }
@@ -87,32 +86,32 @@ func (c *Client) Hosts(ctx context.Context, cursor string) (HostsPage, error) {
 	if cursor != "" {
 		query.Set("cursor", cursor)
 	}
-	q := call{op: methodHosts, host: c.relay, target: xrpc(methodHosts, query), limit: maxRelayBody}
+	q := newServiceRequest(methodHosts, c.relay, "", xrpc(methodHosts, query), maxRelayBody)
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return HostsPage{}, err
 	}
-	defer a.release()
+	defer a.Release()
 	var page HostsPage
 	listed, n := false, 0
-	err = scan(a.body, func(s *scanner, key string) (err error) {
+	err = record.ScanObject(a.Body, func(s *record.Scanner, key string) (err error) {
 		switch key {
 		case "cursor":
-			page.Cursor, err = s.cursor()
+			page.Cursor, err = readCursor(s)
 			return err
 		case "hosts":
-			if listed || s.peek() != '[' {
-				return s.bad("hosts is no array, or given twice")
+			if listed || s.Peek() != '[' {
+				return s.Bad("hosts is no array, or given twice")
 			}
 			listed = true
-			return s.array(func() error {
+			return s.Array(func() error {
 				if n++; n > maxRelayHosts {
 					return fmt.Errorf("more than %d hosts", maxRelayHosts)
 				}
 				return c.addHost(s, &page)
 			})
 		default:
-			_, err = s.value()
+			err = s.Skip()
 			return err
 		}
 	})
@@ -120,29 +119,28 @@ func (c *Client) Hosts(ctx context.Context, cursor string) (HostsPage, error) {
 		err = errors.New("no hosts in it")
 	}
 	if err != nil {
-		return HostsPage{}, badAnswer(q.op, a.host, err)
+		return HostsPage{}, badAnswer(q.Op, a.Host, err)
 	}
 	return page, nil
 }
 
 // addHost reads one host of the listing.
-func (c *Client) addHost(s *scanner, page *HostsPage) error {
-	if s.peek() != '{' {
-		_, err := s.value()
-		return err
+func (c *Client) addHost(s *record.Scanner, page *HostsPage) error {
+	if s.Peek() != '{' {
+		return s.Skip()
 	}
 	var name, status string
 	var accounts int64
-	if err := s.object(func(key string) (err error) {
+	if err := s.Object(func(key string) (err error) {
 		switch key {
 		case "hostname":
-			name, err = s.text()
+			name, err = s.Text()
 		case "status":
-			status, err = s.text()
+			status, err = s.Text()
 		case "accountCount":
-			accounts, err = s.count()
+			accounts, err = readCount(s)
 		default:
-			_, err = s.value()
+			err = s.Skip()
 		}
 		return err
 	}); err != nil {
@@ -159,18 +157,18 @@ func (c *Client) addHost(s *scanner, page *HostsPage) error {
 // scheme; only in private networks one with a port speaks plain http.
 func (c *Client) originOf(name string) string {
 	if c.cfg.AllowPrivate && strings.Contains(name, ":") {
-		return schemeHTTP + "://" + name
+		return "http://" + name
 	}
-	return schemeHTTPS + "://" + name
+	return "https://" + name
 }
 
 // maxCounted is far more than there is of anything, and can be added up.
 const maxCounted = 1 << 40
 
-// count takes a number off that counts something. What is no number, or is
+// readCount reads a number that counts something. What is no number, or is
 // negative, counts nothing.
-func (s *scanner) count() (int64, error) {
-	raw, err := s.value()
+func readCount(s *record.Scanner) (int64, error) {
+	raw, err := s.Value()
 	if err != nil {
 		return 0, err
 	}
@@ -179,16 +177,4 @@ func (s *scanner) count() (int64, error) {
 		return 0, nil //nolint:nilerr // it is only an estimate
 	}
 	return min(n, maxCounted), nil
-}
-
-// Rate is how many requests a second the host is asked at most, as things are:
-// less than what is configured where it has lately refused some.
-func (c *Client) Rate(host Host) float64 {
-	g := c.gates.look(host)
-	if g == nil {
-		return c.newGate(host).base
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return min(g.base, g.backoff)
 }

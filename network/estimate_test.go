@@ -8,17 +8,18 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 )
 
 func TestCollectionCountsReadsWhatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	const note = syntax.NSID("com.example.note")
-	relay := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	relay := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v1/listCollections" || !slices.Equal(r.URL.Query()["c"], []string{status.String(), note.String()}) {
 			t.Errorf("asked %s", r.URL)
 		}
-		says(200, "application/json", `{"cursor":"","collections":{"`+status.String()+`":1234,"no nsid":7,"com.example.note":"many","com.example.large":99999999999999999}}`)(w, r)
+		hosttest.Says(200, "application/json", `{"cursor":"","collections":{"`+status.String()+`":1234,"no nsid":7,"com.example.note":"many","com.example.large":99999999999999999}}`)(w, r)
 	})
 	got, err := newClient(t, Config{Relay: string(relay)}).CollectionCounts(t.Context(), []syntax.NSID{status, note})
 	if want := map[syntax.NSID]int64{status: 1234, note: 0, "com.example.large": maxCounted}; err != nil || !maps.Equal(got, want) {
@@ -31,7 +32,7 @@ func TestBadEstimates(t *testing.T) {
 	for name, body := range map[string]string{
 		"nothing": `{}`, "a list": `{"collections":[]}`, "two": `{"collections":{},"collections":{}}`, "cut": `{"collections":{"a.b.c":1`, "no object": `7`,
 	} {
-		relay := serve(t, says(200, "application/json", body))
+		relay := hosttest.Serve(t, hosttest.Says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).CollectionCounts(t.Context(), []syntax.NSID{status})
 		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
@@ -41,7 +42,7 @@ func TestBadEstimates(t *testing.T) {
 		"nothing": `{}`, "an object": `{"hosts":{}}`, "two": `{"hosts":[],"hosts":[]}`, "too many": `{"hosts":[` + repeat(`{},`, maxRelayHosts) + `{}]}`,
 		"cursor is a number": `{"hosts":[],"cursor":7}`,
 	} {
-		relay := serve(t, says(200, "application/json", body))
+		relay := hosttest.Serve(t, hosttest.Says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).Hosts(t.Context(), "")
 		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
@@ -51,12 +52,12 @@ func TestBadEstimates(t *testing.T) {
 
 func TestHostsReadsPages(t *testing.T) {
 	t.Parallel()
-	relay := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	relay := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if r.URL.Path != "/xrpc/com.atproto.sync.listHosts" || q.Get("limit") != "1000" || q.Get("cursor") != "a+/=" {
 			t.Errorf("asked %s", r.URL)
 		}
-		says(200, "application/json", `{"cursor":"b","hosts":[
+		hosttest.Says(200, "application/json", `{"cursor":"b","hosts":[
 			{"hostname":"PDS.example.com","accountCount":12,"seq":1,"status":"active"},
 			{"hostname":"127.0.0.1:2583","accountCount":3},
 			{"hostname":"banned.example.com","accountCount":5,"status":"banned"},
@@ -73,7 +74,7 @@ func TestHostsReadsPages(t *testing.T) {
 
 func TestRateIsWhatRefusalsHaveLeft(t *testing.T) {
 	t.Parallel()
-	host := serve(t, says(429, "application/json", `{"error":"RateLimitExceeded"}`))
+	host := hosttest.Serve(t, hosttest.Says(429, "application/json", `{"error":"RateLimitExceeded"}`))
 	c := newClient(t, Config{Relay: "https://relay.example", PLC: "https://plc.example", HostRPS: 6, RelayRPS: 3, PLCRPS: 50})
 	for asked, want := range map[Host]float64{host: 6, "https://relay.example": 3, "https://plc.example": 50} {
 		if got := c.Rate(asked); got != want {

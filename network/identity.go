@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network/outcome"
+	"appview/network/transport"
 )
 
 // Identity is what a DID document says that matters to reading the repo.
@@ -25,6 +26,8 @@ type Identity struct {
 // Key is what signs the repo's commits.
 func (id Identity) Key() (atcrypto.PublicKey, error) { return id.key.parse() }
 
+const opLookup = "look up did"
+
 // ErrBadDocument says that a look-up was answered, and with no document of that DID.
 var ErrBadDocument = errors.New("this is no document")
 
@@ -33,7 +36,7 @@ var ErrBadDocument = errors.New("this is no document")
 // outcome.ReasonNoPDS, outcome.ReasonBadEndpoint, outcome.ReasonRefusedAddress, outcome.ReasonTooLarge, and
 // outcome.ReasonDIDLookup for everything that may pass.
 func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
-	if err := lookable(did); err != nil {
+	if err := checkDID(did); err != nil {
 		return Identity{}, &Error{Op: opLookup, Reason: outcome.ReasonBadDID, Err: fmt.Errorf("%.200s: %w", did, err)}
 	}
 	// A document is small. Each request has its own bounds, long enough for a dead
@@ -41,7 +44,7 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	t := c.cfg.Timing
 	timed, cancel := context.WithTimeout(ctx, t.Connect+t.TLS+t.Header+t.BodyIdle)
 	defer cancel()
-	q, err := c.documentCall(did)
+	q, err := c.findDocument(did)
 	if err != nil {
 		return Identity{}, c.lookupFailure(ctx, did, err)
 	}
@@ -49,30 +52,36 @@ func (c *Client) Lookup(ctx context.Context, did syntax.DID) (Identity, error) {
 	if err != nil {
 		return Identity{}, c.lookupFailure(ctx, did, err)
 	}
-	defer a.release()
-	doc, err := readDocument(a.body, did)
+	defer a.Release()
+	doc, err := readDocument(a.Body, did)
 	if err != nil {
-		return Identity{}, &Error{Op: opLookup, Host: a.host, Reason: outcome.ReasonDIDLookup, Err: fmt.Errorf("%w of %s: %w", ErrBadDocument, did, err)}
+		return Identity{}, &Error{Op: opLookup, Host: a.Host, Reason: outcome.ReasonDIDLookup, Err: fmt.Errorf("%w of %s: %w", ErrBadDocument, did, err)}
 	}
-	if q.host == c.plc {
-		c.rememberAnswer(c.plc, questionDocument, did)
+	if q.Host == c.plc {
+		c.samples.add(c.plc, questionDocument, did)
 	}
 	return c.identity(did, doc)
 }
 
-// documentCall asks for the document of a DID that is lookable.
-func (c *Client) documentCall(did syntax.DID) (call, error) {
+// findDocument is the request for the document of a DID that checkDID has passed.
+func (c *Client) findDocument(did syntax.DID) (transport.Request, error) {
 	if did.Method() == "plc" {
-		return call{op: opLookup, host: c.plc, target: "/" + did.String(), limit: maxDocument, subject: did.String()}, nil
+		return documentRequest(c.plc, did.String(), "/"+did.String()), nil
 	}
 	// A DID may spell the name of its host in many ways, and the gate is one. So is the
 	// document: it must not pass for several to the breaker.
-	host, err := c.ParseHost(schemeHTTPS + "://" + did.Identifier())
-	return call{op: opLookup, host: host, target: "/.well-known/did.json", limit: maxDocument, subject: string(host)}, err
+	host, err := c.ParseHost("https://" + did.Identifier())
+	return documentRequest(host, string(host), "/.well-known/did.json"), err
 }
 
-// lookable tells why no document can be had for a DID, whoever is asked.
-func lookable(did syntax.DID) error {
+func documentRequest(host Host, subject, target string) transport.Request {
+	q := newServiceRequest(opLookup, host, subject, target, maxDocument)
+	q.Document = true
+	return q
+}
+
+// checkDID says why no document can be had for a DID, whoever is asked.
+func checkDID(did syntax.DID) error {
 	switch did.Method() {
 	case "plc":
 		return nil
@@ -129,14 +138,14 @@ func (c *Client) lookupFailure(ctx context.Context, did syntax.DID, err error) e
 		e.Reason, e.Inferred = outcome.ReasonNotFound, true
 		return e
 	}
-	return e.asFailedLookup()
+	return failedLookup(e)
 }
 
 // directoryFailure classes a refusal of the directory. Only what it says of the DID is
 // its word: what a proxy in front of it says would be said of every DID.
 func (c *Client) directoryFailure(ctx context.Context, did syntax.DID, e *Error) error {
 	words := cmp.Or(e.Message, e.Name)
-	said := strings.Contains(words, did.String()) || strings.HasPrefix(letters(words), "didnot") || strings.HasPrefix(letters(words), "invaliddid")
+	said := strings.Contains(words, did.String()) || strings.HasPrefix(transport.Letters(words), "didnot") || strings.HasPrefix(transport.Letters(words), "invaliddid")
 	switch {
 	case said && e.Status == http.StatusNotFound:
 		e.Reason = outcome.ReasonNotFound
@@ -147,15 +156,15 @@ func (c *Client) directoryFailure(ctx context.Context, did syntax.DID, e *Error)
 	default:
 		err := c.inferNotFound(ctx, c.plc, did, e)
 		if failed, ok := errors.AsType[*Error](err); ok && !failed.Inferred {
-			return failed.asFailedLookup()
+			return failedLookup(failed)
 		}
-		return cmp.Or(err, e.asFailedLookup())
+		return cmp.Or(err, failedLookup(e))
 	}
 	return e
 }
 
-// asFailedLookup is e as a look-up that another attempt may mend.
-func (e *Error) asFailedLookup() error {
+// failedLookup is e as a look-up that another attempt may mend.
+func failedLookup(e *Error) error {
 	if e.Err == nil {
 		e.Err = errors.New(string(e.Reason))
 	} else {

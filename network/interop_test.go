@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 	"appview/sandbox/sandboxtest/interop"
 )
@@ -72,7 +73,7 @@ func TestInteropDocuments(t *testing.T) {
 		t.Errorf("keys %s and %s", a.DIDKey(), b.DIDKey())
 	}
 	for name, document := range map[string][]byte{"today": today, "before": before} {
-		c := newClient(t, Config{PLC: string(serve(t, says(http.StatusOK, "application/json", string(document))))})
+		c := newClient(t, Config{PLC: string(hosttest.Serve(t, hosttest.Says(http.StatusOK, "application/json", string(document))))})
 		if ident, err := c.Lookup(t.Context(), did); err != nil || ident.PDS != "https://bsky.social" {
 			t.Errorf("%s: %+v, %v", name, ident, err)
 		}
@@ -98,7 +99,7 @@ func TestInteropDIDsOfARelay(t *testing.T) {
 		}
 		repos = append(repos, `{"did":`+string(did)+`}`)
 	}
-	relay := serve(t, says(http.StatusOK, "application/json", `{"repos":[`+strings.Join(repos, ",")+`]}`))
+	relay := hosttest.Serve(t, hosttest.Says(http.StatusOK, "application/json", `{"repos":[`+strings.Join(repos, ",")+`]}`))
 	page, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)

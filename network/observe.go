@@ -1,8 +1,6 @@
 package network
 
 import (
-	"context"
-	"errors"
 	"time"
 )
 
@@ -37,17 +35,11 @@ func (c *Client) kind(h Host) Kind {
 	}
 }
 
-// observe tells of a request, if anybody wants to know. What we took back before
-// it was sent is none, nor is what its caller gave up.
-func (c *Client) observe(ctx context.Context, h Host, r *received, err error, took time.Duration) {
-	if c.cfg.Observe == nil || ctx.Err() != nil || errors.Is(err, errSilenced) || errors.Is(err, errCrowded) {
-		return
+// observe tells of a request, if anybody wants to know.
+func (c *Client) observe(host Host, status int, took time.Duration) {
+	if c.cfg.Observe != nil {
+		c.cfg.Observe(Exchange{Kind: c.kind(host), Status: status, Took: took})
 	}
-	e := Exchange{Kind: c.kind(h), Took: took}
-	if err == nil {
-		e.Status = r.status
-	}
-	c.cfg.Observe(e)
 }
 
 // Census counts hosts that somebody has to do with.
@@ -59,41 +51,20 @@ type Census struct {
 
 // Census counts the hosts of each kind.
 func (c *Client) Census() map[Kind]Census {
-	now := c.cfg.Now()
 	counts := make(map[Kind]Census, len(Kinds()))
 	for _, k := range Kinds() {
 		counts[k] = Census{}
 	}
-	for _, g := range c.gates.list() {
-		n := counts[c.kind(g.host)]
+	for _, s := range c.Standings() {
+		n := counts[c.kind(s.Host)]
 		n.Known++
-		switch parked, down := g.standing(now); {
-		case down:
+		switch {
+		case s.Down:
 			n.Down++
-		case parked:
+		case s.Parked:
 			n.Parked++
 		}
-		counts[c.kind(g.host)] = n
+		counts[c.kind(s.Host)] = n
 	}
 	return counts
-}
-
-// list is every gate there is.
-func (gs *gates) list() []*gate {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	list := make([]*gate, 0, len(gs.all))
-	for _, g := range gs.all {
-		list = append(list, g)
-	}
-	return list
-}
-
-// standing tells whether a host has asked for a pause, on any lane, and whether
-// the breaker has set it aside.
-func (g *gate) standing(now time.Time) (parked, down bool) {
-	parked = !g.quiet(now).IsZero()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return parked, g.breakers[wayOrdinary].down || g.breakers[wayService].down
 }

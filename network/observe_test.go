@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/hosttest"
 )
 
 func TestExchangesAreMeasured(t *testing.T) {
@@ -27,11 +29,11 @@ func TestExchangesAreMeasured(t *testing.T) {
 		seen = nil
 		return s
 	}
-	good := serve(t, says(200, "application/json", `{"records":[]}`))
-	broken := serve(t, says(500, "application/json", `{"error":"x"}`))
-	dead := serve(t, hangUp)
-	there := serve(t, says(200, "application/json", `{"records":[]}`))
-	moved := serve(t, says(302, "text/plain", "", "Location", string(there)+"/"))
+	good := hosttest.Serve(t, hosttest.Says(200, "application/json", `{"records":[]}`))
+	broken := hosttest.Serve(t, hosttest.Says(500, "application/json", `{"error":"x"}`))
+	dead := hosttest.Serve(t, hosttest.HangUp)
+	there := hosttest.Serve(t, hosttest.Says(200, "application/json", `{"records":[]}`))
+	moved := hosttest.Serve(t, hosttest.Says(302, "text/plain", "", "Location", string(there)+"/"))
 	c := newClient(t, Config{Observe: note, Relay: string(good), PLC: string(broken)})
 	for host, want := range map[Host][]Exchange{
 		good:   {{Kind: KindRelay, Status: 200}},
@@ -63,9 +65,9 @@ func TestExchangesAreMeasured(t *testing.T) {
 
 func TestCensusCountsHosts(t *testing.T) {
 	t.Parallel()
-	good := serve(t, says(200, "application/json", `{"records":[]}`))
-	busy := serve(t, says(429, "application/json", `{}`, "Retry-After", "600"))
-	dead := serve(t, hangUp)
+	good := hosttest.Serve(t, hosttest.Says(200, "application/json", `{"records":[]}`))
+	busy := hosttest.Serve(t, hosttest.Says(429, "application/json", `{}`, "Retry-After", "600"))
+	dead := hosttest.Serve(t, hosttest.HangUp)
 	c := newClient(t, Config{Relay: string(good), Timing: Timing{Probe: time.Hour, MaxProbe: time.Hour}})
 	if got := c.Census(); got[KindPDS] != (Census{}) || len(got) != len(Kinds()) {
 		t.Errorf("at first: %+v", got)

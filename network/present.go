@@ -15,23 +15,21 @@ const methodGetRecord = "com.atproto.repo.getRecord"
 // HasRecord asks a host whether a repo holds a record. It reports false only if the host
 // says of this record that it is not there: any other refusal is an error.
 func (c *Client) HasRecord(ctx context.Context, host Host, did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey) (bool, error) {
-	a, err := c.fetch(ctx, call{
-		op: methodGetRecord, host: host, limit: maxPageBody, subject: did.String(),
-		target: xrpc(methodGetRecord, url.Values{"repo": {did.String()}, "collection": {collection.String()}, "rkey": {rkey.String()}}),
-	})
+	query := url.Values{"repo": {did.String()}, "collection": {collection.String()}, "rkey": {rkey.String()}}
+	a, err := c.fetch(ctx, newRequest(methodGetRecord, host, did.String(), xrpc(methodGetRecord, query), maxPageBody))
 	if err == nil {
-		a.release()
+		a.Release()
 		return true, nil
 	}
-	if e, ok := errors.AsType[*Error](err); ok && e.recordMissing(rkey) {
+	if e, ok := errors.AsType[*Error](err); ok && isRecordMissing(e, rkey) {
 		return false, nil
 	}
 	return false, err
 }
 
-// recordMissing reports whether a host refused because there is no such record. Some say
+// isRecordMissing reports whether a host refused because there is no such record. Some say
 // so by the name of the error, others only in words that name the record's key.
-func (e *Error) recordMissing(rkey syntax.RecordKey) bool {
+func isRecordMissing(e *Error, rkey syntax.RecordKey) bool {
 	if e.Status != http.StatusBadRequest && e.Status != http.StatusNotFound {
 		return false
 	}

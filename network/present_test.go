@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"appview/network/hosttest"
 )
 
 // TestRecordIsMissingOnlyInSoManyWords asks hosts for a record. Only a refusal that is
@@ -33,7 +35,7 @@ func TestRecordIsMissingOnlyInSoManyWords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				q := r.URL.Query()
 				if r.URL.Path != "/xrpc/com.atproto.repo.getRecord" || q.Get("repo") != alice.String() || q.Get("collection") != status.String() || q.Get("rkey") != "self" {
 					t.Errorf("asked %s", r.URL)
@@ -42,7 +44,7 @@ func TestRecordIsMissingOnlyInSoManyWords(t *testing.T) {
 				if strings.HasPrefix(c.body, "<") {
 					kind = "text/html"
 				}
-				says(c.status, kind, c.body)(w, r)
+				hosttest.Says(c.status, kind, c.body)(w, r)
 			})
 			has, err := newClient(t, Config{}).HasRecord(t.Context(), host, alice, status, "self")
 			if has != c.has || (err != nil) != c.fails {

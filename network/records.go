@@ -12,7 +12,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/network/repo"
+	"appview/network/transport"
 	"appview/record"
 )
 
@@ -45,14 +47,14 @@ type RecordsPage struct {
 	Cursor  string
 	Limit   int // how many records were asked for
 
-	grant grant
+	grant polite.Grant
 }
 
 // Close gives the page's memory back to the budget: nothing of it is to be used
 // any more. It may be called twice.
 func (p *RecordsPage) Close() {
 	p.Records = nil
-	p.grant.release()
+	p.grant.Release()
 }
 
 // ListRecords reads one page, in the host's own order: newest record key first.
@@ -67,9 +69,7 @@ func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, col
 	var tooLarge error
 	for _, limit := range pageLimits() {
 		query.Set("limit", strconv.Itoa(limit))
-		page, err := c.listRecords(ctx, call{
-			op: methodListRecords, host: host, target: xrpc(methodListRecords, query), limit: maxPageBody, subject: did.String(),
-		})
+		page, err := c.listRecords(ctx, newRequest(methodListRecords, host, did.String(), xrpc(methodListRecords, query), maxPageBody))
 		if e, ok := errors.AsType[*Error](err); !ok || e.Reason != outcome.ReasonTooLarge {
 			page.Limit = limit
 			return page, err
@@ -79,17 +79,17 @@ func (c *Client) ListRecords(ctx context.Context, host Host, did syntax.DID, col
 	return RecordsPage{}, tooLarge
 }
 
-func (c *Client) listRecords(ctx context.Context, q call) (RecordsPage, error) {
+func (c *Client) listRecords(ctx context.Context, q transport.Request) (RecordsPage, error) {
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return RecordsPage{}, err
 	}
-	page, err := readRecords(a.body)
+	page, err := readRecords(a.Body)
 	if err != nil {
-		a.release()
-		return RecordsPage{}, badAnswer(q.op, a.host, err)
+		a.Release()
+		return RecordsPage{}, badAnswer(q.Op, a.Host, err)
 	}
-	page.grant = a.grant
+	page.grant = a.Grant
 	return page, nil
 }
 
@@ -98,23 +98,23 @@ func readRecords(body []byte) (RecordsPage, error) {
 	var page RecordsPage
 	listed := false
 	ended := false
-	err := scan(body, func(s *scanner, key string) (err error) {
+	err := record.ScanObject(body, func(s *record.Scanner, key string) (err error) {
 		switch key {
 		case "cursor":
 			if ended {
-				return s.bad("cursor is given twice")
+				return s.Bad("cursor is given twice")
 			}
 			ended = true
-			page.Cursor, err = s.cursor()
+			page.Cursor, err = readCursor(s)
 			return err
 		case "records":
-			if listed || s.peek() != '[' {
-				return s.bad("records is no array, or given twice")
+			if listed || s.Peek() != '[' {
+				return s.Bad("records is no array, or given twice")
 			}
 			listed = true
-			return s.array(func() error { return page.add(s) })
+			return s.Array(func() error { return page.add(s) })
 		default:
-			_, err = s.value()
+			err = s.Skip()
 			return err
 		}
 	})
@@ -125,30 +125,29 @@ func readRecords(body []byte) (RecordsPage, error) {
 }
 
 // add reads one entry of the page.
-func (p *RecordsPage) add(s *scanner) error {
+func (p *RecordsPage) add(s *record.Scanner) error {
 	if len(p.Records) == maxListed {
 		return fmt.Errorf("more than %d records", maxListed)
 	}
 	var entry Listed
-	if s.peek() != '{' {
+	if s.Peek() != '{' {
 		p.Records = append(p.Records, entry)
-		_, err := s.value()
-		return err
+		return s.Skip()
 	}
 	var seen [3]int // uri, cid, value
-	err := s.object(func(key string) (err error) {
+	err := s.Object(func(key string) (err error) {
 		switch key {
 		case "uri":
 			seen[0]++
-			entry.URI, err = s.text()
+			entry.URI, err = s.Text()
 		case "cid":
 			seen[1]++
-			entry.CID, err = s.text()
+			entry.CID, err = s.Text()
 		case "value":
 			seen[2]++
-			entry.Value, err = s.value()
+			entry.Value, err = s.Value()
 		default:
-			_, err = s.value()
+			err = s.Skip()
 		}
 		return err
 	})
@@ -168,21 +167,18 @@ type Description struct {
 
 // DescribeRepo asks for the collections that a repo has records in.
 func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) (Description, error) {
-	q := call{
-		op: methodDescribeRepo, host: host, limit: maxDescription, subject: did.String(),
-		target: xrpc(methodDescribeRepo, url.Values{"repo": {did.String()}}),
-	}
+	q := newRequest(methodDescribeRepo, host, did.String(), xrpc(methodDescribeRepo, url.Values{"repo": {did.String()}}), maxDescription)
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return Description{}, err
 	}
-	defer a.release()
-	d, err := readDescription(a.body, did)
+	defer a.Release()
+	d, err := readDescription(a.Body, did)
 	if err != nil {
-		return Description{}, badAnswer(q.op, a.host, err)
+		return Description{}, badAnswer(q.Op, a.Host, err)
 	}
 	if len(d.Collections) > repo.MaxCollections {
-		return Description{}, &Error{Op: q.op, Host: a.host, Reason: outcome.ReasonTooLarge, Err: fmt.Errorf("more than %d collections", repo.MaxCollections)}
+		return Description{}, &Error{Op: q.Op, Host: a.Host, Reason: outcome.ReasonTooLarge, Err: fmt.Errorf("more than %d collections", repo.MaxCollections)}
 	}
 	return d, nil
 }
@@ -191,19 +187,19 @@ func (c *Client) DescribeRepo(ctx context.Context, host Host, did syntax.DID) (D
 func readDescription(body []byte, did syntax.DID) (d Description, err error) {
 	listed, of := false, ""
 	names := map[string]bool{}
-	err = scan(body, func(s *scanner, key string) (err error) {
+	err = record.ScanObject(body, func(s *record.Scanner, key string) (err error) {
 		switch key {
 		case "did":
-			of, err = s.text()
+			of, err = s.Text()
 			return err
 		case "collections":
-			if listed || s.peek() != '[' {
-				return s.bad("collections is no array, or given twice")
+			if listed || s.Peek() != '[' {
+				return s.Bad("collections is no array, or given twice")
 			}
 			listed = true
-			return s.array(func() error { return d.add(s, names) })
+			return s.Array(func() error { return d.add(s, names) })
 		default:
-			_, err = s.value()
+			err = s.Skip()
 			return err
 		}
 	})
@@ -220,8 +216,8 @@ func readDescription(body []byte, did syntax.DID) (d Description, err error) {
 
 // add reads one name of a description. A name that is given twice counts once, as long
 // as there are not so many that to remember them would cost too much.
-func (d *Description) add(s *scanner, names map[string]bool) error {
-	name, err := s.text()
+func (d *Description) add(s *record.Scanner, names map[string]bool) error {
+	name, err := s.Text()
 	if err != nil || names[name] {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 	"appview/network/repo"
 )
@@ -16,13 +17,13 @@ import (
 func TestListRecordsReadsPagesAsTheyAre(t *testing.T) {
 	t.Parallel()
 	deep := repeat("[", 10_000) + repeat("]", 10_000)
-	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if r.URL.Path != "/xrpc/com.atproto.repo.listRecords" || q.Get("repo") != alice.String() || q.Get("collection") != status.String() ||
 			q.Get("limit") != "100" || q.Get("cursor") != "a+/=&%" || len(q) != 4 {
 			t.Errorf("asked %s", r.URL)
 		}
-		says(200, "application/json", ` {"records":[
+		hosttest.Says(200, "application/json", ` {"records":[
 			{"uri":"at://x/y/\u007a","cid":"c","value": {"a":[1.0,"\ud800<"],"a":{}} ,"more":1},
 			{"value":`+deep+`,"uri":7,"cid":null},
 			{"value":"`+"\xff"+`"}, {}, [1], null,
@@ -52,7 +53,7 @@ func TestListRecordsAsksForFewerWhenAPageIsTooLarge(t *testing.T) {
 	for fits, want := range map[int][]int{100: {100}, 20: {100, 20}, 1: {100, 20, 4, 1}, 0: {100, 20, 4, 1}} {
 		var mu sync.Mutex
 		var asked []int
-		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 			if err != nil {
 				t.Error(err)
@@ -61,10 +62,10 @@ func TestListRecordsAsksForFewerWhenAPageIsTooLarge(t *testing.T) {
 			asked = append(asked, limit)
 			mu.Unlock()
 			if limit > fits {
-				huge(w, r)
+				hosttest.Huge(w, r)
 				return
 			}
-			says(200, "application/json", `{"records":[]}`)(w, r)
+			hosttest.Says(200, "application/json", `{"records":[]}`)(w, r)
 		})
 		p, err := page(t, newClient(t, Config{}), host)
 		if fits == 0 {
@@ -104,11 +105,11 @@ func TestDescribeRepo(t *testing.T) {
 		"no collections":  {`{"did":"` + alice.String() + `"}`, 0, 0, outcome.ReasonBadAnswer},
 		"not collections": {`{"did":"` + alice.String() + `","collections":"x"}`, 0, 0, outcome.ReasonBadAnswer},
 	} {
-		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/xrpc/com.atproto.repo.describeRepo" || r.URL.Query().Get("repo") != alice.String() {
 				t.Errorf("asked %s", r.URL)
 			}
-			says(200, "application/json", c.body)(w, r)
+			hosttest.Says(200, "application/json", c.body)(w, r)
 		})
 		got, err := newClient(t, Config{}).DescribeRepo(t.Context(), host, alice)
 		if reasonOf(err) != string(c.err) || len(got.Collections) != c.want || got.Rejected.Count != c.rejected {
@@ -135,8 +136,24 @@ func TestPageThatSaysTwoThingsIsNone(t *testing.T) {
 		"cursors": `{"records":[],"cursor":"a","cursor":"b"}`, "a cursor and none": `{"cursor":null,"records":[],"cursor":"b"}`,
 		"records": `{"records":[],"records":[]}`, "an escaped cursor": `{"records":[],"cursor":"a","\u0063ursor":"a"}`,
 	} {
-		if _, err := page(t, newClient(t, Config{}), serve(t, says(200, "application/json", body))); reasonOf(err) != string(outcome.ReasonBadAnswer) {
+		if _, err := page(t, newClient(t, Config{}), hosttest.Serve(t, hosttest.Says(200, "application/json", body))); reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("two %s: got %v, want a bad answer", name, err)
+		}
+	}
+}
+
+func TestPagesThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"wrong shape":        `{"records":{}}`,
+		"no records":         `{"cursor":"a"}`,
+		"cursor is a number": `{"records":[],"cursor":7}`,
+		"endless cursor":     `{"records":[],"cursor":"` + repeat("a", maxCursor+1) + `"}`,
+		"very deep":          `{"records":` + repeat("[", 1<<20),
+		"too many records":   `{"records":[` + repeat("{},", maxListed) + `{}]}`,
+	} {
+		if _, err := page(t, newClient(t, Config{}), hosttest.Serve(t, hosttest.Says(200, "application/json", body))); reasonOf(err) != string(outcome.ReasonBadAnswer) {
+			t.Errorf("%s: got %v, want a bad answer", name, err)
 		}
 	}
 }

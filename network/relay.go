@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network/outcome"
+	"appview/record"
 )
 
 const (
@@ -32,7 +33,7 @@ type ReposPage struct {
 // A cursor can be continued later, at the same relay.
 func (c *Client) ReposByCollection(ctx context.Context, collection syntax.NSID, cursor string) (ReposPage, error) {
 	page, err := c.listRepos(ctx, methodReposByCollection, url.Values{"collection": {collection.String()}}, cursor)
-	if e, ok := errors.AsType[*Error](err); ok && e.missing() {
+	if e, ok := errors.AsType[*Error](err); ok && e.NoSuchMethod() {
 		e.Err = errors.New("this relay cannot list repos by collection: use one that can, such as " + DefaultRelay)
 	}
 	return page, err
@@ -49,15 +50,15 @@ func (c *Client) listRepos(ctx context.Context, method string, query url.Values,
 		query.Set("cursor", cursor)
 	}
 	// Without a subject the breaker never opens: the relay's errors are its caller's to count.
-	q := call{op: method, host: c.relay, target: xrpc(method, query), limit: maxRelayBody}
+	q := newServiceRequest(method, c.relay, "", xrpc(method, query), maxRelayBody)
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return ReposPage{}, err
 	}
-	defer a.release()
-	page, err := readRepos(a.body)
+	defer a.Release()
+	page, err := readRepos(a.Body)
 	if err != nil {
-		return ReposPage{}, badAnswer(q.op, a.host, err)
+		return ReposPage{}, badAnswer(q.Op, a.Host, err)
 	}
 	return page, nil
 }
@@ -73,19 +74,19 @@ func badAnswer(op string, host Host, err error) *Error {
 func readRepos(body []byte) (ReposPage, error) {
 	var page ReposPage
 	listed := false
-	err := scan(body, func(s *scanner, key string) (err error) {
+	err := record.ScanObject(body, func(s *record.Scanner, key string) (err error) {
 		switch key {
 		case "cursor":
-			page.Cursor, err = s.cursor()
+			page.Cursor, err = readCursor(s)
 			return err
 		case "repos":
-			if listed || s.peek() != '[' {
-				return s.bad("repos is no array, or given twice")
+			if listed || s.Peek() != '[' {
+				return s.Bad("repos is no array, or given twice")
 			}
 			listed = true
-			return s.array(func() error { return page.add(s) })
+			return s.Array(func() error { return page.add(s) })
 		default:
-			_, err = s.value()
+			err = s.Skip()
 			return err
 		}
 	})
@@ -96,23 +97,23 @@ func readRepos(body []byte) (ReposPage, error) {
 }
 
 // add reads one entry of the listing.
-func (p *ReposPage) add(s *scanner) error {
+func (p *ReposPage) add(s *record.Scanner) error {
 	if len(p.DIDs)+p.Invalid == maxRelayRepos {
 		return fmt.Errorf("more than %d repos", maxRelayRepos)
 	}
 	text := ""
-	if s.peek() == '{' {
-		if err := s.object(func(key string) (err error) {
+	if s.Peek() == '{' {
+		if err := s.Object(func(key string) (err error) {
 			if key == "did" {
-				text, err = s.text()
+				text, err = s.Text()
 				return err
 			}
-			_, err = s.value()
+			err = s.Skip()
 			return err
 		}); err != nil {
 			return err
 		}
-	} else if _, err := s.value(); err != nil {
+	} else if err := s.Skip(); err != nil {
 		return err
 	}
 	did, err := syntax.ParseDID(text)
@@ -122,4 +123,19 @@ func (p *ReposPage) add(s *scanner) error {
 	}
 	p.DIDs = append(p.DIDs, did)
 	return nil
+}
+
+// maxCursor bounds what goes back into a URL and into a row.
+const maxCursor = 4 << 10
+
+// readCursor reads a cursor: a string, or null for none.
+func readCursor(s *record.Scanner) (string, error) {
+	if c := s.Peek(); c != '"' && c != 'n' {
+		return "", s.Bad("cursor is no string")
+	}
+	cursor, err := s.Text()
+	if err == nil && len(cursor) > maxCursor {
+		err = fmt.Errorf("cursor of %d bytes", len(cursor))
+	}
+	return cursor, err
 }

@@ -10,25 +10,26 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 )
 
 func TestReposByCollectionReadsPages(t *testing.T) {
 	t.Parallel()
 	const cursor = "a+/=&%?# é"
-	relay := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	relay := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if r.URL.Path != "/xrpc/com.atproto.sync.listReposByCollection" || q.Get("collection") != status.String() || q.Get("limit") != "1000" || len(q) > 3 {
 			t.Errorf("asked %s", r.URL)
 		}
 		if q.Get("cursor") == "" {
-			says(200, "application/json", `{"cursor":"a+/=&%?# \u00e9","repos":[{"did":"did:plc:abc"},{"did":"nonsense","more":[{}]},{"did":"did:web:example.com"},{},7,{"did":null}]}`)(w, r)
+			hosttest.Says(200, "application/json", `{"cursor":"a+/=&%?# \u00e9","repos":[{"did":"did:plc:abc"},{"did":"nonsense","more":[{}]},{"did":"did:web:example.com"},{},7,{"did":null}]}`)(w, r)
 			return
 		}
 		if q.Get("cursor") != cursor {
 			t.Errorf("cursor came as %q", q.Get("cursor"))
 		}
-		says(200, "application/json; charset=utf-8", `{"repos":[{"did":"did:plc:abc"}],"cursor":null}`)(w, r)
+		hosttest.Says(200, "application/json; charset=utf-8", `{"repos":[{"did":"did:plc:abc"}],"cursor":null}`)(w, r)
 	})
 	c := newClient(t, Config{Relay: string(relay)})
 	p, err := c.ReposByCollection(t.Context(), status, "")
@@ -46,11 +47,11 @@ func TestReposByCollectionReadsPages(t *testing.T) {
 
 func TestReposReadsPages(t *testing.T) {
 	t.Parallel()
-	relay := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	relay := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/xrpc/com.atproto.sync.listRepos" || r.URL.Query().Get("limit") != "1000" {
 			t.Errorf("asked %s", r.URL)
 		}
-		says(200, "application/json", `{"repos":[{"did":"did:plc:abc","head":"","rev":"","active":false,"status":"deleted"}]}`)(w, r)
+		hosttest.Says(200, "application/json", `{"repos":[{"did":"did:plc:abc","head":"","rev":"","active":false,"status":"deleted"}]}`)(w, r)
 	})
 	p, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
 	if err != nil || len(p.DIDs) != 1 || p.Cursor != "" || p.Invalid != 0 {
@@ -61,9 +62,9 @@ func TestReposReadsPages(t *testing.T) {
 func TestARelayThatCannotListByCollectionIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, do := range []http.HandlerFunc{
-		says(404, "text/plain", "404 page not found"), says(501, "application/json", `{"error":"MethodNotImplemented"}`), says(400, "application/json", `{"error":"MethodNotImplemented"}`),
+		hosttest.Says(404, "text/plain", "404 page not found"), hosttest.Says(501, "application/json", `{"error":"MethodNotImplemented"}`), hosttest.Says(400, "application/json", `{"error":"MethodNotImplemented"}`),
 	} {
-		relay := serve(t, do)
+		relay := hosttest.Serve(t, do)
 		_, err := newClient(t, Config{Relay: string(relay)}).ReposByCollection(t.Context(), status, "")
 		if err == nil || !strings.Contains(err.Error(), "use one that can") || !strings.Contains(err.Error(), string(relay)) {
 			t.Errorf("got %v", err)
@@ -73,7 +74,7 @@ func TestARelayThatCannotListByCollectionIsNamed(t *testing.T) {
 
 func TestARelayIsNeverParkedByTheBreaker(t *testing.T) {
 	t.Parallel()
-	relay := serve(t, says(502, "text/html", "<h1>"))
+	relay := hosttest.Serve(t, hosttest.Says(502, "text/html", "<h1>"))
 	c := newClient(t, Config{Relay: string(relay)})
 	for range 20 {
 		_, err := c.ReposByCollection(t.Context(), status, "")
@@ -87,13 +88,13 @@ func TestBadListings(t *testing.T) {
 		"no repos": `{"cursor":"a"}`, "two lists": `{"repos":[],"repos":[]}`, "no object": `[]`, "repos is an object": `{"repos":{}}`,
 		"too many": `{"repos":[` + repeat(`{},`, maxRelayRepos) + `{}]}`, "cut": `{"repos":[{"did":"did:plc:a`, "cursor is an object": `{"repos":[],"cursor":{}}`,
 	} {
-		relay := serve(t, says(200, "application/json", body))
+		relay := hosttest.Serve(t, hosttest.Says(200, "application/json", body))
 		_, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
 		if reasonOf(err) != string(outcome.ReasonBadAnswer) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	relay := serve(t, says(200, "application/json", `{"repos":[],"pad":"`+repeat("x", maxRelayBody)+`"}`))
+	relay := hosttest.Serve(t, hosttest.Says(200, "application/json", `{"repos":[],"pad":"`+repeat("x", maxRelayBody)+`"}`))
 	_, err := newClient(t, Config{Relay: string(relay)}).Repos(t.Context(), "")
 	wantReason(t, err, outcome.ReasonTooLarge)
 }

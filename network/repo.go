@@ -11,7 +11,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/network/repo"
+	"appview/network/transport"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 type Repo struct {
 	*repo.Repo
 
-	grant grant
+	grant polite.Grant
 	fail  func(error) error // names what was asked, and whom
 }
 
@@ -41,7 +43,7 @@ func (r *Repo) Err() error {
 // Close gives the repo's memory and its file back. It may be called twice.
 func (r *Repo) Close() {
 	r.Repo.Close()
-	r.grant.release()
+	r.grant.Release()
 }
 
 // Repo fetches a whole repo and verifies it. Besides the reasons of every
@@ -59,23 +61,21 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		return nil, err
 	}
 	car := repo.NewCAR(c.cfg.Spool)
-	q := call{
-		op: methodGetRepo, host: host, limit: repo.MaxCAR, subject: ident.DID.String(), lane: laneRepo, accept: typeCAR,
-		target: xrpc(methodGetRepo, url.Values{"did": {ident.DID.String()}}), read: c.receive(ctx, host, car),
-	}
+	q := repoRequest(host, ident.DID, repo.MaxCAR)
+	q.Budget, q.Read = c.repos, c.receive(ctx, host, car)
 	a, err := c.fetch(ctx, q)
 	if err != nil {
 		car.Close()
 		return nil, c.notGiven(ctx, host, ident.DID, err)
 	}
-	r := &Repo{grant: a.grant, fail: func(err error) error { return c.repoError(ctx, methodGetRepo, a.host, err) }}
-	r.Repo, err = car.Open(ctx, account, func(n int64) error { return r.grant.grow(ctx, n) })
+	r := &Repo{grant: a.Grant, fail: func(err error) error { return c.repoError(ctx, methodGetRepo, a.Host, err) }}
+	r.Repo, err = car.Open(ctx, account, func(n int64) error { return r.grant.Grow(ctx, n) })
 	if err != nil {
 		car.Close()
-		r.grant.release()
+		r.grant.Release()
 		return nil, r.fail(err)
 	}
-	c.rememberAnswer(host, questionRepo, ident.DID)
+	c.samples.add(host, questionRepo, ident.DID)
 	return r, nil
 }
 
@@ -88,19 +88,25 @@ func (c *Client) RecordProof(ctx context.Context, host Host, ident Identity, col
 	car := repo.NewCAR(c.cfg.Spool)
 	defer car.Close()
 	query := url.Values{"did": {ident.DID.String()}, "collection": {collection.String()}, "rkey": {rkey.String()}}
-	a, err := c.fetch(ctx, call{
-		op: methodRecordProof, host: host, limit: repo.MaxProof, subject: ident.DID.String(),
-		target: xrpc(methodRecordProof, query), read: c.receive(ctx, host, car),
-	})
+	q := newRequest(methodRecordProof, host, ident.DID.String(), xrpc(methodRecordProof, query), repo.MaxProof)
+	q.Budget, q.Read = c.repos, c.receive(ctx, host, car)
+	a, err := c.fetch(ctx, q)
 	if err != nil {
 		return repo.Proof{}, err
 	}
-	defer a.release()
-	p, err := car.Prove(ctx, account, func(n int64) error { return a.grow(ctx, n) }, collection, rkey)
+	defer a.Release()
+	p, err := car.Prove(ctx, account, func(n int64) error { return a.Grow(ctx, n) }, collection, rkey)
 	if err != nil {
-		return repo.Proof{}, c.repoError(ctx, methodRecordProof, a.host, err)
+		return repo.Proof{}, c.repoError(ctx, methodRecordProof, a.Host, err)
 	}
 	return p, nil
+}
+
+// repoRequest asks for a repo.
+func repoRequest(host Host, did syntax.DID, limit int64) transport.Request {
+	q := newRequest(methodGetRepo, host, did.String(), xrpc(methodGetRepo, url.Values{"did": {did.String()}}), limit)
+	q.Scope, q.Circuit, q.Accept = polite.ScopeRepo, polite.CircuitRepo, typeCAR
+	return q
 }
 
 // account is what the repo of an identity is verified by.
@@ -113,8 +119,8 @@ func (c *Client) account(op string, host Host, ident Identity) (repo.Account, er
 }
 
 // receive reads an answer into a CAR.
-func (c *Client) receive(ctx context.Context, host Host, car *repo.CAR) func(io.Reader, memory) error {
-	return func(in io.Reader, m memory) error {
+func (c *Client) receive(ctx context.Context, host Host, car *repo.CAR) func(io.Reader, transport.Memory) error {
+	return func(in io.Reader, m transport.Memory) error {
 		err := car.Receive(in, repo.Memory(m))
 		if errors.Is(err, repo.ErrSpool) {
 			return c.spoolFailed(ctx, host, err)
@@ -143,8 +149,8 @@ func (c *Client) notGiven(ctx context.Context, host Host, did syntax.DID, err er
 		}
 	}
 	parked, down := errors.AsType[*Parked](err)
-	if ok && refused.absent() && refused.Host == host || down && parked.Why == WhyDown && parked.Host == host {
-		c.countRefused(host, did)
+	if ok && refused.NothingThere() && refused.Host == host || down && parked.Why == polite.WhyDown && parked.Host == host {
+		c.samples.countRefused(host, did)
 	}
 	return err
 }
@@ -156,5 +162,5 @@ const spoolPause = 30 * time.Second
 // failed attempt.
 func (c *Client) spoolFailed(ctx context.Context, host Host, err error) error {
 	c.cfg.Log.WarnContext(ctx, "a large repo cannot be read", "host", host, "err", err)
-	return &Parked{Host: host, Until: c.cfg.Now().Add(spoolPause), Why: WhyDisk}
+	return &Parked{Host: host, Until: c.cfg.Now().Add(spoolPause), Why: polite.WhyDisk}
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
+	"appview/network/polite"
 	"appview/network/repo"
 	"appview/network/repo/repotest"
 	"appview/sandbox"
@@ -136,20 +138,20 @@ func TestRepoIsWhatComes(t *testing.T) {
 		do   http.HandlerFunc
 		want outcome.Reason
 	}{
-		"as a page":             {says(200, "text/html", body), ""},
-		"as text":               {says(200, "text/plain", body), ""},
-		"as nothing":            {says(200, "", body), ""},
-		"a page":                {says(200, "application/vnd.ipld.car", "<!DOCTYPE html><html>"), outcome.ReasonBadAnswer},
-		"refused in a 200":      {says(200, "application/vnd.ipld.car", `{"error":"RepoDeactivated","message":"off"}`), outcome.ReasonDeactivated},
-		"unknown in a 200":      {says(200, json, "\ufeff"+`{"error":"repo_not_found"}`), outcome.ReasonNotFound},
-		"an error in a 200":     {says(200, json, `{"error":"InternalServerError"}`), outcome.ReasonBadAnswer},
-		"cut error in a 200":    {says(200, json, `{"error":"RepoDeac`), outcome.ReasonBadAnswer},
-		"unknown in plain text": {says(404, "text/plain", "404: Not Found"), outcome.ReasonHTTP4xx},
-		"unknown, spelt":        {says(404, json, `{"error":"REPO_NOT_FOUND"}`), outcome.ReasonNotFound},
+		"as a page":             {hosttest.Says(200, "text/html", body), ""},
+		"as text":               {hosttest.Says(200, "text/plain", body), ""},
+		"as nothing":            {hosttest.Says(200, "", body), ""},
+		"a page":                {hosttest.Says(200, "application/vnd.ipld.car", "<!DOCTYPE html><html>"), outcome.ReasonBadAnswer},
+		"refused in a 200":      {hosttest.Says(200, "application/vnd.ipld.car", `{"error":"RepoDeactivated","message":"off"}`), outcome.ReasonDeactivated},
+		"unknown in a 200":      {hosttest.Says(200, json, "\ufeff"+`{"error":"repo_not_found"}`), outcome.ReasonNotFound},
+		"an error in a 200":     {hosttest.Says(200, json, `{"error":"InternalServerError"}`), outcome.ReasonBadAnswer},
+		"cut error in a 200":    {hosttest.Says(200, json, `{"error":"RepoDeac`), outcome.ReasonBadAnswer},
+		"unknown in plain text": {hosttest.Says(404, "text/plain", "404: Not Found"), outcome.ReasonHTTP4xx},
+		"unknown, spelt":        {hosttest.Says(404, json, `{"error":"REPO_NOT_FOUND"}`), outcome.ReasonNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := newClient(t, Config{}).Repo(t.Context(), serve(t, x.do), identOf(m))
+			r, err := newClient(t, Config{}).Repo(t.Context(), hosttest.Serve(t, x.do), identOf(m))
 			if reasonOf(err) != string(x.want) {
 				t.Errorf("got %v, want %q", err, x.want)
 			}
@@ -167,12 +169,12 @@ func TestRepoThatIsMissingAmongOthers(t *testing.T) {
 	m := repotest.New(t)
 	body := m.CAR(m.Commit(m.Node(""), nil))
 	var lost atomic.Bool
-	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("did") == alice.String() && !lost.Load() {
-			says(200, "application/vnd.ipld.car", body)(w, r)
+			hosttest.Says(200, "application/vnd.ipld.car", body)(w, r)
 			return
 		}
-		says(404, "text/html", "<h1>Not Found</h1>")(w, r)
+		hosttest.Says(404, "text/html", "<h1>Not Found</h1>")(w, r)
 	})
 	c, other := newClient(t, Config{}), identOf(m)
 	other.DID = neighbour
@@ -196,7 +198,7 @@ func TestRepoThatIsMissingAmongOthers(t *testing.T) {
 
 func TestWithoutAKeyNothingIsAsked(t *testing.T) {
 	t.Parallel()
-	host := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
+	host := hosttest.Serve(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
 	_, err := newClient(t, Config{}).Repo(t.Context(), host, Identity{DID: alice})
 	wantReason(t, err, outcome.ReasonBadSignature)
 }
@@ -214,23 +216,23 @@ func TestBodiesOfReposAreWatched(t *testing.T) {
 		}, outcome.ReasonCutBody},
 		"stands still": {func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte(begin))
-			stall(w, r)
+			hosttest.Stall(w, r)
 		}, outcome.ReasonTimeout},
 		"drips": {func(w http.ResponseWriter, r *http.Request) {
 			rc := http.NewResponseController(w)
 			_, _ = w.Write([]byte(begin))
-			every(r, 20*time.Millisecond, func() error {
+			hosttest.Every(r, 20*time.Millisecond, func() error {
 				_, _ = w.Write([]byte("\x01x"))
 				return rc.Flush()
 			})
 		}, outcome.ReasonTimeout},
-		"no such method": {says(501, "application/json", `{"error":"MethodNotImplemented"}`), outcome.ReasonHTTP5xx},
-		"asks to wait":   {says(429, "application/json", `{}`, "Retry-After", "60"), "parked: rate_limited"},
+		"no such method": {hosttest.Says(501, "application/json", `{"error":"MethodNotImplemented"}`), outcome.ReasonHTTP5xx},
+		"asks to wait":   {hosttest.Says(429, "application/json", `{}`, "Retry-After", "60"), "parked: rate_limited"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := newClient(t, Config{Timing: Timing{BodyIdle: 300 * time.Millisecond}})
-			_, err := client.Repo(t.Context(), serve(t, c.do), identOf(repotest.New(t)))
+			_, err := client.Repo(t.Context(), hosttest.Serve(t, c.do), identOf(repotest.New(t)))
 			if reasonOf(err) != string(c.want) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
@@ -247,7 +249,7 @@ func TestManyReposShareTheBudgetWithoutDeadlock(t *testing.T) {
 	root := m.Node("", repotest.Leaf{Key: repotest.FirstKey("com.example.thing"), Value: m.Value(1)})
 	host := serveCAR(t, m.CAR(m.Commit(root, nil)))
 	c := newClient(t, Config{})
-	c.repos = newSpooledBudget(repo.MaxMemory+1<<20, repo.MaxMemory, repo.MaxCAR+1<<20, repo.MaxCAR) // less than one of them beside the reserve
+	c.repos = polite.NewSpooledBudget(repo.MaxMemory+1<<20, repo.MaxMemory, repo.MaxCAR+1<<20, repo.MaxCAR) // less than one of them beside the reserve
 	results := make(chan error, 24)
 	for range cap(results) {
 		go func() {
@@ -265,8 +267,8 @@ func TestManyReposShareTheBudgetWithoutDeadlock(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if !c.repos.pool.TryAcquire(1<<20) || !c.repos.reserve.TryAcquire(1) {
-		t.Error("memory is still held")
+	if n := c.Held(); n != 0 {
+		t.Errorf("%d bytes are still held", n)
 	}
 }
 
@@ -274,12 +276,12 @@ func TestReposHaveAQuotaOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	m := repotest.New(t)
 	body := m.CAR(m.Commit(m.Node(""), nil))
-	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, methodGetRepo) {
-			says(200, "application/vnd.ipld.car", body, "RateLimit-Remaining", "1000", "RateLimit-Reset", "60")(w, r)
+			hosttest.Says(200, "application/vnd.ipld.car", body, "RateLimit-Remaining", "1000", "RateLimit-Reset", "60")(w, r)
 			return
 		}
-		says(200, "application/json", `{"records":[]}`, "RateLimit-Remaining", "0", "RateLimit-Reset", "60")(w, r)
+		hosttest.Says(200, "application/json", `{"records":[]}`, "RateLimit-Remaining", "0", "RateLimit-Reset", "60")(w, r)
 	})
 	c := newClient(t, Config{})
 	if _, err := page(t, c, host); err != nil {
@@ -303,11 +305,11 @@ func TestReposHaveAQuotaOfTheirOwn(t *testing.T) {
 
 func TestARefusalOnOneQuotaSilencesTheHost(t *testing.T) {
 	t.Parallel()
-	host := serve(t, says(429, "application/json", `{}`, "Retry-After", "60"))
+	host := hosttest.Serve(t, hosttest.Says(429, "application/json", `{}`, "Retry-After", "60"))
 	c := newClient(t, Config{})
 	_, err := c.Repo(t.Context(), host, identOf(repotest.New(t)))
 	p, ok := errors.AsType[*Parked](err)
-	if !ok || p.Why != WhyRateLimited {
+	if !ok || p.Why != polite.WhyRateLimited {
 		t.Fatalf("got %v", err)
 	}
 	if _, err := page(t, c, host); reasonOf(err) != "parked: rate_limited" {
@@ -323,7 +325,7 @@ func TestCARsPastTheCapAreTooLarge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sent := 0
-			host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			host := hosttest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = w.Write([]byte(repotest.Header(repotest.IDOf("x"))))
 				for sent < repo.MaxCAR+repo.MaxCAR/4 {
 					n, err := w.Write(body)
@@ -347,7 +349,7 @@ func TestMillionsOfStrangeBlocksAreNotRead(t *testing.T) {
 	m := repotest.New(t)
 	m.Commit(m.Node(""), nil)
 	var sent atomic.Int64
-	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	host := hosttest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.car")
 		_, err := io.WriteString(w, repotest.Header(repotest.IDOf("x")))
 		for junk := repeat("\x01x", 1<<15); err == nil && sent.Load() < repo.MaxCAR; {

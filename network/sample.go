@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/network/outcome"
+	"appview/network/transport"
 )
 
 // question is what a host can be asked about any account, and may answer with "there is
@@ -41,44 +43,88 @@ func questionOf(op string) (question, bool) {
 	}
 }
 
-// samples are, for each question, the last two accounts that a host has answered it
-// for. Asked once more about one of them, a host shows whether "there is nothing" is its
-// answer about one account, or the answer of a proxy, or of another program, about all.
-type samples [questions][2]syntax.DID
+// samples remembers, for each host, accounts that it has answered for, and accounts that it
+// has refused. Asked once more about one of the former, a host shows whether "there is
+// nothing" is its answer about one account, or the answer of a proxy, or of another program,
+// about all.
+type samples struct {
+	mu    sync.Mutex
+	hosts map[Host]*hostSamples
+}
 
-// add puts an account in front.
-func (s *samples) add(q question, did syntax.DID) {
-	if s[q][0] != did {
-		s[q] = [2]syntax.DID{did, s[q][0]}
+// hostSamples are those of one host.
+type hostSamples struct {
+	answered [questions][2]syntax.DID // the last two, the latest first
+	searched [questions]time.Time     // when other accounts were searched for
+	refused  map[syntax.DID]struct{}  // in every way, since the host has answered for any
+}
+
+// of returns the samples of a host. The caller holds the lock.
+func (s *samples) of(host Host) *hostSamples {
+	h := s.hosts[host]
+	if h == nil {
+		if s.hosts == nil {
+			s.hosts = make(map[Host]*hostSamples)
+		}
+		h = new(hostSamples)
+		s.hosts[host] = h
 	}
+	return h
+}
+
+// forget removes the samples of a host, when its gate is forgotten.
+func (s *samples) forget(host Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.hosts, host)
+}
+
+// add puts an account that a host has answered a question for in front.
+func (s *samples) add(host Host, q question, did syntax.DID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.of(host)
+	if h.answered[q][0] != did {
+		h.answered[q] = [2]syntax.DID{did, h.answered[q][0]}
+	}
+	h.refused = nil
 }
 
 // other is the latest that is not did; empty if there is none.
-func (s *samples) other(q question, did syntax.DID) syntax.DID {
-	if s[q][0] != did {
-		return s[q][0]
+func (s *samples) other(host Host, q question, did syntax.DID) syntax.DID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answered := &s.of(host).answered[q]
+	if answered[0] != did {
+		return answered[0]
 	}
-	return s[q][1]
+	return answered[1]
 }
 
-// remove forgets one that is not answered for any more.
-func (s *samples) remove(q question, did syntax.DID) {
+// remove forgets an account that a host does not answer for any more.
+func (s *samples) remove(host Host, q question, did syntax.DID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answered := &s.of(host).answered[q]
 	switch did {
-	case s[q][0]:
-		s[q] = [2]syntax.DID{s[q][1]}
-	case s[q][1]:
-		s[q][1] = ""
+	case answered[0]:
+		*answered = [2]syntax.DID{answered[1]}
+	case answered[1]:
+		answered[1] = ""
 	}
 }
 
-// rememberAnswer makes an account a sample of those that a host answers a question for.
-func (c *Client) rememberAnswer(host Host, q question, did syntax.DID) {
-	if g := c.gates.look(host); g != nil {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.samples.add(q, did)
-		g.unknown = nil
+// beginSearch reports whether other accounts may be searched for, which is not often: most
+// hosts that refuse without a word refuse everybody.
+func (s *samples) beginSearch(host Host, q question, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.of(host)
+	if now.Sub(h.searched[q]) < neighbourEvery {
+		return false
 	}
+	h.searched[q] = now
+	return true
 }
 
 // maxRefused is how many accounts in a row a host may refuse in every way, without a word
@@ -87,25 +133,25 @@ func (c *Client) rememberAnswer(host Host, q question, did syntax.DID) {
 const maxRefused = 16
 
 // countRefused counts an account that a host has refused in every way.
-func (c *Client) countRefused(host Host, did syntax.DID) {
-	if g := c.gates.look(host); g != nil {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.unknown == nil {
-			g.unknown = make(map[syntax.DID]struct{}, maxRefused)
-		}
-		if len(g.unknown) < maxRefused {
-			g.unknown[did] = struct{}{}
-		}
+func (s *samples) countRefused(host Host, did syntax.DID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.of(host)
+	if h.refused == nil {
+		h.refused = make(map[syntax.DID]struct{}, maxRefused)
+	}
+	if len(h.refused) < maxRefused {
+		h.refused[did] = struct{}{}
 	}
 }
 
-// answersNobody reports whether a host has refused so many accounts that a refusal
+// refusesAll reports whether a host has refused so many accounts that a refusal
 // without a word does not show that it is there.
-func (g *gate) answersNobody() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.unknown) >= maxRefused
+func (s *samples) refusesAll(host Host) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hosts[host]
+	return h != nil && len(h.refused) >= maxRefused
 }
 
 // inferNotFound looks for another account that a host answers the question for that it
@@ -114,11 +160,10 @@ func (g *gate) answersNobody() bool {
 // not be asked.
 func (c *Client) inferNotFound(ctx context.Context, host Host, did syntax.DID, refused *Error) error {
 	q, ok := questionOf(refused.Op)
-	g := c.gates.look(host)
-	if !ok || g == nil || !refused.absent() || refused.Host != host {
+	if !ok || !refused.NothingThere() || refused.Host != host {
 		return nil
 	}
-	other, err := c.answeredOther(ctx, g, q, did)
+	other, err := c.answeredOther(ctx, host, q, did)
 	if err != nil || other == "" {
 		return err
 	}
@@ -130,25 +175,20 @@ func (c *Client) inferNotFound(ctx context.Context, host Host, did syntax.DID, r
 
 // answeredOther is another account than did that the host answers the question for now;
 // empty if there is none that we know, or that the host lists.
-func (c *Client) answeredOther(ctx context.Context, g *gate, q question, did syntax.DID) (syntax.DID, error) {
-	g.mu.Lock()
-	known := g.samples.other(q, did)
-	g.mu.Unlock()
-	if known != "" {
-		if answers, err := c.answersFor(ctx, g.host, q, known); err != nil {
+func (c *Client) answeredOther(ctx context.Context, host Host, q question, did syntax.DID) (syntax.DID, error) {
+	if known := c.samples.other(host, q, did); known != "" {
+		if answers, err := c.answersFor(ctx, host, q, known); err != nil {
 			return "", err
 		} else if answers {
 			return known, nil
 		}
-		g.mu.Lock()
-		g.samples.remove(q, known)
-		g.mu.Unlock()
+		c.samples.remove(host, q, known)
 	}
-	for _, other := range c.neighbours(ctx, g, q, did) {
-		if answers, err := c.answersFor(ctx, g.host, q, other); err != nil {
+	for _, other := range c.neighbours(ctx, host, q, did) {
+		if answers, err := c.answersFor(ctx, host, q, other); err != nil {
 			return "", err
 		} else if answers {
-			c.rememberAnswer(g.host, q, other)
+			c.samples.add(host, q, other)
 			return other, nil
 		}
 	}
@@ -161,28 +201,18 @@ const (
 	neighbourEvery = time.Minute // for each question to a host
 )
 
-// neighbours are some accounts other than did that a host lists, if it lists any. It is
-// not asked for them again and again: most hosts that refuse so refuse everybody.
-func (c *Client) neighbours(ctx context.Context, g *gate, q question, did syntax.DID) []syntax.DID {
-	now := c.cfg.Now()
-	g.mu.Lock()
-	soon := now.Sub(g.sought[q]) < neighbourEvery
-	if !soon {
-		g.sought[q] = now
-	}
-	g.mu.Unlock()
-	if soon || q == questionDocument {
+// neighbours are some accounts other than did that a host lists, if it lists any.
+func (c *Client) neighbours(ctx context.Context, host Host, q question, did syntax.DID) []syntax.DID {
+	if !c.samples.beginSearch(host, q, c.cfg.Now()) || q == questionDocument {
 		return nil
 	}
-	a, err := c.fetch(ctx, call{
-		op: methodRepos, host: g.host, limit: maxStatusBody,
-		target: xrpc(methodRepos, url.Values{"limit": {strconv.Itoa(neighbourPage)}}),
-	})
+	query := url.Values{"limit": {strconv.Itoa(neighbourPage)}}
+	a, err := c.fetch(ctx, newServiceRequest(methodRepos, host, "", xrpc(methodRepos, query), maxStatusBody))
 	if err != nil {
 		return nil // it has no listing, or is not to be asked now
 	}
-	defer a.release()
-	page, err := readRepos(a.body)
+	defer a.Release()
+	page, err := readRepos(a.Body)
 	if err != nil {
 		return nil
 	}
@@ -193,21 +223,20 @@ func (c *Client) neighbours(ctx context.Context, g *gate, q question, did syntax
 // answersFor reports whether a host answers a question about an account. Of a whole
 // repo it reads no more than shows that it comes.
 func (c *Client) answersFor(ctx context.Context, host Host, q question, did syntax.DID) (bool, error) {
-	about := call{host: host, limit: maxStatusBody, subject: did.String()}
-	query := url.Values{"did": {did.String()}}
+	var about transport.Request
 	switch q {
 	case questionStatus:
-		about.op, about.target = methodRepoStatus, xrpc(methodRepoStatus, query)
+		about = statusRequest(methodRepoStatus, host, did)
 	case questionCommit:
-		about.op, about.target = methodLatestCommit, xrpc(methodLatestCommit, query)
+		about = statusRequest(methodLatestCommit, host, did)
 	case questionRepo:
-		about.op, about.target, about.lane, about.accept = methodGetRepo, xrpc(methodGetRepo, query), laneRepo, typeCAR
+		about = repoRequest(host, did, maxStatusBody)
 	default:
-		about.op, about.target, about.limit = opLookup, "/"+did.String(), maxDocument
+		about = documentRequest(host, did.String(), "/"+did.String())
 	}
 	a, err := c.fetch(ctx, about)
 	if err == nil {
-		a.release()
+		a.Release()
 		return true, nil
 	}
 	e, ok := errors.AsType[*Error](err)
@@ -216,7 +245,7 @@ func (c *Client) answersFor(ctx context.Context, host Host, q question, did synt
 		return false, err
 	case e.Reason == outcome.ReasonTooLarge:
 		return true, nil
-	case e.missing():
+	case e.NoSuchMethod():
 		return false, nil
 	case e.Reason.Class() == outcome.ClassUnavailable:
 		return true, nil // it speaks of that account

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/network/hosttest"
 	"appview/network/outcome"
 )
 
@@ -18,21 +19,21 @@ const neighbour = syntax.DID("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")
 func wordless() map[string]http.HandlerFunc {
 	const json = "application/json"
 	return map[string]http.HandlerFunc{
-		"plain text":        says(404, "text/plain", "404: Not Found"),
-		"a page":            says(404, "text/html", "<!DOCTYPE html><pre>Cannot GET /xrpc</pre>"),
-		"nothing":           says(404, "", ""),
-		"json of a gateway": says(404, json, `{"message":"no Route matched with those values"}`),
-		"json of a server":  says(404, json, `{"timestamp":1,"status":404,"error":"Not Found","path":"/xrpc"}`),
-		"json in a list":    says(404, json, `["RepoNotFound"]`),
-		"name of nothing":   says(404, json, `{"error":"NotFound","message":"Not Found"}`),
-		"gone":              says(410, "text/plain", "Gone"),
+		"plain text":        hosttest.Says(404, "text/plain", "404: Not Found"),
+		"a page":            hosttest.Says(404, "text/html", "<!DOCTYPE html><pre>Cannot GET /xrpc</pre>"),
+		"nothing":           hosttest.Says(404, "", ""),
+		"json of a gateway": hosttest.Says(404, json, `{"message":"no Route matched with those values"}`),
+		"json of a server":  hosttest.Says(404, json, `{"timestamp":1,"status":404,"error":"Not Found","path":"/xrpc"}`),
+		"json in a list":    hosttest.Says(404, json, `["RepoNotFound"]`),
+		"name of nothing":   hosttest.Says(404, json, `{"error":"NotFound","message":"Not Found"}`),
+		"gone":              hosttest.Says(410, "text/plain", "Gone"),
 	}
 }
 
 // hostOf answers for the accounts that have a handler, and for all others with rest.
 func hostOf(t *testing.T, accounts map[syntax.DID]http.HandlerFunc, rest http.HandlerFunc) Host {
 	t.Helper()
-	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+	return hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		did := r.URL.Query().Get("did")
 		if did == "" {
 			did = strings.TrimPrefix(r.URL.Path, "/")
@@ -46,7 +47,7 @@ func hostOf(t *testing.T, accounts map[syntax.DID]http.HandlerFunc, rest http.Ha
 }
 
 func activeAnswer(did syntax.DID) http.HandlerFunc {
-	return says(200, "application/json", `{"did":"`+did.String()+`","active":true,"rev":"`+testRev+`"}`)
+	return hosttest.Says(200, "application/json", `{"did":"`+did.String()+`","active":true,"rev":"`+testRev+`"}`)
 }
 
 func wantInferred(t *testing.T, err error, inferred bool) {
@@ -91,7 +92,7 @@ func TestProxyThatHasLostItsBackendHidesNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var lost atomic.Bool
-			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if lost.Load() {
 					refuse(w, r)
 					return
@@ -118,24 +119,24 @@ func TestProxyThatHasLostItsBackendHidesNobody(t *testing.T) {
 func TestWhatIsNoTellingAboutAnAccount(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
-	plain := says(404, "text/plain", "404: Not Found")
+	plain := hosttest.Says(404, "text/plain", "404: Not Found")
 	for name, x := range map[string]struct {
 		refuse http.HandlerFunc
 		then   http.HandlerFunc // the neighbour's answer, once it has been answered for
 		want   outcome.Reason
 	}{
-		"no method":             {says(404, json, `{"error":"MethodNotImplemented"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
-		"no method, spelt":      {says(404, json, `{"error":"xrpc_not_supported"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
-		"not implemented":       {says(501, "text/plain", "Not Implemented"), activeAnswer(neighbour), outcome.ReasonNoRev},
-		"not allowed":           {says(405, "text/html", "<h1>"), activeAnswer(neighbour), outcome.ReasonNoRev},
-		"bad request":           {says(400, "text/plain", "Bad Request"), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
-		"forbidden":             {says(403, json, `{}`), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
-		"out of step":           {says(404, json, `{"error":"RepoNotSynchronized"}`), activeAnswer(neighbour), outcome.ReasonBadAnswer},
-		"then it breaks":        {plain, says(500, json, `{}`), outcome.ReasonHTTP5xx},
-		"then it is busy":       {plain, says(429, "text/plain", "slow down"), "parked: rate_limited"},
-		"then a page":           {plain, says(200, "text/html", "<h1>It works!</h1>"), outcome.ReasonBadAnswer},
+		"no method":             {hosttest.Says(404, json, `{"error":"MethodNotImplemented"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"no method, spelt":      {hosttest.Says(404, json, `{"error":"xrpc_not_supported"}`), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"not implemented":       {hosttest.Says(501, "text/plain", "Not Implemented"), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"not allowed":           {hosttest.Says(405, "text/html", "<h1>"), activeAnswer(neighbour), outcome.ReasonNoRev},
+		"bad request":           {hosttest.Says(400, "text/plain", "Bad Request"), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
+		"forbidden":             {hosttest.Says(403, json, `{}`), activeAnswer(neighbour), outcome.ReasonHTTP4xx},
+		"out of step":           {hosttest.Says(404, json, `{"error":"RepoNotSynchronized"}`), activeAnswer(neighbour), outcome.ReasonBadAnswer},
+		"then it breaks":        {plain, hosttest.Says(500, json, `{}`), outcome.ReasonHTTP5xx},
+		"then it is busy":       {plain, hosttest.Says(429, "text/plain", "slow down"), "parked: rate_limited"},
+		"then a page":           {plain, hosttest.Says(200, "text/html", "<h1>It works!</h1>"), outcome.ReasonBadAnswer},
 		"then it is no better":  {plain, plain, outcome.ReasonNoRev},
-		"then that one is gone": {plain, says(400, json, `{"error":"RepoNotFound"}`), outcome.ReasonNotFound},
+		"then that one is gone": {plain, hosttest.Says(400, json, `{"error":"RepoNotFound"}`), outcome.ReasonNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -169,7 +170,7 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 		for _, did := range dids {
 			b.WriteString(`,{"did":"` + did.String() + `","active":true}`)
 		}
-		return says(200, json, `{"repos":[`+strings.TrimPrefix(b.String(), ",")+`]}`)
+		return hosttest.Says(200, json, `{"repos":[`+strings.TrimPrefix(b.String(), ",")+`]}`)
 	}
 	stranger := syntax.DID("did:plc:cccccccccccccccccccccccc")
 	for name, x := range map[string]struct {
@@ -181,14 +182,14 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 		"lists this one alone":   {listing(alice), outcome.ReasonNoRev},
 		"lists what is not here": {listing(stranger), outcome.ReasonNoRev},
 		"lists nobody":           {listing(), outcome.ReasonNoRev},
-		"lists nonsense":         {says(200, json, `{"repos":{}}`), outcome.ReasonNoRev},
-		"does not list":          {says(404, "text/plain", "404: Not Found"), outcome.ReasonNoRev},
-		"breaks":                 {says(500, json, `{}`), outcome.ReasonNoRev},
+		"lists nonsense":         {hosttest.Says(200, json, `{"repos":{}}`), outcome.ReasonNoRev},
+		"does not list":          {hosttest.Says(404, "text/plain", "404: Not Found"), outcome.ReasonNoRev},
+		"breaks":                 {hosttest.Says(500, json, `{}`), outcome.ReasonNoRev},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var lists atomic.Int32
-			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			host := hosttest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				did := syntax.DID(r.URL.Query().Get("did"))
 				switch {
 				case strings.HasSuffix(r.URL.Path, methodRepos):
@@ -197,7 +198,7 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 				case did == neighbour && strings.HasSuffix(r.URL.Path, methodRepoStatus):
 					activeAnswer(did)(w, r)
 				default:
-					says(404, "text/plain", "404: Not Found")(w, r)
+					hosttest.Says(404, "text/plain", "404: Not Found")(w, r)
 				}
 			})
 			c := newClient(t, Config{})
@@ -218,7 +219,7 @@ func TestHostIsAskedForAnotherAccount(t *testing.T) {
 func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
-	there := says(200, json, document(neighbour.String(), pdsService("#atproto_pds", "https://pds.example.com"), ""))
+	there := hosttest.Says(200, json, document(neighbour.String(), pdsService("#atproto_pds", "https://pds.example.com"), ""))
 	for name, refuse := range wordless() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -245,7 +246,7 @@ func TestDirectoryThatHasLostItsBackendHidesNobody(t *testing.T) {
 			}
 		})
 	}
-	plc := serve(t, says(404, json, `{"message":"DID not registered: `+alice.String()+`"}`))
+	plc := hosttest.Serve(t, hosttest.Says(404, json, `{"message":"DID not registered: `+alice.String()+`"}`))
 	_, err := newClient(t, Config{PLC: string(plc)}).Lookup(t.Context(), alice)
 	wantInferred(t, err, false)
 }

@@ -12,6 +12,8 @@ import (
 
 	"appview/network/outcome"
 	"appview/network/repo"
+	"appview/network/transport"
+	"appview/record"
 )
 
 const (
@@ -42,8 +44,7 @@ func (s RepoStatus) Reason() outcome.Reason {
 	if s.Active {
 		return ""
 	}
-	word, _ := accountWord(s.Status)
-	return cmp.Or(stateReason(word), outcome.ReasonDeactivated)
+	return cmp.Or(transport.StateReason(s.Status), outcome.ReasonDeactivated)
 }
 
 // Unusual is the host's word for an inactive account where it is none of the lexicon's;
@@ -70,7 +71,7 @@ func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 		if status, inactive := inactiveStatus(first); inactive {
 			return RepoStatus{Status: status}, nil
 		}
-		if !first.missing() {
+		if !first.NoSuchMethod() {
 			return RepoStatus{}, err
 		}
 	case err != nil || !st.Active || st.Rev != "":
@@ -78,7 +79,7 @@ func (c *Client) RepoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 	}
 	st, err = c.latestCommit(ctx, host, did)
 	second, ok := errors.AsType[*Error](err)
-	if !ok || !second.missing() {
+	if !ok || !second.NoSuchMethod() {
 		return st, err
 	}
 	second.Reason = outcome.ReasonNoRev
@@ -100,7 +101,7 @@ func (c *Client) repoStatus(ctx context.Context, host Host, did syntax.DID) (Rep
 	}
 	st, err := c.readStatus(ctx, host, did, out)
 	if err == nil {
-		c.rememberAnswer(host, questionStatus, did)
+		c.samples.add(host, questionStatus, did)
 	}
 	return st, err
 }
@@ -114,8 +115,7 @@ type statusAnswer struct {
 }
 
 func (c *Client) readStatus(ctx context.Context, host Host, did syntax.DID, out statusAnswer) (RepoStatus, error) {
-	word, _ := accountWord(out.Status)
-	inactive := stateReason(word) != ""
+	inactive := transport.StateReason(out.Status) != ""
 	if out.DID != did.String() || out.Active == nil && !inactive {
 		return RepoStatus{}, badAnswer(methodRepoStatus, host, fmt.Errorf("no status of this repo, but of %.100q", out.DID))
 	}
@@ -147,25 +147,29 @@ func (c *Client) latestCommit(ctx context.Context, host Host, did syntax.DID) (R
 	}
 	rev, err := c.rev(ctx, methodLatestCommit, host, out.Rev)
 	if err == nil {
-		c.rememberAnswer(host, questionCommit, did)
+		c.samples.add(host, questionCommit, did)
 	}
 	return RepoStatus{Active: true, Rev: rev}, err
 }
 
+// statusRequest asks for the revision and the status of a repo, which not every host answers.
+func statusRequest(method string, host Host, did syntax.DID) transport.Request {
+	q := newRequest(method, host, did.String(), xrpc(method, url.Values{"did": {did.String()}}), maxStatusBody)
+	q.Optional = true
+	return q
+}
+
 // ask asks a sync method about a repo and decodes the small answer.
 func (c *Client) ask(ctx context.Context, method string, host Host, did syntax.DID, out any) error {
-	a, err := c.fetch(ctx, call{
-		op: method, host: host, limit: maxStatusBody, subject: did.String(),
-		target: xrpc(method, url.Values{"did": {did.String()}}),
-	})
+	a, err := c.fetch(ctx, statusRequest(method, host, did))
 	if err != nil {
 		return err
 	}
-	defer a.release()
-	if !shallow(a.body) {
+	defer a.Release()
+	if !record.IsShallow(a.Body) {
 		return badAnswer(method, host, errors.New("not json, or nested too deeply"))
 	}
-	if err := json.Unmarshal(a.body, out); err != nil {
+	if err := json.Unmarshal(a.Body, out); err != nil {
 		return badAnswer(method, host, err)
 	}
 	return nil

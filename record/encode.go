@@ -87,10 +87,10 @@ func (e *encoder) encode(value []byte) (encoded, error) {
 		return encoded{}, fmt.Errorf("json is not an object: %w", ErrInvalid)
 	}
 	if err := e.value(1); err != nil {
-		return encoded{}, err
+		return encoded{}, fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	if e.space(); e.pos != len(e.in) {
-		return encoded{}, e.invalid("something after the object")
+		return encoded{}, fmt.Errorf("%w: %w", e.bad("something after the object"), ErrInvalid)
 	}
 	if e.out[0]&0xe0 != majorMap {
 		e.lost = true // {"$link": …} alone is no record
@@ -126,7 +126,7 @@ func (e *encoder) value(depth int) error {
 		e.out = append(e.out, simpleFalse)
 		return nil
 	default:
-		return e.invalid("no json value")
+		return e.bad("no json value")
 	}
 }
 
@@ -167,7 +167,7 @@ func integer(token []byte) (int64, bool) {
 
 func (e *encoder) array(depth int) error {
 	if depth > MaxDepth {
-		return e.invalid("nested too deeply")
+		return e.bad("nested too deeply")
 	}
 	e.pos++
 	start, n := e.reserve(), 0
@@ -187,13 +187,13 @@ func (e *encoder) array(depth int) error {
 
 func (e *encoder) object(depth int) error {
 	if depth > MaxDepth {
-		return e.invalid("nested too deeply")
+		return e.bad("nested too deeply")
 	}
 	e.pos++
 	start, base := e.reserve(), len(e.members)
 	for more := e.first('}'); more; {
 		if e.peek() != '"' {
-			return e.invalid("no member name")
+			return e.bad("no member name")
 		}
 		name, err := e.string()
 		if err != nil {
@@ -204,7 +204,7 @@ func (e *encoder) object(depth int) error {
 		m.value = len(e.out)
 		m.key = m.value - len(name)
 		if e.space(); e.peek() != ':' {
-			return e.invalid("no colon")
+			return e.bad("no colon")
 		}
 		e.pos++
 		e.space()
@@ -271,7 +271,7 @@ func (e *encoder) sort(members []member) error {
 	e.scratch = e.scratch[:0]
 	for i, m := range members {
 		if i > 0 && bytes.Equal(e.key(members[i-1]), e.key(m)) {
-			return e.invalid("an object has a member twice")
+			return e.bad("an object has a member twice")
 		}
 		e.scratch = append(e.scratch, e.out[m.start:m.end]...)
 	}

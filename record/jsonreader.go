@@ -10,7 +10,8 @@ import (
 // jsonSpace is the white space of JSON.
 const jsonSpace = " \t\r\n"
 
-// jsonReader takes JSON's tokens off in, which is valid UTF-8.
+// jsonReader is the tokenizer of JSON. It is strict: what it takes is JSON to the letter,
+// but for UTF-8, which it does not check.
 type jsonReader struct {
 	in       []byte
 	pos      int
@@ -19,9 +20,7 @@ type jsonReader struct {
 	unquoted []byte // the latest string that had escapes
 }
 
-func (r *jsonReader) invalid(what string) error {
-	return fmt.Errorf("json at byte %d: %s: %w", r.pos, what, ErrInvalid)
-}
+func (r *jsonReader) bad(what string) error { return fmt.Errorf("json at byte %d: %s", r.pos, what) }
 
 // peek is the next byte, or 0 at the end: a byte that begins nothing in JSON.
 func (r *jsonReader) peek() byte {
@@ -72,7 +71,7 @@ func (r *jsonReader) next(closing byte) (bool, error) {
 		r.pos++
 		return false, nil
 	default:
-		return false, r.invalid("no comma and no end")
+		return false, r.bad("no comma and no end")
 	}
 }
 
@@ -85,14 +84,14 @@ func (r *jsonReader) numeral() (token []byte, whole bool, err error) {
 	if r.peek() == '0' {
 		r.pos++
 	} else if !r.digits() {
-		return nil, false, r.invalid("no digit")
+		return nil, false, r.bad("no digit")
 	}
 	whole = true
 	if r.peek() == '.' {
 		whole = false
 		r.pos++
 		if !r.digits() {
-			return nil, false, r.invalid("no digit after the point")
+			return nil, false, r.bad("no digit after the point")
 		}
 	}
 	if c := r.peek(); c == 'e' || c == 'E' {
@@ -102,7 +101,7 @@ func (r *jsonReader) numeral() (token []byte, whole bool, err error) {
 			r.pos++
 		}
 		if !r.digits() {
-			return nil, false, r.invalid("no digit in the exponent")
+			return nil, false, r.bad("no digit in the exponent")
 		}
 	}
 	return r.in[start:r.pos], whole, nil
@@ -116,97 +115,103 @@ func (r *jsonReader) digits() bool {
 	return r.pos > start
 }
 
-// string takes a string off. What it returns is good until the next string.
+// string reads a string. What it returns is good until the next string.
 func (r *jsonReader) string() ([]byte, error) {
+	raw, escaped, err := r.skipString()
+	if escaped && err == nil {
+		r.escapes = true
+		return r.unescape(raw), nil
+	}
+	return raw, err
+}
+
+// skipString reads a string as it stands between its quotes, and reports whether it has
+// escapes.
+func (r *jsonReader) skipString() (raw []byte, escaped bool, err error) {
 	r.pos++
 	start := r.pos
 	for ; r.pos < len(r.in); r.pos++ {
 		switch c := r.in[r.pos]; {
 		case c == '"':
 			r.pos++
-			return r.in[start : r.pos-1], nil
-		case c == '\\':
-			r.escapes = true
-			r.unquoted = append(r.unquoted[:0], r.in[start:r.pos]...)
-			return r.escaped()
+			return r.in[start : r.pos-1], escaped, nil
 		case c < ' ':
-			return nil, r.invalid("control character in a string")
+			return nil, false, r.bad("control character in a string")
+		case c == '\\':
+			escaped = true
+			r.pos++
+			switch r.peek() {
+			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			case 'u':
+				if _, ok := hex(r.in[r.pos+1:]); !ok {
+					return nil, false, r.bad("bad \\u escape")
+				}
+				r.pos += 4
+			default:
+				return nil, false, r.bad("unknown escape")
+			}
 		}
 	}
-	return nil, r.invalid("string without end")
+	return nil, false, r.bad("string without end")
 }
 
-// escaped goes on in a string at its first backslash.
-func (r *jsonReader) escaped() ([]byte, error) {
-	for r.pos < len(r.in) {
-		c := r.in[r.pos]
-		r.pos++
-		switch {
-		case c == '"':
-			return r.unquoted, nil
-		case c < ' ':
-			return nil, r.invalid("control character in a string")
-		case c != '\\':
-			r.unquoted = append(r.unquoted, c)
+// unescape replaces the escapes of a string that skipString has read.
+func (r *jsonReader) unescape(raw []byte) []byte {
+	out := r.unquoted[:0]
+	for {
+		i := bytes.IndexByte(raw, '\\')
+		if i < 0 {
+			r.unquoted = append(out, raw...)
+			return r.unquoted
+		}
+		out = append(out, raw[:i]...)
+		c := raw[i+1]
+		raw = raw[i+2:]
+		switch c {
+		case 'b':
+			c = '\b'
+		case 'f':
+			c = '\f'
+		case 'n':
+			c = '\n'
+		case 'r':
+			c = '\r'
+		case 't':
+			c = '\t'
+		case 'u':
+			var u rune
+			u, raw = r.unicode(raw)
+			out = utf8.AppendRune(out, u)
 			continue
 		}
-		c = r.peek()
-		r.pos++
-		switch c {
-		case '"', '\\', '/':
-			r.unquoted = append(r.unquoted, c)
-		case 'b':
-			r.unquoted = append(r.unquoted, '\b')
-		case 'f':
-			r.unquoted = append(r.unquoted, '\f')
-		case 'n':
-			r.unquoted = append(r.unquoted, '\n')
-		case 'r':
-			r.unquoted = append(r.unquoted, '\r')
-		case 't':
-			r.unquoted = append(r.unquoted, '\t')
-		case 'u':
-			if err := r.unicode(); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, r.invalid("unknown escape")
-		}
+		out = append(out, c)
 	}
-	return nil, r.invalid("string without end")
 }
 
-// unicode goes on behind \u.
-func (r *jsonReader) unicode() error {
-	c, ok := r.hex(r.pos)
-	if !ok {
-		return r.invalid("bad \\u escape")
+// unicode reads what stands behind \u, and the other half of a surrogate pair.
+func (r *jsonReader) unicode(raw []byte) (c rune, rest []byte) {
+	c, _ = hex(raw)
+	raw = raw[4:]
+	if !utf16.IsSurrogate(c) {
+		return c, raw
 	}
-	r.pos += 4
-	if utf16.IsSurrogate(c) {
-		pair := rune(utf8.RuneError)
-		if bytes.HasPrefix(r.in[r.pos:], []byte(`\u`)) {
-			if low, ok := r.hex(r.pos + 2); ok {
-				pair = utf16.DecodeRune(c, low)
-			}
+	if bytes.HasPrefix(raw, []byte(`\u`)) {
+		low, _ := hex(raw[2:])
+		if pair := utf16.DecodeRune(c, low); pair != utf8.RuneError {
+			return pair, raw[6:]
 		}
-		if pair == utf8.RuneError {
-			r.unpaired = true
-		} else {
-			r.pos += 6
-		}
-		c = pair
 	}
-	r.unquoted = utf8.AppendRune(r.unquoted, c)
-	return nil
+	r.unpaired = true
+	return utf8.RuneError, raw
 }
 
-func (r *jsonReader) hex(at int) (rune, bool) {
-	if at+4 > len(r.in) {
+// hex reads four hexadecimal digits.
+func hex(in []byte) (rune, bool) {
+	if len(in) < 4 {
 		return 0, false
 	}
 	var n rune
-	for _, c := range r.in[at : at+4] {
+	for _, c := range in[:4] {
 		switch {
 		case c >= '0' && c <= '9':
 			c -= '0'
