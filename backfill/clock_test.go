@@ -22,7 +22,7 @@ const year = 365 * 24 * time.Hour
 // hosts ask to be left alone. The job ends as it does without, and as soon.
 func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
 	t.Parallel()
-	world := sandbox.Config{Seed: 70, Repos: 400, Hosts: 6, Whales: 1, Collections: statuses(0, 3)}
+	world := sandbox.Config{Seed: 70, Repos: 400, Hosts: 6, LargeRepos: 1, Collections: statuses(0, 3)}
 	trouble := func(seen func(q sandbox.Request) int) func(sandbox.Request) sandbox.Fault {
 		return func(q sandbox.Request) sandbox.Fault {
 			if q.Method != listRecords || q.DID == "" || q.DID[len(q.DID)-1]%3 != 0 || seen(q) > 2 {

@@ -82,7 +82,7 @@ func lifetimes(t *testing.T, kinds []string) []*lifetime {
 			t.Helper()
 			l := newLife(t, lifeWorld(), acts, listed)
 			l.must(l.grow())
-			if !listed { // a listing with such paths deletes nothing, and the whale changes
+			if !listed { // a listing with such paths deletes nothing, and the large repo changes
 				l.world.Assign(l.did(0), sandbox.StrayPaths("com.example.note/a b", "xyz.statusphere.status/..", "com.example.no_te/x"))
 			}
 			return l
@@ -130,7 +130,7 @@ func lifetimes(t *testing.T, kinds []string) []*lifetime {
 
 // TestJobSurvivesACrashAroundEveryCommit lives the whole life of an index again and
 // again: jobs that find, look up and read, in both ways, repos that change, move and
-// go, a whale in pages, cancellation, retry, the deny list, deletions, upkeep. Each
+// go, a large repo in pages, cancellation, retry, the deny list, deletions, upkeep. Each
 // time the process ends at another commit, before it or after it, and the next one
 // goes on. At the end the index must hold what the world holds, and the jobs must
 // have counted what those of a life without a disturbance have.

@@ -85,7 +85,7 @@ func TestRepoDeniedWhileItIsReadIsNotStored(t *testing.T) {
 // doing with them at that moment; nor after another job and a restart.
 func TestDenyingRacesWithAJob(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, sandbox.Config{Seed: 82, Repos: 120, Hosts: 6, Whales: 6})
+	r := newRig(t, sandbox.Config{Seed: 82, Repos: 120, Hosts: 6, LargeRepos: 6})
 	repos := r.world.Repos()
 	host := r.world.HostURLs()[2]
 	name, err := url.Parse(host)

@@ -106,9 +106,9 @@ func TestRepoThatChangesBetweenTheProbesOfTwoJobs(t *testing.T) {
 	}
 }
 
-// TestWhaleReadByTwoJobsInTurns has a job read half of a whale and stumble, another
+// TestLargeRepoReadByTwoJobsInTurns has a job read half of a large repo and stumble, another
 // read all of it, changed, and the first go on with its position.
-func TestWhaleReadByTwoJobsInTurns(t *testing.T) {
+func TestLargeRepoReadByTwoJobsInTurns(t *testing.T) {
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 71, Repos: 1, Hosts: 1, Collections: statuses(1200, 1200)}, options{
 		config: backfill.Config{Retry: 3 * time.Second}, check: func(syntax.DID) bool { return true },
@@ -160,7 +160,7 @@ func TestWhaleReadByTwoJobsInTurns(t *testing.T) {
 	}
 }
 
-// TestAccountThatMovesInTheMiddleOfItsPages moves a whale to another host when some
+// TestAccountThatMovesInTheMiddleOfItsPages moves a large repo to another host when some
 // of its pages are saved. Nothing that the old host said may be counted.
 func TestAccountThatMovesInTheMiddleOfItsPages(t *testing.T) {
 	t.Parallel()

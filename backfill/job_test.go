@@ -89,7 +89,7 @@ func TestNamedRepoIsReadWithoutTheRelay(t *testing.T) {
 
 func TestRerunOnUnchangedDataChangesNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, sandbox.Config{Seed: 5, Repos: 80, Whales: 1})
+	r := newRig(t, sandbox.Config{Seed: 5, Repos: 80, LargeRepos: 1})
 	first := r.complete(store.Request{Collection: status})
 	before, rows := r.seq(), r.rows()
 	second := r.complete(store.Request{Collection: status})

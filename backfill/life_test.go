@@ -110,7 +110,7 @@ func (l *life) must(err error) {
 	}
 }
 
-// did is the DID of a repo of the world; 0 is the whale.
+// did is the DID of a repo of the world; 0 is the large repo.
 func (l *life) did(n int) syntax.DID { return l.world.Repos()[n].DID }
 
 // live runs the life from where it is to its end, or until a hook ends the process.
@@ -279,7 +279,7 @@ func (p *process) await(ctx context.Context, id uuid.UUID, what string, is func(
 	})
 }
 
-// lifeWorld is the world of a whole life, before its whale.
+// lifeWorld is the world of a whole life, before its large repo.
 func lifeWorld() sandbox.Config {
 	return sandbox.Config{Seed: 30, Repos: 16, Hosts: 2, Collections: statuses(1, 3)}
 }
@@ -497,7 +497,7 @@ func (l *life) denials() []string {
 	return []string{string(l.did(4)), entry}
 }
 
-// grow makes a whale: too large to be read in one step, however it is read.
+// grow makes a large repo: too large to be read in one step, however it is read.
 func (l *life) grow() error {
 	var writes []sandbox.Write
 	for n := range 620 {
@@ -524,7 +524,7 @@ func (l *life) change() {
 }
 
 // changing is what happens to the world during a job: an account moves when its
-// host is first asked for it, and the whale changes when half of it is read.
+// host is first asked for it, and the large repo changes when half of it is read.
 func (l *life) changing() func(sandbox.Request) sandbox.Fault {
 	mover := l.did(7)
 	return func(q sandbox.Request) sandbox.Fault {
@@ -547,13 +547,13 @@ func (l *life) changing() func(sandbox.Request) sandbox.Fault {
 	}
 }
 
-// halfway tells whether a request asks for the middle of the whale.
+// halfway reports whether a request asks for the middle of the large repo.
 func (l *life) halfway(q sandbox.Request) bool {
 	keys := l.some(2)
 	return q.Collection == notes && q.Cursor != "" && q.Cursor < string(keys[1])
 }
 
-// some are record keys of the whale's notes, evenly spread.
+// some are record keys of the large repo's notes, evenly spread.
 func (l *life) some(n int) (keys []syntax.RecordKey) {
 	all := l.world.TruthOf(l.did(0), notes)
 	uris := slices.Sorted(maps.Keys(all))

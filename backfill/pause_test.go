@@ -45,7 +45,7 @@ func (r *rig) restart() {
 
 func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 	t.Parallel()
-	world := sandbox.Config{Seed: 60, Repos: 300, Hosts: 5, Whales: 1, Collections: statuses(0, 3)}
+	world := sandbox.Config{Seed: 60, Repos: 300, Hosts: 5, LargeRepos: 1, Collections: statuses(0, 3)}
 	undisturbed := newRig(t, world).complete(store.Request{Collection: status})
 	limited := http.Header{"Retry-After": {"3000"}, "Content-Type": {"application/json"}}
 	for name, fault := range map[string]func(sandbox.Request) sandbox.Fault{
@@ -197,7 +197,7 @@ var contract = map[store.Status][]store.Status{
 	store.StatusCancelling: {store.StatusCancelled},
 }
 
-// leads tells whether the contract leads from one status to another, in any number
+// leads reports whether the contract leads from one status to another, in any number
 // of steps: a commit may hold several.
 func leads(from, to store.Status) bool {
 	seen, next := map[store.Status]bool{}, []store.Status{from}

@@ -19,7 +19,7 @@ import (
 func TestInterruptedJobGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
 	world := sandbox.Config{
-		Seed: 20, Repos: 2500, Hosts: 8, Whales: 1,
+		Seed: 20, Repos: 2500, Hosts: 8, LargeRepos: 1,
 		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 0, MaxRecords: 3}},
 	}
 	r := newRig(t, world)

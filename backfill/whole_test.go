@@ -12,7 +12,7 @@ import (
 
 func TestWholeNetworkIsReadInOneRequestARepo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, sandbox.Config{Seed: 60, Repos: 80, Hosts: 4, Whales: 1})
+	r := newRig(t, sandbox.Config{Seed: 60, Repos: 80, Hosts: 4, LargeRepos: 1})
 	job := r.complete(store.Request{})
 	r.wantTruth("")
 	if got := job.Reasons["exact"] + job.Reasons["empty"]; got != job.TotalRepos || job.TotalRepos != 80 {
@@ -38,7 +38,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 	for name, track := range map[string]bool{"everything": false, "many tracked collections": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			world := sandbox.Config{Seed: 63, Repos: 60, Hosts: 3, Whales: 1}
+			world := sandbox.Config{Seed: 63, Repos: 60, Hosts: 3, LargeRepos: 1}
 			if track {
 				world.Collections = append(sandbox.DefaultCollections(), sandbox.Collection{NSID: "com.example.fourth", Share: 0.5, MinRecords: 1, MaxRecords: 3})
 			}
@@ -96,7 +96,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 
 func TestLongListingIsReadInOnePieceInstead(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, sandbox.Config{Seed: 61, Repos: 3, Hosts: 1, Whales: 1})
+	r := newRig(t, sandbox.Config{Seed: 61, Repos: 3, Hosts: 1, LargeRepos: 1})
 	job := r.complete(store.Request{Collection: status})
 	r.wantTruth(status)
 	if n := r.world.Count(sandbox.PartPDS, getRepo); n != 1 || job.Failed > 0 {
@@ -117,7 +117,7 @@ func TestRepoThatCannotBeFetchedIsListed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, sandbox.Config{Seed: 62, Repos: 12, Hosts: 2, Whales: 1})
+			r := newRig(t, sandbox.Config{Seed: 62, Repos: 12, Hosts: 2, LargeRepos: 1})
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Method == getRepo {
 					return fault

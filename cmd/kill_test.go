@@ -94,7 +94,7 @@ func exported(t *testing.T, dir string) map[string]string {
 func TestKilledInEveryStage(t *testing.T) {
 	t.Parallel()
 	world := sandboxtest.Start(t, sandbox.Config{
-		Seed: 41, Repos: 2200, Hosts: 12, Whales: 1,
+		Seed: 41, Repos: 2200, Hosts: 12, LargeRepos: 1,
 		Collections: []sandbox.Collection{{NSID: sandbox.StatusCollection, Share: 1, MinRecords: 0, MaxRecords: 4}},
 	})
 	args := func(dir string) []string {

@@ -63,7 +63,7 @@ func newRampage(t *testing.T, seed storetest.Seed) *rampage {
 	t.Helper()
 	r := &rampage{
 		t: t, rng: seed.Rand(), weather: seed.Rand(), dir: t.TempDir(), failed: map[string]int{}, changing: seed%2 == 0,
-		world: sandboxtest.Start(t, sandbox.Config{Seed: int64(seed), Repos: 200, Hosts: 5, Whales: 1, Odd: 0.05}),
+		world: sandboxtest.Start(t, sandbox.Config{Seed: int64(seed), Repos: 200, Hosts: 5, LargeRepos: 1, Odd: 0.05}),
 	}
 	r.args = []string{
 		"serve", "--data-dir", r.dir, "--listen", "127.0.0.1:0", "--relay", r.world.RelayURL(), "--plc", r.world.PLCURL(),

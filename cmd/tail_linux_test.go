@@ -84,9 +84,9 @@ func TestTailOfSlowHosts(t *testing.T) {
 	}})
 	slow, limited, large, stalled := w.HostURLs()[0], w.HostURLs()[1], w.HostURLs()[2], w.HostURLs()[3]
 	grow(t, w, firstAt(w, slow), 3000)
-	whale := firstAt(w, large)
-	grow(t, w, whale, 200_000)
-	size := carSize(t, large, whale)
+	largeRepo := firstAt(w, large)
+	grow(t, w, largeRepo, 200_000)
+	size := carSize(t, large, largeRepo)
 	var asked, until atomic.Int64
 	w.SetFault(func(q sandbox.Request) sandbox.Fault {
 		switch {
@@ -97,7 +97,7 @@ func TestTailOfSlowHosts(t *testing.T) {
 			fallthrough
 		case q.Host == limited && time.Now().UnixNano() < until.Load():
 			return sandbox.Fault{Name: "limited", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {fmt.Sprint(pause.Seconds())}}}
-		case q.Host == large && q.DID == whale.String() && strings.HasSuffix(q.Method, "getRepo"):
+		case q.Host == large && q.DID == largeRepo.String() && strings.HasSuffix(q.Method, "getRepo"):
 			return sandbox.Fault{Name: "large", Rate: int(float64(size) / takes.Seconds())}
 		case q.Host == stalled:
 			return sandbox.Fault{Name: "stalled", Hang: true}

@@ -36,7 +36,7 @@ func TestBackfillEqualsThePDSes(t *testing.T) {
 	r.index = startIndex(t, r.net.relay, r.net.plc)
 	r.backfillOneRepo(t, r.cast.odd.did)
 	r.backfill(t)
-	r.compareXRPC(t, r.cast.whale, r.cast.odd, r.cast.changing)
+	r.compareXRPC(t, r.cast.largeRepo, r.cast.odd, r.cast.changing)
 	r.askAll(t)
 	r.requireClientNotices(t)
 	r.repeat(t)
@@ -99,8 +99,8 @@ func (r *run) of(did, collection string) map[string]listed {
 // requireRichNetwork makes sure that a comparison means something.
 func (r *run) requireRichNetwork(t *testing.T) {
 	t.Helper()
-	if n := len(r.of(r.cast.whale.did, statuses)); n != whaleRecords {
-		t.Fatalf("the whale has %d statuses, want %d", n, whaleRecords)
+	if n := len(r.of(r.cast.largeRepo.did, statuses)); n != largeRepoRecords {
+		t.Fatalf("the large repo has %d statuses, want %d", n, largeRepoRecords)
 	}
 	if n := len(r.of(r.cast.odd.did, notes)); n != 8 {
 		t.Fatalf("the odd repo has %d notes, want 8", n)

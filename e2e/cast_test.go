@@ -19,14 +19,14 @@ const (
 )
 
 const (
-	whaleRecords = 1203 // thirteen pages, the last of them short
-	crowd        = 12   // accounts beside the named ones
-	atOnce       = 4    // accounts that are made at the same time
+	largeRepoRecords = 1203 // thirteen pages, the last of them short
+	crowd            = 12   // accounts beside the named ones
+	atOnce           = 4    // accounts that are made at the same time
 )
 
 // cast is the accounts of the network, named after what becomes of them.
 type cast struct {
-	whale       *account // more records than fit on a few pages
+	largeRepo   *account // more records than fit on a few pages
 	odd         *account // values and record keys of every shape
 	silent      *account // no record at all
 	changing    *account // records created, updated, deleted
@@ -55,7 +55,7 @@ func (n *network) seed(ctx context.Context) (*cast, error) {
 			return fill(ctx, a)
 		})
 	}
-	add(&c.whale, p1, "whale", counted(whaleRecords, 3, 0))
+	add(&c.largeRepo, p1, "large", counted(largeRepoRecords, 3, 0))
 	add(&c.odd, p2, "odd", oddRecords)
 	add(&c.silent, p1, "silent", counted(0, 0, 0))
 	add(&c.changing, p1, "changing", counted(7, 4, 2))

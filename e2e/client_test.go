@@ -121,7 +121,7 @@ func (r *run) askAll(t *testing.T) {
 	c := r.cast
 	changing := r.clientRepo(c.changing)
 	changing.Mistakes = statuses
-	got := r.askByClient(t, []clientRepo{r.clientRepo(c.whale), r.clientRepo(c.odd), changing})
+	got := r.askByClient(t, []clientRepo{r.clientRepo(c.largeRepo), r.clientRepo(c.odd), changing})
 	if got.Pages < 100 || got.Records < 50 || got.Errors < 25 || got.Origins < 7 {
 		t.Errorf("the official client compared only %s", compact(got))
 	}

@@ -64,7 +64,7 @@ func wantRecords(tb testing.TB, r *Repo, did syntax.DID, truth map[string]sandbo
 
 func TestReposAreReadWholeAndVerified(t *testing.T) {
 	t.Parallel()
-	w := sandboxtest.Start(t, sandbox.Config{Seed: 7, Hosts: 3, Repos: 30, Whales: 1, Odd: 0.1})
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 7, Hosts: 3, Repos: 30, LargeRepos: 1, Odd: 0.1})
 	c := toWorld(t, w)
 	empty, err := w.AddRepo("")
 	if err != nil {

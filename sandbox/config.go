@@ -34,7 +34,7 @@ type Config struct {
 	Hosts       int          // PDS hosts; default 4
 	Repos       int          // default 40
 	Collections []Collection // default: DefaultCollections
-	Whales      int          // the first repos that have over 1,000 records in the first collection
+	LargeRepos  int          // the first repos that have over 1,000 records in the first collection
 	Odd         float64      // share of records whose CID cannot be recomputed from their JSON
 	Skew        bool         // most repos on the first hosts, as on the real network; default: evenly spread
 	RateLimit   int          // requests a host allows in five minutes (getRepo: twice as many, apart); 0 sends no RateLimit headers
@@ -77,13 +77,13 @@ func (c Config) withDefaults() (Config, error) {
 	errs := []error{
 		within("hosts", c.Hosts, 1, maxHosts),
 		within("repos", c.Repos, 1, maxRepos),
-		within("whales", c.Whales, 0, c.Repos),
+		within("large repos", c.LargeRepos, 0, c.Repos),
 		within("rate limit", c.RateLimit, 0, 1<<30),
 		within("log size", c.LogSize, 1, 1<<24),
 		share("odd", c.Odd),
 	}
-	if c.Whales > 0 && len(c.Collections) == 0 {
-		errs = append(errs, errors.New("whales need a collection"))
+	if c.LargeRepos > 0 && len(c.Collections) == 0 {
+		errs = append(errs, errors.New("large repos need a collection"))
 	}
 	seen := make(map[syntax.NSID]bool, len(c.Collections))
 	for _, col := range c.Collections {

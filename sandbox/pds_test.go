@@ -16,7 +16,7 @@ import (
 
 func TestPagingBothWaysIsTheTruth(t *testing.T) {
 	t.Parallel()
-	w := sandboxtest.Start(t, sandbox.Config{Seed: 21, Hosts: 2, Repos: 8, Whales: 1, Odd: 0.05})
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 21, Hosts: 2, Repos: 8, LargeRepos: 1, Odd: 0.05})
 	c := newClient(t)
 	for _, r := range w.Repos() {
 		for _, collection := range []syntax.NSID{sandbox.StatusCollection, sandbox.NoteCollection, sandbox.UnknownCollection} {
@@ -48,7 +48,7 @@ func rkeyOf(l listed) string { return l.URI[strings.LastIndexByte(l.URI, '/')+1:
 
 func TestListRecordsDefaultPageIsFifty(t *testing.T) {
 	t.Parallel()
-	w := sandboxtest.Start(t, sandbox.Config{Hosts: 1, Repos: 1, Whales: 1})
+	w := sandboxtest.Start(t, sandbox.Config{Hosts: 1, Repos: 1, LargeRepos: 1})
 	c := newClient(t)
 	var page struct{ Records []listed }
 	r := w.Repos()[0]

@@ -95,7 +95,7 @@ func repoRoot(body []byte) (root string, blocks int, err error) {
 
 func TestCARsAreRealSignedRepos(t *testing.T) {
 	t.Parallel()
-	w := sandboxtest.Start(t, sandbox.Config{Seed: 11, Hosts: 3, Repos: 12, Whales: 1, Odd: 0.05})
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 11, Hosts: 3, Repos: 12, LargeRepos: 1, Odd: 0.05})
 	c := newClient(t)
 	empty, err := w.AddRepo("")
 	if err != nil {

@@ -196,8 +196,8 @@ func (w *World) populate(number int) error {
 		if rng.Float64() < c.Share {
 			n = c.MinRecords + rng.IntN(c.MaxRecords-c.MinRecords+1)
 		}
-		if i == 0 && number < w.cfg.Whales {
-			n = whaleRecords + rng.IntN(whaleRecords/2)
+		if i == 0 && number < w.cfg.LargeRepos {
+			n = largeRepoRecords + rng.IntN(largeRepoRecords/2)
 		}
 		plan = append(plan, slices.Repeat([]Collection{c}, n)...)
 	}
@@ -220,8 +220,8 @@ func (w *World) populate(number int) error {
 	return nil
 }
 
-// whaleRecords is how many records a whale has at least.
-const whaleRecords = 1001
+// largeRepoRecords is how many records a large repo has at least.
+const largeRepoRecords = 1001
 
 // homeOf chooses a host. Every host gets an account if there are enough.
 func (w *World) homeOf(number int, rng *rand.Rand) int {

@@ -115,9 +115,9 @@ func recomputed(r sandbox.Record) string {
 	return c.String()
 }
 
-func TestWhalesAndSkew(t *testing.T) {
+func TestLargeReposAndSkew(t *testing.T) {
 	t.Parallel()
-	w := unserved(t, sandbox.Config{Seed: 3, Hosts: 5, Repos: 200, Whales: 2, Skew: true})
+	w := unserved(t, sandbox.Config{Seed: 3, Hosts: 5, Repos: 200, LargeRepos: 2, Skew: true})
 	perHost := map[string]int{}
 	for i, r := range w.Repos() {
 		perHost[r.Host]++
@@ -133,13 +133,13 @@ func TestWhalesAndSkew(t *testing.T) {
 func TestConfigRefused(t *testing.T) {
 	t.Parallel()
 	for what, cfg := range map[string]sandbox.Config{
-		"negative hosts": {Hosts: -1},
-		"too many repos": {Repos: 1 << 30},
-		"bad share":      {Odd: 1.5},
-		"bad NSID":       {Collections: []sandbox.Collection{{NSID: "one.two", MaxRecords: 1}}},
-		"max below min":  {Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, MinRecords: 2, MaxRecords: 1}}},
-		"more whales":    {Repos: 1, Whales: 2},
-		"twice the same": {Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection}, {NSID: sandbox.NoteCollection}}},
+		"negative hosts":   {Hosts: -1},
+		"too many repos":   {Repos: 1 << 30},
+		"bad share":        {Odd: 1.5},
+		"bad NSID":         {Collections: []sandbox.Collection{{NSID: "one.two", MaxRecords: 1}}},
+		"max below min":    {Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, MinRecords: 2, MaxRecords: 1}}},
+		"more large repos": {Repos: 1, LargeRepos: 2},
+		"twice the same":   {Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection}, {NSID: sandbox.NoteCollection}}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -172,7 +172,7 @@ func TestScatterIsTheSameForTheSameSeed(t *testing.T) {
 
 func TestHostileCARsAreWhatTheySay(t *testing.T) {
 	t.Parallel()
-	w := sandboxtest.Start(t, sandbox.Config{Seed: 63, Hosts: 1, Repos: 3, Whales: 1})
+	w := sandboxtest.Start(t, sandbox.Config{Seed: 63, Hosts: 1, Repos: 3, LargeRepos: 1})
 	c := newClient(t)
 	did := w.Repos()[0].DID
 	load := func(b sandbox.Behaviour) (*repo.Commit, *repo.Repo, error) {
