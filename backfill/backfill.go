@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/store"
 )
@@ -49,11 +50,11 @@ const (
 	defaultReading      = 2 * time.Hour
 	defaultSilence      = 3 * time.Minute
 
-	// lateShare is how many times MaxHosts there may be in hosts that go on reading
-	// a few repos when their turn is over.
-	lateShare = 4
+	// overflowShare is the size of the overflow pool in times of MaxHosts: hosts that go
+	// on reading a few repos when their turn is over.
+	overflowShare = 4
 
-	// maxDIDJobs is the width of the lane for jobs that name DIDs, which do not
+	// maxDIDJobs is how many jobs that name DIDs are worked on at once. They do not
 	// wait behind those that cover the network.
 	maxDIDJobs = 4
 )
@@ -61,17 +62,17 @@ const (
 // Backfill works through the jobs in a store.
 type Backfill struct {
 	cfg      Config
-	hosts    *semaphore.Weighted // read from in their turn
-	late     *semaphore.Weighted // read from when it is over
+	hosts    *semaphore.Weighted // slots of hosts that are read from in their turn
+	overflow *semaphore.Weighted // slots of those that have yielded theirs
 	claims   *claims
 	health   *health
 	buffered atomic.Int64 // bytes of records that are read and not committed
-	walking  atomic.Int64 // passes over queues that still hand out repos, or wait for those to be read
+	scans    atomic.Int64 // scans of queues that still take tasks, or wait for these to be read
 
 	directory directory
 	relayed   atomic.Bool // the relay has answered this process
 
-	check func(syntax.DID) bool // checkNow, or a test's choice
+	follow func(syntax.DID) bool // read.Follow, or a test's choice
 
 	began time.Time     // of New
 	wake  chan struct{} // a job was created, asked to stop or to go on, or its worker has ended
@@ -121,14 +122,14 @@ func New(cfg Config) (*Backfill, error) {
 		cfg.Now = time.Now
 	}
 	return &Backfill{
-		cfg:    cfg,
-		hosts:  semaphore.NewWeighted(int64(cfg.MaxHosts)),
-		late:   semaphore.NewWeighted(lateShare * int64(cfg.MaxHosts)),
-		claims: newClaims(),
-		health: newHealth(),
+		cfg:      cfg,
+		hosts:    semaphore.NewWeighted(int64(cfg.MaxHosts)),
+		overflow: semaphore.NewWeighted(overflowShare * int64(cfg.MaxHosts)),
+		claims:   newClaims(),
+		health:   newHealth(),
 
 		directory: directory{checking: semaphore.NewWeighted(1)},
-		check:     checkNow,
+		follow:    read.Follow,
 		began:     cfg.Now(),
 		wake:      make(chan struct{}, 1),
 		ended:     make(chan struct{}, 1),
@@ -160,7 +161,7 @@ func (b *Backfill) Recover(ctx context.Context) error {
 	return nil
 }
 
-// asked tells whether the job is to stop or to pause, and does not yet.
+// asked reports whether the job is to stop or to pause, and does not yet.
 func asked(j store.Job) bool {
 	return j.Status == store.StatusCancelling || j.Status == store.StatusPausing
 }

@@ -22,7 +22,7 @@ func backoff(base time.Duration, attempts int) time.Duration {
 	return d - d/4 + rand.N(d/2+1)
 }
 
-// due tells whether an attempt may be made now. A time in the file that is
+// due reports whether an attempt may be made now. A time in the file that is
 // further away than any backoff was written by a clock that has been set since:
 // nothing waits for it.
 func due(o store.Owed, now time.Time) bool {
@@ -30,7 +30,7 @@ func due(o store.Owed, now time.Time) bool {
 	return wait <= 0 || wait > 2*maxBackoff
 }
 
-// since tells whether a time in the file was written by this worker. What another
+// since reports whether a time in the file was written by this worker. What another
 // clock has written, in the time before or in what it took for the future, says
 // nothing about how long something has lasted.
 func (w *worker) since(t, now time.Time) bool {

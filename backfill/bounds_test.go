@@ -1,57 +1,12 @@
 package backfill
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"appview/network"
-	"appview/network/outcome"
 	"appview/store"
 )
-
-func TestRepoWithoutEndIsTooLarge(t *testing.T) {
-	t.Parallel()
-	for name, page := range map[string]int{"many pages": 1, "large pages": maxBytes / 10} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := &reader{w: &worker{b: &Backfill{}}}
-			for n := 0; n <= maxPages; n++ {
-				var failed *network.Error
-				if err := r.count(page); errors.As(err, &failed) {
-					if failed.Reason != outcome.ReasonTooLarge {
-						t.Errorf("after %d pages: %v", n, err)
-					}
-					return
-				}
-			}
-			t.Errorf("%d pages are accepted", maxPages+1)
-		})
-	}
-}
-
-// A page counts against the memory that pages of all hosts share, and a host may take
-// hours over a whole repo.
-func TestNoPageIsHeldWhileARepoIsFetched(t *testing.T) {
-	t.Parallel()
-	net, err := network.New(network.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer net.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	r := &reader{w: &worker{b: &Backfill{cfg: Config{Network: net, Now: time.Now}}}, page: network.RecordsPage{Records: make([]network.Listed, 1)}}
-	r.o.DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
-	if done, err := r.whole(ctx); done || !errors.Is(err, context.Canceled) {
-		t.Fatalf("done %v, %v", done, err)
-	}
-	if r.page.Records != nil {
-		t.Error("the page is held")
-	}
-}
 
 func TestCircleOfCursorsIsFound(t *testing.T) {
 	t.Parallel()
@@ -104,9 +59,9 @@ func TestQueuesComeBackWhenTheyAreDue(t *testing.T) {
 			t.Fatalf("took %q, want %q", host, want)
 		}
 	}
-	q.end("a", walked{next: now.Add(2 * time.Minute), parked: true})
-	q.end("b", walked{next: now.Add(time.Minute)})
-	q.end("c", walked{})
+	q.end("a", scanResult{next: now.Add(2 * time.Minute), parked: true})
+	q.end("b", scanResult{next: now.Add(time.Minute)})
+	q.end("c", scanResult{})
 	if host, next, idle := q.take(now, 10); host != "" || idle || !next.Equal(now.Add(time.Minute)) {
 		t.Errorf("took %q, next %s, idle %t", host, next, idle)
 	}
@@ -115,11 +70,11 @@ func TestQueuesComeBackWhenTheyAreDue(t *testing.T) {
 	if host, _, _ := q.take(now, 10); host != "b" {
 		t.Errorf("took %q, want b", host)
 	}
-	q.end("b", walked{})
+	q.end("b", scanResult{})
 	if host, _, _ := q.take(now.Add(3*time.Minute), 10); host != "a" {
 		t.Errorf("took %q, want a", host)
 	}
-	q.end("a", walked{})
+	q.end("a", scanResult{})
 	if _, _, idle := q.take(now, 10); !idle || len(q.hosts) != 0 {
 		t.Errorf("idle %t with %d hosts", idle, len(q.hosts))
 	}

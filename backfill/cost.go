@@ -8,6 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/backfill/read"
 	"appview/network"
 )
 
@@ -67,8 +68,8 @@ func (p *planner) load(ctx context.Context, host string, share, each, ends float
 	if err != nil {
 		return Load{}, err
 	}
-	if !distrusted && ends > minEnds {
-		ends = minEnds + (ends-minEnds)/checkOneIn
+	if !distrusted && ends > read.MinEnds {
+		ends = read.MinEnds + (ends-read.MinEnds)/read.FollowOneIn
 	}
 	l := Load{Host: host, Role: RolePDS, Repos: int64(math.Round(repos)), Requests: int64(math.Ceil(repos*each + ends))}
 	if p.cheap[host] || p.b.cfg.Network.HostState(network.Host(host)).Down {
@@ -87,8 +88,8 @@ func (p *planner) timed(l Load) Load {
 	return l
 }
 
-// whole tells whether repos are read in one piece.
-func (p *planner) whole() bool { return len(p.targets) == 0 || len(p.targets) > maxListed }
+// whole reports whether repos are read in one piece.
+func (p *planner) whole() bool { return len(p.targets) == 0 || len(p.targets) > read.MaxListed }
 
 // pages is how often the relay is asked for a page.
 func (p *planner) pages() (n int64) {
@@ -132,9 +133,9 @@ func (p *planner) requests() (each, ends float64) {
 		if p.plan.Repos > 0 {
 			part = float64(p.having(t)) / float64(p.plan.Repos)
 		}
-		if pages > maxBuffered {
+		if pages > read.MaxBuffered {
 			each += part // for the whole repo, in place of the rest and its end
-			pages = maxBuffered
+			pages = read.MaxBuffered
 		} else {
 			ends += part
 		}

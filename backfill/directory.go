@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/semaphore"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/network/outcome"
 	"appview/network/polite"
@@ -89,7 +90,7 @@ func (b *Backfill) checkDirectory(ctx context.Context, known syntax.DID) (answer
 	var parked *network.Parked
 	switch failed := b.directoryFailed(err); {
 	case failed != nil:
-		return false, b.parkDirectory(time.Time{}, detail(failed))
+		return false, b.parkDirectory(time.Time{}, read.Detail(failed))
 	case errors.As(err, &parked) && parked.Host == b.cfg.Network.PLC():
 		return false, b.parkDirectory(parked.Until, parked.Answer)
 	case err == nil || errors.As(err, new(*network.Error)):
@@ -174,7 +175,7 @@ func (b *Backfill) blameDirectory(ctx context.Context, did syntax.DID, asked tim
 	case known == "" && refused: // who refuses one question may answer all others
 		return failed
 	case known == "":
-		return b.parkDirectory(time.Time{}, detail(failed))
+		return b.parkDirectory(time.Time{}, read.Detail(failed))
 	}
 	if answered, err := b.checkDirectory(ctx, known); !answered {
 		return err

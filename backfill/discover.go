@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/network/outcome"
 	"appview/network/polite"
@@ -171,7 +172,7 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 	}
 }
 
-// refusesCursor tells whether a relay may have refused a cursor.
+// refusesCursor reports whether a relay may have refused a cursor.
 func refusesCursor(err error) bool {
 	var failed *network.Error
 	return errors.As(err, &failed) && failed.Status == http.StatusBadRequest
@@ -261,7 +262,7 @@ func (w *worker) page(ctx context.Context, l listing, cursor string) (network.Re
 func (w *worker) awaitRelay(ctx context.Context, parked *network.Parked, failed *network.Error, until time.Time) {
 	switch {
 	case failed != nil:
-		w.relay.begin(ctx, w, failed.Host, until, detail(failed))
+		w.relay.begin(ctx, w, failed.Host, until, read.Detail(failed))
 	case parked.Why == polite.WhyRateLimited:
 		w.relay.begin(ctx, w, parked.Host, until, parked.Answer)
 	}

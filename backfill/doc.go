@@ -26,6 +26,9 @@
 // Nothing says that work is going on, so nothing has to be undone after a crash:
 // the next process does what the rows still owe.
 //
+// How one repo is read, and how sure that is, is package read's. Here is decided which
+// repo is read when (task.go, fetch.go), and what becomes of one that was not (settle.go).
+//
 // A repo is read by one job at a time (claims.go), and its result is in the
 // store's queue before the next job may ask for its rev. That, and the rule that
 // nothing older than a floor is written, is why two jobs over the same repo end
@@ -36,7 +39,7 @@
 // documents of its repos (giveup.go).
 //
 // A page that is not full is taken for the end of its listing where such pages have
-// proved to be that (shortpage.go). Repos settled on that ground are marked. When
+// proved to be that (read/shortpage.go). Repos settled on that ground are marked. When
 // one shows that a host's short pages are not the end, those that are marked there
-// are reopened, in every job that has not ended.
+// are reopened, in every job that has not ended (reopen.go).
 package backfill

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/network/outcome"
 	"appview/store"
@@ -65,7 +66,7 @@ func (w *worker) fetch(ctx context.Context) error {
 	return g.Wait()
 }
 
-// done tells whether the job owes nothing any more.
+// done reports whether the job owes nothing any more.
 func (w *worker) done(ctx context.Context) (bool, error) {
 	job, err := w.b.cfg.Store.Job(ctx, w.id)
 	if err != nil || !job.Done() {
@@ -84,91 +85,92 @@ func (w *worker) sweep(ctx context.Context, host string) error {
 	own, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w.queues.sweep(host, cancel)
-	end, err := w.sweepHost(own, host)
+	result, err := w.sweepHost(own, host)
 	if errors.Is(context.Cause(own), errSilent) {
-		end, err = walked{}, nil
+		result, err = scanResult{}, nil
 	}
 	if err == nil {
-		w.queues.end(host, end)
+		w.queues.end(host, result)
 	}
 	return err
 }
 
 // sweepHost reads the repos of one host that are due. Jobs that name their DIDs do
 // not wait for room among those that cover the network.
-func (w *worker) sweepHost(ctx context.Context, host string) (walked, error) {
+func (w *worker) sweepHost(ctx context.Context, host string) (scanResult, error) {
 	if !w.named {
 		if err := w.b.hosts.Acquire(ctx, 1); err != nil {
-			return walked{}, err
+			return scanResult{}, err
 		}
 	}
-	leave := sync.OnceFunc(func() {
+	release := sync.OnceFunc(func() {
 		if !w.named {
 			w.b.hosts.Release(1)
 		}
 	})
-	defer leave()
-	var read atomic.Int64
+	defer release()
+	var reads atomic.Int64
 	var gave atomic.Bool
-	over := w.overtime(host, &read, leave)
-	end, err := w.walk(ctx, span{host: host}, w.b.cfg.ReposPerHost, func(ctx context.Context, h hand) {
-		if w.readRepo(ctx, h) {
+	endSlot := w.yieldSlot(host, &reads, release)
+	result, err := w.scanQueue(ctx, keyRange{host: host}, w.b.cfg.ReposPerHost, func(ctx context.Context, t task) {
+		if w.readTask(ctx, t) {
 			gave.Store(true)
 		}
-		read.Add(1)
+		reads.Add(1)
 	})
-	over()
+	endSlot()
 	if err != nil {
-		return end, err
+		return result, err
 	}
-	return end, w.judgeHost(ctx, host, end.gotOn, gave.Load())
+	return result, w.judgeHost(ctx, host, result.progressed, gave.Load())
 }
 
-// overtime gives the place of a sweep to others when its turn is over, though some
+// yieldSlot gives the slot of a sweep to others when its turn is over, though some
 // of its repos are still being read, and much earlier when none has been read yet:
 // a host can take its time over each, and a few such hosts would keep all others
-// waiting. It returns what is to be called when the sweep is over.
-func (w *worker) overtime(host string, read *atomic.Int64, leave func()) (over func()) {
+// waiting. The sweep goes on in the overflow pool. It returns what is to be called when
+// the sweep is over.
+func (w *worker) yieldSlot(host string, reads *atomic.Int64, release func()) (end func()) {
 	var (
-		mu         sync.Mutex
-		ended, had bool
-		turns      int
-		turn       *time.Timer
+		mu             sync.Mutex
+		ended, yielded bool
+		ticks          int
+		timer          *time.Timer
 	)
 	early := w.b.cfg.Turn / 4
 	mu.Lock()
 	defer mu.Unlock()
-	turn = time.AfterFunc(early, func() {
+	timer = time.AfterFunc(early, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		turns++
+		ticks++
 		switch {
 		case ended:
-		case turns == 1 && read.Load() > 0:
-			turn.Reset(w.b.cfg.Turn - early)
-		case w.b.late.TryAcquire(1):
-			had = true
-			w.queues.late(host)
-			leave()
+		case ticks == 1 && reads.Load() > 0:
+			timer.Reset(w.b.cfg.Turn - early)
+		case w.b.overflow.TryAcquire(1):
+			yielded = true
+			w.queues.yieldSlot(host)
+			release()
 		default: // there are too many such hosts already
-			turn.Reset(early)
+			timer.Reset(early)
 		}
 	})
 	return func() {
-		turn.Stop()
+		timer.Stop()
 		mu.Lock()
 		defer mu.Unlock()
 		ended = true
-		if had {
-			w.b.late.Release(1)
+		if yielded {
+			w.b.overflow.Release(1)
 		}
 	}
 }
 
 // judgeHost has a host given up that stays down, or that never stops asking us to slow
-// down. gotOn says that the sweep got something done, gave that the host gave a repo: then
+// down. progressed says that the sweep got something done, gave that the host gave a repo: then
 // it is not down, whatever it never answers.
-func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) error {
+func (w *worker) judgeHost(ctx context.Context, host string, progressed, gave bool) error {
 	now := w.b.now()
 	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
 	if err != nil {
@@ -190,7 +192,7 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) e
 			note.Probes++ // a probe has failed since
 		}
 		if state.LastErr != nil {
-			note.Error = detail(state.LastErr)
+			note.Error = read.Detail(state.LastErr)
 		}
 		if note.Probes > maxProbes {
 			verdict = w.verdict(outcome.ReasonHostDown, note.Error)
@@ -200,7 +202,7 @@ func (w *worker) judgeHost(ctx context.Context, host string, gotOn, gave bool) e
 		verdict = w.verdict(outcome.ReasonRateLimited, "asked us to wait until "+state.AskedFor.UTC().Format(time.RFC3339))
 	case parked:
 		note.LimitedAt = known.LimitedAt
-		if !w.since(note.LimitedAt, now) || gotOn {
+		if !w.since(note.LimitedAt, now) || progressed {
 			note.LimitedAt = now.UTC().Truncate(time.Second)
 		}
 		if now.Sub(note.LimitedAt) > maxLimited {

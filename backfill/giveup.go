@@ -9,6 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/semaphore"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/network/outcome"
 	"appview/store"
@@ -91,17 +92,17 @@ func (w *worker) giveUp(ctx context.Context, host string, v store.Verdict) error
 // on each such look-up is the last.
 func (w *worker) endWeb(ctx context.Context, v store.Verdict) error {
 	w.webOver.Store(true)
-	return w.each(ctx, span{host: unknownHost, after: webDIDs}, func(o store.Owed) bool { return o.Attempts > 0 },
-		func(ctx context.Context, h hand) {
-			h.Detail = v.Detail
-			w.settleWithout(ctx, h, h.Owed, outcome.Reason(v.Reason), false)
+	return w.scanChosen(ctx, keyRange{host: unknownHost, after: webDIDs}, func(o store.Owed) bool { return o.Attempts > 0 },
+		func(ctx context.Context, t task) {
+			t.Detail = v.Detail
+			w.settleWithout(ctx, t, t.Owed, outcome.Reason(v.Reason), false)
 		})
 }
 
-// each has do work on the chosen rows of a queue, whether they are due or not.
-func (w *worker) each(ctx context.Context, s span, chosen func(store.Owed) bool, do func(context.Context, hand)) error {
-	p := pass{w: w, span: s, until: w.b.now().Add(maxLimited), chosen: chosen, free: make(chan struct{}, 1)}
-	return p.run(ctx, checkWidth, do)
+// scanChosen has do work on the chosen rows of a queue, whether they are due or not.
+func (w *worker) scanChosen(ctx context.Context, keys keyRange, chosen func(store.Owed) bool, do func(context.Context, task)) error {
+	s := scan{w: w, keys: keys, until: w.b.now().Add(maxLimited), chosen: chosen, free: make(chan struct{}, 1)}
+	return s.run(ctx, checkWidth, do)
 }
 
 // checkHost looks at the DID documents of the repos that are owed at a host, before
@@ -157,12 +158,12 @@ func (w *worker) sampleQueue(ctx context.Context, host string) (sample map[synta
 // repo has moved.
 func (w *worker) checkRepos(ctx context.Context, c *checks, host string, chosen func(store.Owed) bool) (bool, error) {
 	var moved atomic.Bool
-	if err := w.each(ctx, span{host: host, end: webDIDs}, chosen, w.check(c.plc, &moved)); err != nil {
+	if err := w.scanChosen(ctx, keyRange{host: host, end: webDIDs}, chosen, w.check(c.plc, &moved)); err != nil {
 		return false, err
 	}
 	timed, cancel := context.WithTimeout(ctx, w.b.cfg.Silence/webShare)
 	defer cancel()
-	err := w.each(timed, span{host: host, after: webDIDs}, chosen, w.check(c.web, &moved))
+	err := w.scanChosen(timed, keyRange{host: host, after: webDIDs}, chosen, w.check(c.web, &moved))
 	if timed.Err() != nil && ctx.Err() == nil {
 		err = nil // they have had their time
 	}
@@ -171,25 +172,25 @@ func (w *worker) checkRepos(ctx context.Context, c *checks, host string, chosen 
 
 // check looks at the document of one repo. A repo that has moved goes into the queue of
 // its new host, once in a job; one that has none any more is settled. All others stay.
-func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(context.Context, hand) {
-	return func(ctx context.Context, h hand) {
+func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(context.Context, task) {
+	return func(ctx context.Context, t task) {
 		if err := slots.Acquire(ctx, 1); err != nil {
-			h.done(err)
+			t.done(err)
 			return
 		}
-		ident, err := w.lookUpPatiently(ctx, h.DID)
+		ident, err := w.lookUpPatiently(ctx, t.DID)
 		slots.Release(1)
 		var failed *network.Error
 		switch {
 		case errors.As(err, &failed) && !failed.Reason.Retryable():
-			h.Detail = detail(failed)
-			w.settleWithout(ctx, h, h.Owed, failed.Reason, failed.Inferred)
-		case err == nil && string(ident.PDS) != h.Host && !h.Moved:
+			t.Detail = read.Detail(failed)
+			w.settleWithout(ctx, t, t.Owed, failed.Reason, failed.Inferred)
+		case err == nil && string(ident.PDS) != t.Host && !t.Moved:
 			moved.Store(true)
-			w.log.DebugContext(ctx, "repo has moved", "did", h.DID, "host", h.Host, "to", ident.PDS)
-			w.rehost(ctx, h, string(ident.PDS))
+			w.log.DebugContext(ctx, "repo has moved", "did", t.DID, "host", t.Host, "to", ident.PDS)
+			w.rehost(ctx, t, string(ident.PDS))
 		default:
-			h.done(errLater)
+			t.done(errLater)
 		}
 	}
 }

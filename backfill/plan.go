@@ -45,7 +45,7 @@ const (
 	SourceFixed   Source = "fixed"   // it is always as many
 )
 
-// exact tells whether a figure is known.
+// exact reports whether a figure is known.
 func (s Source) exact() bool { return s == SourceNamed || s == SourceListing || s == SourceLookup }
 
 // Plan is what a job would come to, as far as that can be told beforehand.
@@ -66,7 +66,7 @@ type Plan struct {
 	Ahead      int       // jobs that have to end before this one begins
 }
 
-// Exact tells whether the repos and their hosts are known, not estimated.
+// Exact reports whether the repos and their hosts are known, not estimated.
 func (p Plan) Exact() bool { return p.ReposFrom.exact() && p.HostsFrom.exact() }
 
 // Role is what somebody does for a job. They are part of the API.
@@ -138,9 +138,9 @@ func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	lane := b.cfg.MaxJobs
+	width := b.cfg.MaxJobs
 	if !req.Network() {
-		lane = maxDIDJobs
+		width = maxDIDJobs
 	}
 	busy := 0
 	for _, j := range jobs {
@@ -148,7 +148,7 @@ func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
 			busy++
 		}
 	}
-	return max(busy-lane+1, 0), nil
+	return max(busy-width+1, 0), nil
 }
 
 // planner makes one plan.

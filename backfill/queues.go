@@ -14,15 +14,15 @@ type queues struct {
 	hosts   map[string]*queue
 	line    []string      // hosts to be swept, first come first served
 	timers  timers        // hosts to come back to
-	active  int           // sweeps under way that take a place
-	over    int           // sweeps under way whose turn is over
+	active  int           // sweeps under way that have a slot
+	yielded int           // sweeps under way that have given theirs to others
 	changed chan struct{} // something was added to the line, or a sweep ended
 }
 
 // queue is one host's queue, as far as it is known without reading it.
 type queue struct {
 	inLine, active bool
-	late           bool      // active, and its turn is over
+	yielded        bool      // active, without a slot
 	again          bool      // something was put into the queue during the sweep
 	parked         bool      // the host is to be left alone until due
 	due            time.Time // when to come back; zero: when something is put in
@@ -111,40 +111,40 @@ func (q *queues) take(now time.Time, limit int) (host string, next time.Time, id
 		q.active++
 		return host, next, false
 	}
-	return "", next, q.active+q.over == 0 && len(q.line) == 0 && next.IsZero()
+	return "", next, q.active+q.yielded == 0 && len(q.line) == 0 && next.IsZero()
 }
 
-// late gives the place of a sweep under way to the next in line.
-func (q *queues) late(host string) {
+// yieldSlot gives the slot of a sweep under way to the next in line.
+func (q *queues) yieldSlot(host string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.hosts[host].late = true
+	q.hosts[host].yielded = true
 	q.active--
-	q.over++
+	q.yielded++
 	notify(q.changed)
 }
 
 // end notes how a sweep has ended.
-func (q *queues) end(host string, w walked) {
+func (q *queues) end(host string, result scanResult) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := q.hosts[host]
-	if h.late {
-		q.over--
+	if h.yielded {
+		q.yielded--
 	} else {
 		q.active--
 	}
-	h.active, h.late, h.cancel = false, false, nil
+	h.active, h.yielded, h.cancel = false, false, nil
 	if h.closed != nil {
 		close(h.closed)
 		return
 	}
 	switch {
-	case h.again && !w.parked:
+	case h.again && !result.parked:
 		q.enqueue(host, h)
-	case !w.next.IsZero():
-		h.due, h.parked = w.next, w.parked
-		heap.Push(&q.timers, timer{due: w.next, host: host})
+	case !result.next.IsZero():
+		h.due, h.parked = result.next, result.parked
+		heap.Push(&q.timers, timer{due: result.next, host: host})
 	default:
 		delete(q.hosts, host)
 	}
@@ -210,9 +210,9 @@ func (q *queues) open(host string) {
 	notify(q.changed)
 }
 
-// parked tells whether every host that is owed something is to be left alone.
+// parked reports whether every host that is owed something is to be left alone.
 func (q *queues) parked() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.hosts) > 0 && q.active+q.over == 0 && len(q.line) == 0
+	return len(q.hosts) > 0 && q.active+q.yielded == 0 && len(q.line) == 0
 }

@@ -4,68 +4,63 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"appview/backfill/read"
+	"appview/network"
 	"appview/network/outcome"
-	"appview/network/repo"
+	"appview/network/polite"
 	"appview/store"
 )
 
-// settleRead hands over what was read of a repo. exact says that all of it was
-// seen at one rev.
-func (w *worker) settleRead(ctx context.Context, h hand, r *reader, exact bool) {
-	unclear := r.unclear
-	w.settle(ctx, h, store.Settlement{
-		DID: h.DID, Reading: r.reading(r.segments), Attempts: r.o.Attempts + 1,
-		Complete: r.complete(exact), Kept: keptOf(r.at), Confirmed: r.confirmed, Floor: r.at.First, Exact: exact, Short: r.shortPages(exact),
-		Account: store.AccountActive, Rejected: int64(r.rejects.Count),
-		Judge: func(t store.Tally, guarded bool) store.Verdict {
-			if !exact && unclear != "" {
-				return store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
-			}
-			return judge(t, exact && !guarded, r.rejects)
-		},
-	}, r.listed(), r.drop)
-}
-
-// judge tells what a complete reading came to.
-func judge(t store.Tally, exact bool, rejects repo.Rejects) store.Verdict {
-	reason, text := outcome.ReasonChangedDuringRead, ""
+// endAttempt decides what becomes of a repo that could not be read.
+func (w *worker) endAttempt(ctx context.Context, t task, got read.Result) {
+	var (
+		parked *network.Parked
+		moved  *read.MovedError
+		gone   *read.GoneError
+	)
 	switch {
-	case t.Rejected > 0:
-		reason = outcome.ReasonRejected
-		if rejects.Count > 0 {
-			text = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
-		}
-	case t.Records == 0:
-		reason = outcome.ReasonEmpty
-	case exact:
-		reason = outcome.ReasonExact
+	case errors.As(got.Err, &moved) && t.Moved:
+		w.missed(ctx, t, got.Owed, &network.Error{
+			Reason: outcome.ReasonIncomplete, Op: "read repo", Host: network.Host(t.Host), Err: fmt.Errorf("%w for the second time", moved),
+		})
+	case errors.As(got.Err, &moved):
+		w.log.DebugContext(ctx, "repo has moved", "did", t.DID, "host", t.Host, "to", moved.To)
+		w.rehost(ctx, t, string(moved.To))
+	case errors.As(got.Err, &gone):
+		w.settleWithout(ctx, t, got.Owed, gone.Reason, gone.Inferred)
+	case errors.As(got.Err, &parked) && w.parks(t.Host, parked) && got.Owed.Proofs > t.Proofs:
+		o := t.Owed
+		o.Proofs = got.Owed.Proofs
+		w.postpone(ctx, t, o, parked.Until) // no attempt, and yet something to be counted
+	default:
+		w.missed(ctx, t, got.Owed, got.Err)
 	}
-	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
 }
 
 // settleWithout settles a repo that could not be read. inferred says that the reason is
 // nobody's word.
-func (w *worker) settleWithout(ctx context.Context, h hand, o store.Owed, reason outcome.Reason, inferred bool) {
+func (w *worker) settleWithout(ctx context.Context, t task, o store.Owed, reason outcome.Reason, inferred bool) {
 	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
-	w.log.DebugContext(ctx, "repo not read", "did", h.DID, "host", h.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
+	w.log.DebugContext(ctx, "repo not read", "did", t.DID, "host", t.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := store.Settlement{
-		DID: h.DID, Reading: store.Reading{Host: h.Host}, Attempts: o.Attempts,
+		DID: t.DID, Reading: store.Reading{Host: t.Host}, Attempts: o.Attempts,
 		Judge: func(store.Tally, bool) store.Verdict { return verdict },
 	}
 	if reason.Class() == outcome.ClassUnavailable {
 		s.Account, s.Inferred = string(reason), inferred
 		s.Purge = reason == outcome.ReasonDeleted || reason == outcome.ReasonTombstoned || reason == outcome.ReasonDenied
 	}
-	w.settle(ctx, h, s, 0, func() {})
+	w.settle(ctx, t, s, 0, func() {})
 }
 
 // settle hands a settlement over. after is called when it is committed, or will
 // not be.
-func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records int, after func()) {
+func (w *worker) settle(ctx context.Context, t task, s store.Settlement, records int, after func()) {
 	err := w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
 		after()
-		h.done(err)
+		t.done(err)
 		if s.Short.More || errors.Is(err, store.ErrNotTheEnd) {
 			notify(w.doubts) // this job has found it out, or another
 		}
@@ -73,12 +68,89 @@ func (w *worker) settle(ctx context.Context, h hand, s store.Settlement, records
 			return
 		}
 		w.rate.add(w.b.now(), records)
-		if h.Host == unknownHost {
+		if t.Host == unknownHost {
 			notify(w.queues.changed) // it may have been the last
 		}
 	})
 	if err != nil {
 		after()
 	}
-	w.give(h, err)
+	w.giveBack(t, err)
+}
+
+// giveBack gives the task back when its change could not even be queued.
+func (w *worker) giveBack(t task, err error) {
+	if err != nil {
+		t.done(err)
+	}
+}
+
+// missed ends an attempt that failed: the repo is tried again later, or settled
+// with the reason.
+func (w *worker) missed(ctx context.Context, t task, o store.Owed, err error) {
+	var (
+		failed *network.Error
+		parked *network.Parked
+	)
+	if errors.As(err, &parked) && t.Host != unknownHost && (parked.Why == polite.WhyRateLimited || parked.Why == polite.WhyPaced) {
+		w.silence.excuse(t.Host, parked.Until)
+	}
+	switch {
+	case errors.As(err, &parked) && !w.parks(t.Host, parked):
+		w.sentOn(ctx, t, o, parked)
+		return
+	case !errors.As(err, &failed):
+		t.done(err) // the queue is parked, or ctx has ended: not an attempt
+		return
+	}
+	o.Attempts++
+	o.LimitedAt = time.Time{}
+	o.Reason, o.Detail = string(failed.Reason), read.Detail(failed)
+	w.silence.fail(queueOf(t), o.Detail)
+	last := o.Attempts >= w.b.cfg.Attempts || queueOf(t) == webDIDs && w.webOver.Load()
+	if failed.Reason.Class() == outcome.ClassFailed && failed.Reason.Retryable() && !last {
+		w.postpone(ctx, t, o, w.b.now().Add(backoff(w.b.cfg.Retry, o.Attempts)))
+		return
+	}
+	w.settleWithout(ctx, t, o, failed.Reason, failed.Inferred)
+}
+
+func (w *worker) postpone(ctx context.Context, t task, o store.Owed, until time.Time) {
+	o.NotBefore = until.UTC()
+	w.giveBack(t, w.b.cfg.Store.Postpone(ctx, w.seq, o, t.done))
+}
+
+// parks reports whether a whole queue has to wait: for its own host, for the
+// directory when hosts are looked up, or for our own network.
+func (w *worker) parks(host string, p *network.Parked) bool {
+	own := network.Host(host)
+	if host == unknownHost {
+		own = w.b.cfg.Network.PLC()
+	}
+	return p.Host == own || p.Why == polite.WhyNetwork
+}
+
+// sentOn postpones one repo whose reading led to some other host than that of its
+// queue, by a redirect or a look-up, and which has to be left alone. A host that
+// is down costs an attempt; one that asks us to slow down costs none, and neither
+// does the directory, which is down for all repos alike, but not for ever.
+func (w *worker) sentOn(ctx context.Context, t task, o store.Owed, p *network.Parked) {
+	now := w.b.now()
+	reason := outcome.ReasonRateLimited
+	switch {
+	case p.Host == w.b.cfg.Network.PLC():
+		reason = outcome.ReasonDIDLookup
+	case p.Why == polite.WhyDown:
+		w.missed(ctx, t, o, &network.Error{Reason: outcome.ReasonConnect, Op: "follow", Host: p.Host, Err: errors.New("the host is down")})
+		return
+	}
+	if !w.since(o.LimitedAt, now) {
+		o.LimitedAt = now.UTC()
+	}
+	o.Reason, o.Detail = string(reason), read.Detail(p)
+	if now.Sub(o.LimitedAt) > maxLimited {
+		w.settleWithout(ctx, t, o, reason, false)
+		return
+	}
+	w.postpone(ctx, t, o, now.Add(min(max(p.Until.Sub(now), minPause), maxBackoff)))
 }

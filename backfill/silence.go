@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"appview/backfill/read"
 	"appview/network"
 	"appview/network/outcome"
 	"appview/store"
@@ -271,11 +272,11 @@ func (w *worker) silent(host, seen string) *store.Verdict {
 		reason = outcome.ReasonHostDown
 	}
 	if state.LastErr != nil {
-		seen = detail(state.LastErr)
+		seen = read.Detail(state.LastErr)
 	}
 	text := fmt.Sprintf("nothing was got for %s, and no other host was left to read from", w.b.cfg.Silence)
 	if seen != "" {
 		text += ": " + seen
 	}
-	return w.verdict(reason, detail(errors.New(text)))
+	return w.verdict(reason, read.Detail(errors.New(text)))
 }

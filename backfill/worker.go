@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"appview/backfill/read"
 	"appview/store"
 )
 
@@ -40,9 +40,8 @@ type worker struct {
 	webResolved atomic.Bool // …or on hosts of their own
 	webOver     atomic.Bool // a look-up there that fails is the last
 
-	gives sync.Map // host, if it has given a repo in one piece
-	ends  sync.Map // host: how long a page may be that is taken for the end
-	rate  rate
+	reader *read.Reader
+	rate   rate
 
 	relay, directory serviceWait
 }
@@ -59,6 +58,13 @@ func newWorker(b *Backfill, j store.Job) *worker {
 		relay: serviceWait{what: "relay"}, directory: serviceWait{what: "directory", lapses: waitLapses},
 	}
 	w.queues.changed = make(chan struct{}, 1)
+	net, st := b.cfg.Network, b.cfg.Store
+	w.reader = read.New(read.Config{
+		Job: j.Seq, Targets: j.Targets, Attempts: b.cfg.Attempts, Limit: b.cfg.Reading,
+		Network:  read.Network{Repos: net, Records: net, Limits: net, Lookup: w.lookup},
+		Store:    read.Store{Index: st, Ends: st, Steps: st},
+		Buffered: &b.buffered, Follow: b.follow, Progress: w.healthy, Now: b.now, Log: w.log,
+	})
 	return w
 }
 

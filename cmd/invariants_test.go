@@ -13,7 +13,7 @@ const maxInvariants = 20
 
 var (
 	rule       = regexp.MustCompile(`(?m)^\d+\. \*\*`)
-	namedTest  = regexp.MustCompile("`(\\w+)\\.(Test\\w+)`")
+	namedTest  = regexp.MustCompile("`([\\w/]+)\\.(Test\\w+)`")
 	mutantTest = regexp.MustCompile(`(?m)^Tests: \./([\w/]+) (\S+)$`)
 )
 

@@ -256,7 +256,7 @@ func (g *group) overtaken(t Settlement) error {
 }
 
 func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
-	if err := g.ends(w, t); err != nil {
+	if err := g.checkAssumedEnds(w, t); err != nil {
 		return err
 	}
 	repo, err := g.repo(t.DID)
@@ -278,7 +278,7 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	tally.Rejected += t.Rejected
 	before := tally
 	t.Exact = t.Exact && !guarded
-	held, err := g.bring(w, repo, t, &tally)
+	held, err := g.apply(w, repo, t, &tally)
 	guarded = guarded || held
 	if errors.Is(err, errAgain) {
 		o.Carry.add(Tally{
@@ -295,12 +295,12 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.close(j, w, o, t, WorkRepo{Tally: tally, Assumed: repo.assumes(t)}, t.Judge(tally, guarded))
+	return g.finish(j, w, o, t, WorkRepo{Tally: tally, Assumed: repo.assumes(t)}, t.Judge(tally, guarded))
 }
 
-// bring brings the index in line with a settlement. It reports whether the index
+// apply brings the index in line with a settlement. It reports whether the index
 // kept something newer.
-func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally) (guarded bool, err error) {
+func (g *group) apply(w *workBuckets, repo *repoRow, t Settlement, tally *Tally) (guarded bool, err error) {
 	if err := repo.keep(t, tally); err != nil {
 		return false, err
 	}
@@ -326,7 +326,7 @@ func (g *group) bring(w *workBuckets, repo *repoRow, t Settlement, tally *Tally)
 		repo.readAt(t.Reading.Host) // before anything is noted of what was assumed there
 	}
 	if len(t.Complete) > 0 {
-		repo.raise(t, t.Exact && !guarded && tally.Rejected == 0 && tally.Records == repo.count(t.Complete))
+		repo.advanceFloor(t, t.Exact && !guarded && tally.Rejected == 0 && tally.Records == repo.count(t.Complete))
 	}
 	return guarded, repo.account(t, tally, g.steady)
 }
@@ -338,10 +338,10 @@ func (t Settlement) shown() []syntax.NSID {
 	return slices.DeleteFunc(slices.Compact(list), func(c syntax.NSID) bool { return slices.Contains(t.Kept, c) })
 }
 
-// raise moves the floors of collections that were read completely, and notes whether
+// advanceFloor moves the floors of collections that were read completely, and notes whether
 // the index now holds just what was read. Nothing is kept of a collection of which the
 // index never held anything.
-func (r *repoRow) raise(t Settlement, exact bool) {
+func (r *repoRow) advanceFloor(t Settlement, exact bool) {
 	if r.rid == 0 {
 		return
 	}
@@ -370,9 +370,9 @@ func (r *repoRow) count(list []syntax.NSID) (n int64) {
 	return n
 }
 
-// close moves the repo's rows and the job's counters to the settled state: now is the
+// finish moves the repo's rows and the job's counters to the settled state: now is the
 // row, as far as it says what was read.
-func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo, v Verdict) error {
+func (g *group) finish(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo, v Verdict) error {
 	if err := w.owed.Delete(owedKey(o.Host, t.DID)); err != nil {
 		return err
 	}
@@ -392,7 +392,7 @@ func (g *group) close(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRepo
 	now.State, now.Host, now.Attempts, now.Rev = RepoSettled, o.Host, t.Attempts, t.Reading.Rev
 	now.Class, now.Reason, now.Detail = v.Class, v.Reason, v.Detail
 	now.Tally = now.Tally.after(was.Tally)
-	if err := errors.Join(g.tally(j, was, -1), g.tally(j, now, 1), g.learn(j, t)); err != nil {
+	if err := errors.Join(g.tally(j, was, -1), g.tally(j, now, 1), g.recordHostBehaviour(j, t)); err != nil {
 		return err
 	}
 	j.work()

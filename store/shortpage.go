@@ -34,7 +34,7 @@ type distrust struct {
 
 var distrusted = table[distrust]{name: "distrusted", version: 1, fill: fillSpread}
 
-// Distrusted tells whether short pages of a host are known not to be the end of
+// Distrusted reports whether short pages of a host are known not to be the end of
 // its listings.
 func (s *Store) Distrusted(ctx context.Context, host string) (known bool, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
@@ -71,9 +71,9 @@ func (w *workBuckets) mayEnd(tx *bbolt.Tx, host string, did syntax.DID, seg Segm
 	return len(unlisted) == 0, err
 }
 
-// ends refuses a settlement that takes a short page for the end where that must
+// checkAssumedEnds refuses a settlement that takes a short page for the end where that must
 // not be. Whoever read the repo has asked MayEnd, but others have written since.
-func (g *group) ends(w *workBuckets, t Settlement) error {
+func (g *group) checkAssumedEnds(w *workBuckets, t Settlement) error {
 	for _, c := range t.Short.Assumed {
 		may, err := w.mayEnd(g.tx, t.Reading.Host, t.DID, t.Reading.Segment(c))
 		if err != nil {
@@ -86,8 +86,8 @@ func (g *group) ends(w *workBuckets, t Settlement) error {
 	return nil
 }
 
-// learn notes what a settlement has shown about the short pages of its host.
-func (g *group) learn(j *Job, t Settlement) error {
+// recordHostBehaviour notes what a settlement has shown about the short pages of its host.
+func (g *group) recordHostBehaviour(j *Job, t Settlement) error {
 	if t.Short.More {
 		b := distrusted.bucket(g.tx)
 		if b.Get([]byte(t.Reading.Host)) != nil {

@@ -1,4 +1,4 @@
-package backfill
+package read
 
 import (
 	"slices"
@@ -11,28 +11,29 @@ import (
 	"appview/store"
 )
 
-// stretch gathers the records of a listing, from one commit to the next.
-type stretch struct {
-	did     syntax.DID
-	values  *values
-	seg     store.Segment
-	cursor  string
-	last    syntax.RecordKey // the last key listed for the first time
-	order   store.Order      // of the keys so far
-	tail    syntax.RecordKey // the last key of the page
-	partial bool             // some entries may stand for any record
-	pages   int              // that brought something new, over all steps
+// segment gathers the records of a listing, from one commit to the next.
+type segment struct {
+	did    syntax.DID
+	values *values
+	seg    store.Segment
+	cursor string
+	last   syntax.RecordKey // the last key listed for the first time
+	order  store.Order      // of the keys so far
+	tail   syntax.RecordKey // the last key of the page
+	pages  int              // that brought something new, over all steps
 
-	before []syntax.RecordKey            // keys of the stretch before this one
+	ambiguous bool // some entries may stand for any record
+
+	before []syntax.RecordKey            // keys of the segment before this one
 	listed map[syntax.RecordKey]struct{} // those and these; nil while the order shows that each key is new
 }
 
 // recordBytes is about what a record takes in memory beside its value.
 const recordBytes = 200
 
-// add checks and takes the records of a page that were not listed before. It returns
+// addPage checks and takes the records of a page that were not listed before. It returns
 // how many these are, and about how many bytes the page holds.
-func (s *stretch) add(page []network.Listed) (fresh, bytes int) {
+func (s *segment) addPage(page []network.Listed) (fresh, bytes int) {
 	prefix := record.URI{DID: s.did, Collection: s.seg.Collection}.String()
 	had := len(s.seg.Records) + len(s.seg.Rejected)
 	s.tail = "" // the key before this one on the page
@@ -41,10 +42,10 @@ func (s *stretch) add(page []network.Listed) (fresh, bytes int) {
 		key, ours := strings.CutPrefix(l.URI, prefix)
 		rkey, err := syntax.ParseRecordKey(key)
 		if !ours || err != nil {
-			s.reject(l.URI)
+			s.rejectEntry(l.URI)
 			continue
 		}
-		isNew := s.place(rkey)
+		isNew := s.placeKey(rkey)
 		if s.tail = rkey; !isNew {
 			continue
 		}
@@ -60,12 +61,12 @@ func (s *stretch) add(page []network.Listed) (fresh, bytes int) {
 	return fresh, bytes
 }
 
-// reject counts an entry that names no record of the collection, and may stand for any.
-func (s *stretch) reject(says string) {
-	s.partial = true
+// rejectEntry counts an entry that names no record of the collection, and may stand for any.
+func (s *segment) rejectEntry(says string) {
+	s.ambiguous = true
 	rkey := syntax.RecordKey("")
 	if says != "" {
-		if rkey = store.UnnamedKey(says); s.has(rkey) {
+		if rkey = store.UnnamedKey(says); s.hasKey(rkey) {
 			return
 		}
 		s.listed[rkey] = struct{}{}
@@ -73,35 +74,35 @@ func (s *stretch) reject(says string) {
 	s.seg.Rejected = append(s.seg.Rejected, rkey)
 }
 
-// place finds out whether a key is listed for the first time, and in which order that is.
+// placeKey finds out whether a key is listed for the first time, and in which order that is.
 // A page may begin with what the one before it ended with, in the same order. Whatever
 // else is listed again is a sign of no order, since the page then began anywhere.
-func (s *stretch) place(rkey syntax.RecordKey) (isNew bool) {
+func (s *segment) placeKey(rkey syntax.RecordKey) (isNew bool) {
 	order := s.order.With(s.last, rkey)
 	if rkey != s.last && order != store.OrderNone {
 		s.order, s.last = order, rkey
-		s.note(rkey)
+		s.noteKey(rkey)
 		return true
 	}
-	if rkey == s.last || s.has(rkey) {
+	if rkey == s.last || s.hasKey(rkey) {
 		if s.order != store.OrderUnknown && s.order.With(s.tail, rkey) != s.order {
 			s.order = store.OrderNone
 		}
 		return false
 	}
 	s.order, s.last = store.OrderNone, rkey
-	s.note(rkey)
+	s.noteKey(rkey)
 	return true
 }
 
-func (s *stretch) note(rkey syntax.RecordKey) {
+func (s *segment) noteKey(rkey syntax.RecordKey) {
 	if s.listed != nil {
 		s.listed[rkey] = struct{}{}
 	}
 }
 
-// has reports whether a key is known to have been listed.
-func (s *stretch) has(rkey syntax.RecordKey) bool {
+// hasKey reports whether a key is known to have been listed.
+func (s *segment) hasKey(rkey syntax.RecordKey) bool {
 	if s.listed == nil {
 		s.listed = map[syntax.RecordKey]struct{}{}
 		for _, k := range slices.Concat(s.before, s.keys()) {
@@ -113,7 +114,7 @@ func (s *stretch) has(rkey syntax.RecordKey) bool {
 }
 
 // keys are those of the segment.
-func (s *stretch) keys() []syntax.RecordKey {
+func (s *segment) keys() []syntax.RecordKey {
 	keys := make([]syntax.RecordKey, 0, len(s.seg.Records)+len(s.seg.Rejected))
 	for _, l := range s.seg.Records {
 		keys = append(keys, l.RKey)
@@ -121,15 +122,15 @@ func (s *stretch) keys() []syntax.RecordKey {
 	return append(keys, s.seg.Rejected...)
 }
 
-// cut begins the next stretch of the listing.
-func (s *stretch) cut() {
+// beginNext begins the next segment of the listing.
+func (s *segment) beginNext() {
 	s.before, s.listed = s.keys(), nil
 	s.seg = store.Segment{Collection: s.seg.Collection}
 }
 
-// sorted is the segment with its records in key order, the highest first, if they came in
+// inOrder is what was gathered, with its records in key order, the highest first, if they came in
 // none: the index grows by the order in which it is given them.
-func (s *stretch) sorted() store.Segment {
+func (s *segment) inOrder() store.Segment {
 	if s.order == store.OrderNone {
 		slices.SortStableFunc(s.seg.Records, func(a, b store.Listed) int { return strings.Compare(b.RKey.String(), a.RKey.String()) })
 	}

@@ -1,4 +1,4 @@
-package backfill
+package read
 
 import (
 	"context"
@@ -60,8 +60,8 @@ type proofs struct {
 
 // proveFew proves what no hash has proved, if it is little and the whole repo has not
 // to be read for something else.
-func (r *reader) proveFew(ctx context.Context) error {
-	if n := len(r.values.unproved); r.steps || n == 0 || n > fewProofs || r.rejected() {
+func (r *reading) proveFew(ctx context.Context) error {
+	if n := len(r.values.unproved); !r.mayTurnWhole() || n == 0 || n > fewProofs || r.hasRejected() {
 		return nil
 	}
 	return r.prove(ctx, r.segments)
@@ -69,14 +69,14 @@ func (r *reader) proveFew(ctx context.Context) error {
 
 // proveRest proves what no hash and no whole repo has proved. What no proof is to be had
 // of is kept unverified, or rejected.
-func (r *reader) proveRest(ctx context.Context, segments []store.Segment) error {
+func (r *reading) proveRest(ctx context.Context, segments []store.Segment) error {
 	if len(r.values.unproved) == 0 {
 		return nil
 	}
 	if err := r.prove(ctx, segments); err != nil {
 		return err
 	}
-	if len(r.values.unproved) > 0 && r.provesLater() {
+	if len(r.values.unproved) > 0 && r.mayYetProve() {
 		return r.proofs.passing
 	}
 	err := r.eachUnproved(segments, func(_ path, l *store.Listed) error {
@@ -89,17 +89,17 @@ func (r *reader) proveRest(ctx context.Context, segments []store.Segment) error 
 	return err
 }
 
-// provesLater reports whether another attempt may bring the proofs that this one has not.
-func (r *reader) provesLater() bool {
+// mayYetProve reports whether another attempt may bring the proofs that this one has not.
+func (r *reading) mayYetProve() bool {
 	_, attempt := errors.AsType[*network.Error](r.proofs.passing)
-	return r.proofs.passing != nil && (!attempt || r.o.Attempts+1 < r.w.b.cfg.Attempts)
+	return r.proofs.passing != nil && (!attempt || !r.isLastAttempt())
 }
 
 // prove has the index or the host prove records. Those of which it finds out nothing
 // stay unproved.
-func (r *reader) prove(ctx context.Context, segments []store.Segment) error {
+func (r *reading) prove(ctx context.Context, segments []store.Segment) error {
 	return r.eachUnproved(segments, func(p path, l *store.Listed) error {
-		known, err := r.knownProof(ctx, p, l)
+		known, err := r.takeKnownProof(ctx, p, l)
 		if known || err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (r *reader) prove(ctx context.Context, segments []store.Segment) error {
 }
 
 // eachUnproved calls f for every unproved record. One that f leaves without a CID is rejected.
-func (r *reader) eachUnproved(segments []store.Segment, f func(path, *store.Listed) error) error {
+func (r *reading) eachUnproved(segments []store.Segment, f func(path, *store.Listed) error) error {
 	for i := range segments {
 		s, rejects := &segments[i], false
 		for j := range s.Records {
@@ -133,48 +133,48 @@ func (r *reader) eachUnproved(segments []store.Segment, f func(path, *store.List
 	return nil
 }
 
-// proved settles an unproved record. The zero body rejects it.
-func (r *reader) proved(p path, l *store.Listed, body record.Body, src store.Source) {
+// settleProof settles an unproved record. The zero body rejects it.
+func (r *reading) settleProof(p path, l *store.Listed, body record.Body, src store.Source) {
 	l.Body, l.Source = body, src
 	delete(r.values.unproved, p)
 }
 
-// knownProof takes a record as the index holds it, if that is proved and has the CID.
-func (r *reader) knownProof(ctx context.Context, p path, l *store.Listed) (bool, error) {
-	rec, err := r.w.b.cfg.Store.Record(ctx, record.URI{DID: r.o.DID, Collection: p.collection, RKey: p.rkey})
+// takeKnownProof takes a record as the index holds it, if that is proved and has the CID.
+func (r *reading) takeKnownProof(ctx context.Context, p path, l *store.Listed) (bool, error) {
+	rec, err := r.cfg.Store.Record(ctx, record.URI{DID: r.owed.DID, Collection: p.collection, RKey: p.rkey})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	case err != nil || !rec.Proved() || !rec.Body.CID.Equals(l.Body.CID):
 		return false, err
 	}
-	r.proved(p, l, rec.Body, rec.Source)
+	r.settleProof(p, l, rec.Body, rec.Source)
 	return true, nil
 }
 
 // askProof asks the host for the record's block, with the proof that it is the repo's.
-func (r *reader) askProof(ctx context.Context, p path, l *store.Listed) error {
-	if r.values.unproved[p] || r.o.Proofs >= maxProofs || r.proofs.failures >= maxUnproved {
+func (r *reading) askProof(ctx context.Context, p path, l *store.Listed) error {
+	if r.values.unproved[p] || r.owed.Proofs >= maxProofs || r.proofs.failures >= maxUnproved {
 		return nil
 	}
 	r.values.unproved[p] = true
-	r.page.Close()              // others wait for its memory
-	if r.ident.DID != r.o.DID { // for the key
-		if err := r.doubt(ctx); err != nil {
+	r.page.Close()                 // others wait for its memory
+	if r.ident.DID != r.owed.DID { // for the key
+		if err := r.confirmHost(ctx); err != nil {
 			return err
 		}
 	}
-	r.o.Proofs++
-	proof, err := r.w.b.cfg.Network.RecordProof(ctx, r.host, r.ident, p.collection, p.rkey)
-	r.fresh = false
+	r.owed.Proofs++
+	proof, err := r.cfg.Network.RecordProof(ctx, r.host, r.ident, p.collection, p.rkey)
+	r.identityCurrent = false
 	if err != nil {
-		return r.unproven(ctx, err)
+		return r.explainNoProof(ctx, err)
 	}
 	r.proofs.failures = 0
-	r.w.healthy(r.o.Host)
+	r.cfg.Progress(r.owed.Host)
 	id, changed := proof.Block.CID, proof.Rev > r.rev
 	if changed && !id.Equals(l.Body.CID) {
-		r.requests++ // it saw the repo at a moment of its own
+		r.move(answer) // it saw the repo at a moment of its own
 	}
 	switch {
 	case proof.Rev < r.rev: // an old copy
@@ -183,32 +183,32 @@ func (r *reader) askProof(ctx context.Context, p path, l *store.Listed) error {
 		if err != nil {
 			body = record.Body{} // no record, whoever says so
 		}
-		r.proved(p, l, body, store.SourceProof)
+		r.settleProof(p, l, body, store.SourceProof)
 	case !changed: // there is no such record
-		r.proved(p, l, record.Body{}, 0)
+		r.settleProof(p, l, record.Body{}, 0)
 	}
 	return nil
 }
 
-// unproven decides what it means that a host has not given a proof: nothing, where it
+// explainNoProof decides what it means that a host has not given a proof: nothing, where it
 // gives none, or not this one.
-func (r *reader) unproven(ctx context.Context, err error) error {
+func (r *reading) explainNoProof(ctx context.Context, err error) error {
 	var (
 		failed *network.Error
 		parked *network.Parked
 	)
 	switch {
-	case errors.As(err, &parked) && parked.Host == r.host && parked.Why == polite.WhyDown && r.w.b.cfg.Network.HostState(r.host).Stuck != "":
+	case errors.As(err, &parked) && parked.Host == r.host && parked.Why == polite.WhyDown && r.cfg.Network.HostState(r.host).Stuck != "":
 		r.proofs.failures = maxUnproved // it never answers this
-	case !r.steps && !r.listing && r.spent(err, r.w.b.cfg.Network.RepoParkedUntil):
+	case r.mayTurnWhole() && r.wholeRefused == nil && r.isQuotaSpent(err, r.cfg.Network.RepoParkedUntil):
 		r.proofs.failures, r.proofs.passing = maxUnproved, err // the whole repo may be had meanwhile
 	case !errors.As(err, &failed):
 		return err
 	case failed.Reason.Class() == outcome.ClassUnavailable && failed.Reason != outcome.ReasonNotFound:
-		return r.gone(ctx, goneFor(failed))
+		return r.confirmGone(ctx, goneBy(failed))
 	case failed.NoSuchMethod():
 		r.proofs.failures = maxUnproved
-	case listable(failed.Reason), failed.Reason == outcome.ReasonNotFound:
+	case isListable(failed.Reason), failed.Reason == outcome.ReasonNotFound:
 		r.proofs.failures++
 		if failed.Reason.Retryable() && failed.Reason != outcome.ReasonBadAnswer {
 			r.proofs.passing = failed

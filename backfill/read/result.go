@@ -1,0 +1,63 @@
+package read
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/network/outcome"
+	"appview/network/repo"
+	"appview/store"
+)
+
+// part is what was read of the repo since the last commit about it.
+func (r *reading) part(segments []store.Segment) store.Reading {
+	return store.Reading{Host: r.owed.Host, Rev: r.rev, Source: r.source, Segments: segments}
+}
+
+// settlement is what a repo came to that was read.
+func (r *reading) settlement() store.Settlement {
+	exact, unclear, rejects := r.sure == Exact, r.absent.unclear, r.rejects
+	s := store.Settlement{
+		DID: r.owed.DID, Reading: r.part(r.segments), Attempts: r.owed.Attempts + 1,
+		Complete: r.completeCollections(), Kept: r.pass.with(Held), Confirmed: r.absent.confirmed, Floor: r.pass.first,
+		Exact: exact, Short: r.shortPages(), Account: store.AccountActive, Rejected: int64(rejects.Count),
+		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded, rejects) },
+	}
+	if r.sure == Incomplete {
+		s.Judge = func(store.Tally, bool) store.Verdict {
+			return store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
+		}
+	}
+	return s
+}
+
+// completeCollections are those that were read from end to end, with nothing in them that
+// cannot be told.
+func (r *reading) completeCollections() (list []syntax.NSID) {
+	for c, read := range r.pass.read {
+		if read.isReadToEnd() && (read.provesAbsence() || r.sure == Exact) {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// judge is the verdict on a repo that was read to its end.
+func judge(t store.Tally, exact bool, rejects repo.Rejects) store.Verdict {
+	reason, text := outcome.ReasonChangedDuringRead, ""
+	switch {
+	case t.Rejected > 0:
+		reason = outcome.ReasonRejected
+		if rejects.Count > 0 {
+			text = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
+		}
+	case t.Records == 0:
+		reason = outcome.ReasonEmpty
+	case exact:
+		reason = outcome.ReasonExact
+	}
+	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
+}
