@@ -51,8 +51,8 @@ func (s *Server) streamJob(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	boundSendBuffer(r, streamSendBuffer)
-	watched := s.watches.join(r.Context(), job.ID)
-	defer s.watches.leave(job.ID, watched)
+	updates := s.broadcasters.subscribe(r.Context(), job.ID)
+	defer s.broadcasters.unsubscribe(job.ID, updates)
 	e := &eventWriter{w: w, rc: http.NewResponseController(w), timeout: s.streaming.write}
 	if err := e.write(fmt.Appendf(nil, "retry: %d\n\n", streamRetry.Milliseconds())); err != nil {
 		return s.cutStream(r, err)
@@ -60,11 +60,11 @@ func (s *Server) streamJob(w http.ResponseWriter, r *http.Request) error {
 	beat := time.NewTimer(s.streaming.beat)
 	defer beat.Stop()
 	for shown := (<-chan struct{})(nil); ; {
-		now, news := watched.glimpse()
+		now, changed := updates.snapshot()
 		switch {
 		case now.err != nil:
 			return now.err
-		case news != shown && now.event != nil:
+		case changed != shown && now.event != nil:
 			err = e.write(now.event)
 		case time.Since(e.at) >= s.streaming.beat:
 			err = e.write([]byte(": still here\n\n"))
@@ -75,10 +75,10 @@ func (s *Server) streamJob(w http.ResponseWriter, r *http.Request) error {
 		if now.final {
 			return nil
 		}
-		shown = news
+		shown = changed
 		beat.Reset(s.streaming.beat - time.Since(e.at))
 		select {
-		case <-news:
+		case <-changed:
 		case <-beat.C:
 		case <-stopped(r):
 			return nil

@@ -159,7 +159,7 @@ func (r *rig) unwatched() {
 	r.t.Helper()
 	r.server.serving.Lock() // no handler runs
 	defer r.server.serving.Unlock()
-	if n := len(r.server.watches.jobs); n != 0 || len(r.server.streams) != 0 {
+	if n := len(r.server.broadcasters.jobs); n != 0 || len(r.server.streams) != 0 {
 		r.t.Errorf("%d jobs are still watched, %d streams counted", n, len(r.server.streams))
 	}
 }
@@ -242,7 +242,7 @@ func TestAClientThatTakesNothingIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.server.streaming.write = 100 * time.Millisecond
-	r.server.watches.every = time.Millisecond
+	r.server.broadcasters.every = time.Millisecond
 	r.jobs.restless = true // every look at the job is another
 	id := r.create("{}")
 	run := r.run()

@@ -107,8 +107,8 @@ type Server struct {
 	description json.RawMessage     // of the routes
 	files       map[string]pageFile // of the page, by path
 
-	streaming streaming
-	watches   watches
+	streaming    streaming
+	broadcasters broadcasters
 
 	sessions sessions
 	refusals refusals
@@ -157,7 +157,7 @@ func New(cfg Config) (*Server, error) {
 		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
 		refusals:  newRefusals(cfg.Log),
 	}
-	s.watches = watches{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*watched{}}
+	s.broadcasters = broadcasters{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*broadcaster{}}
 	if s.files, err = pageFiles(); err != nil {
 		return nil, err
 	}
