@@ -32,7 +32,15 @@ type visitor struct {
 	http *http.Client
 }
 
-func (v visitor) ask(method, path, body string, header ...string) (*http.Response, []byte) {
+// reply is an answer that was read to its end.
+type reply struct {
+	status int
+	header http.Header
+	length int64 // as it was told beforehand
+	body   []byte
+}
+
+func (v visitor) ask(method, path, body string, header ...string) reply {
 	v.t.Helper()
 	res := v.begin(method, v.base+path, body, header...)
 	defer func() { _ = res.Body.Close() }()
@@ -40,7 +48,7 @@ func (v visitor) ask(method, path, body string, header ...string) (*http.Respons
 	if err != nil {
 		v.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	return res, data
+	return reply{res.StatusCode, res.Header, res.ContentLength, data}
 }
 
 func (v visitor) begin(method, at, body string, header ...string) *http.Response {
@@ -63,9 +71,9 @@ func (v visitor) begin(method, at, body string, header ...string) *http.Response
 // wants fails unless the answer has the status and holds the text.
 func (v visitor) wants(status int, text, method, path, body string, header ...string) {
 	v.t.Helper()
-	res, got := v.ask(method, path, body, header...)
-	if res.StatusCode != status || !strings.Contains(string(got), text) {
-		v.t.Errorf("%s %s: %d %.300s, want %d and %q", method, path, res.StatusCode, got, status, text)
+	got := v.ask(method, path, body, header...)
+	if got.status != status || !strings.Contains(string(got.body), text) {
+		v.t.Errorf("%s %s: %d %.300s, want %d and %q", method, path, got.status, got.body, status, text)
 	}
 }
 
@@ -189,9 +197,9 @@ func (v visitor) seesThePage() {
 	if len(seen) < 12 {
 		v.t.Errorf("the page has %d files", len(seen))
 	}
-	res, _ = v.ask(http.MethodGet, "/web/main.js", "")
-	v.wants(http.StatusNotModified, "", http.MethodGet, "/web/main.js", "", "If-None-Match", res.Header.Get("ETag"))
-	if policy := res.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
+	file := v.ask(http.MethodGet, "/web/main.js", "")
+	v.wants(http.StatusNotModified, "", http.MethodGet, "/web/main.js", "", "If-None-Match", file.header.Get("ETag"))
+	if policy := file.header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
 		v.t.Errorf("the policy is %q", policy)
 	}
 }
@@ -207,21 +215,21 @@ func (v visitor) hearsOfErrors(n *nginx) {
 	v.wants(404, "<html>", http.MethodGet, "/metrics", "") // it is not for the public
 	stranger := v
 	stranger.key = "hv_the-key-of-somebody-else-here"
-	res, _ := stranger.ask(http.MethodGet, "/admin/stats", "")
-	if res.StatusCode != http.StatusUnauthorized || res.Header.Get("WWW-Authenticate") != "Bearer" {
-		v.t.Errorf("a stranger: %d %v", res.StatusCode, res.Header)
+	res := stranger.ask(http.MethodGet, "/admin/stats", "")
+	if res.status != http.StatusUnauthorized || res.header.Get("WWW-Authenticate") != "Bearer" {
+		v.t.Errorf("a stranger: %d %v", res.status, res.header)
 	}
 	outside := v
 	outside.base = n.url
 	outside.wants(404, "<html>", http.MethodGet, "/admin/stats", "")
-	res, data := v.ask(http.MethodHead, "/admin/stats", "")
-	if res.StatusCode != http.StatusOK || len(data) > 0 || res.ContentLength <= 0 {
-		v.t.Errorf("HEAD: %d, %d bytes of %d", res.StatusCode, len(data), res.ContentLength)
+	res = v.ask(http.MethodHead, "/admin/stats", "")
+	if res.status != http.StatusOK || len(res.body) > 0 || res.length <= 0 {
+		v.t.Errorf("HEAD: %d, %d bytes of %d", res.status, len(res.body), res.length)
 	}
 	v.wants(200, `"ok"`, http.MethodGet, "/health", "")
 	var doc struct{ Servers []struct{ URL string } }
-	if _, data = v.ask(http.MethodGet, "/openapi.json", ""); json.Unmarshal(data, &doc) != nil || len(doc.Servers) != 1 {
-		v.t.Fatalf("the description is %.300s", data)
+	if res = v.ask(http.MethodGet, "/openapi.json", ""); json.Unmarshal(res.body, &doc) != nil || len(doc.Servers) != 1 {
+		v.t.Fatalf("the description is %.300s", res.body)
 	}
 	at, err := url.Parse(v.base + "/openapi.json")
 	if err == nil {
@@ -235,12 +243,12 @@ func (v visitor) hearsOfErrors(n *nginx) {
 // followsAJob is told of what becomes of a job as it happens, while all hosts wait.
 func (v visitor) followsAJob(hosts *gate) {
 	v.t.Helper()
-	res, data := v.ask(http.MethodPost, "/admin/backfill", "{}")
+	res := v.ask(http.MethodPost, "/admin/backfill", "{}")
 	var job struct{ ID, Status string }
-	if err := json.Unmarshal(data, &job); err != nil || res.StatusCode != http.StatusCreated {
-		v.t.Fatalf("create: %d %s", res.StatusCode, data)
+	if err := json.Unmarshal(res.body, &job); err != nil || res.status != http.StatusCreated {
+		v.t.Fatalf("create: %d %s", res.status, res.body)
 	}
-	at := res.Header.Get("Location")
+	at := res.header.Get("Location")
 	if at != shownAt+"/admin/backfill/"+job.ID {
 		v.t.Errorf("the job is at %s", at)
 	}
@@ -282,18 +290,18 @@ func (v visitor) readsRecords() {
 	v.t.Helper()
 	v.key = ""
 	var page struct{ Records []struct{ DID, URI string } }
-	res, data := v.ask(http.MethodGet, "/api/records?limit=5&collection="+sandbox.StatusCollection.String(), "", "Accept-Encoding", "gzip")
-	zipped, err := gzip.NewReader(bytes.NewReader(data))
+	res := v.ask(http.MethodGet, "/api/records?limit=5&collection="+sandbox.StatusCollection.String(), "", "Accept-Encoding", "gzip")
+	zipped, err := gzip.NewReader(bytes.NewReader(res.body))
 	if err == nil {
 		err = json.NewDecoder(zipped).Decode(&page)
 	}
-	if err != nil || res.Header.Get("Content-Encoding") != "gzip" || len(page.Records) != 5 {
-		v.t.Fatalf("records: %d, %v, %s", res.StatusCode, err, res.Header.Get("Content-Encoding"))
+	if err != nil || res.header.Get("Content-Encoding") != "gzip" || len(page.Records) != 5 {
+		v.t.Fatalf("records: %d, %v, %s", res.status, err, res.header.Get("Content-Encoding"))
 	}
 	v.wants(200, page.Records[0].URI, http.MethodGet, withQuery("/xrpc/com.atproto.repo.listRecords", "repo", page.Records[0].DID, "collection", sandbox.StatusCollection.String()), "")
 	// Of several MiB, and written while it is read.
-	if _, data = v.ask(http.MethodGet, "/api/records?limit=100&collection="+sandbox.NoteCollection.String(), ""); json.Unmarshal(data, &page) != nil || len(page.Records) != 100 {
-		v.t.Errorf("a long page has %d records in %d bytes", len(page.Records), len(data))
+	if res = v.ask(http.MethodGet, "/api/records?limit=100&collection="+sandbox.NoteCollection.String(), ""); json.Unmarshal(res.body, &page) != nil || len(page.Records) != 100 {
+		v.t.Errorf("a long page has %d records in %d bytes", len(page.Records), len(res.body))
 	}
 }
 
@@ -310,25 +318,25 @@ func (v visitor) exports(s *serving) {
 		v.t.Fatalf("%d records, %v", n, err)
 	}
 	for _, encoding := range []string{"", "gzip"} {
-		res, data := v.ask(http.MethodGet, "/admin/records/export", "", "Accept-Encoding", encoding)
-		if got := res.Header.Get("Content-Encoding"); got != encoding {
+		res := v.ask(http.MethodGet, "/admin/records/export", "", "Accept-Encoding", encoding)
+		if got := res.header.Get("Content-Encoding"); got != encoding {
 			v.t.Errorf("asked for %q, got %q", encoding, got)
 		}
 		if encoding == "gzip" {
-			zipped, err := gzip.NewReader(bytes.NewReader(data))
+			zipped, err := gzip.NewReader(bytes.NewReader(res.body))
 			if err == nil {
-				data, err = io.ReadAll(zipped)
+				res.body, err = io.ReadAll(zipped)
 			}
 			if err != nil {
 				v.t.Fatal(err)
 			}
 		}
-		if !bytes.Equal(data, direct.Bytes()) {
-			v.t.Errorf("an export of %d bytes is one of %d behind nginx", direct.Len(), len(data))
+		if !bytes.Equal(res.body, direct.Bytes()) {
+			v.t.Errorf("an export of %d bytes is one of %d behind nginx", direct.Len(), len(res.body))
 		}
 	}
-	if res, data := v.ask(http.MethodHead, "/admin/records/export", ""); res.StatusCode != http.StatusOK || len(data) > 0 {
-		v.t.Errorf("HEAD: %d, %d bytes", res.StatusCode, len(data))
+	if res := v.ask(http.MethodHead, "/admin/records/export", ""); res.status != http.StatusOK || len(res.body) > 0 {
+		v.t.Errorf("HEAD: %d, %d bytes", res.status, len(res.body))
 	}
 }
 
@@ -336,8 +344,8 @@ func (v visitor) exports(s *serving) {
 func (v visitor) isCutWithItsKey() {
 	v.t.Helper()
 	var key struct{ ID, Key string }
-	if _, data := v.ask(http.MethodPost, "/admin/api-keys", `{"name":"export","permissions":["records:read"]}`); json.Unmarshal(data, &key) != nil || key.Key == "" {
-		v.t.Fatalf("no key: %s", data)
+	if made := v.ask(http.MethodPost, "/admin/api-keys", `{"name":"export","permissions":["records:read"]}`); json.Unmarshal(made.body, &key) != nil || key.Key == "" {
+		v.t.Fatalf("no key: %s", made.body)
 	}
 	other := v
 	other.key = key.Key
