@@ -1,8 +1,12 @@
 package cmd
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,11 +16,27 @@ import (
 // page is what a URL answers without a key.
 func page(t *testing.T, url string) (status int, body string) {
 	t.Helper()
+	return pageAs(t, url, "", "")
+}
+
+// pageAs is what a URL, perhaps of a socket, answers under a name to whoever has a key.
+func pageAs(t *testing.T, url, host, key string) (status int, body string) {
+	t.Helper()
+	transport := &http.Transport{DisableKeepAlives: true}
+	if socket, path, isSocket := strings.Cut(url, "//"); isSocket && strings.HasPrefix(socket, unixScheme) {
+		url = "http://localhost/" + path
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(socket, unixScheme))
+		}
+	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	req.Host = host
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
 	res, err := transport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -61,11 +81,7 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir, "--metrics-listen", "127.0.0.1:0")
-	_, after, _ := strings.Cut(s.log.String(), `msg="metrics and profiles" listen=`)
-	at, _, found := strings.Cut(after, "\n")
-	if !found {
-		t.Fatalf("no address was logged:\n%s", s.log)
-	}
+	at := s.measuredAt()
 	if status, text := page(t, "http://"+at+"/metrics"); status != http.StatusOK || !strings.Contains(text, "appview_build_info{") {
 		t.Errorf("metrics: %d\n%s", status, text)
 	}
@@ -86,4 +102,81 @@ func TestMetricsOnAnAddressOfTheirOwn(t *testing.T) {
 	if code := s.end(); code != exitOK {
 		t.Errorf("ended with %d", code)
 	}
+}
+
+// measuredAt is the address of the metrics.
+func (s *serving) measuredAt() string {
+	s.t.Helper()
+	_, after, _ := strings.Cut(s.log.String(), `msg="metrics and profiles" listen=`)
+	at, _, found := strings.Cut(after, "\n")
+	if !found {
+		s.t.Fatalf("no address was logged:\n%s", s.log)
+	}
+	return at
+}
+
+// TestStrangersNamesReadNoMetrics asks both listeners as a browser does whose page has its
+// own name lead to this machine, and as Prometheus does.
+func TestStrangersNamesReadNoMetrics(t *testing.T) {
+	t.Parallel()
+	world, dir := newWorld(t), t.TempDir()
+	names := []string{"--allow-host", "metrics.example.com,appview.tail1234.ts.net", "--public-url", "https://index.example.com/appview"}
+	apart := serveIn(t, world, dir, append(names, "--metrics-listen", "127.0.0.1:0")...)
+	together := serveIn(t, world, t.TempDir(), names...)
+	paths := map[string]*serving{
+		"http://" + apart.measuredAt() + "/metrics": apart, "http://" + apart.measuredAt() + "/debug/pprof/": apart,
+		"http://" + apart.measuredAt() + "/debug/pprof/heap?debug=1": apart, "http://" + apart.measuredAt() + "/debug/pprof/cmdline": apart,
+		together.url + "/metrics": together,
+	}
+	for url, s := range paths {
+		key := strings.TrimSpace(read(t, filepath.Join(s.dir, keyFile)))
+		for host, status := range map[string]int{
+			"evil.example": 421, "evil.example:9090": 421, "127.0.0.1.nip.io": 421, "localhost.evil.example": 421,
+			"": 200, "localhost": 200, "appview:9090": 200, "appview.monitoring.svc": 200, "[::1]:9090": 200, // by its container's or Service's name
+			"metrics.example.com:9090": 200, "appview.tail1234.ts.net": 200, "index.example.com": 200,
+		} {
+			if got, body := pageAs(t, url, host, ""); got != status || status == 421 && !strings.Contains(body, "--allow-host") {
+				t.Errorf("%s as %q: %d, want %d: %.200s", url, host, got, status, body)
+			}
+		}
+		for k, status := range map[string]int{key: 200, key + "x": 401} {
+			if got, body := pageAs(t, url, "evil.example", k); got != status {
+				t.Errorf("%s as a stranger with a key: %d, want %d: %.200s", url, got, status, body)
+			}
+		}
+		s.log.wait(t, `msg="metrics refused"`)
+	}
+	if got, _ := pageAs(t, "http://"+apart.measuredAt()+"/admin/stats", "evil.example", ""); got != http.StatusNotFound {
+		t.Errorf("what is not there, beside the metrics: %d", got)
+	}
+	for _, path := range []string{"/health", "/ready", "/openapi.json", "/", "/web/main.js"} {
+		if got, _ := pageAs(t, together.url+path, "evil.example", ""); got != http.StatusOK {
+			t.Errorf("%s as a stranger: %d", path, got)
+		}
+	}
+	if got, _ := pageAs(t, unixScheme+socketOf(together.dir)+"//metrics", "evil.example", ""); got != http.StatusOK {
+		t.Errorf("over the socket of the data directory: %d", got)
+	}
+	apart.end()
+	together.end()
+
+	path := filepath.Join(together.shortDir(), "m")
+	s := serveIn(t, world, dir, "--metrics-listen", unixScheme+path)
+	for _, what := range []string{"/metrics", "/debug/pprof/"} {
+		if got, _ := pageAs(t, unixScheme+path+"/"+what, "evil.example", ""); got != http.StatusOK {
+			t.Errorf("%s over a socket: %d", what, got)
+		}
+	}
+	s.end()
+}
+
+// shortDir is a directory whose path leaves room for the name of a socket.
+func (s *serving) shortDir() string {
+	s.t.Helper()
+	dir, err := os.MkdirTemp("", "appview") // t.TempDir has the name of the test in its path
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -53,6 +53,7 @@ type serviceConfig struct {
 	collections   []syntax.NSID // tracked, with a job for each that was never read completely
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	publicURL     *url.URL      // under which clients reach the server; nil: not known
+	allowHosts    []string      // names under which metrics are answered without a key
 	noPublicReads bool
 	answerBytes   int64  // of answers under way
 	connections   int    // of clients
@@ -142,7 +143,8 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
-		BasePath: cfg.basePath, PublicURL: cfg.publicURL, NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
+		BasePath: cfg.basePath, PublicURL: cfg.publicURL, AllowHosts: cfg.allowHosts,
+		NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}
 	if cfg.metricsListen == "" {
@@ -310,7 +312,7 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { limitMemory(gctx, s.held, debug.SetMemoryLimit); return nil })
 	}
 	if s.measured != nil {
-		g.Go(func() error { return s.metrics.Serve(gctx, s.measured, s.log) })
+		g.Go(func() error { return s.metrics.Serve(gctx, s.measured, s.server.GuardMetrics, s.log) })
 	}
 	g.Go(func() error {
 		select {

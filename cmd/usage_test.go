@@ -37,6 +37,8 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`--refresh is -1h0m0s`, nil, "serve --refresh -1h"},
 		{`--public-url: "appview.example.com" cannot be where clients reach the server`, nil, "serve --public-url appview.example.com"},
 		{`--public-url: "https://example.com//a" cannot be`, []string{"APPVIEW_PUBLIC_URL=https://example.com//a"}, "serve"},
+		{`--allow-host: "https://example.com" is no host name`, nil, "serve --allow-host https://example.com"},
+		{`--allow-host: "*.example.com" is no host name`, []string{"APPVIEW_ALLOW_HOST=a.example,*.example.com"}, "serve"},
 		{`say with --permission what the key may do`, nil, "keys create somebody"},
 		{`--expires "soon" is neither a time`, nil, "keys create somebody --permission * --expires soon"},
 		{`say with --records what becomes of its records`, nil, "collections remove a.b.c"},

@@ -131,7 +131,7 @@ const other = "other"
 
 // codes are the statuses that are told apart. A host may answer with any number.
 var codes = []int{ //nolint:gochecknoglobals // a table that is never changed
-	200, 201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 429,
+	200, 201, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 421, 429,
 	500, 501, 502, 503, 504, 507, 520, 521, 522, 523, 524, 525, 526, 530,
 }
 

@@ -234,7 +234,9 @@ func TestServeAnswersProfiles(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- m.Serve(ctx, l, slog.New(slog.DiscardHandler)) }()
+	go func() {
+		done <- m.Serve(ctx, l, func(h http.Handler) http.Handler { return h }, slog.New(slog.DiscardHandler))
+	}()
 	url := "http://" + l.Addr().String()
 	if text := fetch(t, url+"/metrics"); !strings.Contains(text, "appview_build_info{") {
 		t.Errorf("got\n%s", text)

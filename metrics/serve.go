@@ -19,15 +19,19 @@ const (
 
 // Serve answers Prometheus and the tools that take profiles on an address of their
 // own, until ctx ends. It closes l. Profiles show what is in memory: they are
-// answered nowhere else.
-func (m *Metrics) Serve(ctx context.Context, l net.Listener, log *slog.Logger) error {
+// answered nowhere else. guard wraps all that is answered, and decides who may read it.
+func (m *Metrics) Serve(ctx context.Context, l net.Listener, guard func(http.Handler) http.Handler, log *slog.Logger) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.Handler(log))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	for pattern, h := range map[string]http.Handler{
+		"GET /metrics":             m.Handler(log),
+		"GET /debug/pprof/":        http.HandlerFunc(pprof.Index),
+		"GET /debug/pprof/cmdline": http.HandlerFunc(pprof.Cmdline),
+		"GET /debug/pprof/profile": http.HandlerFunc(pprof.Profile),
+		"GET /debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
+		"GET /debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
+	} {
+		mux.Handle(pattern, guard(h))
+	}
 	hs := &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: profileTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // clients' broken connections

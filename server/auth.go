@@ -105,6 +105,18 @@ func (g grant) allows(p Permission) bool {
 	return slices.Contains(g.permissions, string(p)) || slices.Contains(g.permissions, string(AllPermissions))
 }
 
+// identify finds the key that the request carries, and notes on its connection that it
+// has one.
+func (s *Server) identify(r *http.Request) (grant, error) {
+	held, err := s.authenticate(r)
+	if err != nil {
+		s.refusals.note(r, err)
+		return grant{}, err
+	}
+	markKeyed(r)
+	return held, nil
+}
+
 // authenticate finds the key that the request carries. It reads nothing of the
 // request but its header.
 func (s *Server) authenticate(r *http.Request) (grant, error) {

@@ -304,11 +304,13 @@ func TestMain(m *testing.M) {
 // everything is a server that serves all there is.
 func everything(t *testing.T) *rig {
 	t.Helper()
-	return newRig(t, func(c *Config) {
-		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-			_, _ = w.Write([]byte("appview_x 1\n"))
-		})
+	return newRig(t, withMetrics)
+}
+
+func withMetrics(c *Config) {
+	c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = w.Write([]byte("appview_x 1\n"))
 	})
 }
 

@@ -230,6 +230,9 @@ func (r *rig) do(method, path, body string, header ...string) answer {
 		if header[i+1] != "" {
 			req.Header.Set(header[i], header[i+1])
 		}
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
 	}
 	res, err := r.http.Client().Do(req)
 	if err != nil {

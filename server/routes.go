@@ -21,6 +21,8 @@ const (
 	adminSpace = "/admin/"
 	apiSpace   = "/api/"
 	xrpcSpace  = "/xrpc/"
+
+	metricsPath = "/metrics"
 )
 
 // routes is everything that is served. An empty permission is open to all.
@@ -67,7 +69,7 @@ func (s *Server) routes() []route {
 		list = append(list, route{http.MethodGet, "/admin/backfill/plan", BackfillRead, s.answer(s.planBackfill)})
 	}
 	if s.cfg.Metrics != nil {
-		list = append(list, route{http.MethodGet, "/metrics", "", s.cfg.Metrics})
+		list = append(list, route{http.MethodGet, metricsPath, "", s.GuardMetrics(s.cfg.Metrics)})
 	}
 	if s.cfg.NoPublicReads {
 		return list
@@ -103,12 +105,10 @@ func (s *Server) dispatch(routes []route) http.Handler {
 		if isAdmin(r) {
 			w.Header().Set("Cache-Control", "no-store")
 			var err error
-			if held, err = s.authenticate(r); err != nil {
-				s.refusals.note(r, err)
+			if held, err = s.identify(r); err != nil {
 				s.fail(w, r, err)
 				return
 			}
-			markKeyed(r)
 			ctx := store.WithActor(r.Context(), held.actor)
 			r = r.WithContext(context.WithValue(ctx, grantOf{}, held))
 		} else if isOpen(r) {

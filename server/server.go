@@ -78,10 +78,11 @@ type Config struct {
 	Version       string           // of the program, shown by stats and health
 	BasePath      string           // that all routes stand behind, as ParseBasePath takes it; empty: none
 	PublicURL     *url.URL         // under which clients reach the server, from ParsePublicURL; nil: not known
+	AllowHosts    []string         // names that no stranger owns, beside those that none can own
 	NoPublicReads bool             // do not answer reads without a key
 	AnswerBytes   int64            // of answers under way; 0: DefaultAnswerBytes
 	Ready         func() error     // why the rest of the process is not ready; nil if it always is
-	Metrics       http.Handler     // answers /metrics, which needs no key; nil: there is none
+	Metrics       http.Handler     // answers /metrics, behind GuardMetrics; nil: there is none
 	Observe       func(Answered)   // told of every answer; must not wait for anything
 	Log           *slog.Logger     // default: nowhere
 	Now           func() time.Time // default: time.Now
@@ -110,8 +111,10 @@ type Server struct {
 	streaming    streaming
 	broadcasters broadcasters
 
-	sessions sessions
-	refusals refusals
+	sessions  sessions
+	refusals  refusals // of keys
+	strangers refusals // of host names
+	hostNames []string // of AllowHosts and PublicURL
 
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
@@ -132,7 +135,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.AnswerBytes != 0 && cfg.AnswerBytes < LeastAnswerBytes {
 		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, LeastAnswerBytes))
 	}
-	var err error
+	hostNames, err := cfg.hostNames()
+	errs = append(errs, err)
 	cfg.BasePath, err = ParseBasePath(cfg.BasePath)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
@@ -156,6 +160,8 @@ func New(cfg Config) (*Server, error) {
 		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
 		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
 		refusals:  newRefusals(cfg.Log),
+		strangers: newRefusals(cfg.Log),
+		hostNames: hostNames,
 	}
 	s.broadcasters = broadcasters{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*broadcaster{}}
 	if s.files, err = pageFiles(); err != nil {
