@@ -38,8 +38,9 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener, guard func(http.Han
 	}
 	if bounded, is := l.(interface {
 		ConnState(conn net.Conn, state http.ConnState)
+		ConnContext(ctx context.Context, conn net.Conn) context.Context
 	}); is {
-		hs.ConnState = bounded.ConnState
+		hs.ConnState, hs.ConnContext = bounded.ConnState, bounded.ConnContext
 	}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(l) }()

@@ -106,12 +106,12 @@ func (g grant) allows(p Permission) bool {
 }
 
 // identify finds the key that the request carries, and notes on its connection that it
-// has one.
+// has one. The refusal of a wrong key may be kept back.
 func (s *Server) identify(r *http.Request) (grant, error) {
 	held, err := s.authenticate(r)
 	if err != nil {
 		s.refusals.note(r, err)
-		return grant{}, err
+		return grant{}, s.slowGuess(r, err)
 	}
 	markKeyed(r)
 	return held, nil
@@ -131,7 +131,7 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 	k, err := s.cfg.Store.APIKey(r.Context(), key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return grant{}, unauthorized("the key is not known here")
+		return grant{}, unknownKey()
 	case err != nil:
 		return grant{}, err
 	case !k.RevokedAt.IsZero():
@@ -180,8 +180,9 @@ func bearer(r *http.Request) (string, error) {
 type keyError struct {
 	failure
 
-	why string
-	key store.APIKey // of which it is known that it did once
+	why     string
+	key     store.APIKey // of which it is known that it did once
+	guessed bool         // it could be a key, and never was one
 }
 
 // Unwrap leads to the answer.
@@ -189,7 +190,13 @@ func (e keyError) Unwrap() error { return e.failure }
 
 func unauthorized(why string) error { return unusable(store.APIKey{}, why) }
 
-func unusable(k store.APIKey, why string) error {
+func unknownKey() error {
+	e := unusable(store.APIKey{}, "the key is not known here")
+	e.guessed = true
+	return e
+}
+
+func unusable(k store.APIKey, why string) keyError {
 	f := failure{status: http.StatusUnauthorized, text: why + ": send the header `Authorization: Bearer " + KeyPrefix + "…`"}
 	f.header("WWW-Authenticate", "Bearer")
 	return keyError{failure: f, why: why, key: k}

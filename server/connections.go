@@ -24,10 +24,10 @@ const (
 )
 
 // Connections is a listener whose connections are bounded. At the bound a new one gets
-// in and another gives way: first one that is idle, then one that still sends its
-// header, then the one that takes its answer slowest. Of several such it is one of the
-// address that has most. There is no bound for each address, since all the clients
-// behind a proxy have one.
+// in and another gives way: first one that has sent a wrong key, then one that is idle,
+// then one that still sends its header, then the one that takes its answer slowest. Of
+// several such it is one of the address that has most. There is no bound for each
+// address, since all the clients behind a proxy have one.
 type Connections struct {
 	net.Listener
 
@@ -56,6 +56,7 @@ type clientConn struct {
 	of      *Connections
 	source  *source
 	keyed   atomic.Bool  // it has shown a key that is known
+	guessed atomic.Bool  // it waits for the answer to a wrong key
 	waiting atomic.Bool  // for the first byte of a request
 	writing atomic.Int64 // since when it takes what is written to it, in nanoseconds of the epoch; 0: nothing is
 
@@ -180,7 +181,8 @@ func (c *Connections) victim(now time.Time) (victim *clientConn) {
 
 // The order in which connections give way.
 const (
-	rankIdle = iota
+	rankGuess = iota // waits for the answer to a wrong key
+	rankIdle
 	rankHeader
 	rankSlow   // leaves a piece of its answer untaken
 	rankFresh  // its header is on the way
@@ -192,6 +194,8 @@ const (
 func (cc *clientConn) rank(now time.Time) (int, time.Time) {
 	fresh := now.Sub(cc.since) < freshFor
 	switch {
+	case cc.guessed.Load():
+		return rankGuess, cc.since
 	case cc.phase == phaseIdle && cc.waiting.Load():
 		return rankIdle, cc.since
 	case cc.phase != phaseAnswer && fresh:
@@ -220,6 +224,11 @@ func (c *Connections) remove(cc *clientConn) {
 	if cc.source.conns--; cc.source.conns == 0 {
 		delete(c.sources, cc.source.addr)
 	}
+}
+
+// ConnContext lets handlers find the connection of a request. It is for http.Server.
+func (*Connections) ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	return withConnection(ctx, conn)
 }
 
 // ConnState follows what a connection is at. It is for http.Server.
@@ -302,6 +311,13 @@ func (cc *clientConn) SetWriteBuffer(bytes int) error {
 func markKeyed(r *http.Request) {
 	if cc, is := r.Context().Value(connection{}).(*clientConn); is {
 		cc.keyed.Store(true)
+	}
+}
+
+// markGuess notes whether the client of r waits for the answer to a wrong key.
+func markGuess(r *http.Request, is bool) {
+	if cc, bounded := r.Context().Value(connection{}).(*clientConn); bounded {
+		cc.guessed.Store(is)
 	}
 }
 

@@ -204,6 +204,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	if r.server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	r.server.guesses.every = 0 // tests try many wrong keys
 	r.http = httptest.NewUnstartedServer(r.server.Handler())
 	r.http.Config.ConnContext = withConnection
 	r.http.Start()

@@ -114,6 +114,7 @@ type Server struct {
 	sessions  sessions
 	refusals  refusals // of keys
 	strangers refusals // of host names
+	guesses   *guesses
 	hostNames []string // of AllowHosts and PublicURL
 
 	serving sync.RWMutex // held for reading by every request
@@ -161,6 +162,7 @@ func New(cfg Config) (*Server, error) {
 		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
 		refusals:  newRefusals(cfg.Log),
 		strangers: newRefusals(cfg.Log),
+		guesses:   newGuesses(),
 		hostNames: hostNames,
 	}
 	s.broadcasters = broadcasters{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*broadcaster{}}
