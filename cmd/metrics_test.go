@@ -180,3 +180,27 @@ func (s *serving) shortDir() string {
 	s.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
+
+// TestPagesOfAllowedOriginsMayAsk plays the preflight of a browser.
+func TestPagesOfAllowedOriginsMayAsk(t *testing.T) {
+	t.Parallel()
+	s := serveIn(t, newWorld(t), t.TempDir(), "--cors-origin", "https://admin.example.com", "--cors-origin", "http://localhost:8080")
+	for origin, allowed := range map[string]string{"https://admin.example.com": "https://admin.example.com", "http://localhost:8080": "http://localhost:8080", "https://evil.example": ""} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.url+"/admin/backfill", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Origin", origin)
+		req.Header.Set("Access-Control-Request-Method", "POST")
+		req.Header.Set("Access-Control-Request-Headers", "authorization,idempotency-key")
+		res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if got := res.Header.Get("Access-Control-Allow-Origin"); got != allowed || (res.StatusCode == http.StatusNoContent) != (allowed != "") {
+			t.Errorf("%s: %d %v", origin, res.StatusCode, res.Header)
+		}
+	}
+	s.end()
+}

@@ -91,6 +91,7 @@ admin.key in the data directory.`,
 	f.DurationVar(&o.service.refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
 	f.StringVar(&o.publicURL, "public-url", "", "URL under which clients reach the server, with its path, such as https://example.com/appview")
 	f.StringSliceVar(&o.service.allowHosts, "allow-host", nil, "name under which metrics and profiles are answered without a key, beside addresses and names that nobody else can own; may be repeated")
+	f.StringSliceVar(&o.service.corsOrigins, "cors-origin", nil, "origin of pages that may use the admin API, with a key, such as https://admin.example.com; may be repeated")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
 	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, who takes his slowest is cut off")
@@ -98,7 +99,7 @@ admin.key in the data directory.`,
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "base-path", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "allow-host", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "allow-host", "cors-origin", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -132,6 +133,11 @@ func (o *serveOptions) check() error {
 	for _, text := range o.service.allowHosts {
 		if _, err := server.ParseHostName(text); err != nil {
 			errs = append(errs, usagef("--allow-host: %w", err))
+		}
+	}
+	for _, text := range o.service.corsOrigins {
+		if _, err := server.ParseOrigin(text); err != nil {
+			errs = append(errs, usagef("--cors-origin: %w", err))
 		}
 	}
 	for name, n := range map[string]int{

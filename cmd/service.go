@@ -54,6 +54,7 @@ type serviceConfig struct {
 	refresh       time.Duration // how old a tracked collection may become; 0: it is not read again by itself
 	publicURL     *url.URL      // under which clients reach the server; nil: not known
 	allowHosts    []string      // names under which metrics are answered without a key
+	corsOrigins   []string      // of pages that may use the admin API
 	noPublicReads bool
 	answerBytes   int64  // of answers under way
 	connections   int    // of clients
@@ -143,7 +144,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	}
 	web := server.Config{
 		Store: s.store, Jobs: s.backfill, Planner: plans{s.backfill}, Hosts: liveHosts{s.network}, AdminKey: cfg.adminKey, Version: version(),
-		BasePath: cfg.basePath, PublicURL: cfg.publicURL, AllowHosts: cfg.allowHosts,
+		BasePath: cfg.basePath, PublicURL: cfg.publicURL, AllowHosts: cfg.allowHosts, CORSOrigins: cfg.corsOrigins,
 		NoPublicReads: cfg.noPublicReads, AnswerBytes: cfg.answerBytes, Log: log,
 		Observe: func(a server.Answered) { s.metrics.Answered(a.Route, a.Method, a.Status, a.Took) },
 	}

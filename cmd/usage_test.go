@@ -39,6 +39,8 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`--public-url: "https://example.com//a" cannot be`, []string{"APPVIEW_PUBLIC_URL=https://example.com//a"}, "serve"},
 		{`--allow-host: "https://example.com" is no host name`, nil, "serve --allow-host https://example.com"},
 		{`--allow-host: "*.example.com" is no host name`, []string{"APPVIEW_ALLOW_HOST=a.example,*.example.com"}, "serve"},
+		{`--cors-origin: "*" is no origin of a page`, nil, "serve --cors-origin *"},
+		{`"https://admin.example.com/" is not how browsers write the origin of a page: write https://admin.example.com`, nil, "serve --cors-origin https://admin.example.com/"},
 		{`say with --permission what the key may do`, nil, "keys create somebody"},
 		{`--expires "soon" is neither a time`, nil, "keys create somebody --permission * --expires soon"},
 		{`say with --records what becomes of its records`, nil, "collections remove a.b.c"},

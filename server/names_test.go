@@ -201,3 +201,22 @@ func TestConfiguredNamesMustBeNames(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestNamesBehindAPath: the path that everything stands behind is no way around.
+func TestNamesBehindAPath(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, withMetrics, func(c *Config) { c.BasePath, c.CORSOrigins = "/appview/", []string{adminOrigin} })
+	for path, host := range map[string]string{"/appview/metrics": "evil.example", "/metrics": "evil.example", "/appview/%6detrics": "evil.example:80"} {
+		for name, status := range map[string]int{host: http.StatusMisdirectedRequest, "appview:3000": http.StatusOK} {
+			a := r.raw("tcp", r.http.Listener.Addr().String(), fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nConnection: close\r\n\r\n", path, name, adminOrigin))
+			if a.status != status || a.header.Get("Access-Control-Allow-Origin") != "" {
+				t.Errorf("%s as %s: %d %v, want %d", path, name, a.status, a.header, status)
+			}
+		}
+	}
+	a := r.raw("tcp", r.http.Listener.Addr().String(), fmt.Sprintf(
+		"OPTIONS /appview/admin/backfill HTTP/1.1\r\nHost: evil.example\r\nOrigin: %s\r\nAccess-Control-Request-Method: POST\r\nConnection: close\r\n\r\n", adminOrigin))
+	if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Origin") != adminOrigin {
+		t.Errorf("preflight: %d %v", a.status, a.header)
+	}
+}

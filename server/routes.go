@@ -98,9 +98,13 @@ func (s *Server) newMux() *http.ServeMux {
 }
 
 // dispatch chooses among the routes of one path: first the key, then the method,
-// then the permission, and only then anything else of the request.
+// then the permission, and only then anything else of the request. Browsers ask
+// without a key whether a page of another origin may ask.
 func (s *Server) dispatch(routes []route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.crossOrigin(w, r) {
+			return
+		}
 		var held grant
 		if isAdmin(r) {
 			w.Header().Set("Cache-Control", "no-store")
@@ -111,12 +115,6 @@ func (s *Server) dispatch(routes []route) http.Handler {
 			}
 			ctx := store.WithActor(r.Context(), held.actor)
 			r = r.WithContext(context.WithValue(ctx, grantOf{}, held))
-		} else if isOpen(r) {
-			openTo(w.Header())
-			if r.Method == http.MethodOptions {
-				preflight(w)
-				return
-			}
 		}
 		rt, ok := choose(routes, r.Method)
 		switch {
@@ -156,30 +154,8 @@ func allowed(routes []route) string {
 	return strings.Join(list, ", ")
 }
 
-// openTo lets pages of any origin read an answer, and has caches ask whether what
-// they keep is still so: an account may be gone the next moment.
-func openTo(h http.Header) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Expose-Headers", "ETag, "+syncedHeader+", "+requestIDHeader)
-	h.Set("Cache-Control", "no-cache")
-}
-
-// preflight tells browsers that any page may read here, with whatever headers.
-// The asterisk does not cover Authorization, which clients that are logged in
-// elsewhere may send. What does not exist is said to whoever then asks for it.
-func preflight(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD")
-	h.Set("Access-Control-Allow-Headers", "*, Authorization")
-	h.Set("Access-Control-Max-Age", "86400")
-	w.WriteHeader(http.StatusNoContent)
-}
-
 func isAdmin(r *http.Request) bool {
 	return r.URL.Path+"/" == adminSpace || strings.HasPrefix(r.URL.Path, adminSpace)
 }
 
 func isXRPC(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, xrpcSpace) }
-
-// isOpen tells whether pages of other origins may read the path.
-func isOpen(r *http.Request) bool { return isXRPC(r) || strings.HasPrefix(r.URL.Path, apiSpace) }

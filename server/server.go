@@ -79,6 +79,7 @@ type Config struct {
 	BasePath      string           // that all routes stand behind, as ParseBasePath takes it; empty: none
 	PublicURL     *url.URL         // under which clients reach the server, from ParsePublicURL; nil: not known
 	AllowHosts    []string         // names that no stranger owns, beside those that none can own
+	CORSOrigins   []string         // of pages that may use the admin API; none: no other than its own
 	NoPublicReads bool             // do not answer reads without a key
 	AnswerBytes   int64            // of answers under way; 0: DefaultAnswerBytes
 	Ready         func() error     // why the rest of the process is not ready; nil if it always is
@@ -137,7 +138,7 @@ func New(cfg Config) (*Server, error) {
 		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, LeastAnswerBytes))
 	}
 	hostNames, err := cfg.hostNames()
-	errs = append(errs, err)
+	errs = append(errs, err, cfg.checkOrigins())
 	cfg.BasePath, err = ParseBasePath(cfg.BasePath)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
