@@ -36,6 +36,8 @@ type life struct {
 	path  string
 	acts  []act
 	check func(syntax.DID) bool // which short pages are followed all the same; nil: as always
+	most  int64                 // what an account may take of the file; 0: as always
+	liar  syntax.DID            // of which the host makes records up: what is served is not what the world holds
 	at    int                   // acts that are over
 	shift atomic.Int64          // of the clock
 	asked atomic.Int64          // requests to hosts for the job that is cancelled
@@ -144,7 +146,7 @@ func (l *life) process(hooks store.Hooks) (err error) {
 		}
 		return after()
 	}
-	s, err = store.Open(store.Config{Path: l.path, FlushEvery: 5 * time.Millisecond, Hooks: hooks, Log: quiet, Now: now})
+	s, err = store.Open(store.Config{Path: l.path, FlushEvery: 5 * time.Millisecond, Hooks: hooks, Log: quiet, Now: now, MaxAccountBytes: l.most})
 	if err != nil {
 		return err
 	}
@@ -584,7 +586,7 @@ func (l *life) verify() []store.Job {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	(&rig{t: l.t, world: l.world, store: s}).wantTruth("")
+	(&rig{t: l.t, world: l.world, store: s, liar: l.liar}).wantTruth("")
 	jobs, err := s.Jobs(l.t.Context())
 	log, _, errLog := s.Events(l.t.Context(), 0, 10_000)
 	if err := errors.Join(err, errLog, s.Close()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -72,7 +73,7 @@ type hostileRun struct {
 
 // readHostile reads small repos. With kinds, there is one hostile repo on each of some
 // hosts besides.
-func readHostile(t *testing.T, kinds []sandbox.Behaviour) hostileRun {
+func readHostile(t *testing.T, kinds []sandbox.Behaviour, flags ...string) hostileRun {
 	t.Helper()
 	const hosts, repos = 40, 4000
 	// As many repos are on each host; those of the last ones are the hostile ones.
@@ -87,23 +88,25 @@ func readHostile(t *testing.T, kinds []sandbox.Behaviour) hostileRun {
 				t.Fatal(err)
 			}
 			w.Assign(did, kind)
-			if n == i {
+			if n == i && len(flags) == 0 {
 				if status, _ := page(t, w.HostURLs()[hosts+n]+"/xrpc/com.atproto.sync.getRepo?did="+did.String()); status != http.StatusOK {
 					t.Fatalf("the host answers %d", status)
 				}
 			}
 		}
 	}
-	return readAll(t, w, repos)
+	return readAll(t, w, repos, flags...)
 }
 
 // readAll runs a job over everything in a process of its own. The first repos that are
 // settled count as the healthy ones.
-func readAll(t *testing.T, w *sandbox.World, repos int) (run hostileRun) {
+func readAll(t *testing.T, w *sandbox.World, repos int, flags ...string) (run hostileRun) {
 	t.Helper()
 	dir := t.TempDir()
-	c := startChildFor(t, soakLimit, nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", w.RelayURL(), "--plc", w.PLCURL(),
-		"--allow-private-hosts", "--plc-rps", "2000", "--host-rps", "20")
+	c := startChildFor(t, soakLimit, nil, append([]string{
+		"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", w.RelayURL(), "--plc", w.PLCURL(),
+		"--allow-private-hosts", "--plc-rps", "2000", "--host-rps", "20",
+	}, flags...)...)
 	c.log.wait(t, "msg=serving")
 	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
 	began := time.Now()
@@ -127,6 +130,29 @@ func readAll(t *testing.T, w *sandbox.World, repos int) (run hostileRun) {
 		run.disk = info.Size()
 	}
 	return run
+}
+
+// TestHostileAccounts reads 4,000 small repos, alone, and beside hosts that list records of
+// one account each, or what is to be rejected, without an end.
+//
+//nolint:paralleltest // what it measures is for it alone
+func TestHostileAccounts(t *testing.T) {
+	if os.Getenv("SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	const most = 64 << 20
+	alone := readHostile(t, nil)
+	for _, b := range []sandbox.Behaviour{sandbox.EndlessRecords(900, 100), sandbox.EndlessRejects(900)} {
+		t.Run(b.Name, func(t *testing.T) {
+			got := readHostile(t, []sandbox.Behaviour{b}, "--max-account-bytes", strconv.Itoa(most))
+			each := (got.disk - alone.disk) / hostileHosts
+			t.Logf("healthy %s (%.2f of alone), all %s, %s of processor for each hostile account, %d MiB anonymous, %d MiB of database for each",
+				got.healthy, got.healthy.Seconds()/alone.healthy.Seconds(), got.all, (got.cpu-alone.cpu)/hostileHosts, got.anonymous>>10, each>>20)
+			if got.anonymous > hostileMemory || each > most*5/4 {
+				t.Errorf("%d MiB of anonymous memory, %d bytes of database for each, who may take %d", got.anonymous>>10, each, most)
+			}
+		})
+	}
 }
 
 // TestLargeHonestRepo reads a repo of 200,000 records, of about 72 MB, in one piece.

@@ -15,6 +15,7 @@ import (
 
 	"appview/network"
 	"appview/server"
+	"appview/store"
 )
 
 // Defaults of a server.
@@ -95,11 +96,12 @@ admin.key in the data directory.`,
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
 	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, who takes his slowest is cut off")
+	f.Int64Var(&o.service.accountBytes, "max-account-bytes", store.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
 	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "base-path", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
-		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "allow-host", "cors-origin", "no-public-reads", "max-connections", "max-answer-bytes", "metrics-listen", "log-level", "log-format")
+		"repos-per-host", "host-rps", "plc-rps", "contact", "refresh", "public-url", "allow-host", "cors-origin", "no-public-reads", "max-connections", "max-answer-bytes", "max-account-bytes", "metrics-listen", "log-level", "log-format")
 	return cmd
 }
 
@@ -155,6 +157,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.service.answerBytes < server.LeastAnswerBytes {
 		errs = append(errs, usagef("--max-answer-bytes is %d, it must be at least %d", o.service.answerBytes, server.LeastAnswerBytes))
+	}
+	if o.service.accountBytes < store.LeastMaxAccountBytes {
+		errs = append(errs, usagef("--max-account-bytes is %d, it must be at least %d", o.service.accountBytes, store.LeastMaxAccountBytes))
 	}
 	for name, rps := range map[string]float64{"--host-rps": o.service.hostRPS, "--plc-rps": o.service.plcRPS} {
 		if !(rps > 0) {

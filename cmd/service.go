@@ -57,6 +57,7 @@ type serviceConfig struct {
 	corsOrigins   []string      // of pages that may use the admin API
 	noPublicReads bool
 	answerBytes   int64  // of answers under way
+	accountBytes  int64  // of the database that one account may take; 0: the default
 	connections   int    // of clients
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
 	limitMemory   bool   // softly
@@ -116,7 +117,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.store, err = store.Open(store.Config{
-		Path: filepath.Join(cfg.dataDir, databaseFile), Dir: s.dir, Log: log, Observe: s.metrics.Commit, Hooks: cfg.hooks,
+		Path: filepath.Join(cfg.dataDir, databaseFile), Dir: s.dir, Log: log, Observe: s.metrics.Commit, MaxAccountBytes: cfg.accountBytes, Hooks: cfg.hooks,
 	})
 	if err != nil {
 		return explainOpen(err)

@@ -32,6 +32,8 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 		{`--host-rps is "fast", it must be a number: see`, nil, "serve --host-rps fast"},
 		{`--refresh is "1d", it must be a duration such as 90s, 30m or 24h: see`, nil, "serve --refresh 1d"},
 		{`--max-jobs is 0`, nil, "serve --max-jobs 0"},
+		{`--max-account-bytes is 2000, it must be at least 2097152`, nil, "serve --max-account-bytes 2000"},
+		{`APPVIEW_MAX_ACCOUNT_BYTES: --max-account-bytes is "1GiB", it must be a whole number`, []string{"APPVIEW_MAX_ACCOUNT_BYTES=1GiB"}, "serve"},
 		{`--host-rps is 0`, nil, "serve --host-rps 0"},
 		{`--refresh is 30s, it must be 0 or at least 1m0s`, nil, "serve --refresh 30s"},
 		{`--refresh is -1h0m0s`, nil, "serve --refresh -1h"},

@@ -15,6 +15,7 @@ func TestHeavyReposAreRefusedOrRead(t *testing.T) {
 	want := map[string]outcome.Reason{
 		"long keys": outcome.ReasonTooLarge, "long record keys": outcome.ReasonTooLarge, "own long record keys": "", "tiny blocks": "", "large car": "",
 		"small record named often": "", "large record named often": outcome.ReasonTooLarge,
+		"endless records": outcome.ReasonHTTP5xx, "endless rejects": outcome.ReasonHTTP5xx, // these are to be listed
 	}
 	for _, b := range sandbox.Heavy() {
 		t.Run(b.Name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 )
 
@@ -22,7 +23,38 @@ import (
 func Heavy() []Behaviour {
 	return []Behaviour{
 		LongKeys(3, 20_000), LongRecordKeys(15_000), OwnLongRecordKeys(15_000, 190), NamedOften(15_000, 10), NamedOften(15_000, 900_000), TinyBlocks(64 << 20), LargeCAR(120 << 20),
+		EndlessRecords(900, 100), EndlessRejects(900),
 	}
+}
+
+// EndlessRecords has so many new records on every page, with a text of so many bytes each,
+// and no end. The repo is not given whole.
+func EndlessRecords(each, size int) Behaviour {
+	text := strings.Repeat("x", size)
+	return notWhole(endlessPages("endless records", each, func(r Request, key syntax.RecordKey, n int) (string, error) {
+		return madeUp(r, key, map[string]any{"text": text, "n": int64(n)})
+	}))
+}
+
+// EndlessRejects has so many entries on every page that are not what their CIDs say, under
+// keys that are nearly as long as they may be, and no end. The repo is not given whole.
+func EndlessRejects(each int) Behaviour {
+	return notWhole(endlessPages("endless rejects", each, func(r Request, key syntax.RecordKey, n int) (string, error) {
+		entry, err := madeUp(r, key+syntax.RecordKey(strings.Repeat("k", 490)), map[string]any{"text": "wrong", "n": int64(n)})
+		return wrongCID(entry), err
+	}))
+}
+
+// notWhole has a behaviour refuse to give the repo whole, which would show what it makes up.
+func notWhole(b Behaviour) Behaviour {
+	listed := b.fault
+	b.fault = func(w *World, r Request) Fault {
+		if r.Method == methodGetRepo {
+			return missingMethod()
+		}
+		return listed(w, r)
+	}
+	return b
 }
 
 // heavy gives every repo the same blocks below a commit of its own. build is called once,

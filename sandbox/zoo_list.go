@@ -99,7 +99,17 @@ func RepeatedCursor() Behaviour {
 // EndlessPages has another record, and another cursor, behind every page. A
 // reader that gives up listing finds the truth in the CAR.
 func EndlessPages() Behaviour {
-	return Behaviour{Name: "endless pages", Listed: failed("too_large"), OnRecords: true, fault: onPages(func(_ *World, r Request, l *listedPage) {
+	endless := endlessPages("endless pages", 1, func(r Request, key syntax.RecordKey, n int) (string, error) {
+		return madeUp(r, key, map[string]any{"n": n})
+	})
+	endless.Listed, endless.OnRecords = failed("too_large"), true
+	return endless
+}
+
+// endlessPages has so many made-up records behind the true ones, and as many on every
+// page that follows, each below all that came before.
+func endlessPages(name string, each int, entry func(r Request, key syntax.RecordKey, n int) (string, error)) Behaviour {
+	return Behaviour{Name: name, fault: onPages(func(_ *World, r Request, l *listedPage) {
 		if len(l.Records) > 0 {
 			return // the true ones come first, and the host gives a cursor with them
 		}
@@ -107,14 +117,26 @@ func EndlessPages() Behaviour {
 		if s, ok := strings.CutPrefix(r.Cursor, "222-"); ok {
 			n, _ = strconv.Atoi(s) // our own
 		}
-		n++
-		key := fmt.Sprintf("222-%09d", 999_999_999-n) // below every TID, and descending
-		rec, err := newRecord(syntax.DID(r.DID), r.Collection, syntax.RecordKey(key), "", map[string]any{"$type": r.Collection.String(), "n": n}, false)
-		if err != nil {
-			return
+		for range each {
+			n++
+			made, err := entry(r, syntax.RecordKey(fmt.Sprintf("222-%09d", 999_999_999-n)), n) // below every TID, and descending
+			if err != nil {
+				return
+			}
+			l.Records = append(l.Records, json.RawMessage(made))
 		}
-		l.Records, l.Cursor = []json.RawMessage{rec.item}, fmt.Sprintf("222-%d", n)
+		l.Cursor = fmt.Sprintf("222-%d", n)
 	})}
+}
+
+// madeUp is the entry of a sound record that is not in its repo.
+func madeUp(r Request, key syntax.RecordKey, value map[string]any) (string, error) {
+	value["$type"] = r.Collection.String()
+	rec, err := newRecord(syntax.DID(r.DID), r.Collection, key, "", value, false)
+	if err != nil {
+		return "", err
+	}
+	return string(rec.item), nil
 }
 
 // EmptyPages gives nothing but cursors, each a new one.

@@ -61,9 +61,55 @@ const (
 	guarded // the index holds something newer
 )
 
-// put brings one record to what the repo held at rev. An unchanged record is not
-// written, and one that is proved not in favour of a claim. Nothing is written over a
-// record known at a later rev.
+// placement is what putting a listed record comes to.
+type placement struct {
+	result outcome
+	key    []byte
+	oldLen int    // length of the row that is replaced
+	oldSeq uint64 // of that row
+	body   record.Body
+	src    Source
+}
+
+// place tells what putting a record that the repo held at rev comes to, without writing
+// anything. An unchanged record is not written, and one that is proved not in favour of a
+// claim. Nothing is written over a record known at a later rev. b is nil where nothing was
+// ever stored.
+func (r *repoRow) place(b *collectionBuckets, c syntax.NSID, l Listed, rev syntax.TID, src Source) (placement, error) {
+	if l.Source != 0 {
+		src = l.Source
+	}
+	p := placement{result: created, key: recordKey(r.rid, l.RKey), body: l.Body, src: src}
+	if b == nil || r.rid == 0 {
+		return p, nil
+	}
+	old := b.records.Get(p.key)
+	if old == nil {
+		return p, nil
+	}
+	row, err := parseRecordRow(p.key, old)
+	if err != nil {
+		return p, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+	}
+	p.result, p.oldLen, p.oldSeq = updated, len(old), row.seq()
+	switch {
+	case row.rev() > rev.Integer():
+		p.result = guarded
+	case bytes.Equal(row.cid(), l.Body.CID.Bytes()) && row.proof() >= proofOf(l.Body.Verified, src):
+		covered, err := r.g.coveredByPendingDelete(r.repo.DID, c, row.seq())
+		if err != nil {
+			return p, err
+		}
+		if !covered {
+			p.result = unchanged
+			return p, nil
+		}
+		p.body, p.src = row.body(l.Body.CID), row.source()
+	}
+	return p, nil
+}
+
+// put brings one record to what the repo held at rev.
 func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outcome, error) {
 	b, err := r.g.collection(c, true)
 	if err != nil {
@@ -72,51 +118,44 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 	if err := r.number(); err != nil {
 		return 0, err
 	}
-	if l.Source != 0 {
-		src = l.Source
+	p, err := r.place(b, c, l, rev, src)
+	if err != nil || p.result == unchanged || p.result == guarded {
+		return p.result, err
 	}
-	key, result := recordKey(r.rid, l.RKey), created
-	if old := b.records.Get(key); old != nil {
-		row, err := parseRecordRow(key, old)
-		if err != nil {
-			return 0, fmt.Errorf("record %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
-		}
-		switch {
-		case row.rev() > rev.Integer():
-			return guarded, nil
-		case bytes.Equal(row.cid(), l.Body.CID.Bytes()) && row.proof() >= proofOf(l.Body.Verified, src):
-			covered, err := r.g.coveredByPendingDelete(r.repo.DID, c, row.seq())
-			if err != nil || !covered {
-				return unchanged, err
-			}
-			l.Body, src = row.body(l.Body.CID), row.source()
-		}
-		result = updated
-		if err := b.log.Delete(u64Key(row.seq())); err != nil {
+	if p.result == updated {
+		if err := b.log.Delete(u64Key(p.oldSeq)); err != nil {
 			return 0, err
 		}
 	}
 	seq := r.g.seq()
-	if err := b.records.Put(key, newRecordRow(key, rev, r.g.now, seq, src, l.Body)); err != nil {
+	row := newRecordRow(p.key, rev, r.g.now, seq, p.src, p.body)
+	if err := b.records.Put(p.key, row); err != nil {
 		return 0, fmt.Errorf("put %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
-	if err := b.log.Put(u64Key(seq), key); err != nil {
+	if err := b.log.Put(u64Key(seq), p.key); err != nil {
 		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
-	if result == created {
-		r.changed(c, 1)
+	if p.result == created {
+		r.changed(c, 1, recordBytes(len(p.key), len(row)))
 	} else {
-		r.changed(c, 0)
+		r.changed(c, 0, int64(len(row)-p.oldLen))
 	}
-	return result, nil
+	return p.result, nil
 }
 
-// changed notes that records of a collection were written or deleted, and how many
-// more there are.
-func (r *repoRow) changed(c syntax.NSID, more int64) {
-	h := r.repo.Collections[c]
-	h.Count, h.Exact = h.Count+more, ExactUnknown
+// logBytes is what the log entry of a record with so long a key takes.
+func logBytes(key int) int64 { return entryBytes(u64Len, key) }
+
+// changed notes that records of a collection were written or deleted, how many more there
+// are, and how many bytes more the account takes.
+func (r *repoRow) changed(c syntax.NSID, records, bytes int64) {
+	h, had := r.repo.Collections[c]
+	if !had {
+		bytes += collectionBytes(c)
+	}
+	h.Count, h.Exact = h.Count+records, ExactUnknown
 	r.repo.Collections[c] = h
+	r.repo.Bytes += bytes
 }
 
 // proof is what is known of a body beside the CID that its host claims for it.
@@ -183,16 +222,18 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 		return wasAbsent, errAgain
 	}
 	r.removals++
-	if err := b.log.Delete(u64Key(row.seq())); err != nil {
+	seq, takes := row.seq(), recordBytes(len(key), len(old))
+	if err := b.log.Delete(u64Key(seq)); err != nil {
 		return wasAbsent, err
 	}
 	if err := b.records.Delete(key); err != nil {
 		return wasAbsent, err
 	}
-	if err := b.deletions.Put(u64Key(r.g.seq()), appendDeletion(nil, r.g.steady, rev, key)); err != nil {
+	note := appendDeletion(nil, r.g.steady, rev, key)
+	if err := b.deletions.Put(u64Key(r.g.seq()), note); err != nil {
 		return wasAbsent, err
 	}
-	r.changed(c, -1)
+	r.changed(c, -1, deletionBytes(len(note))-takes)
 	return removed, nil
 }
 
@@ -205,6 +246,9 @@ func appendDeletion(row []byte, at time.Time, rev syntax.TID, key []byte) []byte
 
 // deletionHead is the length of a deletions row before the record's key.
 const deletionHead = 16
+
+// deletionBytes is what the note of a deletion takes whose row is so long.
+func deletionBytes(row int) int64 { return entryBytes(u64Len, row) }
 
 // stored lists the keys of the repo's records in c.
 func (r *repoRow) stored(c syntax.NSID) ([]syntax.RecordKey, error) {

@@ -23,15 +23,16 @@ type checker struct {
 	tx    *bbolt.Tx
 	repos map[rid]Repo
 	held  map[syntax.NSID]map[rid]int64 // records found
+	sizes map[rid]int64                 // bytes found
 }
 
 func (c *checker) found(format string, args ...any) { c.Found(format, args...) }
 
 // check checks all rows.
 func check(ctx context.Context, with *kv.Checker) error {
-	c := &checker{Checker: with, tx: with.Tx.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}}
+	c := &checker{Checker: with, tx: with.Tx.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}, sizes: map[rid]int64{}}
 	for _, part := range []func(context.Context) error{
-		c.owners, c.records, c.logs, c.keyIndex, c.counts, c.jobs, c.unfinished, c.tables,
+		c.owners, c.records, c.logs, c.deletions, c.keyIndex, c.counts, c.accountSizes, c.jobs, c.unfinished, c.tables,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -101,6 +102,7 @@ func (c *checker) records(ctx context.Context) error {
 				return nil
 			}
 			held[id]++
+			c.sizes[id] += recordBytes(len(k), len(v))
 			if _, ok := c.repos[id]; !ok {
 				c.found("%s/%d/%s: no such repo", name, id, rkey)
 			}

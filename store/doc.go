@@ -11,7 +11,7 @@
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
 //	rkeys/<nsid>           rkey, rid             the key index: records in key order across repos; it lags
 //	rkeys_at               nsid                  the last change that the key index contains
-//	repos                  rid                   DID, PDS, account status; for each collection its floor, count, and whether it is exact
+//	repos                  rid                   DID, PDS, account status; for each collection its floor, count, and whether it is exact; what the account takes of the file
 //	dids                   DID                   rid
 //	counts                 collection            records and repos that are served
 //	jobs                   job sequence          the job: request, targets, status, stage, counters, times
@@ -37,6 +37,12 @@
 //
 // Rows of records, and those that are JSON, are sealed: they end in a checksum of key
 // and row (kv.Seal).
+//
+// # What an account takes
+//
+// The size of an account is in its repo's row, and moves with the rows that it is the
+// size of. A reading that would make an account larger than it may be is not written
+// (accountbytes.go).
 //
 // # Append order
 //

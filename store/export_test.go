@@ -83,9 +83,16 @@ func MigrateTo(path string, format int) error {
 	from, v := uint64(0), 0
 	err = db.View(func(tx *bbolt.Tx) error { from, err = metaOf(tx, "schema"); return err })
 	for v = int(from); err == nil && v < format; v++ {
-		err = db.Update(func(tx *bbolt.Tx) error {
-			return errors.Join(migrations()[v](&kv.Tx{Tx: tx}), asFormat(tx, v+1))
-		})
+		migrate := migrations()[v]
+		for again := true; again && err == nil; {
+			err = db.Update(func(tx *bbolt.Tx) error {
+				err := migrate(&kv.Tx{Tx: tx})
+				if again = errors.Is(err, kv.ErrAgain); again {
+					return nil
+				}
+				return errors.Join(err, asFormat(tx, v+1))
+			})
+		}
 	}
 	return errors.Join(err, db.Close())
 }
@@ -157,3 +164,65 @@ func Unseal(path string) (rows int, err error) {
 
 // StatusMoves is every way that a status may change.
 func StatusMoves() map[Status][]Status { return statusMoves }
+
+// Unsize makes a file what a program has left that knows no sizes of accounts.
+func Unsize(path string) error {
+	return edit(path, func(tx *bbolt.Tx) error {
+		b := repos.bucket(tx)
+		rows := map[string]Repo{}
+		err := b.ForEach(func(k, row []byte) error {
+			repo, err := repos.decode(k, row)
+			repo.Bytes = 0
+			rows[string(k)] = repo
+			return err
+		})
+		for k, repo := range rows {
+			err = errors.Join(err, repos.put(b, []byte(k), repo))
+		}
+		return errors.Join(err, asFormat(tx, 8))
+	})
+}
+
+// SizeSome sizes the repos below a number, as a migration that is cut off.
+func SizeSome(path string, below uint64) error {
+	return edit(path, func(tx *bbolt.Tx) error {
+		sizes, err := sizesOf(tx, 0, below)
+		return errors.Join(err, putSizes(tx, 0, below, sizes))
+	})
+}
+
+func edit(path string, do func(*bbolt.Tx) error) error {
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Update(do), db.Close())
+}
+
+// BucketBytes is what the pages of a bucket hold.
+type BucketBytes struct {
+	Rows, Elements, Empty, Branch int64 // Rows: bytes of keys and values
+}
+
+// Layout is what the pages of one collection's buckets hold, and how long the file is as
+// far as anything was written to it.
+func (s *Store) Layout(ctx context.Context, c syntax.NSID) (buckets map[string]BucketBytes, written int64, err error) {
+	buckets = map[string]BucketBytes{}
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		for _, name := range []string{recordsBucket, logBucket, keyIndexBucket} {
+			b := tx.Bucket([]byte(name)).Bucket([]byte(c))
+			if b == nil {
+				continue
+			}
+			st, page := b.Stats(), int64(tx.DB().Info().PageSize)
+			elements := leafElement * int64(st.KeyN+st.LeafPageN) // a page's header is as long
+			buckets[name] = BucketBytes{
+				Rows: int64(st.LeafInuse) - elements, Elements: elements,
+				Empty: int64(st.LeafPageN+st.LeafOverflowN)*page - int64(st.LeafInuse), Branch: int64(st.BranchPageN) * page,
+			}
+		}
+		written = tx.Size()
+		return nil
+	})
+	return buckets, written, err
+}

@@ -43,6 +43,9 @@ func indexKey(record []byte) []byte {
 	return append(k, record[:ridLen]...)
 }
 
+// indexBytes is what the entry of a record with so long a key takes in the key index.
+func indexBytes(key int) int64 { return entryBytes(key+1, 0) }
+
 // indexed gives the record's key back, in the memory of buf.
 func indexed(buf, k []byte) ([]byte, error) {
 	n := len(k) - ridLen - 1

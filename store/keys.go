@@ -17,6 +17,9 @@ const ridLen = 4
 
 func u64Key(n uint64) []byte { return kv.NumberKey(n) }
 
+// u64Len is the length of such a key.
+const u64Len = 8
+
 // ridKey is the key of a repo's row, and the prefix of its records.
 func ridKey(r rid) []byte { return binary.BigEndian.AppendUint32(nil, uint32(r)) }
 

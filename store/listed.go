@@ -52,6 +52,12 @@ func UnnamedKey(says string) syntax.RecordKey {
 	return syntax.RecordKey(unnamedMark + string(sum[:]))
 }
 
+// maxRecordKey is the longest that a record key may be. UnnamedKey is shorter.
+const maxRecordKey = 512
+
+// markBytes is the most that the mark of an entry takes.
+const markBytes = leafElement + maxRecordKey + sealLen
+
 // mark marks the keys of a segment, and returns it without what was marked before.
 func (w *workBuckets) mark(did syntax.DID, seg Segment) (Segment, error) {
 	name := marksKey(did, seg.Collection)

@@ -21,6 +21,7 @@ type model struct {
 	now        time.Time                        // by the wall clock
 	steady     time.Time                        // by the store's own
 	step       int                              // rows of a transaction, as in store.Hooks
+	limit      int64                            // what an account may take of the file; 0: more than any does
 	seq        uint64                           // of the last change
 	repos      []*modelRepo                     // in the order of their numbers
 	deletions  map[syntax.NSID][]store.Deletion // that are kept, in order

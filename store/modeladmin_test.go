@@ -181,11 +181,14 @@ func (d *drive) opOpenAgain() string {
 	if d.often(50) {
 		step = 1 + d.rng.IntN(3)
 	}
+	if d.m.limit = 0; d.often(40) {
+		d.m.limit = 2000 + d.rng.Int64N(4000)
+	}
 	by := pick(d, []time.Duration{0, time.Minute, time.Hour, 20 * time.Hour, 30 * 24 * time.Hour, -time.Hour})
 	d.close()
 	d.m.pass(by, true)
 	d.openWith(step)
-	return fmt.Sprintf("reopen after %s, with %d rows in a transaction", by, step)
+	return fmt.Sprintf("reopen after %s, with %d rows in a transaction and %d bytes an account", by, step, d.m.limit)
 }
 
 func (d *drive) uuid() (id uuid.UUID) {

@@ -366,6 +366,9 @@ func (d *drive) settlesAs(j *modelJob, t store.Settlement) string {
 	if len(t.Kept) > 0 {
 		what = "settle as it is kept"
 	}
+	if w := j.work[t.DID]; want == nil && w.Reason == "too_large" {
+		what = "settle as too large"
+	}
 	d.submit(what, want, func(done func(error)) error { return d.s.Settle(d.t.Context(), j.Seq, t, done) })
 	return fmt.Sprintf("settle for %d: %s at %q rev %s account %q purge %t complete %v kept %v exact %t", j.Seq, t.DID, t.Reading.Host, t.Reading.Rev, t.Account, t.Purge, t.Complete, t.Kept, t.Exact)
 }

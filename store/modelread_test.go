@@ -75,6 +75,14 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 	if w.owed.Position != nil {
 		at.Tally, at.Guarded = w.owed.Position.Tally, w.owed.Position.Guarded
 	}
+	rejected := at.Tally.Rejected
+	for _, seg := range read.Segments {
+		rejected += int64(len(seg.Rejected))
+	}
+	r.account, r.notFoundAt = store.AccountActive, time.Time{}
+	if why := m.tooLarge(r, w, read, rejected*(16+512+4)); why != "" {
+		return 0, store.ErrAccountFull
+	}
 	for _, seg := range read.Segments {
 		seg = w.fresh(seg)
 		if m.apply(r, seg, read, &at.Tally) {
@@ -86,7 +94,6 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 		}
 	}
 	r.at(read.Host)
-	r.account, r.notFoundAt = store.AccountActive, time.Time{}
 	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
 	return fresh, nil
 }
@@ -176,6 +183,14 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	}
 	if t.Account == store.AccountActive && w.undone(r) {
 		return store.ErrUndone
+	}
+	if why := m.tooLarge(r, w, t.Reading, 0); why != "" {
+		t = store.Settlement{
+			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: t.Account,
+			Judge: func(store.Tally, bool) store.Verdict {
+				return store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: why}
+			},
+		}
 	}
 	tally, guarded := store.Tally{}, false
 	if p := w.owed.Position; p != nil {

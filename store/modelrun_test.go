@@ -63,6 +63,7 @@ var expected = []string{
 	"create job", "start job", "discover", "discover: no longer owed", "discover held", "discover retry", "end discovery",
 	"rehost", "rehost: no longer owed", "postpone", "put host", "save", "save: no longer owed",
 	"save: the host's rev is older than what the index holds", "save: on the deny list", "restart",
+	"save: the account would take too much of the database", "settle as too large",
 	"settle", "settle: no longer owed", "settle: the host's rev is older than what the index holds",
 	"settle: the short page is not the end of the listing", "settle as it is kept",
 	"settle as it is kept: what the index holds of the account is not what it was when this was begun", "settle host", "reopen", "move to cancelling", "move to pausing", "move to running", "move to cancelling: job cannot do that now",
@@ -106,7 +107,7 @@ func (b *bed) openWith(step int) {
 	b.close()
 	b.m.step = step
 	s, err := store.Open(store.Config{
-		Path: b.path, FlushEvery: 2 * time.Millisecond, Now: func() time.Time { return b.m.now },
+		Path: b.path, FlushEvery: 2 * time.Millisecond, Now: func() time.Time { return b.m.now }, MaxAccountBytes: b.m.limit,
 		Log:   slog.New(slog.DiscardHandler),
 		Hooks: store.Hooks{Step: step, BeforeCommit: b.at(beforeCommit), AfterCommit: b.at(afterCommit)},
 	})

@@ -82,6 +82,7 @@ func (m *model) picture() (p picture) {
 		for c, h := range r.held {
 			row.Collections[c] = store.Held{Floor: h.floor, Count: int64(len(h.records)), Exact: h.exactness()}
 		}
+		row.Bytes = m.size(r)
 		p.add("repo %s", fact(row))
 		var kept []syntax.NSID
 		for _, c := range m.collections() {

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -65,6 +67,7 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 
 func (g *group) pruneDeletions(left *int) error {
 	limit := g.steady.Add(-keepDeletions).Unix()
+	freed := map[rid]int64{}
 	for _, name := range collectionNames(g.tx) {
 		b := g.tx.Bucket([]byte(deletionsBucket)).Bucket([]byte(name))
 		if b == nil || *left == 0 {
@@ -76,9 +79,18 @@ func (g *group) pruneDeletions(left *int) error {
 		}
 		if err := kv.DeleteFirst(b, left, func(k, row []byte) bool {
 			// The key index learns from them what it has to take out.
-			return len(row) >= deletionHead && int64(binary.BigEndian.Uint64(row)) < limit && binary.BigEndian.Uint64(k) <= at
+			old := len(row) > deletionHead+ridLen && int64(binary.BigEndian.Uint64(row)) < limit && binary.BigEndian.Uint64(k) <= at
+			if old {
+				freed[rid(binary.BigEndian.Uint32(row[deletionHead:]))] += deletionBytes(len(row))
+			}
+			return old
 		}); err != nil {
 			return fmt.Errorf("prune deletions of %s: %w", name, err)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(freed)) {
+		if err := g.giveBack(n, freed[n]); err != nil {
+			return fmt.Errorf("prune deletions: %w", err)
 		}
 	}
 	return nil

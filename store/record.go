@@ -113,7 +113,7 @@ func newRecordRow(key []byte, rev syntax.TID, at time.Time, seq uint64, src Sour
 		format = formatSealedCBOR
 	}
 	id := body.CID.Bytes()
-	row := make([]byte, 0, rowCID+len(id)+len(body.Data)+sealLen)
+	row := make([]byte, 0, recordRowLen(body))
 	row = append(row, format)
 	row = binary.BigEndian.AppendUint64(row, rev.Integer())
 	row = binary.BigEndian.AppendUint32(row, uint32(at.Unix()))
@@ -122,6 +122,17 @@ func newRecordRow(key []byte, rev syntax.TID, at time.Time, seq uint64, src Sour
 	row = append(row, id...)
 	row = append(row, body.Data...)
 	return appendSeal(key, row)
+}
+
+// recordRowLen is the length of the row of a record with that body.
+func recordRowLen(body record.Body) int {
+	return rowCID + body.CID.ByteLen() + len(body.Data) + sealLen
+}
+
+// recordBytes is what a record takes whose key and row are so long: the row, the log
+// entry and the entry of the key index, which may come later.
+func recordBytes(key, row int) int64 {
+	return entryBytes(key, row) + logBytes(key) + indexBytes(key)
 }
 
 // parseRecordRow checks that the row under key is as it was written, as far as it

@@ -31,6 +31,10 @@ type Repo struct {
 	NotFoundAt  time.Time            `json:"not_found_at,omitzero"` // by the store's own clock
 	Floor       syntax.TID           `json:"floor,omitzero"`        // the highest rev at which any collection was read completely
 	Collections map[syntax.NSID]Held `json:"collections"`
+
+	// Bytes is how much the account takes of the file: its records, their log entries and
+	// entries of the key index, the notes of its deletions, and the names of its collections.
+	Bytes int64 `json:"bytes,omitempty"`
 }
 
 // Held is what the index holds of a repo in one collection.
@@ -185,7 +189,7 @@ func (r *repoRow) save() error {
 }
 
 func (r Repo) equal(o Repo) bool {
-	if r.Host != o.Host || r.Floor != o.Floor || r.Account != o.Account || !r.NotFoundAt.Equal(o.NotFoundAt) || len(r.Collections) != len(o.Collections) {
+	if r.Host != o.Host || r.Bytes != o.Bytes || r.Floor != o.Floor || r.Account != o.Account || !r.NotFoundAt.Equal(o.NotFoundAt) || len(r.Collections) != len(o.Collections) {
 		return false
 	}
 	for c, h := range r.Collections {

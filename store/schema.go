@@ -52,7 +52,7 @@ func schema() kv.Schema {
 func migrations() []func(*kv.Tx) error {
 	return []func(*kv.Tx) error{
 		createSchema, within(addDistrusted), admin.AddAudit, within(addUnfinished), within(addTotals),
-		within(allowSeals), within(allowTableSeals), within(allowExact), within(toFormat9),
+		within(allowSeals), within(allowTableSeals), within(allowExact), toFormat9(),
 	}
 }
 
@@ -91,8 +91,14 @@ func allowTableSeals(*bbolt.Tx) error { return nil }
 func allowExact(*bbolt.Tx) error { return nil }
 
 // toFormat9 brings what has come since format 8.
-func toFormat9(tx *bbolt.Tx) error {
-	return errors.Join(lowerAuthorities(tx), addListed(tx), addPauses(tx))
+func toFormat9() func(*kv.Tx) error {
+	var sizes addSizes
+	return func(tx *kv.Tx) error {
+		if err := sizes.step(tx); err != nil {
+			return err
+		}
+		return errors.Join(lowerAuthorities(tx.Tx), addListed(tx.Tx), addPauses(tx.Tx))
+	}
 }
 
 // addListed makes the buckets of what repos read in steps have listed, in place of those

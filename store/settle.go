@@ -71,11 +71,13 @@ func (r Reading) bytes() int {
 
 // Save commits a part of a repo that is read in steps, with the position from
 // which to go on. The position's tally is kept by the store. What is listed is marked,
-// so that it counts once. It returns how many of the entries were not listed before.
+// so that it counts once. It returns how many of the entries were not listed before. A part
+// that would make the account too large is not written: ErrAccountFull.
 func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading, at Position) (int, error) {
-	fresh := 0 // of the writer, unless the commit has succeeded: it may still be going on when ctx ends
+	// Both are the writer's, unless the commit has succeeded: it may still be going on when ctx ends.
+	fresh, full := 0, error(nil)
 	err := s.wait(ctx, change{op: "save pages of " + did.String(), bytes: r.bytes(), urgent: true, apply: func(g *group) error {
-		fresh = 0
+		fresh, full = 0, nil
 		_, w, err := g.open(seq)
 		if err != nil {
 			return err
@@ -102,6 +104,15 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		if o.Position != nil {
 			at.Tally, at.Guarded = o.Position.Tally, o.Position.Guarded
 		}
+		// The probe before the pages has said so. Whatever ends the account from here on
+		// is seen by the next step.
+		repo.repo.Account, repo.repo.NotFoundAt = AccountActive, time.Time{}
+		if err := repo.fits(w, r, rejectedBytes(at.Tally, r), s.maxAccountBytes); errors.Is(err, ErrAccountFull) {
+			full = err
+			return repo.save() // what is held is served all the same
+		} else if err != nil {
+			return err
+		}
 		for _, seg := range r.Segments {
 			seg, err := w.mark(did, seg)
 			if err != nil {
@@ -115,9 +126,6 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 			at.Guarded = at.Guarded || guarded
 		}
 		repo.readAt(r.Host)
-		// The probe before the pages has said so. Whatever ends the account from here on
-		// is seen by the next step.
-		repo.repo.Account, repo.repo.NotFoundAt = AccountActive, time.Time{}
 		if err := repo.save(); err != nil {
 			return err
 		}
@@ -127,6 +135,9 @@ func (s *Store) Save(ctx context.Context, seq uint64, did syntax.DID, r Reading,
 		}
 		return w.putOwed(o)
 	}})
+	if err == nil && full != nil {
+		err = fmt.Errorf("save pages of %s: %w", did, full)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -182,6 +193,9 @@ type Settlement struct {
 	Inferred  bool       // AccountNotFound is nobody's word: it hides, and is not counted
 	Purge     bool       // the account is gone for good: nothing of it stays
 
+	begun bool  // some of it was done in a transaction before
+	most  int64 // bytes that the account may take
+
 	// Judge tells the class from what the repo was found to hold, and from
 	// whether the index kept something newer than the reading. It is called in
 	// the transaction: it only computes.
@@ -207,9 +221,9 @@ const (
 // commit, and must not wait for anything: ErrStale when the repo was no longer
 // owed there, ErrRevWentBack when the index holds something newer, ErrNotTheEnd
 // when an end was assumed that must not be, ErrUndone when the account has changed since an
-// earlier step, or what was to be kept is not held any more.
+// earlier step, or what was to be kept is not held any more. A reading that would make the
+// account too large is settled as failed: nothing of it is written, and nothing deleted.
 func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(error)) error {
-	begun := false // in a transaction before this one
 	return s.submit(ctx, change{op: "settle " + t.DID.String(), bytes: t.Reading.bytes(), done: done, apply: func(g *group) error {
 		j, w, err := g.open(seq)
 		if err != nil {
@@ -222,13 +236,14 @@ func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(
 		if s.Denied(t.DID, o.Host) {
 			t = t.denied()
 		}
-		if begun {
+		t.most = s.maxAccountBytes
+		if t.begun {
 			if err := g.overtaken(t); err != nil {
 				return err
 			}
 		}
 		err = g.settle(j, w, o, t)
-		begun = errors.Is(err, errAgain)
+		t.begun = errors.Is(err, errAgain)
 		return err
 	}})
 }
@@ -239,6 +254,7 @@ func (t Settlement) denied() Settlement {
 	return Settlement{
 		DID: t.DID, Attempts: t.Attempts, Reading: Reading{Host: t.Reading.Host}, Account: AccountDenied, Purge: true,
 		Judge: func(Tally, bool) Verdict { return Verdict{Class: ClassUnavailable, Reason: AccountDenied} },
+		begun: t.begun,
 	}
 }
 
@@ -269,6 +285,13 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	}
 	if t.Account == AccountActive && o.undone(repo) {
 		return refuse(fmt.Errorf("settle %s: %w", t.DID, ErrUndone))
+	}
+	if !t.begun {
+		if err := repo.fits(w, t.Reading, 0, t.most); errors.Is(err, ErrAccountFull) {
+			t = t.tooLarge(err)
+		} else if err != nil {
+			return err
+		}
 	}
 	tally, guarded := o.Carry, false
 	if o.Position != nil {

@@ -1,11 +1,15 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"appview/internal/datadir"
 	"appview/store/admin"
 	"appview/store/kv"
 )
@@ -24,19 +28,43 @@ var (
 )
 
 type (
-	// Config says where the file is and how it is written.
-	Config = kv.Config
 	// Hooks are called around every commit.
 	Hooks = kv.Hooks
 	// Commit is a transaction of the writer, as it is measured.
 	Commit = kv.Commit
 )
 
+// Config says where the file is and how it is written. Zero values mean the defaults.
+type Config struct {
+	Path       string
+	Dir        *datadir.Dir                     // the directory of Path; nil: it is opened, and closed, with the file
+	FlushEvery time.Duration                    // how long a change may wait for company: 250 ms
+	Reserve    uint64                           // free bytes on the disk to leave alone: 256 MiB
+	FreeSpace  func(dir string) (uint64, error) // default: asks the system
+	Now        func() time.Time                 // default: time.Now
+	Log        *slog.Logger                     // default: slog.Default
+	ReadOnly   bool                             // open for reading only, as check does
+	Observe    func(Commit)                     // told of every commit, by the writer; must not wait for anything
+	Hooks      Hooks                            // tests crash here
+
+	MaxAccountBytes int64 // what one account may take of the file: DefaultMaxAccountBytes
+}
+
+// file is what the file itself is to know.
+func (c Config) file() kv.Config {
+	return kv.Config{
+		Path: c.Path, Dir: c.Dir, FlushEvery: c.FlushEvery, Reserve: c.Reserve, FreeSpace: c.FreeSpace, Now: c.Now, Log: c.Log,
+		ReadOnly: c.ReadOnly, Observe: c.Observe, Hooks: c.Hooks,
+	}
+}
+
 // Store is an open database file.
 type Store struct {
 	*admin.Admin
 
 	db *kv.DB
+
+	maxAccountBytes int64
 
 	purges [][]byte // deletions that an earlier process has left
 
@@ -50,10 +78,10 @@ type Store struct {
 // current schema. It fails with ErrLocked, ErrNewer or ErrDamaged where these
 // apply.
 func Open(cfg Config) (*Store, error) {
-	s, with := &Store{}, schema()
+	s, with := &Store{maxAccountBytes: cmp.Or(cfg.MaxAccountBytes, DefaultMaxAccountBytes)}, schema()
 	with.Load = s.load
 	var err error
-	if s.db, err = kv.Open(cfg, with); err != nil {
+	if s.db, err = kv.Open(cfg.file(), with); err != nil {
 		return nil, err
 	}
 	s.Admin = admin.New(s.db)
@@ -74,7 +102,7 @@ func (s *Store) Close() error { return s.db.Close(s.FlushUses()...) }
 // Compact gives back to the disk what is free in the file of a stopped server. It
 // returns the lengths before and after.
 func Compact(ctx context.Context, cfg Config) (before, after int64, err error) {
-	return kv.Compact(ctx, cfg, schema())
+	return kv.Compact(ctx, cfg.file(), schema())
 }
 
 // Backup writes a copy of the file as it is at one moment. begin is called once,

@@ -238,11 +238,14 @@ func (r *reading) commitStep(ctx context.Context, s *segment) (fresh int, err er
 	return fresh, nil
 }
 
-// explainStore turns the store's refusal of something older than it holds, or of what
-// goes on where nothing is any more, into a failed attempt.
+// explainStore turns the store's refusal of something older than it holds, of what goes on
+// where nothing is any more, or of what is too much, into a failed attempt.
 func (r *reading) explainStore(err error) error {
 	if errors.Is(err, store.ErrDenied) {
 		return &GoneError{Reason: outcome.ReasonDenied}
+	}
+	if errors.Is(err, store.ErrAccountFull) {
+		return &network.Error{Reason: outcome.ReasonTooLarge, Op: "read repo", Host: r.host, Err: err}
 	}
 	if !errors.Is(err, store.ErrRevWentBack) && !errors.Is(err, store.ErrUndone) {
 		return err

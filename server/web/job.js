@@ -298,6 +298,6 @@ const meanings = {
   bad_signature: "The repo is not signed with the account's key. Nothing of it is stored.",
   bad_rev: "The host names an impossible revision. Retry after the account has written.",
   rev_went_back: "The host shows an older state than before. Retry after the account has written.",
-  too_large: "It is past what one repo or page may have.",
+  too_large: "It is past what one repo or page may have, or what one account may take of the database.",
   rejected: "Some records do not match their CID, or are malformed. The others are stored.",
 };

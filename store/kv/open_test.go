@@ -2,8 +2,11 @@ package kv_test
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -110,5 +113,49 @@ func TestReadingWhatIsNotThereMakesNothing(t *testing.T) {
 	}
 	if _, err := kv.Open(kv.Config{Path: path, ReadOnly: true}, schema()); !errors.Is(err, kv.ErrDamaged) {
 		t.Errorf("an empty file: got %v, want ErrDamaged", err)
+	}
+}
+
+// TestMigrationInParts has a migration that takes several transactions, and a process that
+// ends between two of them: the next one begins it anew, and only its end makes the file one
+// of the new version.
+func TestMigrationInParts(t *testing.T) {
+	t.Parallel()
+	cfg := kv.Config{Path: newPath(t), FlushEvery: time.Millisecond, Log: slog.New(slog.DiscardHandler)}
+	if err := openDB(t, cfg).Close(); err != nil {
+		t.Fatal(err)
+	}
+	crash := errors.New("the process ends")
+	inParts := func(ends int) kv.Schema {
+		with, part := schema(), 0
+		with.Migrations = append(with.Migrations, func(tx *kv.Tx) error {
+			if part++; part == ends {
+				return crash
+			}
+			if err := rows.Put(rows.Bucket(tx), fmt.Append(nil, part), ""); err != nil || part == 4 {
+				return err
+			}
+			return kv.ErrAgain
+		})
+		return with
+	}
+	if _, err := kv.Open(cfg, inParts(3)); !errors.Is(err, crash) {
+		t.Fatalf("got %v, want the crash", err)
+	}
+	db := openDB(t, cfg) // it is a file of the old version still
+	wantRows(t, db, "1", "2")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := kv.Open(cfg, inParts(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, db, "1", "2", "3", "4")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Open(cfg, schema()); !errors.Is(err, kv.ErrNewer) {
+		t.Errorf("opened as one of the old version: %v, want ErrNewer", err)
 	}
 }

@@ -19,7 +19,9 @@ var (
 // Schema is what the packages above bring to a file.
 type Schema struct {
 	// Migrations bring a file from version i to i+1. They run in order, each in a
-	// transaction of its own together with the version it reaches.
+	// transaction of its own together with the version it reaches. One that returns
+	// ErrAgain has done a part: that is committed, and it is called again. Where the process
+	// ends in between, the next one begins it anew.
 	Migrations []func(*Tx) error
 	// Buckets are those that a file of the last version has at its top, beside meta.
 	Buckets []string
@@ -97,16 +99,29 @@ func (db *DB) migrate() error {
 	return nil
 }
 
-// migrateFrom brings the file from a version to the next one, in one transaction.
-func (db *DB) migrateFrom(v uint64) error {
-	return db.bolt.Update(func(in *bbolt.Tx) error {
-		tx := &Tx{Tx: in, hooks: db.cfg.Hooks}
-		if _, err := tx.CreateBucketIfNotExists([]byte(metaBucket)); err != nil {
-			return fmt.Errorf("create bucket %s: %w", metaBucket, err)
-		}
-		if err := db.schema.Migrations[v](tx); err != nil {
-			return fmt.Errorf("migrate to schema %d: %w", v+1, err)
-		}
-		return tx.PutMeta(metaSchema, v+1)
-	})
+// migrateFrom brings the file from a version to the next one.
+func (db *DB) migrateFrom(v uint64) (err error) {
+	for again := true; again && err == nil; {
+		err = db.bolt.Update(func(in *bbolt.Tx) error {
+			err := db.migrateIn(in, v)
+			if again = errors.Is(err, ErrAgain); again {
+				err = nil
+			}
+			return err
+		})
+	}
+	return err
+}
+
+// migrateIn does in a transaction what is to be done to bring the file from a version to
+// the next one, or a part of it.
+func (db *DB) migrateIn(in *bbolt.Tx, v uint64) error {
+	tx := &Tx{Tx: in, hooks: db.cfg.Hooks}
+	if _, err := tx.CreateBucketIfNotExists([]byte(metaBucket)); err != nil {
+		return fmt.Errorf("create bucket %s: %w", metaBucket, err)
+	}
+	if err := db.schema.Migrations[v](tx); err != nil {
+		return fmt.Errorf("migrate to schema %d: %w", v+1, err)
+	}
+	return tx.PutMeta(metaSchema, v+1)
 }
