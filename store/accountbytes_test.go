@@ -18,10 +18,10 @@ import (
 	"appview/store/storetest"
 )
 
-// takes is what the account takes of the file.
-func (b *bench) takes(did syntax.DID) int64 {
+// takes is what the account of alice takes of the file.
+func (b *bench) takes() int64 {
 	b.t.Helper()
-	repo, err := b.s.Repo(b.t.Context(), did)
+	repo, err := b.s.Repo(b.t.Context(), alice)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func bounded(t *testing.T, more int64, hooks store.Hooks, held ...store.Segment)
 	}
 	b := newBench(t, s)
 	b.mustRead(alice, rev(1), held...)
-	cfg.MaxAccountBytes, cfg.Hooks = b.takes(alice)+more, hooks
+	cfg.MaxAccountBytes, cfg.Hooks = b.takes()+more, hooks
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func (b *bench) wantTooLarge(serves map[string]string, takes int64) {
 	if d := difference(export(b.t, b.s), serves); len(d) > 0 {
 		b.t.Errorf("what is served has changed: %v", d)
 	}
-	if got := b.takes(alice); got != takes {
+	if got := b.takes(); got != takes {
 		b.t.Errorf("it takes %d bytes, want %d", got, takes)
 	}
 	list, _, err := b.s.JobRepos(b.t.Context(), b.job.Seq, "", 2, nil)
@@ -108,7 +108,7 @@ func TestAccountPastTheBoundIsLeftAsItIs(t *testing.T) {
 					t.Errorf("with room for it: %+v", got)
 				}
 				b = bounded(t, adds-1, store.Hooks{Step: step}, held)
-				serves, takes := export(t, b.s), b.takes(alice)
+				serves, takes := export(t, b.s), b.takes()
 				if name == "at its end, after a step" { // the step itself makes it no larger
 					b.step(rev(2), segment(note, now.Records[1]))
 					serves = export(t, b.s)
@@ -156,7 +156,7 @@ func TestAccountPastALoweredBound(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, in steps %t", name, steps), func(t *testing.T) {
 				t.Parallel()
 				b := bounded(t, -100, store.Hooks{}, segment(note, held...))
-				serves, takes := export(t, b.s), b.takes(alice)
+				serves, takes := export(t, b.s), b.takes()
 				if steps {
 					b.step(rev(2), segment(note, held[2]))
 				}
@@ -167,8 +167,8 @@ func TestAccountPastALoweredBound(t *testing.T) {
 					b.wantTooLarge(serves, takes)
 					return
 				}
-				if b.row().Failed != 0 || b.takes(alice) > takes {
-					t.Errorf("the job: %+v; it takes %d bytes, before %d", b.row(), b.takes(alice), takes)
+				if b.row().Failed != 0 || b.takes() > takes {
+					t.Errorf("the job: %+v; it takes %d bytes, before %d", b.row(), b.takes(), takes)
 				}
 			})
 		}
@@ -181,7 +181,7 @@ func TestAccountThatComesBackFullIsServed(t *testing.T) {
 	t.Parallel()
 	for _, steps := range []bool{false, true} {
 		b := bounded(t, 10, store.Hooks{}, segment(note, listed(t, "a", "1")))
-		serves, takes := export(t, b.s), b.takes(alice)
+		serves, takes := export(t, b.s), b.takes()
 		b.mustSettle(store.Settlement{
 			DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountDeactivated,
 			Judge: func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassUnavailable} },
@@ -258,7 +258,7 @@ func TestDeletionGivesBackWhatWasTaken(t *testing.T) {
 			w := newStoreWorld(t)
 			b := newBench(t, w.s)
 			b.mustRead(alice, rev(1), segment(note, records...))
-			full := b.takes(alice)
+			full := b.takes()
 			b.again()
 			if err := remove(w, b); err != nil {
 				t.Fatal(err)
@@ -267,13 +267,13 @@ func TestDeletionGivesBackWhatWasTaken(t *testing.T) {
 			if _, err := w.s.IndexKeys(t.Context(), note); err != nil {
 				t.Fatal(err)
 			}
-			noted := b.takes(alice)
+			noted := b.takes()
 			if noted >= empty {
 				t.Errorf("it takes %d bytes with its records, %d without", full, noted)
 			}
 			w.at(31 * 24)
 			w.prune()
-			names := b.takes(alice)
+			names := b.takes()
 			if got := noted - names; got != 2*(16+8+16+5) {
 				t.Errorf("%d bytes are given back for two notes", got)
 			}
@@ -306,7 +306,7 @@ func TestDefaultBoundIsFarFromHonestAccounts(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, store.Listed{RKey: "3kgk4qs6aa22a", Body: textBody(t, strings.Repeat("x", 2000))}))
-	if all := b.takes(alice) * 200_000; all > store.DefaultMaxAccountBytes/2 {
+	if all := b.takes() * 200_000; all > store.DefaultMaxAccountBytes/2 {
 		t.Errorf("200,000 such records take %d bytes, of %d that an account may take", all, store.DefaultMaxAccountBytes)
 	}
 }
