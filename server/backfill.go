@@ -107,6 +107,9 @@ func (s *Server) moveBackfill(r *http.Request, to store.Status, rule string) (re
 // retryBackfill makes a job that carries on what a final one has left undone.
 func (s *Server) retryBackfill(r *http.Request) (reply, error) {
 	id, err := commanded(r)
+	if err == nil {
+		err = decodeBody(r.Body)
+	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -117,16 +120,12 @@ func (s *Server) retryBackfill(r *http.Request) (reply, error) {
 	return created(job), nil
 }
 
-// commanded is the job that a request without parameters and members is about.
+// commanded is the job that a request without parameters is about.
 func commanded(r *http.Request) (uuid.UUID, error) {
 	if _, err := query(r); err != nil {
 		return uuid.Nil, err
 	}
-	id, err := jobID(r)
-	if err != nil {
-		return uuid.Nil, err
-	}
-	return id, decodeBody(r.Body)
+	return jobID(r)
 }
 
 // refused says why a command was not carried out: what the job is, where it would

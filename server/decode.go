@@ -197,10 +197,36 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
+// queryParser reads the parameters of a request: query or publicQuery.
+type queryParser func(r *http.Request, known ...string) (map[string]string, error)
+
 // query reads the parameters of a request. Only those named are known, each may
 // come once, and none may be empty.
 func query(r *http.Request, known ...string) (map[string]string, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	return parseQuery(r.URL.RawQuery, known)
+}
+
+// publicQuery is query for reads without a key: unknown parameters are ignored, as on a
+// PDS, whatever they are.
+func publicQuery(r *http.Request, known ...string) (map[string]string, error) {
+	return parseQuery(onlyKnown(r.URL.RawQuery, known), known)
+}
+
+// onlyKnown is a raw query without the parameters that are not known. They need not even
+// be well-formed.
+func onlyKnown(raw string, known []string) string {
+	var kept []string
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if name, err := url.QueryUnescape(name); err == nil && slices.Contains(known, name) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+func parseQuery(raw string, known []string) (map[string]string, error) {
+	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, badRequest("the query cannot be read: %s", err)
 	}

@@ -219,18 +219,23 @@ func (d *description) bodyConforms(method string, response map[string]any, where
 
 // requestConforms tells how a request that was accepted differs from what is described.
 func (d *description) requestConforms(op []string, query, body string) error {
-	params, err := url.ParseQuery(query)
-	if err != nil {
-		return err
-	}
-	for name := range params {
-		if !slices.Contains(d.parameters(op), name) && !strings.HasPrefix(op[1], xrpcSpace) {
-			return fmt.Errorf("parameter %s", name)
+	if strings.HasPrefix(op[1], adminSpace) { // elsewhere unknown parameters are ignored
+		params, err := url.ParseQuery(query)
+		if err != nil {
+			return err
+		}
+		for name := range params {
+			if !slices.Contains(d.parameters(op), name) {
+				return fmt.Errorf("parameter %s", name)
+			}
 		}
 	}
 	body = strings.TrimSpace(body)
 	if body == "" || body == "{}" {
 		return nil
+	}
+	if unread, _ := d.at(append(op, "requestBody", "content", "*/*")...); unread != nil {
+		return nil // it is not looked at
 	}
 	schema, where := d.at(append(op, "requestBody", "content", "application/json", "schema")...)
 	if schema == nil {

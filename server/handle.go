@@ -41,6 +41,24 @@ func unhurried(h http.Handler) http.Handler {
 	})
 }
 
+// lingerTimeout is how long a connection takes in what a client still sends of a body
+// that is not read, so that the answer reaches it.
+const lingerTimeout = 500 * time.Millisecond
+
+// bodyUnread is for commands that look at no body. One that is sent all the same is
+// neither read nor waited for, and the connection closes behind the answer.
+func bodyUnread(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			h.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Connection", "close") // else net/http reads the body before it answers
+		h.ServeHTTP(w, r)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTimeout)) // without deadlines there is nothing to bound
+	})
+}
+
 // stream is for answers too long to be computed first, or that go on. An error that
 // comes after the first byte breaks the connection: a client must never take a part
 // for the whole. So does the end of the key: f's context ends with it, and what f

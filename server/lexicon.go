@@ -31,7 +31,7 @@ type xrpcParams struct {
 func parseXRPC(r *http.Request, method string, known ...string) (xrpcParams, error) {
 	p := xrpcParams{method: method}
 	var err error
-	if p.values, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+	if p.values, err = url.ParseQuery(onlyKnown(r.URL.RawQuery, known)); err != nil {
 		return p, p.invalid("the query cannot be read: " + err.Error())
 	}
 	for _, name := range known {

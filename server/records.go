@@ -22,10 +22,10 @@ const (
 )
 
 // listRecords answers with a collection across all repos, or with the records of
-// one repo.
-func (s *Server) listRecords(most int) pageEndpoint {
+// one repo. parse decides about unknown parameters.
+func (s *Server) listRecords(parse queryParser, most int) pageEndpoint {
 	return func(r *http.Request, page *recordPage) error {
-		params, err := query(r, "collection", "did", "order", "cursor", "limit")
+		params, err := parse(r, "collection", "did", "order", "cursor", "limit")
 		if err != nil {
 			return err
 		}

@@ -31,16 +31,16 @@ func (s *Server) routes() []route {
 		{http.MethodPost, "/admin/backfill", BackfillCreate, s.answer(s.createBackfill)},
 		{http.MethodGet, "/admin/backfill/status", BackfillRead, s.answer(s.listBackfills)},
 		{http.MethodGet, "/admin/backfill/{id}", BackfillRead, s.answer(s.showBackfill)},
-		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, s.answer(s.cancelBackfill)},
-		{http.MethodPost, "/admin/backfill/{id}/pause", BackfillCreate, s.answer(s.pauseBackfill)},
-		{http.MethodPost, "/admin/backfill/{id}/resume", BackfillCreate, s.answer(s.resumeBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, bodyUnread(s.answer(s.cancelBackfill))},
+		{http.MethodPost, "/admin/backfill/{id}/pause", BackfillCreate, bodyUnread(s.answer(s.pauseBackfill))},
+		{http.MethodPost, "/admin/backfill/{id}/resume", BackfillCreate, bodyUnread(s.answer(s.resumeBackfill))},
 		{http.MethodPost, "/admin/backfill/{id}/retry", BackfillCreate, s.answer(s.retryBackfill)},
 		{http.MethodGet, "/admin/backfill/{id}/repos", BackfillRead, s.answer(s.listJobRepos)},
 		{http.MethodGet, "/admin/backfill/{id}/pds-summary", BackfillRead, s.answer(s.listJobHosts)},
 		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
 		{http.MethodGet, "/admin/backfill/{id}/events", BackfillRead, unhurried(s.stream(s.streamJob))},
 
-		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answerPage(s.listRecords(maxAdminPage)))},
+		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answerPage(s.listRecords(query, maxAdminPage)))},
 		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
 		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
 		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
@@ -75,7 +75,7 @@ func (s *Server) routes() []route {
 		return list
 	}
 	return append(list,
-		route{http.MethodGet, "/api/records", "", s.dated(s.answerKept(s.listRecords(maxPublicPage)))},
+		route{http.MethodGet, "/api/records", "", s.dated(s.answerKept(s.listRecords(publicQuery, maxPublicPage)))},
 		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.dated(s.admitted(s.answer(s.xrpcGetRecord)))},
 		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.dated(s.answerKept(s.xrpcListRecords))},
 	)

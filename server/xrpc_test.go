@@ -160,7 +160,7 @@ func TestXRPCRequestsThatAreNotValid(t *testing.T) {
 		listRecords + in + "&reverse=maybe":                                       list + `Expected boolean value type (got "maybe")`,
 		listRecords + in + "&reverse=1":                                           list + `Expected boolean value type (got "1")`,
 		listRecords + in + "&cursor=a&cursor=b":                                   list + `Expected string value type (got ["a","b"])`,
-		listRecords + in + "&a=%zz":                                               list + "the query cannot be read",
+		listRecords + in + "&limit=%zz":                                           list + "the query cannot be read",
 	} {
 		r.get(path).wantXRPC(t, 400, "InvalidRequest", text)
 	}
