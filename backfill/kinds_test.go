@@ -13,7 +13,7 @@ import (
 
 // makers are the store's functions that take what a change does as their second
 // argument.
-var makers = []string{"do", "changeJob"}
+var makers = []string{"do", "doOnce", "changeJob"}
 
 // commitKinds are the kinds of changes that the store can make, as its source has
 // them: how their texts begin, what follows being what they are made to.

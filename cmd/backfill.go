@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -72,7 +71,7 @@ Handles are looked up by this command: the job knows the DIDs.`,
 			if err != nil {
 				return fmt.Errorf("create job: %w", err)
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/backfill", bytes.NewReader(body))
+			answer, err := c.create(cmd.Context(), "/admin/backfill", body)
 			if err != nil {
 				return err
 			}
@@ -98,7 +97,7 @@ func newRetryCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, jobPath(id, "retry"), nil)
+			answer, err := c.create(cmd.Context(), jobPath(id, "retry"), nil)
 			if err != nil {
 				return err
 			}

@@ -60,6 +60,8 @@ type client struct {
 	key       string
 	from      string // where the key was found, for errors
 	flags     string // with which another command finds the same server, but not the key
+
+	idempotencyKey string // of the requests; empty: they have none
 }
 
 // newClient finds the server, and its key. A key that the user has given goes to the URL
@@ -185,23 +187,26 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.idempotencyKey != "" {
+		req.Header.Set("Idempotency-Key", c.idempotencyKey)
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			return nil, fmt.Errorf("interrupted while %s was asked: %w", c.at, ctx.Err())
 		}
 		if local, is := errors.AsType[localError](err); is {
-			return nil, local
+			return nil, unreachableError{local}
 		}
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("no server at %s: start one with appview serve: %w", c.at, op.Err)
+			return nil, unreachableError{fmt.Errorf("no server at %s: start one with appview serve: %w", c.at, op.Err)}
 		}
 		var late net.Error
 		if errors.As(err, &late) && late.Timeout() {
 			return nil, fmt.Errorf("%s accepts connections but does not answer: is that the address of appview?", c.at)
 		}
-		return nil, fmt.Errorf("ask %s: %w: is that the address of appview?", c.at, errors.Unwrap(err))
+		return nil, asLost(fmt.Errorf("ask %s: %w: is that the address of appview?", c.at, errors.Unwrap(err)))
 	}
 	if res.StatusCode/100 == 2 {
 		return res, nil
@@ -246,7 +251,7 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader) 
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the answer of %s: %w", c.at, err)
+		return nil, asLost(fmt.Errorf("read the answer of %s: %w", c.at, err))
 	case len(data) > maxAnswer:
 		return nil, fmt.Errorf("the answer of %s is longer than %d MiB: ask for less with --limit", c.at, maxAnswer>>20)
 	}

@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -84,7 +83,7 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("add %s: %w", name, err)
 			}
-			answer, err := c.call(cmd.Context(), http.MethodPost, "/admin/collections", bytes.NewReader(body))
+			answer, err := c.create(cmd.Context(), "/admin/collections", body)
 			if err != nil {
 				return err
 			}

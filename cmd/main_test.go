@@ -14,6 +14,7 @@ import (
 
 	"appview/sandbox"
 	"appview/sandbox/sandboxtest"
+	"appview/store"
 )
 
 // reexec makes the test binary be the program. Its name is no APPVIEW_ variable,
@@ -25,6 +26,30 @@ const asUser = "TEST_RUNS_AS_USER"
 
 // stall names a file: while it exists, commits do not end.
 const stall = "TEST_STALLS_COMMITS"
+
+// stallMade is the same of commits that make a job, when they are made and before anybody
+// hears of it.
+const stallMade = "TEST_STALLS_MADE_JOBS"
+
+// stallHooks are the hooks that the environment asks for.
+func stallHooks() (hooks store.Hooks) {
+	if file := os.Getenv(stall); file != "" {
+		hooks.BeforeCommit = func() error { return stallCommit(file) }
+	}
+	if file := os.Getenv(stallMade); file != "" {
+		made := false // both hooks are the writer's
+		hooks.Making = func(op string) {
+			made = made || op == "create job" || op == "retry job" || strings.HasPrefix(op, "add ")
+		}
+		hooks.AfterCommit = func() error {
+			if made {
+				return stallCommit(file)
+			}
+			return nil
+		}
+	}
+	return hooks
+}
 
 func stallCommit(file string) error {
 	if _, err := os.Stat(file); err != nil {
@@ -42,10 +67,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(exitError) //nolint:forbidigo // it is a process of its own
 		}
-		p := &program{environ: os.Environ()}
-		if file := os.Getenv(stall); file != "" {
-			p.hooks.BeforeCommit = func() error { return stallCommit(file) }
-		}
+		p := &program{environ: os.Environ(), hooks: stallHooks()}
 		os.Exit(p.execute()) //nolint:forbidigo // here the test binary stands in for main
 	}
 	if file := os.Getenv(rebare); file != "" {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -28,16 +29,15 @@ func (s *Server) createBackfill(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	job, err := s.cfg.Jobs.Create(detached(r), req)
-	if err != nil {
-		return reply{}, err
-	}
-	return created(job), nil
+	return s.once(r, making{route: "createBackfill", asked: req, answer: created, do: func(ctx context.Context) (*store.Job, bool, error) {
+		job, err := s.cfg.Jobs.Create(ctx, req)
+		return &job, true, err
+	}})
 }
 
 // created is the answer to what has made a job. The worker may be further
 // already: the answer is what was asked for.
-func created(job store.Job) reply {
+func created(job *store.Job, _ bool) reply {
 	return reply{
 		status:   http.StatusCreated,
 		location: "/admin/backfill/" + job.ID.String(),
@@ -113,11 +113,14 @@ func (s *Server) retryBackfill(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	job, err := s.cfg.Jobs.Retry(detached(r), id)
+	rep, err := s.once(r, making{route: "retryBackfill", asked: id, answer: created, do: func(ctx context.Context) (*store.Job, bool, error) {
+		job, err := s.cfg.Jobs.Retry(ctx, id)
+		return &job, true, err
+	}})
 	if err != nil {
 		return reply{}, refused(id, err, "only a job that has ended can be retried")
 	}
-	return created(job), nil
+	return rep, nil
 }
 
 // commanded is the job that a request without parameters is about.

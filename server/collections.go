@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
@@ -98,19 +99,26 @@ func (s *Server) addCollection(r *http.Request) (reply, error) {
 	case c == "":
 		return reply{}, badRequest("name the collection to track in collection")
 	}
-	job, added, err := s.cfg.Jobs.AddCollection(detached(r), c) //nolint:contextcheck // a client that goes away does not leave it in doubt
-	if err != nil {
-		return reply{}, err
-	}
-	body := addedBody{Collection: c}
-	if job != nil {
-		body.Job = &jobRef{ID: job.ID, Status: job.Status}
-	}
-	if !added {
-		return ok(body), nil
-	}
-	s.log.InfoContext(r.Context(), "collection tracked", "collection", c)
-	return reply{status: http.StatusCreated, body: body}, nil
+	return s.once(r, making{
+		route: "addCollection", asked: c,
+		do: func(ctx context.Context) (*store.Job, bool, error) {
+			job, added, err := s.cfg.Jobs.AddCollection(ctx, c)
+			if err == nil && added {
+				s.log.InfoContext(ctx, "collection tracked", "collection", c)
+			}
+			return job, added, err
+		},
+		answer: func(job *store.Job, added bool) reply {
+			body := addedBody{Collection: c}
+			if job != nil {
+				body.Job = &jobRef{ID: job.ID, Status: job.Status}
+			}
+			if !added {
+				return ok(body)
+			}
+			return reply{status: http.StatusCreated, body: body}
+		},
+	})
 }
 
 // removeCollection ceases to track a collection. What becomes of its records is for

@@ -96,10 +96,8 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, rep reply) error {
 	if body == nil {
 		body = s.buffer()
 		out := bytes.NewBuffer((*body)[:0])
-		enc := json.NewEncoder(out)
-		enc.SetEscapeHTML(false) // records come out as their authors wrote them
-		if err := enc.Encode(rep.body); err != nil {
-			return fmt.Errorf("encode answer: %w", err)
+		if err := encode(out, rep.body); err != nil {
+			return err
 		}
 		*body = out.Bytes()
 	}
@@ -123,6 +121,16 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, rep reply) error {
 	}
 	chargeFor(w, cap(*body))
 	writeJSON(w, rep.status, cached{tag: rep.tag, body: *body, zip: zip})
+	return nil
+}
+
+// encode writes the JSON of an answer.
+func encode(out *bytes.Buffer, body any) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false) // records come out as their authors wrote them
+	if err := enc.Encode(body); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
 	return nil
 }
 

@@ -118,6 +118,8 @@ type Server struct {
 	guesses   *guesses
 	hostNames []string // of AllowHosts and PublicURL
 
+	environment func() (uuid.UUID, error) // whose the Idempotency-Keys of cfg.AdminKey are
+
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
 }
@@ -165,6 +167,8 @@ func New(cfg Config) (*Server, error) {
 		strangers: newRefusals(cfg.Log),
 		guesses:   newGuesses(),
 		hostNames: hostNames,
+
+		environment: sync.OnceValues(func() (uuid.UUID, error) { return environmentOwner(cfg.AdminKey) }),
 	}
 	s.broadcasters = broadcasters{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*broadcaster{}}
 	if s.files, err = pageFiles(); err != nil {

@@ -32,7 +32,7 @@ func (c *checker) found(format string, args ...any) { c.Found(format, args...) }
 func check(ctx context.Context, with *kv.Checker) error {
 	c := &checker{Checker: with, tx: with.Tx.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}, sizes: map[rid]int64{}}
 	for _, part := range []func(context.Context) error{
-		c.owners, c.records, c.logs, c.deletions, c.keyIndex, c.counts, c.accountSizes, c.jobs, c.unfinished, c.tables,
+		c.owners, c.records, c.logs, c.deletions, c.keyIndex, c.counts, c.accountSizes, c.jobs, c.unfinished, c.replies, c.tables,
 	} {
 		if err := part(ctx); err != nil {
 			return err

@@ -130,16 +130,15 @@ func covering(list []Job, c syntax.NSID) (found *Job) {
 // the collection was not tracked before; if it was, nothing is changed, and the job
 // is nil when none is unfinished.
 func (s *Store) AddCollection(ctx context.Context, c syntax.NSID, id uuid.UUID) (job *Job, added bool, err error) {
-	err = s.do(ctx, "add "+c.String(), func(g *group) error {
+	err = s.doOnce(ctx, "add "+c.String(), func(g *group) (*Job, bool, error) {
 		var err error
 		if job, err = g.covering(c); err != nil {
-			return err
+			return nil, false, err
 		}
-		if added, err = g.track(ctx, c); err != nil || !added || job != nil {
-			return err
+		if added, err = g.track(ctx, c); err == nil && added && job == nil {
+			job, err = g.cover(ctx, c, id, OriginRequest)
 		}
-		job, err = g.cover(ctx, c, id, OriginRequest)
-		return err
+		return job, added, err
 	})
 	if err != nil {
 		return nil, false, err

@@ -30,6 +30,7 @@
 //	collections            nsid                  a tracked collection
 //	denylist               DID or host           never read, stored or served
 //	purges                 sequence              a deletion that was asked for and is not done yet
+//	replies                API key, Idempotency-Key  what was replied to a request that made a job, for 24 hours
 //	audit                  sequence              what an administrator did: who, what, to what, when
 //
 // Integers in keys are big-endian, strings are separated by a zero byte, which no

@@ -3,12 +3,14 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
 	"appview/store/kv"
@@ -143,7 +145,7 @@ func Unseal(path string) (rows int, err error) {
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range []string{
 			repos.name, counts.name, jobs.name, "keys", collections.name, purges.name, denials.name, distrusted.name,
-			"audit", freshness.name, totals.name, pauses.name, "meta", keyIndexAtBucket,
+			"audit", freshness.name, totals.name, pauses.name, replies.name, "meta", keyIndexAtBucket,
 		} {
 			if err := unseal(tx.Bucket([]byte(name))); err != nil {
 				return err
@@ -226,3 +228,33 @@ func (s *Store) Layout(ctx context.Context, c syntax.NSID) (buckets map[string]B
 	})
 	return buckets, written, err
 }
+
+// Replies are the Idempotency-Keys of the replies that are kept, by owner, in their order.
+func (s *Store) Replies(ctx context.Context) (of map[uuid.UUID][]string, err error) {
+	of = map[uuid.UUID][]string{}
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		return replies.bucket(tx).ForEach(func(k, _ []byte) error {
+			owner, key, err := splitReplyKey(k)
+			of[owner] = append(of[owner], key)
+			return err
+		})
+	})
+	return of, err
+}
+
+// FillReplies puts n replies there, one an age older than the one before it, and their
+// Idempotency-Keys are their numbers.
+func (s *Store) FillReplies(ctx context.Context, owner uuid.UUID, n int, age time.Duration) error {
+	return s.do(ctx, "fill replies", func(g *group) error {
+		for i := range n {
+			row := replyRow{Reply: Reply{Status: 201}, Request: make([]byte, sha256.Size), KeptFrom: g.steady.Add(-time.Duration(i) * age)}
+			if err := replies.put(replies.bucket(g.tx), replyKey(owner, fmt.Sprint(i)), row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// MaxReplies is how many replies are kept.
+const MaxReplies = keepRepliesNo

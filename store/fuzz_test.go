@@ -20,7 +20,7 @@ func decoders() []kvtest.Decoder {
 	return []kvtest.Decoder{
 		decoderOf(collections), decoderOf(denials), decoderOf(freshness), decoderOf(jobs),
 		decoderOf(purges), decoderOf(repos), decoderOf(counts), decoderOf(distrusted), decoderOf(pauses), decoderOf(workRepos), decoderOf(owedRows),
-		decoderOf(cursors), decoderOf(hostRows), decoderOf(totals),
+		decoderOf(cursors), decoderOf(hostRows), decoderOf(totals), decoderOf(replies),
 	}
 }
 

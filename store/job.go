@@ -279,18 +279,18 @@ func (j Job) Covers() string {
 // its request, else what is tracked at this moment, else every collection.
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
 	var job Job
-	err := s.do(ctx, "create job", func(g *group) error {
+	err := s.doOnce(ctx, "create job", func(g *group) (*Job, bool, error) {
 		job = Job{ID: id, Request: req, Targets: targets, Origin: OriginRequest}
 		if len(targets) == 0 {
 			var err error
 			if job.Targets, err = g.targets(req); err != nil {
-				return err
+				return nil, false, err
 			}
 		}
 		if _, err := g.create(&job); err != nil {
-			return err
+			return nil, false, err
 		}
-		return g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
+		return &job, true, g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
 	})
 	if err != nil {
 		return Job{}, err

@@ -3,8 +3,10 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/google/uuid"
 
 	"appview/store/kv"
 )
@@ -79,4 +81,15 @@ func marksPrefix(did syntax.DID) []byte {
 	k := make([]byte, 0, len(did)+1)
 	k = append(k, did...)
 	return append(k, 0)
+}
+
+// replyKey is the key of what was replied to a request.
+func replyKey(owner uuid.UUID, key string) []byte { return append(owner[:], key...) }
+
+// splitReplyKey is the inverse of replyKey. It copies what it returns.
+func splitReplyKey(k []byte) (owner uuid.UUID, key string, err error) {
+	if n := len(k) - len(owner); n < 1 || n > MaxIdempotencyKey {
+		return owner, "", fmt.Errorf("%w: the key of a reply has %d bytes", errRow, len(k))
+	}
+	return uuid.UUID(k[:len(owner)]), string(k[len(owner):]), nil
 }

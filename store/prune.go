@@ -34,8 +34,8 @@ const keepJobs = 10_000
 const pruneStep = 2_000
 
 // Prune deletes a bounded step of what is kept no longer: old notes of deleted
-// records, the work rows of jobs that ended long ago, jobs, and old events. It
-// returns true when nothing is left to delete.
+// records, the work rows of jobs that ended long ago, jobs, old events, and old
+// replies. It returns true when nothing is left to delete.
 func (s *Store) Prune(ctx context.Context) (bool, error) {
 	var done bool
 	old, err := s.oldJobs(ctx)
@@ -54,6 +54,9 @@ func (s *Store) Prune(ctx context.Context) (bool, error) {
 			return err
 		}
 		if err := admin.Prune(g.in, &left); err != nil {
+			return err
+		}
+		if err := g.pruneReplies(&left); err != nil {
 			return err
 		}
 		done = left > 0

@@ -29,33 +29,22 @@ const retryStep = 5_000
 // ErrMove if the job is not final, and with ErrNothingLeft if it has left nothing
 // undone or is too long ago.
 func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
+	if err := s.replied(ctx); err != nil { // the old job may be forgotten by now
+		return Job{}, err
+	}
 	doubtful, err := s.doubtsOf(ctx, old)
 	if err != nil {
 		return Job{}, err
 	}
 	var job Job
-	err = s.do(ctx, "retry job", func(g *group) error {
+	err = s.doOnce(ctx, "retry job", func(g *group) (*Job, bool, error) {
 		was, err := g.jobByID(old)
 		if err != nil {
-			return err
+			return nil, false, err
 		}
-		if !was.Status.Final() {
-			return refuse(&MoveError{Job: old, Status: was.Status})
-		}
-		if i := slices.IndexFunc(was.Targets, misspelt); i >= 0 {
-			wrong := was.Targets[i]
-			return refuse(fmt.Errorf("job %s is over %s, which no repo may have: create a job over %s: %w", old, wrong, wrong.Normalize(), ErrNothingLeft))
-		}
-		left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0 || doubtful
-		from, err := g.workOf(was.Seq)
-		forgotten := errors.Is(err, ErrNotFound)
-		switch {
-		case err != nil && !forgotten:
-			return err
-		case !left:
-			return refuse(fmt.Errorf("job %s has read every repo: %w", old, ErrNothingLeft))
-		case forgotten:
-			return refuse(fmt.Errorf("job %s is too long ago, its repos are forgotten: %w", old, ErrNothingLeft))
+		from, err := g.left(was, doubtful)
+		if err != nil {
+			return nil, false, err
 		}
 		job = Job{
 			ID: id, Request: was.Request, Targets: was.Targets, Origin: OriginRequest,
@@ -63,7 +52,7 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 		}
 		to, err := g.create(&job)
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 		// Only listings: each is one row for a collection.
 		if err := from.cursors.ForEach(func(k, row []byte) error {
@@ -72,14 +61,38 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 			}
 			return to.cursors.Put(k, row)
 		}); err != nil {
-			return err
+			return nil, false, err
 		}
-		return g.note(ctx, Event{Action: ActRetryJob, Target: id.String(), Detail: "carries on " + old.String()})
+		return &job, true, g.note(ctx, Event{Action: ActRetryJob, Target: id.String(), Detail: "carries on " + old.String()})
 	})
 	if err != nil {
 		return Job{}, err
 	}
 	return job, nil
+}
+
+// left is the work of a final job that has left something undone, or in doubt. Of any
+// other it refuses to have it carried on.
+func (g *group) left(was *Job, doubtful bool) (*workBuckets, error) {
+	if !was.Status.Final() {
+		return nil, refuse(&MoveError{Job: was.ID, Status: was.Status})
+	}
+	if i := slices.IndexFunc(was.Targets, misspelt); i >= 0 {
+		wrong := was.Targets[i]
+		return nil, refuse(fmt.Errorf("job %s is over %s, which no repo may have: create a job over %s: %w", was.ID, wrong, wrong.Normalize(), ErrNothingLeft))
+	}
+	left := !was.Done() || was.DiscoveryError != "" || was.Failed > 0 || doubtful
+	work, err := g.workOf(was.Seq)
+	forgotten := errors.Is(err, ErrNotFound)
+	switch {
+	case err != nil && !forgotten:
+		return nil, err
+	case !left:
+		return nil, refuse(fmt.Errorf("job %s has read every repo: %w", was.ID, ErrNothingLeft))
+	case forgotten:
+		return nil, refuse(fmt.Errorf("job %s is too long ago, its repos are forgotten: %w", was.ID, ErrNothingLeft))
+	}
+	return work, nil
 }
 
 // doubtsOf reports whether a job, or one that it carries on, has settled a repo whose

@@ -97,7 +97,7 @@ func toFormat9() func(*kv.Tx) error {
 		if err := sizes.step(tx); err != nil {
 			return err
 		}
-		return errors.Join(lowerAuthorities(tx.Tx), addListed(tx.Tx), addPauses(tx.Tx))
+		return errors.Join(lowerAuthorities(tx.Tx), addListed(tx.Tx), addPauses(tx.Tx), addReplies(tx.Tx))
 	}
 }
 
@@ -131,5 +131,5 @@ func topBuckets() []string {
 	return append(admin.Buckets(),
 		recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.name, didsBucket,
 		counts.name, jobs.name, jobIDsBucket, workBucket, collections.name, purges.name, denials.name,
-		distrusted.name, unfinishedBucket, freshness.name, totals.name, pauses.name)
+		distrusted.name, unfinishedBucket, freshness.name, totals.name, pauses.name, replies.name)
 }

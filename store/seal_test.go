@@ -50,6 +50,7 @@ func sampleRows(tb testing.TB) []kvtest.Row {
 		sample(tb, pauses, host, json.RawMessage(`{"until":"2026-01-02T03:04:05Z"}`)),
 		sample(tb, purges, u64Key(1), purgeRow{Filter: Filter{DID: sampleDID}, Seq: 9, After: []byte("x")}),
 		sample(tb, totals, []byte(totalsKey), Totals{}),
+		sample(tb, replies, replyKey(uuid.Max, "again"), replyRow{Reply: Reply{Status: 201, Location: "/x", Body: "{}\n"}, Request: []byte{1}, KeptFrom: at}),
 	}
 }
 

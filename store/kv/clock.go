@@ -69,3 +69,11 @@ func (tx *Tx) StoredClock() (time.Time, error) {
 	steady, _, err := tx.storedClock()
 	return steady, err
 }
+
+// RunningClock is the file's own clock at the moment of a read, as far as can be told
+// without the writer, whose clock stands still between its commits: a wall clock that is
+// set since the last one takes it along.
+func (tx *Tx) RunningClock() (time.Time, error) {
+	steady, wall, err := tx.storedClock()
+	return steady.Add(max(tx.wall().Sub(wall), 0)), err
+}

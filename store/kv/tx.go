@@ -24,6 +24,7 @@ type Tx struct {
 	Now    time.Time // of a transaction of the writer: by the wall clock, for users
 	Steady time.Time // likewise: by the file's own clock, for what is kept for a while
 
+	wall   func() time.Time // of a read
 	hooks  Hooks
 	locals map[any]any
 	saves  []func() error
@@ -85,7 +86,7 @@ func (db *DB) View(ctx context.Context, f func(*Tx) error) error {
 
 // view runs f in a read transaction, whatever comes of it.
 func (db *DB) view(f func(*Tx) error) error {
-	return db.bolt.View(func(tx *bbolt.Tx) error { return f(&Tx{Tx: tx, hooks: db.cfg.Hooks}) })
+	return db.bolt.View(func(tx *bbolt.Tx) error { return f(&Tx{Tx: tx, wall: db.cfg.Now, hooks: db.cfg.Hooks}) })
 }
 
 // Read is View with a result.

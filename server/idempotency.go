@@ -1,0 +1,129 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/uuid"
+
+	"appview/store"
+)
+
+// idempotencyHeader names a request that makes a job, so that it may be repeated: what
+// has its name, and asks for the same, is answered as it was, and makes no other job.
+const idempotencyHeader = "Idempotency-Key"
+
+// making is what makes a job, and the answer to that.
+type making struct {
+	route  string // by its name in the description
+	asked  any    // all that is asked for beside it
+	do     func(context.Context) (job *store.Job, made bool, err error)
+	answer func(job *store.Job, made bool) reply
+}
+
+// once carries out a request that makes a job. Two requests are the same if their route
+// and what was read from their path and body are: spaces, the order of members, and what
+// is null make no difference.
+func (s *Server) once(r *http.Request, m making) (reply, error) {
+	ctx := detached(r)
+	key, given, err := idempotencyKey(r)
+	if err != nil {
+		return reply{}, err
+	}
+	if given {
+		named, err := s.idempotency(r, key, m)
+		if err != nil {
+			return reply{}, err
+		}
+		ctx = store.WithIdempotency(ctx, named)
+	}
+	job, made, err := m.do(ctx)
+	if again, is := errors.AsType[*store.ReplyError](err); is {
+		return s.again(again.Reply), nil
+	}
+	switch {
+	case errors.Is(err, store.ErrOtherRequest):
+		return reply{}, failure{
+			status: http.StatusConflict,
+			text:   fmt.Sprintf("the %s %s was sent with another path or body within the last 24 hours: choose another one", idempotencyHeader, quoted(key)),
+		}
+	case err != nil:
+		return reply{}, err
+	}
+	return m.answer(job, made), nil
+}
+
+// idempotencyKey is the request's, if it has one.
+func idempotencyKey(r *http.Request) (key string, given bool, err error) {
+	values := r.Header.Values(idempotencyHeader)
+	switch len(values) {
+	case 0:
+		return "", false, nil
+	case 1:
+		key = values[0]
+	default:
+		return "", false, badRequest("more than one %s header was sent", idempotencyHeader)
+	}
+	if n := len(key); n < 1 || n > store.MaxIdempotencyKey {
+		return "", false, badRequest("the %s has %d characters, it must have 1 to %d", idempotencyHeader, n, store.MaxIdempotencyKey)
+	}
+	for _, c := range []byte(key) {
+		if c < ' ' || c > '~' {
+			return "", false, badRequest("the %s holds a character that is not printable ASCII", idempotencyHeader)
+		}
+	}
+	return key, true, nil
+}
+
+func (s *Server) idempotency(r *http.Request, key string, m making) (store.Idempotency, error) {
+	owner, err := s.owner(r)
+	if err != nil {
+		return store.Idempotency{}, err
+	}
+	asked, err := json.Marshal([]any{m.route, m.asked})
+	if err != nil {
+		return store.Idempotency{}, fmt.Errorf("hash request: %w", err)
+	}
+	return store.Idempotency{Owner: owner, Key: key, Request: sha256.Sum256(asked), Reply: func(job *store.Job, made bool) (store.Reply, error) {
+		rep := m.answer(job, made)
+		var body bytes.Buffer
+		err := encode(&body, rep.body)
+		return store.Reply{Status: rep.status, Location: rep.location, Body: body.String()}, err
+	}}, nil
+}
+
+// again is a reply as it was.
+func (s *Server) again(was store.Reply) reply {
+	body := s.buffer()
+	*body = append((*body)[:0], was.Body...)
+	return reply{status: was.Status, location: was.Location, json: body}
+}
+
+// owner is whose the request's Idempotency-Key is.
+func (s *Server) owner(r *http.Request) (uuid.UUID, error) {
+	held, _ := r.Context().Value(grantOf{}).(grant)
+	if held.actor.Kind == store.ActorEnvironment {
+		return s.environment()
+	}
+	return held.actor.KeyID, nil
+}
+
+// environmentRounds makes the configured key hard to guess from its owner, which stands
+// in the file and its backups: people may have thought it up.
+const environmentRounds = 100_000
+
+// environmentOwner is whose the Idempotency-Keys are that come with the configured key. It
+// is the same in the next process, and another one for another key.
+func environmentOwner(adminKey string) (uuid.UUID, error) {
+	derived, err := pbkdf2.Key(sha256.New, adminKey, []byte("appview "+idempotencyHeader), environmentRounds, len(uuid.Nil))
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("derive the owner of an %s: %w", idempotencyHeader, err)
+	}
+	return uuid.UUID(derived), nil
+}
