@@ -37,6 +37,9 @@ func TestServiceUnitFitsTheProgram(t *testing.T) {
 	if err := serve.ParseFlags(words[2:]); err != nil {
 		t.Errorf("ExecStart: %v", err)
 	}
+	if !slices.Equal(settings["Type"], []string{"notify"}) || !slices.Equal(settings["TimeoutStartSec"], []string{"infinity"}) {
+		t.Errorf("Type is %q, TimeoutStartSec is %q", settings["Type"], settings["TimeoutStartSec"])
+	}
 	if codes := settings["RestartPreventExitStatus"]; !slices.Equal(codes, []string{"2 4"}) || exitUsage != 2 || exitDamaged != 4 {
 		t.Errorf("RestartPreventExitStatus is %q", codes)
 	}

@@ -67,7 +67,7 @@ admin.key in the data directory.`,
 			// Whoever reads the log may go, as a journal does that is started anew.
 			signal.Ignore(syscall.SIGPIPE)
 			o.service.limitMemory = p.env("GOMEMLIMIT") == ""
-			o.service.hooks = p.hooks
+			o.service.hooks, o.service.notifySocket = p.hooks, p.env(envNotify)
 			var err error
 			if o.service.adminKey, err = p.secret(envAdminKey); err != nil {
 				return err

@@ -61,6 +61,7 @@ type serviceConfig struct {
 	connections   int    // of clients
 	metricsListen string // address of the metrics and of profiles; empty: metrics where everything is, no profiles
 	limitMemory   bool   // softly
+	notifySocket  string // of the service manager; empty: it is told nothing
 	hooks         store.Hooks
 }
 
@@ -324,6 +325,7 @@ func (s *service) run(ctx context.Context) error {
 			return nil
 		}
 	})
+	s.notify(gctx, notifyReady)
 	done := make(chan error, 1)
 	go func() {
 		err := g.Wait()
@@ -332,6 +334,7 @@ func (s *service) run(ctx context.Context) error {
 	}()
 	<-gctx.Done()
 	s.log.InfoContext(ctx, "stopping")
+	s.notify(ctx, notifyStopping)
 	late := time.NewTimer(shutdownTimeout)
 	defer late.Stop()
 	select {
@@ -342,6 +345,14 @@ func (s *service) run(ctx context.Context) error {
 		return err
 	case <-late.C:
 		return errors.Join(s.failed(), fmt.Errorf("not everything stopped within %s: ended with the database open", shutdownTimeout))
+	}
+}
+
+// notify tells the service manager how the program fares. What runs goes on if it cannot be
+// told.
+func (s *service) notify(ctx context.Context, state string) {
+	if err := notify(s.cfg.notifySocket, state); err != nil {
+		s.log.WarnContext(ctx, "the service manager could not be told", "state", state, "err", err)
 	}
 }
 
