@@ -95,7 +95,7 @@ admin.key in the data directory.`,
 	f.StringSliceVar(&o.service.corsOrigins, "cors-origin", nil, "origin of pages that may use the admin API, with a key, such as https://admin.example.com; may be repeated")
 	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
-	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, who takes his slowest is cut off")
+	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
 	f.Int64Var(&o.service.accountBytes, "max-account-bytes", store.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
 	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

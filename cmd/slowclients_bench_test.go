@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -31,33 +32,42 @@ const (
 	slowRecords    = 120
 	slowRecordSize = 84 << 10  // a hundred of them make a page of 8 MiB
 	slowEscaped    = 900 << 10 // each byte of which takes six in JSON
+	dripBytes      = 80 << 10  // that a client takes of its answer in dripEvery
+	dripEvery      = time.Second
 )
 
-// BenchmarkSlowClients has many clients ask for long answers and read nothing, and
-// measures the server's memory, and how long it keeps a probe and an administrator
-// waiting meanwhile.
+// BenchmarkSlowClients has many clients ask for long answers and read nothing, or a little
+// all the time, and measures the server's memory, and how long it keeps a probe, an
+// administrator and an honest client waiting meanwhile.
 func BenchmarkSlowClients(b *testing.B) {
 	const escaped = syntax.NSID("com.example.escaped")
 	list := "/api/records?limit=100&collection=" + string(sandbox.NoteCollection)
-	for _, attack := range []struct{ name, path, header string }{
-		{"pages", list, ""},
-		{"compressed-pages", list, "Accept-Encoding: gzip\r\n"},
-		{"pages-by-key", list + "&order=rkey", ""},
-		{"pages-of-a-repo", "/xrpc/com.atproto.repo.listRecords?limit=100&repo=" + string(storetest.FillDID(0)) + "&collection=" + string(sandbox.NoteCollection), ""},
-		{"records", "/xrpc/com.atproto.repo.getRecord?repo=" + string(storetest.FillDID(1)) + "&collection=" + string(escaped) + "&rkey=escaped", ""},
-		{"description", "/openapi.json", ""},
+	for _, attack := range []struct {
+		name, path, header string
+		drips              bool
+	}{
+		{"pages", list, "", false},
+		{"pages-by-drips", list, "", true},
+		{"compressed-pages", list, "Accept-Encoding: gzip\r\n", false},
+		{"compressed-pages-by-drips", list, "Accept-Encoding: gzip\r\n", true},
+		{"pages-by-key", list + "&order=rkey", "", false},
+		{"pages-of-a-repo", "/xrpc/com.atproto.repo.listRecords?limit=100&repo=" + string(storetest.FillDID(0)) + "&collection=" + string(sandbox.NoteCollection), "", false},
+		{"records", "/xrpc/com.atproto.repo.getRecord?repo=" + string(storetest.FillDID(1)) + "&collection=" + string(escaped) + "&rkey=escaped", "", false},
+		{"records-by-drips", "/xrpc/com.atproto.repo.getRecord?repo=" + string(storetest.FillDID(1)) + "&collection=" + string(escaped) + "&rkey=escaped", "", true},
+		{"description", "/openapi.json", "", false},
 	} {
 		b.Run(attack.name, func(b *testing.B) {
 			dir := b.TempDir()
 			fillForSlowClients(b, filepath.Join(dir, databaseFile), escaped)
 			var worst slowness
 			for b.Loop() {
-				worst = worst.or(attackSlowly(b, dir, "GET "+attack.path+" HTTP/1.1\r\nHost: localhost\r\n"+attack.header+"\r\n"))
+				worst = worst.or(attackSlowly(b, dir, "GET "+attack.path+" HTTP/1.1\r\nHost: localhost\r\n"+attack.header+"\r\n", attack.drips))
 			}
 			b.ReportMetric(float64(worst.anonymous)/(1<<10), "MiB")
 			b.ReportMetric(worst.probe.Seconds(), "s-probe")
 			b.ReportMetric(worst.admin.Seconds(), "s-admin")
 			b.ReportMetric(worst.public.Seconds(), "s-public")
+			b.ReportMetric(worst.cpu.Seconds(), "cpus")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -70,10 +80,11 @@ const nobody = "http://127.0.0.1:1"
 type slowness struct {
 	anonymous            int64 // KiB
 	probe, admin, public time.Duration
+	cpu                  time.Duration // of the server, in a second
 }
 
 func (s slowness) or(o slowness) slowness {
-	return slowness{max(s.anonymous, o.anonymous), max(s.probe, o.probe), max(s.admin, o.admin), max(s.public, o.public)}
+	return slowness{max(s.anonymous, o.anonymous), max(s.probe, o.probe), max(s.admin, o.admin), max(s.public, o.public), max(s.cpu, o.cpu)}
 }
 
 // fillForSlowClients makes a file of long records, and of one that is far longer in JSON.
@@ -116,8 +127,8 @@ func textRecord(tb testing.TB, text string) record.Body {
 	return record.Body{CID: cid.NewCidV1(cid.DagCBOR, hash), Verified: true, Data: block}
 }
 
-// attackSlowly has clients send a request and read nothing, for a while.
-func attackSlowly(b *testing.B, dir, request string) (worst slowness) {
+// attackSlowly has clients send a request and read nothing, or little, for a while.
+func attackSlowly(b *testing.B, dir, request string, drips bool) (worst slowness) {
 	b.Helper()
 	_ = os.Remove(filepath.Join(dir, urlFile))
 	c := startChild(b, nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", nobody, "--plc", nobody, "--allow-private-hosts")
@@ -131,7 +142,7 @@ func attackSlowly(b *testing.B, dir, request string) (worst slowness) {
 	for range slowClients {
 		clients.Go(func() {
 			for ctx.Err() == nil {
-				readNothing(ctx, strings.TrimPrefix(url, "http://"), request)
+				readLittle(ctx, strings.TrimPrefix(url, "http://"), request, drips)
 				cut.Add(1)
 			}
 		})
@@ -150,13 +161,16 @@ func attackSlowly(b *testing.B, dir, request string) (worst slowness) {
 		b.Fatal(err)
 	}
 	c.wait()
+	worst.cpu = (c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()) / time.Duration(slowFor.Seconds())
 	return worst
 }
 
-// readNothing sends a request and reads nothing until it is cut, or ctx ends.
-func readNothing(ctx context.Context, address, request string) {
+// readLittle sends a request and reads nothing, or with drips a little all the time, until
+// it is cut, has the answer, or ctx ends.
+func readLittle(ctx context.Context, address, request string, drips bool) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
+		<-ctx.Done()
 		return
 	}
 	defer func() { _ = conn.Close() }()
@@ -167,7 +181,16 @@ func readNothing(ctx context.Context, address, request string) {
 	if _, err := fmt.Fprint(conn, request); err != nil {
 		return
 	}
-	for tick := time.Tick(50 * time.Millisecond); ctx.Err() == nil; <-tick {
+	if end, ok := ctx.Deadline(); ok && tcp.SetReadDeadline(end.Add(time.Second)) != nil { // ctx ends first
+		return
+	}
+	const ticks = 20 // in dripEvery
+	for tick := time.Tick(dripEvery / ticks); ctx.Err() == nil; <-tick {
+		if drips {
+			if _, err := io.CopyN(io.Discard, tcp, dripBytes/ticks); err != nil {
+				return
+			}
+		}
 		if isCut(tcp) {
 			return
 		}

@@ -3,12 +3,10 @@ package server
 import (
 	"context"
 	"errors"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,28 +19,22 @@ const (
 	// maxPrinting is how many answers to clients without a key are read and printed
 	// at once. The processors are the bound, and administrators need them too.
 	maxPrinting = 8
-	// answerLag is how long a client may leave a piece of its answer untaken while
-	// others wait for the budget.
-	answerLag = time.Second
 	// answerPatience is how long a request may wait for the budget.
 	answerPatience = 15 * time.Second
-	// answerPiece is how many bytes are handed to the system at once. It is what a
-	// client has to take within answerLag.
-	answerPiece = 64 << 10
 )
 
 var errAnswersFull = errors.New("all the room for answers is taken")
 
 // answerBudget bounds the bytes of answers under way, and how many are printed at
-// once. What has no room waits in turn. Whoever takes his answer slowest is cut off
-// while others wait. Answers to administrators are charged and never wait, and they
-// are cut only when they exceed the budget by themselves.
+// once. What has no room waits in turn, and meanwhile the answers that are taken at the
+// lowest rates are cut off, one after the other, until it has. Answers to administrators
+// are charged and never wait, and they are cut only when they exceed the budget by
+// themselves.
 type answerBudget struct {
 	limit    int64
 	printers int
-	lag      time.Duration
+	grace    time.Duration
 	patience time.Duration
-	epoch    time.Time // that moments are counted from
 
 	mu       sync.Mutex
 	held     int64 // bytes charged
@@ -52,21 +44,8 @@ type answerBudget struct {
 	open     map[*answerShare]struct{}
 	going    []*answerTurn // of answers that have begun and go on: they come first
 	fresh    []*answerTurn
-	timer    *time.Timer // looks for who is slow; nil: nobody waits
+	timer    *time.Timer // looks again for who gives way; nil: nobody waits
 	cuts     uint64
-}
-
-// answerShare is what one answer has of the budget.
-type answerShare struct {
-	budget *answerBudget
-	abort  func() // breaks the connection; must not wait
-
-	writing atomic.Int64 // since when a piece waits for the client, in nanoseconds of the epoch; 0: none does
-	public  bool         // has to wait, and gives way before those that have not
-
-	held     int64 // guarded by the budget's lock, like all below
-	printing bool
-	cut      bool
 }
 
 // answerTurn is an answer that waits to be printed.
@@ -74,12 +53,13 @@ type answerTurn struct {
 	share *answerShare
 	bytes int64
 	ready chan struct{}
+	cut   bool // it waits no more, since its answer was cut; set before ready is closed
 }
 
 func newAnswerBudget(limit int64) *answerBudget {
 	return &answerBudget{
-		limit: limit, printers: maxPrinting, lag: answerLag, patience: answerPatience,
-		epoch: time.Now(), open: map[*answerShare]struct{}{},
+		limit: limit, printers: maxPrinting, grace: answerGrace, patience: answerPatience,
+		open: map[*answerShare]struct{}{},
 	}
 }
 
@@ -103,6 +83,9 @@ func (b *answerBudget) acquire(ctx context.Context, s *answerShare, bytes int64)
 	defer late.Stop()
 	select {
 	case <-t.ready:
+		if t.cut {
+			return errAnswersFull
+		}
 		return nil
 	case <-ctx.Done():
 	case <-late.C:
@@ -183,10 +166,20 @@ func (b *answerBudget) advance() {
 			b.lookLater()
 			return
 		}
-		s.cut = true
-		b.freeing += s.held
-		b.cuts++
-		s.abort()
+		b.cut(s)
+	}
+}
+
+// cut ends an answer that is under way. Its bytes are free when its handler has ended.
+func (b *answerBudget) cut(s *answerShare) {
+	s.cut = true
+	b.freeing += s.held
+	b.cuts++
+	s.breakOff()
+	if i := slices.IndexFunc(b.going, func(t *answerTurn) bool { return t.share == s }); i >= 0 {
+		b.going[i].cut = true
+		close(b.going[i].ready)
+		b.going = slices.Delete(b.going, i, i+1)
 	}
 }
 
@@ -209,39 +202,37 @@ func (b *answerBudget) lacks() bool {
 	return need > b.limit
 }
 
-// slowest is the answer a piece of which has waited longest for its client, nil if
-// none has waited for long.
+// slowest is the answer that is taken at the lowest rate, and of several such the one
+// whose client has been waited for longest. It is nil while that is still new, or if all
+// are taken so fast that they end by themselves.
 func (b *answerBudget) slowest() (slowest *answerShare) {
-	until := int64(time.Since(b.epoch) - b.lag)
-	since := int64(math.MaxInt64)
+	least := taking{rate: answerFast}
 	for s := range b.open {
-		at := s.writing.Load()
-		if at > 0 && at <= until && at < since && !s.cut && (s.public || b.keyed > b.limit) {
-			slowest, since = s, at
+		if s.cut || s.printing || !s.public && b.keyed <= b.limit {
+			continue
 		}
+		if t := s.taking(); t.slower(least) {
+			slowest, least = s, t
+		}
+	}
+	if least.waited < b.grace {
+		return nil
 	}
 	return slowest
 }
 
-// lookLater has advance called again when somebody may have become slow.
+// lookLater has advance called again when the grace of somebody may have ended.
 func (b *answerBudget) lookLater() {
 	if b.timer != nil {
 		return
 	}
-	b.timer = time.AfterFunc(b.lag/4, func() {
+	b.timer = time.AfterFunc(b.grace/4, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.timer = nil
 		b.advance()
 	})
 }
-
-// beginPiece notes that a piece of the answer waits for the client, endPiece that it does not.
-func (s *answerShare) beginPiece() {
-	s.writing.Store(max(1, int64(time.Since(s.budget.epoch))))
-}
-
-func (s *answerShare) endPiece() { s.writing.Store(0) }
 
 // AnswerBytes is how many bytes the answers under way take at the moment.
 func (s *Server) AnswerBytes() int64 {

@@ -85,7 +85,7 @@ func (s *Server) answerKept(e pageEndpoint) http.Handler {
 			as.key = "gzip " + as.key
 		}
 		had, ok := s.cache.get(version, as.key)
-		room := int64(answerRoom)
+		room := roomFor(r)
 		if ok {
 			room = int64(len(had.body))
 		}

@@ -37,6 +37,9 @@ func unhurried(h http.Handler) http.Handler {
 		rc := http.NewResponseController(w)
 		_ = rc.SetReadDeadline(time.Time{}) // without deadlines there is nothing to lift
 		_ = rc.SetWriteDeadline(time.Time{})
+		if own, isOwn := w.(*writer); isOwn {
+			own.share.extend = nil
+		}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -163,10 +166,12 @@ func (s *Server) newWriter(rw http.ResponseWriter, r *http.Request) *writer {
 	w := &writer{ResponseWriter: rw, asked: time.Now()}
 	w.share.budget = s.budget
 	conn := r.Context().Value(connection{})
+	rc := http.NewResponseController(rw)
 	w.share.abort = func() {
 		dropUnsent(conn)
-		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now())
+		_ = rc.SetWriteDeadline(time.Now())
 	}
+	w.share.extend = func(d time.Duration) { _ = rc.SetWriteDeadline(w.asked.Add(s.answerTime + d)) }
 	return w
 }
 
@@ -198,8 +203,9 @@ func (w *writer) Write(p []byte) (n int, err error) {
 
 func (w *writer) piece(p []byte) (int, error) {
 	w.share.beginPiece()
-	defer w.share.endPiece()
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.share.endPiece(n)
+	return n, err
 }
 
 func (w *writer) begin(status int) {

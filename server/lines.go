@@ -30,7 +30,7 @@ type lines struct {
 // that is asked of clients. places holds a token for each such answer; what is
 // their name. An answer that breaks off breaks the connection.
 func (s *Server) streamLines(w http.ResponseWriter, r *http.Request, places chan struct{}, what string, write func(*lines) error) error {
-	if !r.ProtoAtLeast(1, 1) {
+	if !canBreakOff(r) {
 		return failure{
 			status: http.StatusHTTPVersionNotSupported,
 			text:   "this answer needs HTTP/1.1: before that a broken answer looks like a whole one (nginx: proxy_http_version 1.1)",

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -113,10 +115,26 @@ func (p *recordPage) full() bool { return p.count >= p.limit || p.size+len(*p.bu
 
 // room is how much is printed before it is written.
 func (p *recordPage) room() int {
-	if p.stream == nil {
+	switch {
+	case p.stream != nil:
+		return pagePiece
+	case canBreakOff(p.r):
 		return pageHeld
+	default:
+		return math.MaxInt
 	}
-	return pagePiece
+}
+
+// canBreakOff reports whether the client sees that an answer breaks off whose length was
+// not said before. In HTTP/1.0 that is its end.
+func canBreakOff(r *http.Request) bool { return r.ProtoAtLeast(1, 1) }
+
+// roomFor is charged for an answer to r before it is known how long it is.
+func roomFor(r *http.Request) int64 {
+	if canBreakOff(r) {
+		return answerRoom
+	}
+	return pageBytes
 }
 
 // step is how many records to read next.
@@ -167,6 +185,8 @@ func (p *recordPage) begin() {
 	h.Add("Vary", "Accept-Encoding")
 	h.Set("Content-Type", "application/json")
 	boundSendBuffer(p.r, pageSendBuffer)
+	// What net/http allows for a request to come would end the context of its answer.
+	_ = http.NewResponseController(p.w).SetReadDeadline(time.Time{})
 	p.stream = p.w
 	if acceptsGzip(p.r) {
 		h.Set("Content-Encoding", "gzip")

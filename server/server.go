@@ -100,11 +100,13 @@ type Server struct {
 	streams chan struct{} // holds one token for each running stream of events
 	backups chan struct{} // holds one token for each running backup
 	budget  *answerBudget // of answers under way
-	pace    pace          // of clients that take lines
-	cache   cache
-	ages    cache     // of collections: what syncedHeader says
-	buffers sync.Pool // of *[]byte, for answers
-	zips    sync.Pool // of *gzip.Writer
+	// answerTime is for how long an answer may be written that is taken not at all.
+	answerTime time.Duration
+	pace       pace // of clients that take lines
+	cache      cache
+	ages       cache     // of collections: what syncedHeader says
+	buffers    sync.Pool // of *[]byte, for answers
+	zips       sync.Pool // of *gzip.Writer
 
 	description json.RawMessage     // of the routes
 	files       map[string]pageFile // of the page, by path
@@ -153,20 +155,21 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log,
-		exports:   make(chan struct{}, maxExports),
-		reports:   make(chan struct{}, maxReports),
-		plans:     make(chan struct{}, maxPlans),
-		streams:   make(chan struct{}, maxStreams),
-		backups:   make(chan struct{}, maxBackups),
-		budget:    newAnswerBudget(cmp.Or(cfg.AnswerBytes, DefaultAnswerBytes)),
-		cache:     cache{limit: cacheBytes},
-		ages:      cache{limit: agesBytes},
-		pace:      pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
-		streaming: streaming{beat: streamBeat, write: streamWriteTimeout},
-		refusals:  newRefusals(cfg.Log),
-		strangers: newRefusals(cfg.Log),
-		guesses:   newGuesses(),
-		hostNames: hostNames,
+		exports:    make(chan struct{}, maxExports),
+		reports:    make(chan struct{}, maxReports),
+		plans:      make(chan struct{}, maxPlans),
+		streams:    make(chan struct{}, maxStreams),
+		backups:    make(chan struct{}, maxBackups),
+		budget:     newAnswerBudget(cmp.Or(cfg.AnswerBytes, DefaultAnswerBytes)),
+		cache:      cache{limit: cacheBytes},
+		ages:       cache{limit: agesBytes},
+		answerTime: writeTimeout,
+		pace:       pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
+		streaming:  streaming{beat: streamBeat, write: streamWriteTimeout},
+		refusals:   newRefusals(cfg.Log),
+		strangers:  newRefusals(cfg.Log),
+		guesses:    newGuesses(),
+		hostNames:  hostNames,
 
 		environment: sync.OnceValues(func() (uuid.UUID, error) { return environmentOwner(cfg.AdminKey) }),
 	}
