@@ -54,3 +54,24 @@ func TestManyIdleConnectionsKeepNobodyOut(t *testing.T) {
 	}
 	c.terminate(exitOK)
 }
+
+// TestConnectionsToTheSocketAreBounded has a loop of this machine's open the socket of the
+// data directory again and again: commands still get in, and descriptors stay free.
+func TestConnectionsToTheSocketAreBounded(t *testing.T) {
+	t.Parallel()
+	s := serveIn(t, newWorld(t), t.TempDir())
+	for range 3 * maxLocalConnections {
+		conn, err := dialLocal(t.Context(), s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	want(t, exitOK, "no jobs", nil, "backfill", "list", "--data-dir", s.dir)
+	if log := s.log.String(); !strings.Contains(log, "as many connections as may be are open") || !strings.Contains(log, socketFile) {
+		t.Errorf("log: %s", log)
+	}
+	if status, _ := page(t, s.url+"/health"); status != http.StatusOK { // no client has made room for that
+		t.Errorf("/health: %d", status)
+	}
+}

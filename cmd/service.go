@@ -166,8 +166,13 @@ func (s *service) open(ctx context.Context) (err error) {
 	return s.listen(ctx)
 }
 
-// maxScrapeConnections is how many connections may be open to the address of the metrics.
-const maxScrapeConnections = 32
+const (
+	// maxScrapeConnections is how many connections may be open to the address of the metrics.
+	maxScrapeConnections = 32
+	// maxLocalConnections is how many may be open to the socket of the data directory. They
+	// are not of the bound of the clients, so that those keep no command out.
+	maxLocalConnections = 64
+)
 
 // listen opens the ports and notes where commands find the server.
 func (s *service) listen(ctx context.Context) (err error) {
@@ -305,7 +310,7 @@ func (s *service) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	listeners := []net.Listener{s.listener}
 	if s.local != nil {
-		listeners = append(listeners, s.local)
+		listeners = append(listeners, server.LimitConnections(s.local, maxLocalConnections, s.log))
 	}
 	g.Go(func() error { return s.server.Run(gctx, listeners...) })
 	g.Go(func() error { return s.backfill.Run(gctx) })

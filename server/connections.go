@@ -109,7 +109,7 @@ func outOfDescriptors(err error) bool {
 
 func (c *Connections) add(conn net.Conn) net.Conn {
 	if c.evict(c.bound-1) && c.fulls.Allow() {
-		c.log.WarnContext(context.Background(), "as many connections as may be are open: others give way to new ones", "bound", c.bound, "given_way", c.GivenWay())
+		c.log.WarnContext(context.Background(), "as many connections as may be are open: others give way to new ones", "at", c.Addr().String(), "bound", c.bound, "given_way", c.GivenWay())
 	}
 	at := sourceOf(conn.RemoteAddr())
 	c.mu.Lock()
