@@ -9,8 +9,9 @@ import (
 // only.
 //
 // A sign is a repo that was settled as done, or as unavailable on the host's own word,
-// or a reading that got on: a page or a step that it did not have before, or some
-// seconds of a body at no less than transport.WithProgress wants. An answer to anything
+// or a reading that got on: a page or a step that it did not have before, a record that
+// was not listed and is confirmed to be there or not, or some seconds of a body at no
+// less than transport.WithProgress wants. An answer to anything
 // else is none: a host may tell how each repo is and give none of them.
 type health struct {
 	mu   sync.Mutex

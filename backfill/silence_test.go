@@ -266,6 +266,30 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 	})
 }
 
+// TestConfirmationIsASignOfHealth has a host list in no order of keys, and take a while to
+// say of each record that was not listed that it is gone: of all of them, for longer than a
+// host may be silent.
+func TestConfirmationIsASignOfHealth(t *testing.T) {
+	t.Parallel()
+	r := silentRig(t, sandbox.Config{Seed: 168, Repos: 1, Hosts: 1, Collections: statuses(350, 350)}, nil)
+	listOnly(r.world, nil)
+	did := r.world.Repos()[0].DID
+	r.complete(store.Request{Collection: status})
+	deleted := r.remove(did, func(i int) bool { return i%25 == 12 })
+	r.world.Assign(did, sandbox.CreationOrder(100))
+	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
+		if q.Method != getRecord {
+			return sandbox.Fault{}
+		}
+		return sandbox.Fault{Delay: silence / 5}
+	})
+	wantGiven(t, r.finish(r.create(store.Request{Collection: status})), 1, 0)
+	r.wantTruth(status)
+	if n := r.world.Faults("delay"); n != deleted || n < 10 {
+		t.Errorf("%d records were asked for, %d are deleted", n, deleted)
+	}
+}
+
 // TestJobsThatShareAHost has one job read a long repo of a host, as slowly as may be,
 // while another waits for it, and a third for another repo, which the host does not give
 // so soon.

@@ -89,8 +89,10 @@ func (r *reading) confirmAbsent(ctx context.Context) error {
 			case err != nil:
 				return err
 			case has:
+				r.cfg.Progress(r.owed.Host)
 				r.absent.unclear = fmt.Sprintf("%s of %s is not listed, in no order of keys, and is there", rkey, c)
 			default:
+				r.cfg.Progress(r.owed.Host) // each is asked for once, as each page is
 				r.absent.confirmed[c] = append(r.absent.confirmed[c], rkey)
 			}
 		}
