@@ -40,11 +40,11 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 				}
 			}
 		}
-		wait := func(name string, bytes int64) (*answerShare, chan error) {
+		wait := func(name string, bytes int64) chan error {
 			s, got := newShare(b, name, true, &cut), make(chan error, 1)
 			go func() { got <- b.acquire(t.Context(), s, bytes) }()
 			synctest.Wait()
-			return s, got
+			return got
 		}
 		begin("admin", false, 10) // takes nothing
 		begin("slow", true, 20)
@@ -64,7 +64,7 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 		for _, s := range shares {
 			s.beginPiece()
 		}
-		_, got := wait("first", 15)
+		got := wait("first", 15)
 		if !slices.Equal(cut, []string{"nothing"}) {
 			t.Fatalf("cut: %v", cut)
 		}
@@ -72,7 +72,7 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 		if err := <-got; err != nil || b.held != 95 || b.freeing != 0 {
 			t.Errorf("%v, %d bytes held, %d freed", err, b.held, b.freeing)
 		}
-		_, got = wait("second", 40) // which takes more than one
+		got = wait("second", 40) // which takes more than one
 		if !slices.Equal(cut, []string{"nothing", "drip", "slow"}) {
 			t.Fatalf("cut: %v", cut)
 		}
@@ -82,7 +82,7 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 		if err := <-got; err != nil {
 			t.Error(err)
 		}
-		_, got = wait("third", 10)
+		got = wait("third", 10)
 		if len(cut) != 3 {
 			t.Errorf("%v were cut though the slowest that is left is new", cut)
 		}
@@ -99,7 +99,7 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 		for _, s := range shares {
 			s.endPiece(10 << 20)
 		}
-		_, got = wait("fourth", 60)
+		got = wait("fourth", 60)
 		if err := <-got; !errors.Is(err, errAnswersFull) || len(cut) != 4 {
 			t.Errorf("%v, cut: %v", err, cut)
 		}
