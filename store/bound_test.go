@@ -51,18 +51,18 @@ func TestGuardIsRememberedFromOneTransactionToTheNext(t *testing.T) {
 	b := newBench(t, s)
 	b.mustRead(alice, rev(1), five(t))
 	b.again()
-	whale := b.job
+	large := b.job
 	b.owe(alice)
 	read, at := saved(t, rev(2), "a", "1") // b, c, d and e are not listed
-	if _, err := s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	if _, err := s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
 	b.mustRead(alice, rev(3), five(t)) // and there again
-	b.job = whale
+	b.job = large
 	last := settlement(alice, rev(4), store.Segment{Collection: note})
 	last.Floor = at.First
-	b.must(func(done func(error)) error { return s.Settle(t.Context(), whale.Seq, last, done) })
+	b.must(func(done func(error)) error { return s.Settle(t.Context(), large.Seq, last, done) })
 	if got := b.row().Reasons; got["guarded true"] != 1 {
 		t.Errorf("settled with %v, although the index kept what is newer", got)
 	}

@@ -320,11 +320,11 @@ func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
 	b.again()
-	whale := b.job
+	large := b.job
 	b.owe(alice)
 	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
 	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
-	if _, err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record made again, at a later rev.
@@ -332,7 +332,7 @@ func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "again"), listed(t, "a", "1")))
 	last := settlement(alice, rev(4), store.Segment{Collection: note})
 	last.Floor = at.First
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), large.Seq, last, done) })
 	wantRecords(t, b.s, 2)
 }
 
@@ -410,11 +410,11 @@ func TestUnlistedRecordStaysOnceTheCollectionWasReadSince(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
 	b.again()
-	whale := b.job
+	large := b.job
 	b.owe(alice)
 	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
 	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
-	if _, err := b.s.Save(t.Context(), whale.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record, unchanged, at a later rev.
@@ -422,7 +422,7 @@ func TestUnlistedRecordStaysOnceTheCollectionWasReadSince(t *testing.T) {
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
 	last := settlement(alice, rev(4), store.Segment{Collection: note})
 	last.Floor = rev(2)
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), whale.Seq, last, done) })
+	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), large.Seq, last, done) })
 	wantRecords(t, b.s, 2)
 }
 
