@@ -24,7 +24,7 @@ type directory struct {
 	checking *semaphore.Weighted // of who finds out which it is
 
 	mu       sync.Mutex
-	answered time.Time  // when it last answered
+	answered time.Time  // when it was last asked a question that it answered
 	known    syntax.DID // for whom
 	failures int        // in a row, since then
 	until    time.Time  // nothing is asked before
@@ -118,13 +118,18 @@ func (b *Backfill) parkDirectory(until time.Time, answer string) *network.Parked
 
 // askDirectory looks a DID up, and notes if the directory answers.
 func (b *Backfill) askDirectory(ctx context.Context, did syntax.DID) (network.Identity, error) {
+	asked := b.now()
 	ident, err := b.cfg.Network.Lookup(ctx, did)
 	var failed *network.Error
 	if err == nil || errors.As(err, &failed) && b.directoryFailed(err) == nil {
 		d := &b.directory
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.answered, d.known, d.failures, d.until = b.now(), did, 0, time.Time{}
+		// An answer that comes late proves no more than that the directory was there when it was asked.
+		if asked.After(d.answered) {
+			d.answered = asked
+		}
+		d.known, d.failures, d.until = did, 0, time.Time{}
 	}
 	return ident, err
 }
