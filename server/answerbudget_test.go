@@ -19,6 +19,12 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newAnswerBudget(100)
 		var cut []string
+		// Answers are cut by a timer too, under the lock.
+		cutNow := func() []string {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return slices.Clone(cut)
+		}
 		shares := map[string]*answerShare{}
 		begin := func(name string, public bool, bytes int64) {
 			s := newShare(b, name, public, &cut)
@@ -58,23 +64,23 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 		}
 		pass(10)
 		begin("new", true, 10)
-		if len(cut) > 0 {
-			t.Fatalf("%v were cut while nobody waited", cut)
+		if len(cutNow()) > 0 {
+			t.Fatalf("%v were cut while nobody waited", cutNow())
 		}
 		for _, s := range shares {
 			s.beginPiece()
 		}
 		got := wait("first", 15)
-		if !slices.Equal(cut, []string{"nothing"}) {
-			t.Fatalf("cut: %v", cut)
+		if !slices.Equal(cutNow(), []string{"nothing"}) {
+			t.Fatalf("cut: %v", cutNow())
 		}
 		b.release(shares["nothing"])
 		if err := <-got; err != nil || b.held != 95 || b.freeing != 0 {
 			t.Errorf("%v, %d bytes held, %d freed", err, b.held, b.freeing)
 		}
 		got = wait("second", 40) // which takes more than one
-		if !slices.Equal(cut, []string{"nothing", "drip", "slow"}) {
-			t.Fatalf("cut: %v", cut)
+		if !slices.Equal(cutNow(), []string{"nothing", "drip", "slow"}) {
+			t.Fatalf("cut: %v", cutNow())
 		}
 		for _, name := range []string{"drip", "slow"} {
 			b.release(shares[name])
@@ -83,13 +89,13 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 			t.Error(err)
 		}
 		got = wait("third", 10)
-		if len(cut) != 3 {
-			t.Errorf("%v were cut though the slowest that is left is new", cut)
+		if len(cutNow()) != 3 {
+			t.Errorf("%v were cut though the slowest that is left is new", cutNow())
 		}
 		time.Sleep(2 * b.grace) //nolint:forbidigo // of synctest's clock
 		synctest.Wait()
-		if !slices.Equal(cut, []string{"nothing", "drip", "slow", "new"}) {
-			t.Fatalf("cut: %v", cut)
+		if !slices.Equal(cutNow(), []string{"nothing", "drip", "slow", "new"}) {
+			t.Fatalf("cut: %v", cutNow())
 		}
 		b.release(shares["new"])
 		if err := <-got; err != nil {
@@ -100,8 +106,8 @@ func TestWhoTakesHisAnswerSlowestGivesWay(t *testing.T) {
 			s.endPiece(10 << 20)
 		}
 		got = wait("fourth", 60)
-		if err := <-got; !errors.Is(err, errAnswersFull) || len(cut) != 4 {
-			t.Errorf("%v, cut: %v", err, cut)
+		if err := <-got; !errors.Is(err, errAnswersFull) || len(cutNow()) != 4 {
+			t.Errorf("%v, cut: %v", err, cutNow())
 		}
 	})
 }
