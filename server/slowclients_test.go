@@ -106,7 +106,8 @@ func TestHonestClientsGetTheirAnswersBesideSlowOnes(t *testing.T) {
 	paths := r.long()
 	b := r.server.budget
 	b.limit = 6 << 20
-	b.patience = 5 * time.Minute // how fast this machine is does not matter, only that who reads nothing gives way
+	// How fast this machine is does not matter, only that who reads nothing gives way.
+	b.patience, b.grace = 5*time.Minute, 500*time.Millisecond
 	for i := range 40 {
 		r.stalled(paths[i%len(paths)], []string{"X-Not: compressed", "Accept-Encoding: gzip"}[i/2%2])
 	}
@@ -133,7 +134,7 @@ func TestHonestClientsGetTheirAnswersBesideDrips(t *testing.T) {
 	paths := r.long()
 	b := r.server.budget
 	b.limit = 6 << 20
-	b.patience = 5 * time.Minute
+	b.patience, b.grace = 5*time.Minute, 500*time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
 	var drips sync.WaitGroup
 	defer drips.Wait()
