@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"appview/network/hosttest"
 	"appview/network/outcome"
 	"appview/network/polite"
+	"appview/network/polite/politetest"
 	"appview/network/repo/repotest"
 	"appview/network/transport"
 )
@@ -407,19 +407,19 @@ func TestPausesOutliveTheProcess(t *testing.T) {
 			}
 			for name, moved := range map[string]time.Duration{"": 0, "clock set back": -24 * time.Hour, "after two seconds": 2 * time.Second} {
 				first := newClient(t, cfg)
-				n := &notes{rows: map[string][]byte{}}
+				n := &politetest.Notes{}
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan struct{})
-				go func() { defer close(ended); first.PersistPauses(ctx, n.save) }()
+				go func() { defer close(ended); first.PersistPauses(ctx, n.Save) }()
 				_ = k.ask(first, h)
-				awaitThat(t, "something is remembered within a second", time.Second, func() bool { return len(n.all()) == 1 })
+				awaitThat(t, "something is remembered within a second", time.Second, func() bool { return len(n.All()) == 1 })
 				_ = only(first.ListRecords(t.Context(), h, alice, status, "")) // whatever else goes on
 				cancel()
 				<-ended
 				later := cfg
 				later.Now = func() time.Time { return time.Now().Add(moved) }
 				second := newClient(t, later)
-				second.Resume(n.all())
+				second.Resume(n.All())
 				asked.Store(0)
 				err := k.ask(second, h)
 				p, ok := errors.AsType[*Parked](err)
@@ -436,19 +436,19 @@ func TestPausesOutliveTheProcess(t *testing.T) {
 			}
 			later := cfg
 			later.Now = func() time.Time { return time.Now().Add(time.Hour) }
-			n := &notes{rows: map[string][]byte{}}
+			n := &politetest.Notes{}
 			first := newClient(t, cfg)
 			_ = k.ask(first, h)
-			if err := first.SavePauses(t.Context(), n.save); err != nil {
+			if err := first.SavePauses(t.Context(), n.Save); err != nil {
 				t.Fatal(err)
 			}
 			second := newClient(t, later)
-			second.Resume(n.all())
+			second.Resume(n.All())
 			if _, parked := second.ParkedUntil(h); parked || second.DirectoryParked() && k.cfg != nil {
 				t.Error("it waits when it is over")
 			}
-			if err := second.SavePauses(t.Context(), n.save); err != nil || len(n.all()) != 0 {
-				t.Errorf("%d rows of what is over, %v", len(n.all()), err)
+			if err := second.SavePauses(t.Context(), n.Save); err != nil || len(n.All()) != 0 {
+				t.Errorf("%d rows of what is over, %v", len(n.All()), err)
 			}
 		})
 	}
@@ -473,37 +473,6 @@ func awaitThat(t *testing.T, what string, within time.Duration, is func() bool) 
 			t.Fatalf("not so: %s", what)
 		}
 	}
-}
-
-// notes is where a test keeps what is remembered of hosts.
-type notes struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-	fail error
-	n    int // times that something was handed over
-}
-
-func (n *notes) save(_ context.Context, rows map[string][]byte) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.fail != nil {
-		return n.fail
-	}
-	n.n++
-	for host, row := range rows {
-		if row == nil {
-			delete(n.rows, host)
-			continue
-		}
-		n.rows[host] = row
-	}
-	return nil
-}
-
-func (n *notes) all() map[string][]byte {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.rows)
 }
 
 func TestLargeBodiesShareTheBudgetAndGiveItBack(t *testing.T) {

@@ -4,43 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"appview/network/polite/politetest"
 )
-
-// notes is where a test keeps what is remembered of hosts.
-type notes struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-	fail error
-	n    int // times that something was handed over
-}
-
-func (n *notes) save(_ context.Context, rows map[string][]byte) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.fail != nil {
-		return n.fail
-	}
-	n.n++
-	for host, row := range rows {
-		if row == nil {
-			delete(n.rows, host)
-			continue
-		}
-		n.rows[host] = row
-	}
-	return nil
-}
-
-func (n *notes) all() map[string][]byte {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.rows)
-}
 
 // aFewRepos are different repos, enough to open a breaker.
 func aFewRepos() []string { return []string{"a", "b", "c", "d", "e"} }
@@ -55,25 +24,25 @@ func TestHostThatAnswersAgainIsNotRemembered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			gs, n := testGates(), &notes{rows: map[string][]byte{}}
+			gs, n := testGates(), &politetest.Notes{}
 			g := gs.gates.retain("https://pds.example", time.Now())
 			for _, repo := range aFewRepos() {
 				unanswered(g, time.Now(), repo)
 			}
-			if err := gs.SavePauses(t.Context(), n.save); err != nil || len(n.all()) != 1 {
-				t.Fatalf("%d rows, %v", len(n.all()), err)
+			if err := gs.SavePauses(t.Context(), n.Save); err != nil || len(n.All()) != 1 {
+				t.Fatalf("%d rows, %v", len(n.All()), err)
 			}
 			end(gs, g)
-			n.fail = errors.New("no room")
-			if err := gs.SavePauses(t.Context(), n.save); err == nil {
+			n.Fail(errors.New("no room"))
+			if err := gs.SavePauses(t.Context(), n.Save); err == nil {
 				t.Fatal("a failure is not told")
 			}
-			n.fail = nil
-			if err := gs.SavePauses(t.Context(), n.save); err != nil || len(n.all()) != 0 {
-				t.Errorf("%d rows, %v", len(n.all()), err)
+			n.Fail(nil)
+			if err := gs.SavePauses(t.Context(), n.Save); err != nil || len(n.All()) != 0 {
+				t.Errorf("%d rows, %v", len(n.All()), err)
 			}
-			was := n.n
-			if err := gs.SavePauses(t.Context(), n.save); err != nil || n.n != was {
+			was := n.Saves()
+			if err := gs.SavePauses(t.Context(), n.Save); err != nil || n.Saves() != was {
 				t.Errorf("it is handed over again: %v", err)
 			}
 		})
@@ -83,18 +52,18 @@ func TestHostThatAnswersAgainIsNotRemembered(t *testing.T) {
 // TestRememberedPausesAreBounded has more hosts ask for silence than are remembered.
 func TestRememberedPausesAreBounded(t *testing.T) {
 	t.Parallel()
-	gs, n := testGates(), &notes{rows: map[string][]byte{}}
+	gs, n := testGates(), &politetest.Notes{}
 	for i := range maxPauses + 10 {
 		g := gs.gates.retain(Host(fmt.Sprintf("https://x%d.example", i)), time.Now())
 		_ = g.refused(time.Now(), maxPause, time.Hour)
 		gs.gates.release(g, time.Now())
 	}
-	if err := gs.SavePauses(t.Context(), n.save); err != nil || len(n.all()) != maxPauses {
-		t.Fatalf("%d rows, %v", len(n.all()), err)
+	if err := gs.SavePauses(t.Context(), n.Save); err != nil || len(n.All()) != maxPauses {
+		t.Fatalf("%d rows, %v", len(n.All()), err)
 	}
 	g := gs.gates.retain(testRelay, time.Now())
 	_ = g.refused(time.Now(), time.Minute, time.Hour)
-	if err := gs.SavePauses(t.Context(), n.save); err != nil || n.all()[string(testRelay)] == nil {
+	if err := gs.SavePauses(t.Context(), n.Save); err != nil || n.All()[string(testRelay)] == nil {
 		t.Errorf("the relay is forgotten for others: %v", err)
 	}
 	// What is no row of ours has nobody wait.
@@ -110,25 +79,25 @@ func TestRememberedPausesAreBounded(t *testing.T) {
 func TestClockThatIsSetEndsNoPause(t *testing.T) {
 	t.Parallel()
 	for _, by := range []time.Duration{48 * time.Hour, -48 * time.Hour} {
-		gs, n := testGates(), &notes{rows: map[string][]byte{}}
+		gs, n := testGates(), &politetest.Notes{}
 		var moved atomic.Int64
 		gs.suspend.wall = func() time.Time { return time.Now().Round(0).Add(time.Duration(moved.Load())) }
 		gs.cfg.Now = func() time.Time { return time.Now().Add(time.Duration(moved.Load())) } // as after the jump
 		g := gs.gates.retain("https://pds.example", time.Now())
 		_ = g.refused(time.Now(), 5*time.Minute, time.Hour)
-		if err := gs.SavePauses(t.Context(), n.save); err != nil {
+		if err := gs.SavePauses(t.Context(), n.Save); err != nil {
 			t.Fatal(err)
 		}
 		moved.Store(int64(by))
 		g.mu.Lock() // by the running clock nothing has passed
 		g.until = g.until.Add(by)
 		g.mu.Unlock()
-		if err := gs.SavePauses(t.Context(), n.save); err != nil {
+		if err := gs.SavePauses(t.Context(), n.Save); err != nil {
 			t.Fatal(err)
 		}
 		second := testGates()
 		second.cfg.Now = func() time.Time { return time.Now().Add(by) }
-		second.Resume(n.all())
+		second.Resume(n.All())
 		if until, parked := second.ParkedUntil("https://pds.example", ScopeOrdinary, CircuitOrdinary); !parked || until.Sub(second.cfg.Now()) < 4*time.Minute {
 			t.Errorf("clock set by %s: parked %t until %s", by, parked, until)
 		}
