@@ -109,5 +109,5 @@ func preflight(w http.ResponseWriter, methods, headers, maxAge string) (answered
 	return true
 }
 
-// isOpen tells whether pages of any origin may read the path.
+// isOpen reports whether pages of any origin may read the path.
 func isOpen(r *http.Request) bool { return isXRPC(r) || strings.HasPrefix(r.URL.Path, apiSpace) }
