@@ -10,33 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
 
 	"appview/store"
+	"appview/store/kv/kvtest"
 	"appview/store/storetest"
 )
-
-// logged is a log that tests read.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
 
 // oldFile is a copy of a file as the first format's program has left it.
 func oldFile(t *testing.T) string {
@@ -83,7 +65,7 @@ func TestOldFileIsKeptBesideTheNewOne(t *testing.T) {
 	path := oldFile(t)
 	old, kept := raw(t, path), path+".format1.backup"
 	writeAll(t, kept+".part-CRASHED", bytes.Repeat([]byte("what a crash has left"), 100_000))
-	log := &logged{}
+	log := &kvtest.Log{}
 	cfg := store.Config{Path: path, Log: slog.New(slog.NewTextHandler(log, nil))}
 	s, err := store.Open(cfg)
 	if err != nil {

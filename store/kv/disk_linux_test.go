@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"appview/store/kv"
+	"appview/store/kv/kvtest"
 )
 
 // volume mounts a file system of its own with the given number of bytes.
@@ -52,7 +53,7 @@ func TestCommitThatFindsNoRoomIsMadeWhenThereIsSome(t *testing.T) {
 	dir := volume(t, 8<<20)
 	path := filepath.Join(dir, "appview.db")
 	var commits atomic.Int64
-	log := &logged{}
+	log := &kvtest.Log{}
 	db := open(t, kv.Config{
 		Path: path, Log: slog.New(slog.NewTextHandler(log, nil)),
 		FreeSpace: func(string) (uint64, error) { return 1 << 40, nil }, // a quota is not seen either
