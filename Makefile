@@ -118,7 +118,7 @@ check: fmt-check tidy-check lint vet test ## what to run before a commit
 
 .PHONY: docs
 docs: ## make openapi.json and docs/api.md from server/openapi/openapi.yaml, docs/interop.md from its list
-	UPDATE_DOCS=1 go test -count=1 -run='^(TestDocsAreMadeFromTheDescription|TestInteropDocsListTheDisagreements)$$' ./server ./sandbox/sandboxtest/interop
+	UPDATE_DOCS=1 go test -count=1 -run='^(TestDocsAreMadeFromTheDescription|TestInteropDocsListTheDisagreements)$$' ./server ./internal/sandbox/sandboxtest/interop
 
 .PHONY: run
 run: ## build and serve on 127.0.0.1:3000, data in ./appview-data (ARGS="--collection ...")

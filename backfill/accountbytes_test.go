@@ -9,8 +9,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network/outcome"
-	"appview/sandbox"
+	"appview/internal/network/outcome"
+	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/backfill/read"
-	"appview/network"
+	"appview/internal/network"
 	"appview/store"
 )
 

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
 )

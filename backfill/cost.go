@@ -9,7 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill/read"
-	"appview/network"
+	"appview/internal/network"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
 )

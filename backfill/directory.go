@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/backfill/read"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
 )
 
 // directory tells the failure of the PLC directory, which is everybody's, from that of

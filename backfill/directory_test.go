@@ -10,9 +10,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/polite"
-	"appview/sandbox"
+	"appview/internal/network"
+	"appview/internal/network/polite"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 
 	"appview/backfill/read"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
 	"appview/store"
 )
 

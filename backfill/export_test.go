@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill/read"
-	"appview/network"
+	"appview/internal/network"
 )
 
 // Check has which short pages are followed that could be taken for the end be

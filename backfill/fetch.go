@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill/read"
-	"appview/network"
-	"appview/network/outcome"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
 	"appview/store"
 )
 

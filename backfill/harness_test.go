@@ -15,9 +15,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/network"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 	"appview/store/storetest"
 )

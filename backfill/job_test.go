@@ -16,7 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 
@@ -438,7 +438,7 @@ func TestRunLeavesNoGoroutine(t *testing.T) {
 	for {
 		buf := make([]byte, 1<<20)
 		stacks := string(buf[:runtime.Stack(buf, true)])
-		if !strings.Contains(stacks, "appview/backfill.(*") && !strings.Contains(stacks, "appview/network.(*") {
+		if !strings.Contains(stacks, "appview/backfill.(*") && !strings.Contains(stacks, "appview/internal/network.(*") {
 			return
 		}
 		select {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

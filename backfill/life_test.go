@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/network"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 	"appview/store/storetest"
 )

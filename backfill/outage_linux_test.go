@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/network"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 )
 

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
+	"appview/internal/network"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

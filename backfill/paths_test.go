@@ -8,8 +8,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/record"
-	"appview/sandbox"
+	"appview/internal/record"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

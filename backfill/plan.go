@@ -11,8 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
-	"appview/network"
-	"appview/network/polite"
+	"appview/internal/network"
+	"appview/internal/network/polite"
 	"appview/store"
 )
 

@@ -12,8 +12,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/sandbox"
+	"appview/internal/network"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

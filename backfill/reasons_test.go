@@ -18,10 +18,10 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 )
 

@@ -9,8 +9,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
-	"appview/network"
-	"appview/network/outcome"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
 )
 
 const (

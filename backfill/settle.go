@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"appview/backfill/read"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
 	"appview/store"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/backfill/read"
-	"appview/network"
-	"appview/network/outcome"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
 	"appview/store"
 )
 

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"appview/network/outcome"
+	"appview/internal/network/outcome"
 	"appview/store"
 )
 

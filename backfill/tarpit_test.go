@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

@@ -11,8 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
-	"appview/network/outcome"
-	"appview/sandbox"
+	"appview/internal/network/outcome"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

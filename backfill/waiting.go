@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"appview/network"
+	"appview/internal/network"
 )
 
 // What an unfinished job waits for, in the words of the API.

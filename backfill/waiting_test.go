@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"appview/backfill"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
-	"appview/sandbox"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
+	"appview/internal/sandbox"
 	"appview/store"
 )
 

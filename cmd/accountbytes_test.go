@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 )
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // truthOf is what an index of a collection should serve: uri → cid.

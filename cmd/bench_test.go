@@ -19,9 +19,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"appview/record"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/record"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestClientCommands(t *testing.T) {

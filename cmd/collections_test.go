@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestCollectionsAtRunTime(t *testing.T) {

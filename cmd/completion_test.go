@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // completes asks as a shell does, and returns what is offered, with descriptions.

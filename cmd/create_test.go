@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/store/storetest"
 )
 

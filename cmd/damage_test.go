@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // filled is a data directory with the records of a world.

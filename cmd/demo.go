@@ -19,8 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"appview/record"
-	"appview/sandbox"
+	"appview/internal/record"
+	"appview/internal/sandbox"
 )
 
 // The demo's network is on this machine: it need not be spared.

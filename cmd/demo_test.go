@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestDemoProvesItself(t *testing.T) {

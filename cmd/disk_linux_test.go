@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // volume mounts a file system that can hold little more than what a server leaves

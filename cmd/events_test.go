@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // between is a proxy in front of a server, with a say in what happens to events.

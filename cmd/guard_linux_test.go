@@ -26,7 +26,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // The public addresses of the internet that the test makes up. They are those of

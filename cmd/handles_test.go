@@ -14,7 +14,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 	"appview/server"
 )
 

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 const (
@@ -47,14 +48,14 @@ func TestHostileRepos(t *testing.T) {
 	if os.Getenv("SOAK") == "" {
 		t.Skip("make soak runs it")
 	}
-	alone := readHostile(t, nil)
+	alone := readHostile(t, nil, hostileJob{})
 	t.Logf("alone: %s, %s of processor, %d MiB anonymous, %d MiB of database", alone.healthy, alone.cpu, alone.anonymous>>10, alone.disk>>20)
 	for name, kinds := range hostileKinds() {
 		if only := os.Getenv("HOSTILE"); only != "" && only != name {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			got := readHostile(t, kinds)
+			got := readHostile(t, kinds, hostileJob{})
 			t.Logf("healthy %s (%.2f), all %s, %s of processor for each hostile repo, %d MiB anonymous, %d MiB of database more",
 				got.healthy, got.healthy.Seconds()/alone.healthy.Seconds(), got.all, (got.cpu-alone.cpu)/hostileHosts, got.anonymous>>10, (got.disk-alone.disk)>>20)
 			if got.anonymous > hostileMemory {
@@ -69,11 +70,18 @@ type hostileRun struct {
 	healthy, all, cpu time.Duration
 	anonymous         int64 // KiB, at most
 	disk              int64 // bytes of the database
+	tooLarge          int   // accounts that were refused for their size
+}
+
+// hostileJob says what is read: all records, of whole repos, or one collection, by listing.
+type hostileJob struct {
+	collection string
+	flags      []string // of the server
 }
 
 // readHostile reads small repos. With kinds, there is one hostile repo on each of some
 // hosts besides.
-func readHostile(t *testing.T, kinds []sandbox.Behaviour, flags ...string) hostileRun {
+func readHostile(t *testing.T, kinds []sandbox.Behaviour, in hostileJob) hostileRun {
 	t.Helper()
 	const hosts, repos = 40, 4000
 	// As many repos are on each host; those of the last ones are the hostile ones.
@@ -87,33 +95,54 @@ func readHostile(t *testing.T, kinds []sandbox.Behaviour, flags ...string) hosti
 			if err != nil {
 				t.Fatal(err)
 			}
+			// The relay lists it for its records, which fill a page: what is made up comes behind.
+			var writes []sandbox.Write
+			for range 100 {
+				writes = append(writes, sandbox.Write{Op: sandbox.OpCreate, Collection: sandbox.NoteCollection, Value: map[string]any{"text": "sound"}})
+			}
+			if _, err := w.Apply(did, writes); err != nil {
+				t.Fatal(err)
+			}
 			w.Assign(did, kind)
-			if n == i && len(flags) == 0 {
+			if n == i && in.collection == "" {
 				if status, _ := page(t, w.HostURLs()[hosts+n]+"/xrpc/com.atproto.sync.getRepo?did="+did.String()); status != http.StatusOK {
 					t.Fatalf("the host answers %d", status)
 				}
 			}
 		}
 	}
-	return readAll(t, w, repos, flags...)
+	hostile, healthy := map[string]string{}, 0
+	for _, url := range w.HostURLs()[hosts:] {
+		hostile[url] = "hostile"
+	}
+	for _, repo := range w.Repos() {
+		if hostile[repo.Host] == "" {
+			healthy++
+		}
+	}
+	return readAll(t, w, healthy, hostile, in)
 }
 
-// readAll runs a job over everything in a process of its own. The first repos that are
-// settled count as the healthy ones.
-func readAll(t *testing.T, w *sandbox.World, repos int, flags ...string) (run hostileRun) {
+// readAll runs a job in a process of its own, and measures when so many repos are settled
+// on other hosts than the hostile ones.
+func readAll(t *testing.T, w *sandbox.World, healthy int, hostile map[string]string, in hostileJob) (run hostileRun) {
 	t.Helper()
 	dir := t.TempDir()
 	c := startChildFor(t, soakLimit, nil, append([]string{
 		"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", w.RelayURL(), "--plc", w.PLCURL(),
 		"--allow-private-hosts", "--plc-rps", "2000", "--host-rps", "20",
-	}, flags...)...)
+	}, in.flags...)...)
 	c.log.wait(t, "msg=serving")
-	want(t, exitOK, "created job", nil, "backfill", "create", "--data-dir", dir)
+	create := []string{"backfill", "create", "--data-dir", dir}
+	if in.collection != "" {
+		create = append(create, "--collection", in.collection)
+	}
+	want(t, exitOK, "created job", nil, create...)
 	began := time.Now()
 	id := newestJob(t, dir).ID
 	for tick := time.Tick(100 * time.Millisecond); newestJob(t, dir).Status == "running"; <-tick {
 		run.anonymous = max(run.anonymous, anonymousKiB(t, c.cmd.Process.Pid))
-		if run.healthy == 0 && settled(t, dir, id, nil) >= repos {
+		if run.healthy == 0 && settled(t, dir, id, hostile) >= healthy {
 			run.healthy = time.Since(began)
 		}
 		if time.Since(began) > soakLimit {
@@ -123,7 +152,15 @@ func readAll(t *testing.T, w *sandbox.World, repos int, flags ...string) (run ho
 	if run.all = time.Since(began); run.healthy == 0 {
 		run.healthy = run.all
 	}
-	t.Logf("%s", ask(t, dir, "/admin/backfill/"+id))
+	answer := ask(t, dir, "/admin/backfill/"+id)
+	t.Logf("%s", answer)
+	var job struct {
+		Reasons map[string]int `json:"reasons"`
+	}
+	if err := json.Unmarshal(answer, &job); err != nil {
+		t.Fatal(err)
+	}
+	run.tooLarge = job.Reasons["too_large"]
 	c.terminate(exitOK)
 	run.cpu = c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
 	if info, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
@@ -141,10 +178,14 @@ func TestHostileAccounts(t *testing.T) {
 		t.Skip("make soak runs it")
 	}
 	const most = 64 << 20
-	alone := readHostile(t, nil)
+	in := hostileJob{collection: sandbox.NoteCollection.String(), flags: []string{"--max-account-bytes", strconv.Itoa(most)}}
+	alone := readHostile(t, nil, in)
 	for _, b := range []sandbox.Behaviour{sandbox.EndlessRecords(900, 100), sandbox.EndlessRejects(900)} {
 		t.Run(b.Name, func(t *testing.T) {
-			got := readHostile(t, []sandbox.Behaviour{b}, "--max-account-bytes", strconv.Itoa(most))
+			got := readHostile(t, []sandbox.Behaviour{b}, in)
+			if got.tooLarge != hostileHosts {
+				t.Fatalf("%d accounts are too large, want all %d hostile ones", got.tooLarge, hostileHosts)
+			}
 			each := (got.disk - alone.disk) / hostileHosts
 			t.Logf("healthy %s (%.2f of alone), all %s, %s of processor for each hostile account, %d MiB anonymous, %d MiB of database for each",
 				got.healthy, got.healthy.Seconds()/alone.healthy.Seconds(), got.all, (got.cpu-alone.cpu)/hostileHosts, got.anonymous>>10, each>>20)
@@ -168,7 +209,7 @@ func TestLargeHonestRepo(t *testing.T) {
 	}})
 	repo := w.Repos()[0]
 	_, car := page(t, repo.Host+"/xrpc/com.atproto.sync.getRepo?did="+repo.DID.String())
-	got := readAll(t, w, 1)
+	got := readAll(t, w, 1, nil, hostileJob{})
 	t.Logf("%d MB of CAR: %s, %s of processor, %d MiB anonymous, %d MiB of database", len(car)/1_000_000, got.all, got.cpu, got.anonymous>>10, got.disk>>20)
 	if got.anonymous > hostileMemory {
 		t.Errorf("%d MiB of anonymous memory", got.anonymous>>10)

@@ -3,7 +3,7 @@ package cmd
 import (
 	"time"
 
-	"appview/network"
+	"appview/internal/network"
 	"appview/server"
 )
 

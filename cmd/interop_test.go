@@ -10,8 +10,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest/interop"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest/interop"
 )
 
 // TestInteropRecordsFromHostToReader has a host hold the records of the data model's

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"appview/network/outcome"
+	"appview/internal/network/outcome"
 )
 
 // jobView is a job as the server shows it.

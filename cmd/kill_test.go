@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // TestKilledInTheMiddleOfAListingUpwards kills the server twice while it lists a long repo

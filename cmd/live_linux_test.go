@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // tty is a terminal with nobody before it: what is drawn on it is kept.

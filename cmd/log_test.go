@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestLogsTellOfReposAndOfNoSecretAndNoRecord(t *testing.T) {

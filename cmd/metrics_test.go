@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // page is what a URL answers without a key.

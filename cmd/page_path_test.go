@@ -10,8 +10,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // The page sends every request below the path, or the tab complains.

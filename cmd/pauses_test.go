@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // TestPausesOutliveTheServer has hosts, the relay and the directory ask to be left alone

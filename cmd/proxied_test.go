@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // visitor asks a server through an nginx, by paths below where that shows it.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store/storetest"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"appview/record"
+	"appview/internal/record"
 )
 
 // recordView is a record as the server lists it.

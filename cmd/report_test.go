@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestOperatorSeesWhatAJobCameToAndRetriesIt(t *testing.T) {

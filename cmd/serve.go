@@ -13,7 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
 
-	"appview/network"
+	"appview/internal/network"
 	"appview/server"
 	"appview/store"
 )

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 func TestOneCommandIsTheMainJob(t *testing.T) {

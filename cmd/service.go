@@ -23,10 +23,10 @@ import (
 
 	"appview/backfill"
 	"appview/internal/datadir"
-	"appview/metrics"
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/repo"
+	"appview/internal/metrics"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/repo"
 	"appview/server"
 	"appview/store"
 )

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // ending is how long a server may take to end: five seconds are promised, and this

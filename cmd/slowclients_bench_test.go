@@ -20,8 +20,8 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
-	"appview/record"
-	"appview/sandbox"
+	"appview/internal/record"
+	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"appview/network"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/network"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 const (

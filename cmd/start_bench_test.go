@@ -13,9 +13,9 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
-	"appview/record"
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/record"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -12,8 +12,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/sandbox"
-	"appview/sandbox/sandboxtest"
+	"appview/internal/sandbox"
+	"appview/internal/sandbox/sandboxtest"
 )
 
 // tailWanted is how long a job may take after the last of its hosts that gives

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // answers asks a server for everything that it tells about records, and compares

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/sandbox"
+	"appview/internal/sandbox"
 )
 
 // running is a job in the middle of its work.

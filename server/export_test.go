@@ -23,7 +23,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/sandbox/sandboxtest/interop"
+	"appview/internal/sandbox/sandboxtest/interop"
 )
 
 // invalidParam is how the reference PDS begins to say that a parameter is not what it must

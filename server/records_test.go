@@ -11,7 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

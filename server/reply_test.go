@@ -12,7 +12,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

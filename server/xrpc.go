@@ -8,7 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -10,7 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 )
 
 // Listed is a record that a repo was found to hold.

@@ -12,7 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 	"appview/store/storetest"
 )

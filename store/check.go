@@ -12,7 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store/kv"
 )
 

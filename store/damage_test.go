@@ -17,7 +17,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -11,7 +11,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

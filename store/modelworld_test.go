@@ -10,7 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store"
 	"appview/store/storetest"
 )

@@ -11,7 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store/kv"
 )
 

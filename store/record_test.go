@@ -12,7 +12,7 @@ import (
 	"github.com/multiformats/go-multihash"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 	"appview/store/kv/kvtest"
 )
 

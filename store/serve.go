@@ -7,7 +7,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
 
-	"appview/record"
+	"appview/internal/record"
 )
 
 // What the public reads ask for is read in one transaction each: the account's

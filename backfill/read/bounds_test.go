@@ -10,8 +10,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/outcome"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
 )
 
 // reader is one without a network or a store.

@@ -8,10 +8,10 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/polite"
-	"appview/network/repo"
-	"appview/record"
+	"appview/internal/network"
+	"appview/internal/network/polite"
+	"appview/internal/network/repo"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
+	"appview/internal/network"
 	"appview/store"
 )
 

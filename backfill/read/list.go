@@ -9,9 +9,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/outcome"
-	"appview/record"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -8,9 +8,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/repo"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/repo"
 	"appview/store"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/outcome"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
 	"appview/store"
 )
 

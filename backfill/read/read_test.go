@@ -11,10 +11,10 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
-	"appview/record"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
+	"appview/internal/record"
 	"appview/store"
 )
 

@@ -6,8 +6,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network/outcome"
-	"appview/network/repo"
+	"appview/internal/network/outcome"
+	"appview/internal/network/repo"
 	"appview/store"
 )
 

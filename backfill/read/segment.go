@@ -6,8 +6,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/record"
+	"appview/internal/network"
+	"appview/internal/record"
 	"appview/store"
 )
 

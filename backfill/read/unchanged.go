@@ -6,7 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network/repo"
+	"appview/internal/network/repo"
 )
 
 // matchIndex takes the collections of an account that has come back as read, of which the

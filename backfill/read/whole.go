@@ -10,10 +10,10 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/network"
-	"appview/network/outcome"
-	"appview/network/polite"
-	"appview/record"
+	"appview/internal/network"
+	"appview/internal/network/outcome"
+	"appview/internal/network/polite"
+	"appview/internal/record"
 	"appview/store"
 )
 
