@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,6 +23,7 @@ var (
 func TestInvariantsAreGuardedByTestsThatExist(t *testing.T) {
 	t.Parallel()
 	text := read(t, "../docs/invariants.md")
+	texts := testsByPackage(t)
 	starts := rule.FindAllStringIndex(text, -1)
 	if len(starts) == 0 || len(starts) > maxInvariants {
 		t.Errorf("%d rules, want at most %d", len(starts), maxInvariants)
@@ -36,7 +38,7 @@ func TestInvariantsAreGuardedByTestsThatExist(t *testing.T) {
 			t.Errorf("nothing guards rule %d", i+1)
 		}
 		for _, m := range named {
-			wantTest(t, m[1], m[2])
+			wantTest(t, texts, m[1], m[2])
 		}
 	}
 	patches, err := filepath.Glob("../.ci/mutants/*.patch")
@@ -50,27 +52,41 @@ func TestInvariantsAreGuardedByTestsThatExist(t *testing.T) {
 		}
 		for _, m := range found {
 			for name := range strings.SplitSeq(m[2], "|") {
-				wantTest(t, m[1], name)
+				wantTest(t, texts, m[1], name)
 			}
 		}
 	}
 }
 
-// wantTest fails unless a package has a test. A package below another one may be named
-// without it.
-func wantTest(t *testing.T, pkg, name string) {
+// testsByPackage is the text of every test file, by the path of its package.
+func testsByPackage(t *testing.T) map[string]string {
 	t.Helper()
-	files, err := filepath.Glob("../" + pkg + "/*_test.go")
-	below, failed := filepath.Glob("../*/" + pkg + "/*_test.go")
-	if err != nil || failed != nil {
-		t.Fatal(err, failed)
-	}
-	for _, path := range append(files, below...) {
-		data, err := os.ReadFile(path)
+	texts := map[string]string{}
+	err := fs.WalkDir(os.DirFS(".."), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if strings.Contains(string(data), "\nfunc "+name+"(") {
+		if entry.IsDir() && len(path) > 1 && path[0] == '.' {
+			return fs.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		text, err := fs.ReadFile(os.DirFS(".."), path)
+		texts["/"+filepath.ToSlash(filepath.Dir(path))] += string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return texts
+}
+
+// wantTest fails unless a package has a test. A package is named by the end of its path.
+func wantTest(t *testing.T, texts map[string]string, pkg, name string) {
+	t.Helper()
+	for path, text := range texts {
+		if strings.HasSuffix(path, "/"+pkg) && strings.Contains(text, "\nfunc "+name+"(") {
 			return
 		}
 	}
