@@ -45,8 +45,7 @@ func (w *worker) settleWithout(ctx context.Context, t task, o store.Owed, reason
 	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
 	w.log.DebugContext(ctx, "repo not read", "did", t.DID, "host", t.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := store.Settlement{
-		DID: t.DID, Reading: store.Reading{Host: t.Host}, Attempts: o.Attempts,
-		Judge: func(store.Tally, bool) store.Verdict { return verdict },
+		DID: t.DID, Reading: store.Reading{Host: t.Host}, Attempts: o.Attempts, Verdict: verdict,
 	}
 	if reason.Class() == outcome.ClassUnavailable {
 		s.Account, s.Inferred = string(reason), inferred

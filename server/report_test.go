@@ -70,7 +70,7 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 	exact := store.Verdict{Class: store.ClassDone, Reason: "exact"}
 	r.settleWith(job, alice, func(s *store.Settlement) {
 		s.Short.Assumed = []syntax.NSID{note}
-		s.Judge = func(store.Tally, bool) store.Verdict { return exact }
+		s.Verdict = exact
 	})
 	line := func(of string) {
 		t.Helper()
@@ -90,7 +90,7 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 	hosts(hostDone)
 	r.settleWith(job, bob, func(s *store.Settlement) {
 		s.Short.More = true
-		s.Judge = func(store.Tally, bool) store.Verdict { return exact }
+		s.Verdict = exact
 	})
 	_, _, err = r.store.Reopen(t.Context(), job.Seq, "")
 	r.check(err)

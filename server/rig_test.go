@@ -331,7 +331,7 @@ func (r *rig) settleIn(job store.Job, did syntax.DID, account string, records ma
 	r.t.Helper()
 	r.settleWith(job, did, func(set *store.Settlement) {
 		set.Account = account
-		set.Judge = func(store.Tally, bool) store.Verdict { return v }
+		set.Verdict = v
 		for c, list := range records {
 			set.Reading.Segments = append(set.Reading.Segments, store.Segment{Collection: c, Records: list})
 			set.Complete = append(set.Complete, c)

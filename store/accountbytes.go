@@ -29,9 +29,6 @@ const (
 // ErrAccountFull says that a reading would make an account larger than one may be.
 var ErrAccountFull = errors.New("the account would take too much of the database")
 
-// reasonTooLarge is the reason in the row of a repo whose account is full.
-const reasonTooLarge = "too_large"
-
 // leafElement is what bbolt stores of an entry beside its key and its value.
 const leafElement = 16
 
@@ -129,9 +126,7 @@ func (p placement) growth() int64 {
 func (t Settlement) tooLarge(why error) Settlement {
 	return Settlement{
 		DID: t.DID, Attempts: t.Attempts, Reading: Reading{Host: t.Reading.Host}, Account: t.Account,
-		Judge: func(Tally, bool) Verdict {
-			return Verdict{Class: ClassFailed, Reason: reasonTooLarge, Detail: why.Error()}
-		},
+		Verdict: Verdict{Class: ClassFailed, Reason: ReasonTooLarge, Detail: why.Error()},
 	}
 }
 

@@ -89,9 +89,7 @@ func TestAccountPastTheBoundIsLeftAsItIs(t *testing.T) {
 				First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}},
 			})
 			if errors.Is(err, store.ErrAccountFull) {
-				gave := store.Settlement{DID: alice, Reading: store.Reading{Host: host}, Judge: func(store.Tally, bool) store.Verdict {
-					return store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: err.Error()}
-				}}
+				gave := store.Settlement{DID: alice, Reading: store.Reading{Host: host}, Verdict: store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: err.Error()}}
 				return b.settle(gave)
 			}
 			return errors.Join(err, b.settle(settlement(alice, rev(2), segment(note))))
@@ -184,7 +182,7 @@ func TestAccountThatComesBackFullIsServed(t *testing.T) {
 		serves, takes := export(t, b.s), b.takes()
 		b.mustSettle(store.Settlement{
 			DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountDeactivated,
-			Judge: func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassUnavailable} },
+			Verdict: store.Verdict{Class: store.ClassUnavailable},
 		})
 		wantRecords(t, b.s, 0)
 		b.again()
@@ -249,7 +247,7 @@ func TestDeletionGivesBackWhatWasTaken(t *testing.T) {
 			b.owe(alice)
 			return b.settle(store.Settlement{
 				DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-				Judge: func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassUnavailable} },
+				Verdict: store.Verdict{Class: store.ClassUnavailable},
 			})
 		},
 	} {

@@ -61,9 +61,9 @@ func TestGuardIsRememberedFromOneTransactionToTheNext(t *testing.T) {
 	b.mustRead(alice, rev(3), five(t)) // and there again
 	b.job = large
 	last := settlement(alice, rev(4), store.Segment{Collection: note})
-	last.Floor = at.First
+	last.Floor, last.Exact = at.First, true
 	b.must(func(done func(error)) error { return s.Settle(t.Context(), large.Seq, last, done) })
-	if got := b.row().Reasons; got["guarded true"] != 1 {
+	if got := b.row().Reasons; got[store.ReasonChangedDuringRead] != 1 {
 		t.Errorf("settled with %v, although the index kept what is newer", got)
 	}
 	wantRecords(t, s, 5)
@@ -119,9 +119,7 @@ func TestAccountThatComesBackWhileItIsDeleted(t *testing.T) {
 	ended := make(chan error, 1)
 	gone := store.Settlement{
 		DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-		Judge: func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"}
-		},
+		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"},
 	}
 	if err := s.Settle(t.Context(), first.Seq, gone, func(err error) { ended <- err }); err != nil {
 		t.Fatal(err)

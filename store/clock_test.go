@@ -220,9 +220,7 @@ func TestAccountIsNotPurgedForAJump(t *testing.T) {
 		k.must(func(done func(error)) error {
 			return k.s.Settle(t.Context(), k.job.Seq, store.Settlement{
 				DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountNotFound,
-				Judge: func(store.Tally, bool) store.Verdict {
-					return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound}
-				},
+				Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound},
 			}, done)
 		})
 	}
@@ -268,9 +266,7 @@ func TestAccountIsPurgedForWordsAlone(t *testing.T) {
 		k.must(func(done func(error)) error {
 			return k.s.Settle(t.Context(), k.job.Seq, store.Settlement{
 				DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountNotFound, Inferred: inferred,
-				Judge: func(store.Tally, bool) store.Verdict {
-					return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound}
-				},
+				Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound},
 			}, done)
 		})
 	}

@@ -104,9 +104,6 @@ func settlement(did syntax.DID, at syntax.TID, segments ...store.Segment) store.
 	s := store.Settlement{
 		DID: did, Floor: at, Account: store.AccountActive,
 		Reading: store.Reading{Host: host, Rev: at, Source: store.SourceListRecords, Segments: segments},
-		Judge: func(_ store.Tally, guarded bool) store.Verdict {
-			return store.Verdict{Class: store.ClassDone, Reason: fmt.Sprintf("guarded %t", guarded)}
-		},
 	}
 	for _, seg := range segments {
 		s.Complete = append(s.Complete, seg.Collection)
@@ -444,8 +441,9 @@ func TestStepThatTheGuardRefusedIsNeverExact(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := settlement(alice, rev(3), store.Segment{Collection: note})
+	last.Exact = true
 	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
-	if got := b.row().Reasons; got["guarded true"] != 1 {
+	if got := b.row().Reasons; got[store.ReasonChangedDuringRead] != 1 {
 		t.Errorf("settled with %v, although the guard refused a step", got)
 	}
 }

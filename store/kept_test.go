@@ -19,9 +19,7 @@ func (b *bench) leaves(did syntax.DID, at string) {
 	b.oweAt(did, at)
 	b.mustSettle(store.Settlement{
 		DID: did, Account: store.AccountDeactivated, Reading: store.Reading{Host: at},
-		Judge: func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDeactivated}
-		},
+		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDeactivated},
 	})
 }
 

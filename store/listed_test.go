@@ -102,11 +102,11 @@ func TestOnlyWhatIsConfirmedIsDeleted(t *testing.T) {
 		reason    string
 		floor     syntax.TID
 	}{
-		"all of it":                 {[]syntax.RecordKey{"d", "e"}, true, 3, "guarded false", rev(2)},
-		"some of it":                {[]syntax.RecordKey{"d"}, true, 4, "guarded true", rev(2)},
-		"nothing":                   {nil, true, 5, "guarded true", rev(2)},
-		"some, and it has no end":   {[]syntax.RecordKey{"e"}, false, 4, "guarded true", rev(1)},
-		"what was listed, and more": {[]syntax.RecordKey{"a", "d", "x"}, false, 4, "guarded true", rev(1)},
+		"all of it":                 {[]syntax.RecordKey{"d", "e"}, true, 3, store.ReasonExact, rev(2)},
+		"some of it":                {[]syntax.RecordKey{"d"}, true, 4, store.ReasonChangedDuringRead, rev(2)},
+		"nothing":                   {nil, true, 5, store.ReasonChangedDuringRead, rev(2)},
+		"some, and it has no end":   {[]syntax.RecordKey{"e"}, false, 4, store.ReasonChangedDuringRead, rev(1)},
+		"what was listed, and more": {[]syntax.RecordKey{"a", "d", "x"}, false, 4, store.ReasonChangedDuringRead, rev(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -122,7 +122,7 @@ func TestOnlyWhatIsConfirmedIsDeleted(t *testing.T) {
 			if got, err := b.s.Unlisted(t.Context(), b.job.Seq, alice, last.Reading.Segments[0], 1); err != nil || len(got) != 1 {
 				t.Errorf("one that was not listed: %v, %v", got, err)
 			}
-			last.Confirmed = map[syntax.NSID][]syntax.RecordKey{note: c.confirmed}
+			last.Exact, last.Confirmed = true, map[syntax.NSID][]syntax.RecordKey{note: c.confirmed}
 			if !c.complete {
 				last.Complete = nil
 			}

@@ -167,9 +167,7 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	if m.denies(t.DID, w.owed.Host) {
 		t = store.Settlement{
 			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: store.AccountDenied, Purge: true,
-			Judge: func(store.Tally, bool) store.Verdict {
-				return store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDenied}
-			},
+			Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDenied},
 		}
 	}
 	r := m.repo(t.DID)
@@ -187,9 +185,7 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	if why := m.tooLarge(r, w, t.Reading, 0); why != "" {
 		t = store.Settlement{
 			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: t.Account,
-			Judge: func(store.Tally, bool) store.Verdict {
-				return store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: why}
-			},
+			Verdict: store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: why},
 		}
 	}
 	tally, guarded := store.Tally{}, false
@@ -248,8 +244,26 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	}
 	tally.Deleted += m.account(r, t)
 	m.learn(j, t)
-	j.close(w, t, tally, assumed, t.Judge(tally, guarded))
+	j.close(w, t, tally, assumed, judged(t, tally, guarded))
 	return nil
+}
+
+// judged is what a repo ends as.
+func judged(t store.Settlement, tally store.Tally, guarded bool) store.Verdict {
+	v := store.Verdict{Class: store.ClassDone, Reason: "exact"}
+	if !t.Exact || guarded {
+		v.Reason = "changed_during_read"
+	}
+	if tally.Records == 0 {
+		v.Reason = "empty"
+	}
+	if tally.Rejected > 0 {
+		v = store.Verdict{Class: store.ClassFailed, Reason: "rejected", Detail: t.RejectedDetail}
+	}
+	if t.Verdict != (store.Verdict{}) {
+		v = t.Verdict
+	}
+	return v
 }
 
 // count is how many records are held in some collections.

@@ -218,13 +218,9 @@ func (d *drive) settlement(j *modelJob, o store.Owed) store.Settlement {
 	case dice < 85:
 		t.Account = pick(d, modelAccounts)
 		t.Purge = t.Account == "deleted" || t.Account == "tombstoned"
-		t.Judge = func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: store.ClassUnavailable, Reason: t.Account, Detail: "so it says"}
-		}
+		t.Verdict = store.Verdict{Class: store.ClassUnavailable, Reason: t.Account, Detail: "so it says"}
 	default:
-		t.Judge = func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: store.ClassFailed, Reason: "timeout"}
-		}
+		t.Verdict = store.Verdict{Class: store.ClassFailed, Reason: "timeout"}
 	}
 	return t
 }
@@ -245,17 +241,7 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 	t.Exact = d.often(70)
 	d.keep(&t)
 	if d.often(5) {
-		t.Rejected = 1 + d.rng.Int64N(3)
-	}
-	t.Judge = func(tally store.Tally, guarded bool) store.Verdict {
-		switch {
-		case tally.Rejected > 0:
-			return store.Verdict{Class: store.ClassFailed, Reason: "rejected"}
-		case guarded:
-			return store.Verdict{Class: store.ClassDone, Reason: "changed_during_read"}
-		default:
-			return store.Verdict{Class: store.ClassDone, Reason: "exact"}
-		}
+		t.Rejected, t.RejectedDetail = 1+d.rng.Int64N(3), "so many"
 	}
 	return t
 }

@@ -151,7 +151,7 @@ func (b *bench) settleAs(dids []syntax.DID, classes ...string) {
 		if classes[i] != store.ClassDone {
 			s = store.Settlement{DID: did, Reading: store.Reading{Host: host}}
 		}
-		s.Judge = func(store.Tally, bool) store.Verdict { return store.Verdict{Class: classes[i], Reason: "test"} }
+		s.Verdict = store.Verdict{Class: classes[i], Reason: "test"}
 		b.must(func(done func(error)) error { return b.s.Rehost(b.t.Context(), b.job.Seq, did, "", host, done) })
 		b.mustSettle(s)
 	}

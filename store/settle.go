@@ -193,28 +193,14 @@ type Settlement struct {
 	Inferred  bool       // AccountNotFound is nobody's word: it hides, and is not counted
 	Purge     bool       // the account is gone for good: nothing of it stays
 
+	// Verdict is what the repo ends as. Without a class it is judged by what it was found to
+	// hold, once that is written.
+	Verdict        Verdict
+	RejectedDetail string // says of what is rejected what it is
+
 	begun bool  // some of it was done in a transaction before
 	most  int64 // bytes that the account may take
-
-	// Judge tells the class from what the repo was found to hold, and from
-	// whether the index kept something newer than the reading. It is called in
-	// the transaction: it only computes.
-	Judge func(t Tally, guarded bool) Verdict
 }
-
-// Verdict is the class that a repo ends in, and why.
-type Verdict struct {
-	Class  string // ClassDone, ClassUnavailable or ClassFailed
-	Reason string
-	Detail string // the reason in words, empty if it says everything
-}
-
-// Classes of settled repos.
-const (
-	ClassDone        = "done"
-	ClassUnavailable = "unavailable"
-	ClassFailed      = "failed"
-)
 
 // Settle puts a repo into its class for good, in one transaction with its
 // records, its counts and the job's counters. done is told the outcome after the
@@ -253,8 +239,8 @@ func (s *Store) Settle(ctx context.Context, seq uint64, t Settlement, done func(
 func (t Settlement) denied() Settlement {
 	return Settlement{
 		DID: t.DID, Attempts: t.Attempts, Reading: Reading{Host: t.Reading.Host}, Account: AccountDenied, Purge: true,
-		Judge: func(Tally, bool) Verdict { return Verdict{Class: ClassUnavailable, Reason: AccountDenied} },
-		begun: t.begun,
+		Verdict: Verdict{Class: ClassUnavailable, Reason: AccountDenied},
+		begun:   t.begun,
 	}
 }
 
@@ -318,7 +304,7 @@ func (g *group) settle(j *Job, w *workBuckets, o Owed, t Settlement) error {
 	if err := repo.save(); err != nil {
 		return err
 	}
-	return g.finish(j, w, o, t, WorkRepo{Tally: tally, Assumed: repo.assumes(t)}, t.Judge(tally, guarded))
+	return g.finish(j, w, o, t, WorkRepo{Tally: tally, Assumed: repo.assumes(t)}, t.verdict(tally, guarded))
 }
 
 // apply brings the index in line with a settlement. It reports whether the index
@@ -448,8 +434,7 @@ func (s *Store) SettleHost(ctx context.Context, seq uint64, host string, v Verdi
 		}
 		for _, o := range rows {
 			t := Settlement{
-				DID: o.DID, Attempts: o.Attempts, Reading: Reading{Host: host},
-				Judge: func(Tally, bool) Verdict { return v },
+				DID: o.DID, Attempts: o.Attempts, Reading: Reading{Host: host}, Verdict: v,
 			}
 			if err := g.settle(j, w, o, t); err != nil {
 				return err

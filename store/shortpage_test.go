@@ -237,7 +237,7 @@ func TestNoCounterGoesBackWhenARepoIsReadAnew(t *testing.T) {
 			b := newBench(t, storetest.Open(t))
 			b.owe(alice)
 			s := assuming(alice, rev(1), segment(note, listed(t, "d", "1"), listed(t, "c", "1")))
-			s.Judge = func(store.Tally, bool) store.Verdict { return c.was }
+			s.Verdict = c.was
 			b.mustSettle(s)
 			b.distrust(bob, rev(1))
 			b.reopen(host)
@@ -249,7 +249,7 @@ func TestNoCounterGoesBackWhenARepoIsReadAnew(t *testing.T) {
 			})
 			b.mustSettle(store.Settlement{
 				DID: alice, Reading: store.Reading{Host: elsewhere}, Account: "deleted", Purge: c.now.Class == store.ClassUnavailable,
-				Judge: func(store.Tally, bool) store.Verdict { return c.now },
+				Verdict: c.now,
 			})
 			after := b.row()
 			storetest.NothingBack(t, before, after)
@@ -404,9 +404,7 @@ func (m *doubtModel) step() {
 	case n < 36:
 		m.mustSettle(store.Settlement{
 			DID: did, Reading: store.Reading{Host: r.host}, Account: "deactivated",
-			Judge: func(store.Tally, bool) store.Verdict {
-				return store.Verdict{Class: store.ClassUnavailable, Reason: "deactivated"}
-			},
+			Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deactivated"},
 		})
 		r.settled(store.ClassUnavailable, 0, false)
 	default:

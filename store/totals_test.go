@@ -31,7 +31,7 @@ func TestTotalsNeverGoBack(t *testing.T) {
 	}
 	b.owe(alice)
 	assumed := assuming(alice, rev(1), segment(note, listed(t, "d", "1"), listed(t, "c", "1")))
-	assumed.Judge = func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassDone, Reason: "exact"} }
+	assumed.Verdict = store.Verdict{Class: store.ClassDone, Reason: "exact"}
 	b.mustSettle(assumed)
 	b.distrust(bob, rev(1))
 	before := b.totals()
@@ -44,9 +44,7 @@ func TestTotalsNeverGoBack(t *testing.T) {
 	exact := b.row().Reasons["exact"]
 	b.mustSettle(store.Settlement{
 		DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-		Judge: func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"}
-		},
+		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"},
 	})
 	if b.row().Reasons["exact"] != exact-1 {
 		t.Fatalf("the job's own counter did not go back: this test tests nothing")

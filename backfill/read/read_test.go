@@ -105,12 +105,12 @@ func TestReadingIsAsSureAsItMayBe(t *testing.T) {
 		host    host
 		probes  int
 		exact   bool
-		reason  outcome.Reason
+		reason  outcome.Reason // of the verdict; empty: the store comes to it
 	}{
-		"one page":                         {one, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22"}}, 1, true, outcome.ReasonExact},
-		"a page for each collection":       {two, host{revs: []syntax.TID{"3kaaaaaaaaa22"}}, 2, true, outcome.ReasonExact},
-		"a change between the collections": {two, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22"}}, 3, true, outcome.ReasonExact},
-		"a change in every pass":           {two, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22", "3kccccccccc22", "3kddddddddd22"}}, 4, false, outcome.ReasonChangedDuringRead},
+		"one page":                         {one, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22"}}, 1, true, ""},
+		"a page for each collection":       {two, host{revs: []syntax.TID{"3kaaaaaaaaa22"}}, 2, true, ""},
+		"a change between the collections": {two, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22"}}, 3, true, ""},
+		"a change in every pass":           {two, host{revs: []syntax.TID{"3kaaaaaaaaa22", "3kbbbbbbbbb22", "3kccccccccc22", "3kddddddddd22"}}, 4, false, ""},
 		"a listing without an end":         {one, host{revs: []syntax.TID{"3kaaaaaaaaa22"}, cursors: []string{"x", "x", "x", "x", "x", "x"}}, 4, false, outcome.ReasonIncomplete},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,9 +125,9 @@ func TestReadingIsAsSureAsItMayBe(t *testing.T) {
 			if got.Err != nil {
 				t.Fatal(got.Err)
 			}
-			verdict := got.Settlement.Judge(store.Tally{Records: int64(got.Records)}, false)
+			verdict := got.Settlement.Verdict
 			if got.Settlement.Exact != c.exact || verdict.Reason != string(c.reason) || c.host.probes != c.probes {
-				t.Errorf("exact %t, %s after %d probes, want %t, %s after %d", got.Settlement.Exact, verdict.Reason, c.host.probes, c.exact, c.reason, c.probes)
+				t.Errorf("exact %t, %q after %d probes, want %t, %q after %d", got.Settlement.Exact, verdict.Reason, c.host.probes, c.exact, c.reason, c.probes)
 			}
 			if rd.cfg.Buffered.Load() == 0 {
 				t.Error("nothing is counted as buffered before the settlement is committed")
@@ -137,5 +137,19 @@ func TestReadingIsAsSureAsItMayBe(t *testing.T) {
 				t.Errorf("%d bytes stay buffered", n)
 			}
 		})
+	}
+}
+
+// TestReasonsAreThoseOfTheStore compares the reasons that the store comes to itself with
+// the closed list.
+func TestReasonsAreThoseOfTheStore(t *testing.T) {
+	t.Parallel()
+	for of, want := range map[string]outcome.Reason{
+		store.ReasonExact: outcome.ReasonExact, store.ReasonChangedDuringRead: outcome.ReasonChangedDuringRead,
+		store.ReasonEmpty: outcome.ReasonEmpty, store.ReasonRejected: outcome.ReasonRejected, store.ReasonTooLarge: outcome.ReasonTooLarge,
+	} {
+		if of != string(want) {
+			t.Errorf("the store says %q, want %q", of, want)
+		}
 	}
 }

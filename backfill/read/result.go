@@ -7,7 +7,6 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/network/outcome"
-	"appview/internal/network/repo"
 	"appview/store"
 )
 
@@ -18,17 +17,17 @@ func (r *reading) part(segments []store.Segment) store.Reading {
 
 // settlement is what a repo came to that was read.
 func (r *reading) settlement() store.Settlement {
-	exact, unclear, rejects := r.sure == Exact, r.absent.unclear, r.rejects
+	unclear, rejects := r.absent.unclear, r.rejects
 	s := store.Settlement{
 		DID: r.owed.DID, Reading: r.part(r.segments), Attempts: r.owed.Attempts + 1,
 		Complete: r.completeCollections(), Kept: r.pass.with(Held), Confirmed: r.absent.confirmed, Floor: r.pass.first,
-		Exact: exact, Short: r.shortPages(), Account: store.AccountActive, Rejected: int64(rejects.Count),
-		Judge: func(t store.Tally, guarded bool) store.Verdict { return judge(t, exact && !guarded, rejects) },
+		Exact: r.sure == Exact, Short: r.shortPages(), Account: store.AccountActive, Rejected: int64(rejects.Count),
 	}
-	if r.sure == Incomplete {
-		s.Judge = func(store.Tally, bool) store.Verdict {
-			return store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
-		}
+	switch {
+	case r.sure == Incomplete:
+		s.Verdict = store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
+	case rejects.Count > 0:
+		s.RejectedDetail = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
 	}
 	return s
 }
@@ -43,21 +42,4 @@ func (r *reading) completeCollections() (list []syntax.NSID) {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// judge is the verdict on a repo that was read to its end.
-func judge(t store.Tally, exact bool, rejects repo.Rejects) store.Verdict {
-	reason, text := outcome.ReasonChangedDuringRead, ""
-	switch {
-	case t.Rejected > 0:
-		reason = outcome.ReasonRejected
-		if rejects.Count > 0 {
-			text = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
-		}
-	case t.Records == 0:
-		reason = outcome.ReasonEmpty
-	case exact:
-		reason = outcome.ReasonExact
-	}
-	return store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: text}
 }

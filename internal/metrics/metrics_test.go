@@ -158,7 +158,7 @@ func settle(t *testing.T, st *store.Store, i int, reason string) {
 	}
 	done := make(chan error, 1)
 	err = st.Settle(ctx, job.Seq, store.Settlement{
-		DID: did, Judge: func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassFailed, Reason: reason} },
+		DID: did, Verdict: store.Verdict{Class: store.ClassFailed, Reason: reason},
 	}, func(err error) { done <- err })
 	if err == nil {
 		err = <-done

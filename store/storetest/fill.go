@@ -60,7 +60,7 @@ func Fill(tb testing.TB, s *store.Store, job store.Job, collection syntax.NSID, 
 				Host: fillHost, Rev: fillRev, Source: store.SourceListRecords,
 				Segments: []store.Segment{{Collection: collection, Records: records(i)}},
 			},
-			Judge: func(store.Tally, bool) store.Verdict { return store.Verdict{Class: store.ClassDone, Reason: "exact"} },
+			Verdict: store.Verdict{Class: store.ClassDone, Reason: "exact"},
 		}, done)
 		if err != nil {
 			tb.Fatal(err)
