@@ -11,6 +11,7 @@ import (
 
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -19,7 +20,7 @@ import (
 const fullBytes = 512 << 10
 
 // fullWorld has a repo to which its host adds records without an end.
-func fullWorld(t *testing.T, b sandbox.Behaviour) (r *rig, did syntax.DID) {
+func fullWorld(t *testing.T, b zoo.Behaviour) (r *rig, did syntax.DID) {
 	t.Helper()
 	r = newRigWith(t, sandbox.Config{Seed: 171, Repos: 6, Hosts: 2, Collections: statuses(2, 4)}, options{store: store.Config{MaxAccountBytes: fullBytes}})
 	r.liar = r.world.Repos()[0].DID
@@ -42,8 +43,8 @@ func (r *rig) bytesOf(did syntax.DID) int64 {
 // repo failed for that and counted once, and the file does not grow any more.
 func TestEndlessRepoIsBounded(t *testing.T) {
 	t.Parallel()
-	for name, b := range map[string]sandbox.Behaviour{
-		"records": sandbox.EndlessRecords(100, 300), "small records": sandbox.EndlessRecords(100, 0), "rejects": sandbox.EndlessRejects(100),
+	for name, b := range map[string]zoo.Behaviour{
+		"records": zoo.EndlessRecords(100, 300), "small records": zoo.EndlessRecords(100, 0), "rejects": zoo.EndlessRejects(100),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +92,7 @@ func TestEndlessRepoIsBounded(t *testing.T) {
 // its listing up.
 func TestWholeRepoIsReadPastAnEndlessListing(t *testing.T) {
 	t.Parallel()
-	r, did := fullWorld(t, sandbox.EndlessPages())
+	r, did := fullWorld(t, zoo.EndlessPages())
 	r.liar = ""
 	job := r.complete(store.Request{Collection: status})
 	if job.Failed != 0 || job.Reasons["exact"] != 6 {
@@ -172,7 +173,7 @@ func TestFullAccountIsCountedOnceOverACrash(t *testing.T) {
 		t.Helper()
 		l := newLife(t, sandbox.Config{Seed: 173, Repos: 2, Hosts: 1, Collections: statuses(1, 3)}, fullness, false)
 		l.most, l.liar = fullBytes, l.did(0)
-		l.world.Assign(l.liar, sandbox.EndlessRecords(100, 100))
+		l.world.Assign(l.liar, zoo.EndlessRecords(100, 100))
 		return l
 	}}
 	kinds := commitKinds(t)

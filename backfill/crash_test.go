@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -83,7 +83,7 @@ func lifetimes(t *testing.T, kinds []string) []*lifetime {
 			l := newLife(t, lifeWorld(), acts, listed)
 			l.must(l.grow())
 			if !listed { // a listing with such paths deletes nothing, and the large repo changes
-				l.world.Assign(l.did(0), sandbox.StrayPaths("com.example.note/a b", "xyz.statusphere.status/..", "com.example.no_te/x"))
+				l.world.Assign(l.did(0), zoo.StrayPaths("com.example.note/a b", "xyz.statusphere.status/..", "com.example.no_te/x"))
 			}
 			return l
 		}

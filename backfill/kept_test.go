@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -248,7 +249,7 @@ func TestAccountThatComesBackElsewhereAtTheSameRev(t *testing.T) {
 	r.must(err)
 	r.must(r.world.Deactivate(did))
 	r.complete(store.Request{DID: did, Collection: status})
-	r.world.Assign(strange, sandbox.ShortPages(1, 0))
+	r.world.Assign(strange, zoo.ShortPages(1, 0))
 	r.complete(store.Request{DID: strange, Collection: status})
 	if known, err := r.store.Distrusted(t.Context(), to); err != nil || !known {
 		t.Fatalf("%s is distrusted: %t, %v", to, known, err)

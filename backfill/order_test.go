@@ -11,14 +11,15 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
 const getRecord = "com.atproto.repo.getRecord"
 
 // ordersOf are the hosts that list in another order than the reference PDS, and to the end.
-func ordersOf(most int) []sandbox.Behaviour {
-	return []sandbox.Behaviour{sandbox.UpwardPages(most), sandbox.InclusiveCursor(most), sandbox.CreationOrder(most), sandbox.ShiftingOrder(most)}
+func ordersOf(most int) []zoo.Behaviour {
+	return []zoo.Behaviour{zoo.UpwardPages(most), zoo.InclusiveCursor(most), zoo.CreationOrder(most), zoo.ShiftingOrder(most)}
 }
 
 // longRepo is a world of one repo with so many records of one collection, at a host that
@@ -129,7 +130,7 @@ func TestListingInAnyOrderGoesOnInTheMiddle(t *testing.T) {
 func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 2, 40, 350, 1300} {
-		for _, b := range []sandbox.Behaviour{sandbox.WrappingPages(100), sandbox.CyclingCursors(), sandbox.RepeatedCursor()} {
+		for _, b := range []zoo.Behaviour{zoo.WrappingPages(100), zoo.CyclingCursors(), zoo.RepeatedCursor()} {
 			t.Run(b.Name, func(t *testing.T) {
 				t.Parallel()
 				r, did := longRepo(t, size)
@@ -148,7 +149,7 @@ func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
 				if n := r.world.Count(sandbox.PartPDS, listRecords); n > int64(3*(size/100+14)) {
 					t.Errorf("%d pages were read", n)
 				}
-				r.world.Assign(did, sandbox.Behaviour{})
+				r.world.Assign(did, nil)
 				r.complete(store.Request{Collection: status})
 				r.wantTruth(status)
 				if size == 1 {
@@ -196,7 +197,7 @@ func TestRecordThatSlippedFromAListingStays(t *testing.T) {
 			r, did := longRepo(t, c.size)
 			r.complete(store.Request{Collection: status})
 			deleted := r.remove(did, func(i int) bool { return i%60 == 30 })
-			r.world.Assign(did, sandbox.LostTies(100))
+			r.world.Assign(did, zoo.LostTies(100))
 			listOnly(r.world, c.hook)
 			job := r.complete(store.Request{Collection: status})
 			if repo := r.repo(job, did); repo.Class != store.ClassFailed || repo.Reason != "incomplete" || repo.Detail == "" {
@@ -214,7 +215,7 @@ func TestRecordThatSlippedFromAListingStays(t *testing.T) {
 					t.Errorf("%s is gone", uri)
 				}
 			}
-			r.world.Assign(did, sandbox.Behaviour{})
+			r.world.Assign(did, nil)
 			r.complete(store.Request{Collection: status})
 			r.wantTruth(status)
 		})
@@ -234,7 +235,7 @@ func TestRepoThatChangesWhileItIsListedInNoOrder(t *testing.T) {
 			r, did := longRepo(t, c.size)
 			r.complete(store.Request{Collection: status})
 			deleted := r.remove(did, func(i int) bool { return i%50 == 3 })
-			r.world.Assign(did, sandbox.CreationOrder(100))
+			r.world.Assign(did, zoo.CreationOrder(100))
 			var changes atomic.Int64
 			listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 				if q.Method == listRecords && q.Cursor == "n99" && changes.Add(1) <= c.times {
@@ -266,7 +267,7 @@ func TestWholeRepoShowsWhatIsAbsentFromAListingInNoOrder(t *testing.T) {
 		r.world.SetFault(nil)
 		r.complete(store.Request{Collection: status})
 		r.remove(did, func(i int) bool { return i%20 == 10 && i < 20*deletes })
-		r.world.Assign(did, sandbox.CreationOrder(100))
+		r.world.Assign(did, zoo.CreationOrder(100))
 		r.world.ResetRequests()
 		job := r.complete(store.Request{Collection: status})
 		r.wantTruth(status)

@@ -10,6 +10,7 @@ import (
 
 	"appview/internal/record"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -152,7 +153,7 @@ func (way wayOfReading) read(t *testing.T, repos int, odd map[int][]string) int6
 		}
 		want[repo.DID], is[repo.DID] = end, odd[i]
 		if len(odd[i]) > 0 {
-			r.world.Assign(repo.DID, sandbox.StrayPaths(odd[i]...))
+			r.world.Assign(repo.DID, zoo.StrayPaths(odd[i]...))
 		}
 	}
 	got := r.ends(r.complete(request))

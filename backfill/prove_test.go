@@ -13,6 +13,7 @@ import (
 	"appview/backfill"
 	"appview/internal/network"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -355,12 +356,12 @@ func TestRecordThatChangesBeforeItsProof(t *testing.T) {
 func TestBlockIsJudgedAlikeHoweverItCame(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		animal   sandbox.Behaviour
+		animal   zoo.Behaviour
 		rejected int64
 		kept     int // of those that the animal adds
 	}{
-		{sandbox.OutsideTheModel(), 8, 0},
-		{sandbox.SpeltOtherwise(), 0, 3},
+		{zoo.OutsideTheModel(), 8, 0},
+		{zoo.SpeltOtherwise(), 0, 3},
 	} {
 		for _, way := range []string{"whole", "listed, with proofs", "listed alone"} {
 			t.Run(c.animal.Name+", "+way, func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -53,7 +54,7 @@ func everywhere(f sandbox.Fault, methods ...string) func(*rig, syntax.DID) synta
 }
 
 // animal gives the repo a behaviour. Without getRepo, a CAR cures nothing.
-func animal(b sandbox.Behaviour, listed bool) func(*rig, syntax.DID) syntax.DID {
+func animal(b zoo.Behaviour, listed bool) func(*rig, syntax.DID) syntax.DID {
 	return func(r *rig, did syntax.DID) syntax.DID {
 		if listed {
 			listOnly(r.world, nil)
@@ -76,7 +77,7 @@ func changed(do func(*sandbox.World, syntax.DID) error) func(*rig, syntax.DID) s
 // elsewhere has the DID document name another host.
 func elsewhere(endpoint func(testing.TB) string) func(*rig, syntax.DID) syntax.DID {
 	return func(r *rig, did syntax.DID) syntax.DID {
-		r.world.Assign(did, sandbox.Endpoint("elsewhere", endpoint(r.t), sandbox.Outcome{}))
+		r.world.Assign(did, zoo.Endpoint("elsewhere", endpoint(r.t), zoo.Outcome{}))
 		return did
 	}
 }
@@ -105,7 +106,7 @@ func ways() map[outcome.Reason]way {
 	const json = "application/json"
 	data := []string{listRecords, getRepo}
 	return map[outcome.Reason]way{
-		outcome.ReasonExact: {spoil: animal(sandbox.Behaviour{}, false)},
+		outcome.ReasonExact: {spoil: animal(zoo.Behaviour{}, false)},
 		outcome.ReasonChangedDuringRead: {spoil: func(r *rig, did syntax.DID) syntax.DID {
 			var n atomic.Int64
 			listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
@@ -128,7 +129,7 @@ func ways() map[outcome.Reason]way {
 		outcome.ReasonTakenDown:   {spoil: changed((*sandbox.World).TakeDown)},
 		outcome.ReasonSuspended:   {spoil: changed((*sandbox.World).Suspend)},
 		outcome.ReasonDeactivated: {spoil: changed((*sandbox.World).Deactivate)},
-		outcome.ReasonNoPDS:       {spoil: animal(sandbox.NoPDS(), false)},
+		outcome.ReasonNoPDS:       {spoil: animal(zoo.NoPDS(), false)},
 		outcome.ReasonBadDID:      {spoil: func(*rig, syntax.DID) syntax.DID { return "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" }},
 		outcome.ReasonTombstoned:  {spoil: changed((*sandbox.World).Tombstone)},
 		outcome.ReasonDenied: {spoil: func(r *rig, did syntax.DID) syntax.DID {
@@ -142,11 +143,11 @@ func ways() map[outcome.Reason]way {
 		outcome.ReasonConnect:    {spoil: elsewhere(deadPort)},
 		outcome.ReasonTLS:        {spoil: elsewhere(plainPort)},
 		outcome.ReasonTimeout:    {spoil: everywhere(sandbox.Fault{Hang: true})},
-		outcome.ReasonHTTP5xx:    {spoil: animal(sandbox.ServerErrors(), false)},
+		outcome.ReasonHTTP5xx:    {spoil: animal(zoo.ServerErrors(), false)},
 		outcome.ReasonCutBody:    {spoil: everywhere(sandbox.Fault{Cut: true, CutAfter: 20}, data...)},
 		outcome.ReasonBadAnswer:  {spoil: everywhere(refusal(http.StatusOK, json, `{"nonsense":true}`), data...)},
-		outcome.ReasonIncomplete: {attempts: once, spoil: animal(sandbox.EmptyPages(), true)},
-		outcome.ReasonDIDLookup:  {spoil: animal(sandbox.BadDocument(), false)},
+		outcome.ReasonIncomplete: {attempts: once, spoil: animal(zoo.EmptyPages(), true)},
+		outcome.ReasonDIDLookup:  {spoil: animal(zoo.BadDocument(), false)},
 		outcome.ReasonHostDown: {attempts: refused, spoil: func(r *rig, _ syntax.DID) syntax.DID {
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Part != sandbox.PartPDS {
@@ -159,15 +160,15 @@ func ways() map[outcome.Reason]way {
 		outcome.ReasonRateLimited: {attempts: func(*rig, syntax.DID) int { return 0 }, spoil: everywhere(sandbox.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7200"}},
 		})},
-		outcome.ReasonNoRev: {spoil: animal(sandbox.NoRev(), true)},
+		outcome.ReasonNoRev: {spoil: animal(zoo.NoRev(), true)},
 
 		outcome.ReasonHTTP4xx:      {spoil: everywhere(refusal(http.StatusForbidden, json, `{"error":"Forbidden"}`), data...)},
-		outcome.ReasonBadEndpoint:  {spoil: animal(sandbox.EndpointWithPath(), false)},
-		outcome.ReasonBadSignature: {whole: true, spoil: animal(sandbox.WrongKey(), false)},
-		outcome.ReasonBadRev:       {spoil: animal(sandbox.FutureRev(), false)},
-		outcome.ReasonRevWentBack:  {spoil: animal(sandbox.RevGoesBack(), false)},
-		outcome.ReasonTooLarge:     {spoil: animal(sandbox.GzipBomb(), true)},
-		outcome.ReasonRejected:     {spoil: animal(sandbox.WrongCID(), true)},
+		outcome.ReasonBadEndpoint:  {spoil: animal(zoo.EndpointWithPath(), false)},
+		outcome.ReasonBadSignature: {whole: true, spoil: animal(zoo.WrongKey(), false)},
+		outcome.ReasonBadRev:       {spoil: animal(zoo.FutureRev(), false)},
+		outcome.ReasonRevWentBack:  {spoil: animal(zoo.RevGoesBack(), false)},
+		outcome.ReasonTooLarge:     {spoil: animal(zoo.GzipBomb(), true)},
+		outcome.ReasonRejected:     {spoil: animal(zoo.WrongCID(), true)},
 	}
 }
 

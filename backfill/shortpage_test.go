@@ -15,6 +15,7 @@ import (
 
 	"appview/backfill"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -183,7 +184,7 @@ func TestShortPagesThatAreNotTheEndAreFollowed(t *testing.T) {
 				r.grow(did, status, c.more)
 			}
 			newTurns(dids[:80], dids[80:]).watch(r.world, nil)
-			r.world.AssignHost(r.world.HostURLs()[0], sandbox.ShortPages(c.most, 0))
+			r.world.AssignHost(r.world.HostURLs()[0], zoo.ShortPages(c.most, 0))
 			job := r.complete(store.Request{Collection: status})
 			r.wantTruth(status)
 			if r.world.Faults("short pages") == 0 || job.Reasons["exact"] != 100 || job.Tally.Created != job.Tally.Records {
@@ -318,7 +319,7 @@ const letGo = syntax.DID("let go")
 // watch has the turns be kept, and short pages given for some of the repos.
 func (x *turns) watch(w *sandbox.World, liars []syntax.DID) {
 	for _, did := range liars {
-		w.Assign(did, sandbox.ShortPages(1, 0))
+		w.Assign(did, zoo.ShortPages(1, 0))
 	}
 	w.SetFault(x.answer)
 }
@@ -334,7 +335,7 @@ func TestCounterExampleReopensWhatWasTakenForTheEnd(t *testing.T) {
 	dids := inOrder(r.world)
 	looked = dids[299]
 	newTurns(dids[:200], dids[200:299], dids[299:]).watch(r.world, nil)
-	r.world.AssignHost(r.world.HostURLs()[0], sandbox.ShortPages(1, 200))
+	r.world.AssignHost(r.world.HostURLs()[0], zoo.ShortPages(1, 200))
 	job := r.complete(store.Request{Collection: status})
 	r.wantTruth(status)
 	want := int64(len(r.world.Truth(status)))
@@ -391,7 +392,7 @@ func TestWhatOneJobFindsOutReopensTheOthers(t *testing.T) {
 	if err := r.world.Move(moved, other); err != nil {
 		t.Fatal(err)
 	}
-	r.world.Assign(moved, sandbox.Behaviour{})
+	r.world.Assign(moved, nil)
 	r.complete(store.Request{DID: witness, Collection: status})
 	x.mark(letGo)
 	job = r.finish(job)
@@ -481,7 +482,7 @@ func TestAssumedEndOfAStepLapses(t *testing.T) {
 	dids := inOrder(r.world)
 	large, liar := dids[149], dids[148]
 	r.grow(large, notes, 400) // four full pages, and one that is short
-	r.world.Assign(liar, sandbox.ShortPages(1, 0))
+	r.world.Assign(liar, zoo.ShortPages(1, 0))
 	held, ready := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	x := newTurns(dids[:148], dids[148:149], dids[149:])

@@ -13,6 +13,7 @@ import (
 	"appview/backfill"
 	"appview/internal/network"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -276,7 +277,7 @@ func TestConfirmationIsASignOfHealth(t *testing.T) {
 	did := r.world.Repos()[0].DID
 	r.complete(store.Request{Collection: status})
 	deleted := r.remove(did, func(i int) bool { return i%25 == 12 })
-	r.world.Assign(did, sandbox.CreationOrder(100))
+	r.world.Assign(did, zoo.CreationOrder(100))
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method != getRecord {
 			return sandbox.Fault{}

@@ -13,6 +13,7 @@ import (
 	"appview/backfill"
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -59,7 +60,7 @@ func TestAccountThatIsRefusedInPlainTextIsNotFound(t *testing.T) {
 			r := newRigWith(t, sandbox.Config{Seed: 200, Repos: 12, Hosts: 1, Collections: statuses(3, 3)}, quick())
 			r.complete(request)
 			host := r.world.HostURLs()[0]
-			r.world.AssignHost(host, sandbox.PlainRefusals())
+			r.world.AssignHost(host, zoo.PlainRefusals())
 			gone, off := r.world.Repos()[0].DID, r.world.Repos()[1].DID
 			for _, err := range []error{r.world.DeleteAccount(gone), r.world.Deactivate(off)} {
 				if err != nil {
@@ -170,7 +171,7 @@ func TestSimulatedHostIsReadWhole(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 202, Repos: 20, Hosts: 2, Collections: statuses(0, 5)}, quick())
 			host, other := r.world.HostURLs()[0], r.world.HostURLs()[1]
-			r.world.AssignHost(host, sandbox.SimulatedHost())
+			r.world.AssignHost(host, zoo.SimulatedHost())
 			repos := slices.DeleteFunc(r.world.Repos(), func(p sandbox.Repo) bool { return p.Host != host })
 			job := r.complete(request)
 			if job.Failed+job.Unavailable > 0 {
@@ -244,7 +245,7 @@ func TestRepoThatIsGivenIsThere(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 203, Repos: 8, Hosts: 1, Collections: statuses(3, 3)}, quick())
 	r.complete(store.Request{})
 	did := r.world.Repos()[3].DID
-	r.world.Assign(did, sandbox.SimulatedHost())
+	r.world.Assign(did, zoo.SimulatedHost())
 	for _, request := range []store.Request{{Collection: status}, {Collection: status, DID: did}, {}} {
 		r.ended(r.complete(request), did, outcome.ClassDone, outcome.ReasonExact)
 	}
@@ -266,7 +267,7 @@ func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 204, Repos: 1, Hosts: 1, Collections: []sandbox.Collection{
 		{NSID: status, Share: 1, MinRecords: 1500, MaxRecords: 1500, RecordBytes: 4 << 10},
 	}}, o)
-	r.world.AssignHost(r.world.HostURLs()[0], sandbox.SimulatedHost())
+	r.world.AssignHost(r.world.HostURLs()[0], zoo.SimulatedHost())
 	job := r.create(store.Request{Collection: status})
 	<-saved
 	r.stop() // the step is not committed yet, and will be

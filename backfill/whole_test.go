@@ -7,6 +7,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -54,9 +55,9 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 			for i, repo := range r.world.Repos() {
 				switch i % 8 {
 				case 3:
-					r.world.Assign(repo.DID, sandbox.WrongKey())
+					r.world.Assign(repo.DID, zoo.WrongKey())
 				case 5:
-					r.world.Assign(repo.DID, sandbox.NoKey())
+					r.world.Assign(repo.DID, zoo.NoKey())
 				default:
 					continue
 				}

@@ -16,6 +16,7 @@ import (
 	"appview/backfill"
 	"appview/internal/network"
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -40,16 +41,16 @@ func zooRepos(t *testing.T) int {
 }
 
 // outcomes are the class and reason of every repo of a job.
-func (r *rig) outcomes(job store.Job) map[syntax.DID]sandbox.Outcome {
+func (r *rig) outcomes(job store.Job) map[syntax.DID]zoo.Outcome {
 	r.t.Helper()
-	all := map[syntax.DID]sandbox.Outcome{}
+	all := map[syntax.DID]zoo.Outcome{}
 	for after := syntax.DID(""); ; {
 		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		for _, repo := range list {
-			all[repo.DID] = sandbox.Outcome{Class: repo.Class, Reason: repo.Reason}
+			all[repo.DID] = zoo.Outcome{Class: repo.Class, Reason: repo.Reason}
 		}
 		if next == "" {
 			return all
@@ -89,23 +90,23 @@ func TestZooEndsAsItShould(t *testing.T) {
 			if underRace {
 				share, nth = 0.8, 12
 			}
-			animals, expected := sandbox.Zoo(), func(did syntax.DID) sandbox.Outcome { return r.world.Expected(did, whole, targets...) }
+			animals, expected := zoo.All(), func(did syntax.DID) zoo.Outcome { return zoo.Expected(r.world, did, whole, targets...) }
 			if name == "listed only" {
-				animals = slices.DeleteFunc(animals, func(b sandbox.Behaviour) bool {
+				animals = slices.DeleteFunc(animals, func(b zoo.Behaviour) bool {
 					return b.Name == "endless pages" // it takes 50,000 of them to be believed
 				})
-				expected = func(did syntax.DID) sandbox.Outcome { return r.world.ExpectedListed(did, targets...) }
+				expected = func(did syntax.DID) zoo.Outcome { return zoo.ExpectedListed(r.world, did, targets...) }
 			}
-			zoo := r.world.Scatter(90, share, animals...)
+			scattered := zoo.Scatter(r.world, 90, share, animals...)
 			dead, limited := r.world.HostURLs()[0], r.world.HostURLs()[1]
-			r.world.AssignHost(dead, sandbox.ServerErrors())
-			r.world.AssignHost(r.world.HostURLs()[2], sandbox.PlainRefusals())
+			r.world.AssignHost(dead, zoo.ServerErrors())
+			r.world.AssignHost(r.world.HostURLs()[2], zoo.PlainRefusals())
 			if name != "listed only" { // its repos are to be had whole or not at all
-				r.world.AssignHost(r.world.HostURLs()[3], sandbox.SimulatedHost())
+				r.world.AssignHost(r.world.HostURLs()[3], zoo.SimulatedHost())
 			}
 			var inactive []syntax.DID
 			for i, repo := range r.world.Repos() {
-				if _, in := zoo[repo.DID]; in || i%7 != 0 || repo.Host == dead {
+				if _, in := scattered[repo.DID]; in || i%7 != 0 || repo.Host == dead {
 					continue
 				}
 				inactive = append(inactive, repo.DID)
@@ -141,7 +142,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				}
 			}
 			fired := map[string]bool{}
-			for _, b := range zoo {
+			for _, b := range scattered {
 				if r.world.Faults(b.Name) > 0 {
 					fired[b.Name] = true
 				}
@@ -168,10 +169,10 @@ func patient(d time.Duration) time.Duration {
 func TestCancelStopsAtOnceInTheZoo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 91, Repos: 150, Hosts: 4})
-	zoo := r.world.Scatter(91, 1, sandbox.Zoo()...)
+	scattered := zoo.Scatter(r.world, 91, 1, zoo.All()...)
 	faults := func() (n map[string]int64) {
 		n = map[string]int64{}
-		for _, b := range zoo {
+		for _, b := range scattered {
 			n[b.Name] = r.world.Faults(b.Name)
 		}
 		return n
@@ -275,7 +276,7 @@ func (r *rig) wantPoliteTo(host string, pauses, received []time.Time) {
 
 // wantOutcomes compares the class and reason of every repo with what the world
 // says that they come to.
-func (r *rig) wantOutcomes(job store.Job, expected func(syntax.DID) sandbox.Outcome) {
+func (r *rig) wantOutcomes(job store.Job, expected func(syntax.DID) zoo.Outcome) {
 	r.t.Helper()
 	wrong := map[string]int{}
 	for did, got := range r.outcomes(job) {
@@ -295,7 +296,7 @@ func (r *rig) wantOutcomes(job store.Job, expected func(syntax.DID) sandbox.Outc
 // expectedIndex is what the index should serve: the truth of the repos that could
 // be read, what was held before of those that could not, and nothing of accounts
 // that are not active.
-func (r *rig) expectedIndex(held map[string]string, expected func(syntax.DID) sandbox.Outcome) map[string]string {
+func (r *rig) expectedIndex(held map[string]string, expected func(syntax.DID) zoo.Outcome) map[string]string {
 	r.t.Helper()
 	want := maps.Clone(held)
 	for _, repo := range r.world.Repos() {

@@ -10,6 +10,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 	"appview/store"
 )
 
@@ -24,7 +25,7 @@ func TestHostileAccountIsBounded(t *testing.T) {
 		{NSID: sandbox.StatusCollection, Share: 1, MinRecords: 3, MaxRecords: 3},
 	}})
 	liar, dir := world.Repos()[0].DID, t.TempDir()
-	world.Assign(liar, sandbox.EndlessRecords(100, 200))
+	world.Assign(liar, zoo.EndlessRecords(100, 200))
 	in := func(args ...string) []string { return append(args, "--data-dir", dir) }
 	start := func() *child {
 		c := startChild(t, nil, sandboxed(world, dir, "--max-account-bytes", fmt.Sprint(most))...)

@@ -11,6 +11,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 const (
@@ -21,17 +22,17 @@ const (
 )
 
 // hostileKinds are what the hosts serve, by turns.
-func hostileKinds() map[string][]sandbox.Behaviour {
-	kinds := map[string][]sandbox.Behaviour{
-		"long keys":            {sandbox.LongKeys(6, 32_000)}, // 4.57 MB
-		"long record keys":     {sandbox.LongRecordKeys(16_000)},
-		"own long record keys": {sandbox.OwnLongRecordKeys(16_000, 190)},
-		"named often":          {sandbox.NamedOften(16_000, 900_000)},
-		"small, named often":   {sandbox.NamedOften(16_000, 10)},
-		"tiny blocks":          {sandbox.TinyBlocks(60 << 20)},
-		"large cars":           {sandbox.LargeCAR(120 << 20)},
+func hostileKinds() map[string][]zoo.Behaviour {
+	kinds := map[string][]zoo.Behaviour{
+		"long keys":            {zoo.LongKeys(6, 32_000)}, // 4.57 MB
+		"long record keys":     {zoo.LongRecordKeys(16_000)},
+		"own long record keys": {zoo.OwnLongRecordKeys(16_000, 190)},
+		"named often":          {zoo.NamedOften(16_000, 900_000)},
+		"small, named often":   {zoo.NamedOften(16_000, 10)},
+		"tiny blocks":          {zoo.TinyBlocks(60 << 20)},
+		"large cars":           {zoo.LargeCAR(120 << 20)},
 	}
-	var all []sandbox.Behaviour
+	var all []zoo.Behaviour
 	for _, b := range kinds {
 		all = append(all, b...)
 	}
@@ -81,7 +82,7 @@ type hostileJob struct {
 
 // readHostile reads small repos. With kinds, there is one hostile repo on each of some
 // hosts besides.
-func readHostile(t *testing.T, kinds []sandbox.Behaviour, in hostileJob) hostileRun {
+func readHostile(t *testing.T, kinds []zoo.Behaviour, in hostileJob) hostileRun {
 	t.Helper()
 	const hosts, repos = 40, 4000
 	// As many repos are on each host; those of the last ones are the hostile ones.
@@ -180,9 +181,9 @@ func TestHostileAccounts(t *testing.T) {
 	const most = 64 << 20
 	in := hostileJob{collection: sandbox.NoteCollection.String(), flags: []string{"--max-account-bytes", strconv.Itoa(most)}}
 	alone := readHostile(t, nil, in)
-	for _, b := range []sandbox.Behaviour{sandbox.EndlessRecords(900, 100), sandbox.EndlessRejects(900)} {
+	for _, b := range []zoo.Behaviour{zoo.EndlessRecords(900, 100), zoo.EndlessRejects(900)} {
 		t.Run(b.Name, func(t *testing.T) {
-			got := readHostile(t, []sandbox.Behaviour{b}, in)
+			got := readHostile(t, []zoo.Behaviour{b}, in)
 			if got.tooLarge != hostileHosts {
 				t.Fatalf("%d accounts are too large, want all %d hostile ones", got.tooLarge, hostileHosts)
 			}

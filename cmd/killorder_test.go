@@ -8,6 +8,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 // TestKilledInTheMiddleOfAListingUpwards kills the server twice while it lists a long repo
@@ -20,7 +21,7 @@ func TestKilledInTheMiddleOfAListingUpwards(t *testing.T) {
 		Seed: 43, Repos: 1, Hosts: 1,
 		Collections: []sandbox.Collection{{NSID: sandbox.StatusCollection, Share: 1, MinRecords: records, MaxRecords: records}},
 	})
-	upwards := sandbox.UpwardPages(100)
+	upwards := zoo.UpwardPages(100)
 	world.Assign(world.Repos()[0].DID, upwards)
 	dir := t.TempDir()
 	listOnly := func(pages int64) *atomic.Int64 {

@@ -14,6 +14,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 const (
@@ -122,10 +123,10 @@ func spread(w *sandbox.World) map[string]string {
 // been left alone whenever they asked for it.
 func distress(t *testing.T, w *sandbox.World, trouble map[string]string) func(*sandbox.World) {
 	t.Helper()
-	zoo, n := sandbox.Zoo(), 0
+	animals, n := zoo.All(), 0
 	for _, repo := range w.Repos() {
 		if trouble[repo.Host] == "zoo" {
-			w.Assign(repo.DID, zoo[n%len(zoo)])
+			w.Assign(repo.DID, animals[n%len(animals)])
 			n++
 		}
 	}
@@ -294,7 +295,7 @@ func wantSoaked(t *testing.T, w *sandbox.World, trouble map[string]string, got s
 	truth := w.Truth(sandbox.NoteCollection)
 	for _, repo := range w.Repos() {
 		kind, ended := trouble[repo.Host], got.reasons[repo.DID.String()]
-		o := w.Expected(repo.DID, false, sandbox.NoteCollection)
+		o := zoo.Expected(w, repo.DID, false, sandbox.NoteCollection)
 		expected := o.Class + " " + o.Reason
 		switch kind {
 		case "", "limited", "zoo":

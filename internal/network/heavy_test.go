@@ -6,6 +6,7 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 // TestHeavyReposAreRefusedOrRead holds what wants our memory, time or disk against what
@@ -17,7 +18,7 @@ func TestHeavyReposAreRefusedOrRead(t *testing.T) {
 		"small record named often": "", "large record named often": outcome.ReasonTooLarge,
 		"endless records": outcome.ReasonHTTP5xx, "endless rejects": outcome.ReasonHTTP5xx, // these are to be listed
 	}
-	for _, b := range sandbox.Heavy() {
+	for _, b := range zoo.Heavy() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			w := sandboxtest.Start(t, sandbox.Config{Seed: 70, Hosts: 1, Repos: 1})

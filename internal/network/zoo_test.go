@@ -9,6 +9,7 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 // readAs asks as a job does, once each: who and where, at which revision, and the
@@ -50,7 +51,7 @@ func TestTheZooIsClassed(t *testing.T) {
 	}
 	// What only a whole listing, or a reader with a memory, can tell.
 	later := map[string]bool{"repeated cursor": true, "endless pages": true, "empty pages": true, "rev goes back": true, "wrapping pages": true, "cycling cursors": true}
-	for _, b := range sandbox.Zoo() {
+	for _, b := range zoo.All() {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			w := sandboxtest.Start(t, sandbox.Config{Seed: 70, Hosts: 1, Repos: 2, Collections: []sandbox.Collection{
@@ -60,9 +61,9 @@ func TestTheZooIsClassed(t *testing.T) {
 			w.Assign(did, b)
 			c := newClient(t, Config{Relay: w.RelayURL(), PLC: w.PLCURL(), Timing: Timing{BodyIdle: 3 * time.Second, Header: 10 * time.Second}})
 			for _, whole := range []bool{false, true} {
-				want := outcome.Reason(w.ExpectedListed(did).Reason)
+				want := outcome.Reason(zoo.ExpectedListed(w, did).Reason)
 				if whole {
-					want = outcome.Reason(w.Expected(did, true).Reason)
+					want = outcome.Reason(zoo.Expected(w, did, true).Reason)
 				}
 				if whole && cars[b.Name] != "" {
 					want = cars[b.Name]

@@ -32,7 +32,7 @@ type account struct {
 	mu         sync.RWMutex
 	status     Status
 	host       *host
-	former     map[*host]*head // hosts it moved away from, with the repo as it was; there it is deactivated
+	former     map[*host]*Head // hosts it moved away from, with the repo as it was; there it is deactivated
 	tombstoned bool
 	key        atcrypto.PrivateKey
 	keyTurn    int
@@ -40,7 +40,7 @@ type account struct {
 	clock      clock
 	rev        syntax.TID
 	shelves    map[syntax.NSID]*shelf // none is empty
-	head       *head                  // commit of rev; nil when it has to be made
+	head       *Head                  // commit of rev; nil when it has to be made
 }
 
 // newAccount makes an active account with an empty repo.
@@ -53,7 +53,7 @@ func newAccount(seed int64, number int, h *host, born int64) *account {
 		status:  StatusActive,
 		host:    h,
 		clock:   clock{micros: born, id: uint(number % 1024)},
-		former:  make(map[*host]*head),
+		former:  make(map[*host]*Head),
 		shelves: make(map[syntax.NSID]*shelf),
 	}
 	a.rev = a.clock.next()

@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// worldStart is when the first accounts were made: 2024-01-01 in Unix
+	// WorldStart is when the first accounts were made: 2024-01-01 in Unix
 	// microseconds. All times of a world lie well in the past, because readers
 	// refuse revs from the future.
-	worldStart = 1_704_067_200_000_000
+	WorldStart = 1_704_067_200_000_000
 	// worldSpan is how long the repos had been written to when the world began.
 	worldSpan = 400 * 24 * int64(time.Hour/time.Microsecond)
 	// tick is how far a clock moves on for each thing that needs a time of its

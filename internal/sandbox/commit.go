@@ -6,28 +6,35 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 )
 
-// block is one entry of a CAR.
-type block struct {
-	cid  cid.Cid
-	data []byte
+// Block is one entry of a CAR.
+type Block struct {
+	CID  cid.Cid
+	Data []byte
 }
 
-// head is the signed commit of a rev with the tree under it.
-type head struct {
-	rev    syntax.TID
-	cid    cid.Cid
-	blocks []block // the commit and the tree's nodes
+// Head is the signed commit of a rev with the tree under it. It is never changed.
+type Head struct {
+	Rev    syntax.TID
+	CID    cid.Cid
+	Blocks []Block // the tree's nodes, its top last, and behind them the commit
 }
+
+// Commit is the commit's block.
+func (h *Head) Commit() []byte { return h.Blocks[len(h.Blocks)-1].Data }
+
+// Root names the top of the tree.
+func (h *Head) Root() cid.Cid { return h.Blocks[len(h.Blocks)-2].CID }
 
 // currentHead is the commit of the repo's current rev, signed when it is first
 // asked for and kept until the repo changes: a rev has one commit.
-func (a *account) currentHead() (*head, error) {
+func (a *account) currentHead() (*Head, error) {
 	a.mu.RLock()
 	h := a.head
 	a.mu.RUnlock()
@@ -41,7 +48,7 @@ func (a *account) currentHead() (*head, error) {
 
 // headAt is the commit that a host knows, which for one that the account moved
 // away from is the last one there.
-func (a *account) headAt(h *host) (*head, error) {
+func (a *account) headAt(h *host) (*Head, error) {
 	a.mu.RLock()
 	left := a.former[h]
 	a.mu.RUnlock()
@@ -53,7 +60,7 @@ func (a *account) headAt(h *host) (*head, error) {
 
 // makeHead builds the tree and signs the commit. The caller holds mu for
 // writing, so that nobody else signs the same rev.
-func (a *account) makeHead() (*head, error) {
+func (a *account) makeHead() (*Head, error) {
 	if a.head != nil {
 		return a.head, nil
 	}
@@ -80,7 +87,7 @@ func (a *account) tree() (mst.Tree, error) {
 
 // headOver signs a commit of the current rev over a tree. The caller holds mu for
 // writing.
-func (a *account) headOver(tree mst.Tree) (*head, error) {
+func (a *account) headOver(tree mst.Tree) (*Head, error) {
 	root, err := tree.RootCID()
 	if err != nil {
 		return nil, fmt.Errorf("build tree of %s: %w", a.did, err)
@@ -94,22 +101,32 @@ func (a *account) headOver(tree mst.Tree) (*head, error) {
 		return nil, err
 	}
 	commit := repo.Commit{DID: a.did.String(), Version: repo.ATPROTO_REPO_VERSION, Data: *root, Rev: a.rev.String()}
+	signed, err := SignCommit(commit, key)
+	if err != nil {
+		return nil, err
+	}
+	return &Head{Rev: a.rev, CID: signed.CID, Blocks: append(blocks, signed)}, nil
+}
+
+// SignCommit makes the block of a commit with a new signature.
+func SignCommit(commit repo.Commit, key atcrypto.PrivateKey) (Block, error) {
+	commit.Sig = nil
 	if err := commit.Sign(key); err != nil {
-		return nil, fmt.Errorf("sign commit %s of %s: %w", a.rev, a.did, err)
+		return Block{}, fmt.Errorf("sign commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
 	var buf bytes.Buffer
 	if err := commit.MarshalCBOR(&buf); err != nil {
-		return nil, fmt.Errorf("encode commit %s of %s: %w", a.rev, a.did, err)
+		return Block{}, fmt.Errorf("encode commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
-	c, err := cidOf(buf.Bytes())
+	c, err := CIDOf(buf.Bytes())
 	if err != nil {
-		return nil, fmt.Errorf("hash commit %s of %s: %w", a.rev, a.did, err)
+		return Block{}, fmt.Errorf("hash commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
-	return &head{rev: a.rev, cid: c, blocks: append(blocks, block{c, buf.Bytes()})}, nil
+	return Block{c, buf.Bytes()}, nil
 }
 
 // nodes collects the blocks of a tree whose CIDs have been computed.
-func nodes(into []block, n *mst.Node) ([]block, error) {
+func nodes(into []Block, n *mst.Node) ([]Block, error) {
 	for _, e := range n.Entries {
 		if e.Child == nil {
 			continue
@@ -124,7 +141,7 @@ func nodes(into []block, n *mst.Node) ([]block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(into, block{*c, b}), nil
+	return append(into, Block{*c, b}), nil
 }
 
 // car appends the whole repo as a CAR. With since equal to the current rev it is
@@ -136,40 +153,40 @@ func (a *account) car(into []byte, since string) ([]byte, error) {
 		a.mu.Unlock()
 		return nil, err
 	}
-	var blocks []block
-	if since != h.rev.String() {
-		blocks = slices.Clone(h.blocks)
+	var blocks []Block
+	if since != h.Rev.String() {
+		blocks = slices.Clone(h.Blocks)
 		for _, s := range a.shelves {
 			for _, r := range s.records {
-				blocks = append(blocks, block{r.cid, r.block})
+				blocks = append(blocks, Block{r.cid, r.block})
 			}
 		}
 	}
 	a.mu.Unlock()
 
-	return appendCAR(into, h.cid, blocks), nil
+	return AppendCAR(into, h.CID, blocks), nil
 }
 
-// appendCAR writes blocks in no helpful order, and the commit not first, as real hosts
+// AppendCAR writes a CAR of blocks in no helpful order, and the commit not first, as real hosts
 // do: a reader must not count on either.
-func appendCAR(into []byte, root cid.Cid, blocks []block) []byte {
-	slices.SortFunc(blocks, func(x, y block) int { return bytes.Compare(x.cid.Bytes(), y.cid.Bytes()) })
-	blocks = slices.CompactFunc(blocks, func(x, y block) bool { return x.cid == y.cid })
-	if len(blocks) > 1 && blocks[0].cid == root {
+func AppendCAR(into []byte, root cid.Cid, blocks []Block) []byte {
+	slices.SortFunc(blocks, func(x, y Block) int { return bytes.Compare(x.CID.Bytes(), y.CID.Bytes()) })
+	blocks = slices.CompactFunc(blocks, func(x, y Block) bool { return x.CID == y.CID })
+	if len(blocks) > 1 && blocks[0].CID == root {
 		blocks[0], blocks[1] = blocks[1], blocks[0]
 	}
-	into = appendCARHeader(into, root)
+	into = AppendCARHeader(into, root)
 	for _, b := range blocks {
-		id := b.cid.Bytes()
-		into = binary.AppendUvarint(into, uint64(len(id)+len(b.data)))
-		into = append(append(into, id...), b.data...)
+		id := b.CID.Bytes()
+		into = binary.AppendUvarint(into, uint64(len(id)+len(b.Data)))
+		into = append(append(into, id...), b.Data...)
 	}
 	return into
 }
 
-// appendCARHeader writes {"roots":[root],"version":1} in DAG-CBOR behind its
+// AppendCARHeader writes {"roots":[root],"version":1} in DAG-CBOR behind its
 // length: the only shape that a repo's CAR has.
-func appendCARHeader(into []byte, root cid.Cid) []byte {
+func AppendCARHeader(into []byte, root cid.Cid) []byte {
 	id := root.Bytes()
 	header := append([]byte{0xa2, 0x65}, "roots"...)
 	header = append(header, 0x81, 0xd8, 0x2a, 0x58, byte(len(id)+1), 0x00)

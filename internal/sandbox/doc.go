@@ -41,9 +41,7 @@
 // or leave the client hanging; every fault that is carried out is counted
 // ([World.Faults]), so that a test can show that it happened.
 //
-// Whoever misbehaves all the time has a [Behaviour]: there is a zoo of them
-// ([Zoo]), each from a constructor and with a name, that are assigned to a repo,
-// to a host or, by a seed, to a share of all repos ([World.Assign],
-// [World.AssignHost], [World.Scatter]). The world then knows what each repo is to
-// be settled as ([World.Expected]).
+// Whoever misbehaves all the time has a [Behaviour] ([World.Assign],
+// [World.AssignHost]). Package zoo has them, with what each should come to; it is for
+// tests alone.
 package sandbox

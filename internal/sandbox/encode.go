@@ -21,8 +21,8 @@ const (
 	sha2x256 = 0x12
 )
 
-// cidOf names a DAG-CBOR block.
-func cidOf(block []byte) (cid.Cid, error) {
+// CIDOf names a DAG-CBOR block.
+func CIDOf(block []byte) (cid.Cid, error) {
 	return cid.V1Builder{Codec: cid.DagCBOR, MhType: sha2x256}.Sum(block)
 }
 

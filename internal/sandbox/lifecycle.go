@@ -110,7 +110,7 @@ func (w *World) AddRepo(hostURL string) (syntax.DID, error) {
 			return "", err
 		}
 	}
-	return w.admit(newAccount(w.cfg.Seed, len(w.order), h, worldStart+worldSpan)), nil
+	return w.admit(newAccount(w.cfg.Seed, len(w.order), h, WorldStart+worldSpan)), nil
 }
 
 // Forget makes the relay forget a repo: no listing names it any more. Remember

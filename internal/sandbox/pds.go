@@ -28,13 +28,13 @@ func (h *host) admit(a *account) {
 
 func (h *host) endpoints() map[string]endpoint {
 	return map[string]endpoint{
-		methodListRecords:     h.listRecords,
+		MethodListRecords:     h.listRecords,
 		methodGetRecord:       h.getRecord,
-		methodDescribeRepo:    h.describeRepo,
-		methodGetRepo:         h.getRepo,
-		methodGetProof:        h.getProof,
-		methodGetRepoStatus:   h.getRepoStatus,
-		methodGetLatestCommit: h.getLatestCommit,
+		MethodDescribeRepo:    h.describeRepo,
+		MethodGetRepo:         h.getRepo,
+		MethodGetProof:        h.getProof,
+		MethodGetRepoStatus:   h.getRepoStatus,
+		MethodGetLatestCommit: h.getLatestCommit,
 		methodListRepos:       h.listRepos,
 		methodHealth:          func(query) answer { return okJSON([]byte(`{"version":"0.4.0"}`)) },
 	}

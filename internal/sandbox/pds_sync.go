@@ -14,7 +14,7 @@ const (
 	// cursorStep separates the arrival times, in milliseconds, that the cursors
 	// of a host's listRepos are made of.
 	cursorStep  = 1000
-	cursorStart = worldStart / 1000
+	cursorStart = WorldStart / 1000
 )
 
 func (h *host) getRepo(q query) answer {

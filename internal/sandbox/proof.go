@@ -46,26 +46,26 @@ func (a *account) proof(into []byte, collection syntax.NSID, rkey syntax.RecordK
 	if err != nil {
 		return nil, err
 	}
-	blocks := []block{h.blocks[len(h.blocks)-1]}
-	if blocks, err = h.lead(blocks, []byte(collection.String()+"/"+rkey.String())); err != nil {
+	blocks := []Block{h.Blocks[len(h.Blocks)-1]}
+	if blocks, err = h.Lead(blocks, []byte(collection.String()+"/"+rkey.String())); err != nil {
 		return nil, fmt.Errorf("prove %s: %w", uriOf(a.did, collection, rkey), err)
 	}
 	if r != nil {
-		blocks = append(blocks, block{r.cid, r.block})
+		blocks = append(blocks, Block{r.cid, r.block})
 	}
-	return appendCAR(into, h.cid, blocks), nil
+	return AppendCAR(into, h.CID, blocks), nil
 }
 
-// lead collects the nodes that lead to a key, or to where it would be.
-func (h *head) lead(into []block, key []byte) ([]block, error) {
-	at := &h.blocks[len(h.blocks)-2].cid // the top comes last but for the commit
+// Lead collects the nodes that lead to a key, or to where it would be.
+func (h *Head) Lead(into []Block, key []byte) ([]Block, error) {
+	at := &h.Blocks[len(h.Blocks)-2].CID // the top comes last but for the commit
 	for at != nil {
 		b, err := h.find(*at)
 		if err != nil {
 			return nil, err
 		}
 		into = append(into, b)
-		n, err := mst.NodeDataFromCBOR(bytes.NewReader(b.data))
+		n, err := mst.NodeDataFromCBOR(bytes.NewReader(b.Data))
 		if err != nil {
 			return nil, err
 		}
@@ -84,27 +84,11 @@ func (h *head) lead(into []block, key []byte) ([]block, error) {
 	return into, nil
 }
 
-func (h *head) find(id cid.Cid) (block, error) {
-	for _, b := range h.blocks {
-		if b.cid == id {
+func (h *Head) find(id cid.Cid) (Block, error) {
+	for _, b := range h.Blocks {
+		if b.CID == id {
 			return b, nil
 		}
 	}
-	return block{}, fmt.Errorf("no node %s", id)
-}
-
-// onProof answers a request for a proof otherwise, where change has something else.
-func onProof(change func(a *account, path string) ([]byte, bool)) func(*World, Request) Fault {
-	return func(w *World, r Request) Fault {
-		a := w.find(r.DID)
-		if a == nil || r.Part != PartPDS {
-			return Fault{}
-		}
-		return on(sound(func(answer Answer) Answer {
-			if body, ok := change(a, r.Collection.String()+"/"+r.RKey); ok {
-				answer.Body = body
-			}
-			return answer
-		}), methodGetProof)(w, r)
-	}
+	return Block{}, fmt.Errorf("no node %s", id)
 }

@@ -39,7 +39,7 @@ func newRateLimit(limit int) *rateLimit {
 func (l *rateLimit) take(method string, now time.Time) (http.Header, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	forRepo, limit := method == methodGetRepo, l.limit
+	forRepo, limit := method == MethodGetRepo, l.limit
 	if forRepo {
 		limit *= getRepoRate
 	}

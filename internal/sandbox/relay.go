@@ -36,9 +36,9 @@ func (w *World) relayEndpoints() map[string]endpoint {
 		methodListCollections:       w.relayListCollections,
 		methodListRepos:             w.relayListRepos,
 		methodListHosts:             w.relayListHosts,
-		methodGetRepo:               w.relayGetRepo,
-		methodGetRepoStatus:         w.relayGetRepoStatus,
-		methodGetLatestCommit:       w.relayGetLatestCommit,
+		MethodGetRepo:               w.relayGetRepo,
+		MethodGetRepoStatus:         w.relayGetRepoStatus,
+		MethodGetLatestCommit:       w.relayGetLatestCommit,
 		methodHealth:                func(query) answer { return okJSON([]byte(`{"status":"ok"}`)) },
 	}
 }
@@ -144,9 +144,9 @@ func (w *World) relayListRepos(q query) answer {
 }
 
 // appendRepo writes one row of listRepos, of a relay and of a host.
-func appendRepo(b []byte, did syntax.DID, h *head, status Status) []byte {
+func appendRepo(b []byte, did syntax.DID, h *Head, status Status) []byte {
 	b = append(append(append(b, `{"did":"`...), did...), `","head":"`...)
-	b = append(append(append(b, h.cid.String()...), `","rev":"`...), h.rev...)
+	b = append(append(append(b, h.CID.String()...), `","rev":"`...), h.Rev...)
 	if status == StatusActive {
 		return append(b, `","active":true}`...)
 	}
@@ -164,7 +164,7 @@ func (w *World) relayGetRepo(q query) answer {
 	if a == nil {
 		return failf(http.StatusNotFound, "RepoNotFound", "could not resolve DID: DID not found: %s", did)
 	}
-	target := a.public().Host + xrpcPrefix + methodGetRepo + "?did=" + url.QueryEscape(did.String())
+	target := a.public().Host + xrpcPrefix + MethodGetRepo + "?did=" + url.QueryEscape(did.String())
 	if since := q.values.Get("since"); since != "" {
 		target += "&since=" + url.QueryEscape(since)
 	}
@@ -223,7 +223,7 @@ func appendStatus(b []byte, did syntax.DID, status Status, rev syntax.TID) []byt
 	return append(append(append(b, `false,"status":"`...), status...), `"}`...)
 }
 
-func appendCommit(b []byte, h *head) []byte {
-	b = append(append(append(b, `{"cid":"`...), h.cid.String()...), `","rev":"`...)
-	return append(append(b, h.rev...), `"}`...)
+func appendCommit(b []byte, h *Head) []byte {
+	b = append(append(append(b, `{"cid":"`...), h.CID.String()...), `","rev":"`...)
+	return append(append(b, h.Rev...), `"}`...)
 }

@@ -28,7 +28,7 @@ func newRecord(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey, re
 	if err != nil {
 		return nil, fmt.Errorf("make record %s: %w", uriOf(did, collection, rkey), err)
 	}
-	c, err := cidOf(block)
+	c, err := CIDOf(block)
 	if err != nil {
 		return nil, fmt.Errorf("hash record %s: %w", uriOf(did, collection, rkey), err)
 	}

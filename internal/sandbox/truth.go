@@ -125,5 +125,5 @@ func (w *World) HeadCID(did syntax.DID) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return h.cid.String(), nil
+	return h.CID.String(), nil
 }

@@ -122,7 +122,7 @@ func extras() []extra {
 		}},
 		{"subject", 190, func(g generator) any {
 			return map[string]any{
-				"uri": uriOf(syntax.DID(g.did()), NoteCollection, syntax.RecordKey(syntax.NewTID(worldStart+g.rng.Int64N(worldSpan), 1))),
+				"uri": uriOf(syntax.DID(g.did()), NoteCollection, syntax.RecordKey(syntax.NewTID(WorldStart+g.rng.Int64N(worldSpan), 1))),
 				"cid": g.link(cid.DagCBOR).String(),
 			}
 		}},

@@ -187,7 +187,7 @@ func (w *World) admit(a *account) syntax.DID {
 func (w *World) populate(number int) error {
 	sum := derive(w.cfg.Seed, "repo", number)
 	rng := rand.New(rand.NewChaCha8(sum))
-	a := newAccount(w.cfg.Seed, number, w.hosts[w.homeOf(number, rng)], worldStart+rng.Int64N(worldSpan/2))
+	a := newAccount(w.cfg.Seed, number, w.hosts[w.homeOf(number, rng)], WorldStart+rng.Int64N(worldSpan/2))
 	g := generator{rng: rng, odd: w.cfg.Odd}
 
 	var plan []Collection // one entry a record
@@ -204,7 +204,7 @@ func (w *World) populate(number int) error {
 	rng.Shuffle(len(plan), func(i, j int) { plan[i], plan[j] = plan[j], plan[i] })
 	start := a.clock.micros
 	for i, c := range plan {
-		a.clock.skipTo(start + (worldStart+worldSpan-start)/int64(len(plan))*int64(i))
+		a.clock.skipTo(start + (WorldStart+worldSpan-start)/int64(len(plan))*int64(i))
 		rkey := g.rkey(c, &a.clock)
 		value, odd := g.value(c, a.clock.datetime())
 		a.rev = a.clock.next()
@@ -215,7 +215,7 @@ func (w *World) populate(number int) error {
 		a.put(c.NSID, rkey, r)
 		w.directory.note(a.did, c.NSID)
 	}
-	a.clock.skipTo(worldStart + worldSpan)
+	a.clock.skipTo(WorldStart + worldSpan)
 	w.admit(a)
 	return nil
 }

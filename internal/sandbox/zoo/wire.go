@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"appview/internal/sandbox"
 )
 
 const (
@@ -31,12 +33,12 @@ func compress(b []byte) []byte {
 
 // Gzipped compresses every answer, as many hosts do for who takes it.
 func Gzipped() Behaviour {
-	f := sound(func(a Answer) Answer {
+	f := sound(func(a sandbox.Answer) sandbox.Answer {
 		a.Header.Set("Content-Encoding", "gzip")
 		a.Body = compress(a.Body)
 		return a
 	})
-	return Behaviour{Name: "gzipped", fault: func(*World, Request) Fault { return f }}
+	return Behaviour{Name: "gzipped", fault: func(*sandbox.World, sandbox.Request) sandbox.Fault { return f }}
 }
 
 // GzipBomb answers listRecords with a few kilobytes that become 160 MiB. They are
@@ -45,34 +47,34 @@ func GzipBomb() Behaviour {
 	body := compress([]byte(`{"records":[],"x":"`))
 	body = append(body, bytes.Repeat(compress(bytes.Repeat([]byte(" "), 1<<20)), bombSize>>20)...)
 	body = append(body, compress([]byte(`"}`))...)
-	return Behaviour{Name: "gzip bomb", Listed: failed("too_large"), fault: on(Fault{
+	return Behaviour{Name: "gzip bomb", Listed: failed("too_large"), fault: on(sandbox.Fault{
 		Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}, "Content-Encoding": {"gzip"}}, Body: body,
-	}, methodListRecords)}
+	}, sandbox.MethodListRecords)}
 }
 
 // EndlessBody answers listRecords with a page that does not end, for as long as
 // a sane reader stays.
 func EndlessBody() Behaviour {
-	return Behaviour{Name: "endless body", Listed: failed("too_large"), fault: on(Fault{
+	return Behaviour{Name: "endless body", Listed: failed("too_large"), fault: on(sandbox.Fault{
 		Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}},
 		Body: []byte(`{"records":[`), Endless: endlessSize,
-	}, methodListRecords)}
+	}, sandbox.MethodListRecords)}
 }
 
 // DrippingBody answers listRecords a byte at a time.
 func DrippingBody() Behaviour {
-	return Behaviour{Name: "dripping body", Listed: failed("timeout"), fault: on(Fault{Drip: dripEvery}, methodListRecords)}
+	return Behaviour{Name: "dripping body", Listed: failed("timeout"), fault: on(sandbox.Fault{Drip: dripEvery}, sandbox.MethodListRecords)}
 }
 
 // RedirectLoop sends every request about a repo to where it came from.
 func RedirectLoop() Behaviour {
 	return Behaviour{
 		Name: "redirect loop", Listed: failed("bad_answer"), Whole: failed("bad_answer"),
-		fault: func(_ *World, r Request) Fault {
-			if r.Part != PartPDS {
-				return Fault{}
+		fault: func(_ *sandbox.World, r sandbox.Request) sandbox.Fault {
+			if r.Part != sandbox.PartPDS {
+				return sandbox.Fault{}
 			}
-			return Fault{Status: http.StatusFound, Header: http.Header{"Location": {"?did=" + r.DID + "&repo=" + r.DID}}}
+			return sandbox.Fault{Status: http.StatusFound, Header: http.Header{"Location": {"?did=" + r.DID + "&repo=" + r.DID}}}
 		},
 	}
 }
@@ -81,11 +83,11 @@ func RedirectLoop() Behaviour {
 func RedirectAstray() Behaviour {
 	return Behaviour{
 		Name: "redirect astray", Listed: failed("bad_endpoint"), Whole: failed("bad_endpoint"),
-		fault: func(_ *World, r Request) Fault {
-			if r.Part != PartPDS {
-				return Fault{}
+		fault: func(_ *sandbox.World, r sandbox.Request) sandbox.Fault {
+			if r.Part != sandbox.PartPDS {
+				return sandbox.Fault{}
 			}
-			return Fault{Status: http.StatusFound, Header: http.Header{"Location": {strings.Replace(r.Host, "http://", "http://user@", 1)}}}
+			return sandbox.Fault{Status: http.StatusFound, Header: http.Header{"Location": {strings.Replace(r.Host, "http://", "http://user@", 1)}}}
 		},
 	}
 }
@@ -94,11 +96,11 @@ func RedirectAstray() Behaviour {
 func ServerErrors() Behaviour {
 	return Behaviour{
 		Name: "server errors", Listed: failed("http_5xx"), Whole: failed("http_5xx"),
-		fault: func(_ *World, r Request) Fault {
-			if r.Part != PartPDS {
-				return Fault{}
+		fault: func(_ *sandbox.World, r sandbox.Request) sandbox.Fault {
+			if r.Part != sandbox.PartPDS {
+				return sandbox.Fault{}
 			}
-			return Fault{
+			return sandbox.Fault{
 				Status: http.StatusInternalServerError, Header: http.Header{"Content-Type": {contentJSON}},
 				Body: []byte(`{"error":"InternalServerError","message":"Internal Server Error"}`),
 			}

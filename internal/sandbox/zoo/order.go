@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox"
 )
 
 // fewOnAPage is how many records the zoo's hosts of another order put on a page.
@@ -30,18 +32,18 @@ type pager struct {
 
 	// arrange puts records into the order in which they are listed. They come with the
 	// lowest key first. begun is how often this listing was begun before.
-	arrange func(records []*record, begun int)
+	arrange func(records []sandbox.Entry, begun int)
 	// place is the cursor that leads to a record, which is the nth.
-	place func(r Request, rec *record, nth int) string
+	place func(r sandbox.Request, rec sandbox.Entry, nth int) string
 }
 
 // behaviour is that of a host that lists so.
 func (p pager) behaviour(b Behaviour) Behaviour {
 	var mu sync.Mutex
 	begun := map[string]int{} // listings, by DID and collection
-	b.fault = onPages(func(w *World, r Request, l *listedPage) {
-		a, err := w.account(syntax.DID(r.DID))
-		if err != nil || len(l.Records) == 0 && r.Cursor == "" {
+	b.fault = onPages(func(w *sandbox.World, r sandbox.Request, l *listedPage) {
+		all := w.Entries(syntax.DID(r.DID), r.Collection)
+		if len(all) == 0 && r.Cursor == "" {
 			return
 		}
 		mu.Lock()
@@ -51,9 +53,6 @@ func (p pager) behaviour(b Behaviour) Behaviour {
 		}
 		n := begun[of] - 1
 		mu.Unlock()
-		a.mu.RLock()
-		all := slices.Clone(a.shelves[r.Collection].page("", crowded*crowded, true))
-		a.mu.RUnlock()
 		p.arrange(all, n)
 		p.list(r, all, l)
 	})
@@ -61,7 +60,7 @@ func (p pager) behaviour(b Behaviour) Behaviour {
 }
 
 // list fills the page that a request asks for.
-func (p pager) list(r Request, all []*record, l *listedPage) {
+func (p pager) list(r sandbox.Request, all []sandbox.Entry, l *listedPage) {
 	from := 0
 	if r.Cursor != "" {
 		for i, rec := range all {
@@ -88,7 +87,7 @@ func (p pager) list(r Request, all []*record, l *listedPage) {
 	to := min(from+most, len(all))
 	l.Records, l.Cursor = nil, ""
 	for _, rec := range all[from:to] {
-		l.Records = append(l.Records, json.RawMessage(rec.item))
+		l.Records = append(l.Records, json.RawMessage(rec.Item))
 	}
 	if p.wraps && len(all) == 1 {
 		l.Records = append(l.Records, l.Records...) // alone it would be the end of an inclusive cursor
@@ -99,31 +98,31 @@ func (p pager) list(r Request, all []*record, l *listedPage) {
 }
 
 // byKey is the cursor of a host that names the last record.
-func byKey(_ Request, rec *record, _ int) string { return rec.rkey.String() }
+func byKey(_ sandbox.Request, rec sandbox.Entry, _ int) string { return rec.RKey.String() }
 
 // byPath is the cursor of a host that names the collection too.
-func byPath(r Request, rec *record, _ int) string {
-	return r.Collection.String() + "/" + rec.rkey.String()
+func byPath(r sandbox.Request, rec sandbox.Entry, _ int) string {
+	return r.Collection.String() + "/" + rec.RKey.String()
 }
 
 // byNumber is the cursor of a host that counts the records.
-func byNumber(_ Request, _ *record, nth int) string { return "n" + strconv.Itoa(nth) }
+func byNumber(_ sandbox.Request, _ sandbox.Entry, nth int) string { return "n" + strconv.Itoa(nth) }
 
-func upwards([]*record, int)             {}
-func downwards(records []*record, _ int) { slices.Reverse(records) }
+func upwards([]sandbox.Entry, int)             {}
+func downwards(records []sandbox.Entry, _ int) { slices.Reverse(records) }
 
 // asCreated is the order of hosts that list by the time of creation, of which the key
 // says nothing where a record was written with a key of its writer's choice.
-func asCreated(records []*record, _ int) {
-	slices.SortStableFunc(records, func(a, b *record) int { return strings.Compare(a.created(), b.created()) })
+func asCreated(records []sandbox.Entry, _ int) {
+	slices.SortStableFunc(records, func(a, b sandbox.Entry) int { return strings.Compare(created(a), created(b)) })
 }
 
 // created stands for a time of creation: mostly in the order of keys.
-func (r *record) created() string {
-	if sum := r.cid.Hash(); sum[len(sum)-1]%5 == 0 {
+func created(e sandbox.Entry) string {
+	if sum := e.CID.Hash(); sum[len(sum)-1]%5 == 0 {
 		return string(sum)
 	}
-	return string(r.rkey)
+	return string(e.RKey)
 }
 
 // UpwardPages lists the lowest key first, and each page begins with the last record of the
@@ -145,8 +144,8 @@ func CreationOrder(most int) Behaviour {
 
 // ShiftingOrder lists downwards, upwards and by the time of creation, in turns.
 func ShiftingOrder(most int) Behaviour {
-	return pager{most: most, place: byNumber, arrange: func(records []*record, begun int) {
-		[]func([]*record, int){downwards, upwards, asCreated}[max(begun, 0)%3](records, begun)
+	return pager{most: most, place: byNumber, arrange: func(records []sandbox.Entry, begun int) {
+		[]func([]sandbox.Entry, int){downwards, upwards, asCreated}[max(begun, 0)%3](records, begun)
 	}}.behaviour(Behaviour{Name: "shifting order"})
 }
 
@@ -165,7 +164,7 @@ func LostTies(most int) Behaviour {
 func CyclingCursors() Behaviour {
 	return Behaviour{
 		Name: "cycling cursors", Listed: failed("incomplete"), OnRecords: true,
-		fault: onPages(func(_ *World, r Request, l *listedPage) {
+		fault: onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 			if r.Cursor == "zzzzzzzzzzzz1" {
 				l.Cursor = "zzzzzzzzzzzz2"
 			} else {

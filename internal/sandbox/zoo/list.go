@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"encoding/json"
@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox"
 )
 
 const (
@@ -46,18 +48,19 @@ func (l listedPage) encode() []byte {
 	}
 	b = append(b, ']')
 	if l.Cursor != "" {
-		b = appendString(append(b, `,"cursor":`...), l.Cursor)
+		cursor, _ := json.Marshal(l.Cursor) // it never fails
+		b = append(append(b, `,"cursor":`...), cursor...)
 	}
 	return append(b, '}')
 }
 
 // onPages changes every page that is listed.
-func onPages(change func(w *World, r Request, l *listedPage)) func(*World, Request) Fault {
-	return func(w *World, r Request) Fault {
-		if r.Method != methodListRecords {
-			return Fault{}
+func onPages(change func(w *sandbox.World, r sandbox.Request, l *listedPage)) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if r.Method != sandbox.MethodListRecords {
+			return sandbox.Fault{}
 		}
-		return sound(func(a Answer) Answer {
+		return sound(func(a sandbox.Answer) sandbox.Answer {
 			var l listedPage
 			if json.Unmarshal(a.Body, &l) == nil {
 				change(w, r, &l)
@@ -69,8 +72,8 @@ func onPages(change func(w *World, r Request, l *listedPage)) func(*World, Reque
 }
 
 // onFirst changes the first record of every page.
-func onFirst(change func(r Request, entry string) string) func(*World, Request) Fault {
-	return onPages(func(_ *World, r Request, l *listedPage) {
+func onFirst(change func(r sandbox.Request, entry string) string) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		if len(l.Records) > 0 {
 			l.Records[0] = json.RawMessage(change(r, string(l.Records[0])))
 		}
@@ -79,7 +82,7 @@ func onFirst(change func(r Request, entry string) string) func(*World, Request) 
 
 // rejecting is a behaviour that costs single records, some of which may be any. A
 // reader that doubts the listing finds the truth in the CAR.
-func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
+func rejecting(name string, fault func(*sandbox.World, sandbox.Request) sandbox.Fault) Behaviour {
 	return Behaviour{Name: name, Listed: failed("rejected"), OnRecords: true, fault: fault}
 }
 
@@ -88,7 +91,7 @@ func rejecting(name string, fault func(*World, Request) Fault) Behaviour {
 func RepeatedCursor() Behaviour {
 	return Behaviour{
 		Name: "repeated cursor", Listed: failed("incomplete"), OnRecords: true,
-		fault: onPages(func(_ *World, _ Request, l *listedPage) {
+		fault: onPages(func(_ *sandbox.World, _ sandbox.Request, l *listedPage) {
 			if l.Cursor = "zzzzzzzzzzzzz"; len(l.Records) == 1 {
 				l.Records = append(l.Records, l.Records[0])
 			}
@@ -99,7 +102,7 @@ func RepeatedCursor() Behaviour {
 // EndlessPages has another record, and another cursor, behind every page. A
 // reader that gives up listing finds the truth in the CAR.
 func EndlessPages() Behaviour {
-	endless := endlessPages("endless pages", 1, func(r Request, key syntax.RecordKey, n int) (string, error) {
+	endless := endlessPages("endless pages", 1, func(r sandbox.Request, key syntax.RecordKey, n int) (string, error) {
 		return madeUp(r, key, map[string]any{"n": n})
 	})
 	endless.Listed, endless.OnRecords = failed("too_large"), true
@@ -108,8 +111,8 @@ func EndlessPages() Behaviour {
 
 // endlessPages has so many made-up records behind the true ones, and as many on every
 // page that follows, each below all that came before.
-func endlessPages(name string, each int, entry func(r Request, key syntax.RecordKey, n int) (string, error)) Behaviour {
-	return Behaviour{Name: name, fault: onPages(func(_ *World, r Request, l *listedPage) {
+func endlessPages(name string, each int, entry func(r sandbox.Request, key syntax.RecordKey, n int) (string, error)) Behaviour {
+	return Behaviour{Name: name, fault: onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		if len(l.Records) > 0 {
 			return // the true ones come first, and the host gives a cursor with them
 		}
@@ -130,25 +133,22 @@ func endlessPages(name string, each int, entry func(r Request, key syntax.Record
 }
 
 // madeUp is the entry of a sound record that is not in its repo.
-func madeUp(r Request, key syntax.RecordKey, value map[string]any) (string, error) {
+func madeUp(r sandbox.Request, key syntax.RecordKey, value map[string]any) (string, error) {
 	value["$type"] = r.Collection.String()
-	rec, err := newRecord(syntax.DID(r.DID), r.Collection, key, "", value, false)
-	if err != nil {
-		return "", err
-	}
-	return string(rec.item), nil
+	made, err := sandbox.MakeEntry(syntax.DID(r.DID), r.Collection, key, value)
+	return string(made.Item), err
 }
 
 // EmptyPages gives nothing but cursors, each a new one.
 func EmptyPages() Behaviour {
-	return Behaviour{Name: "empty pages", Listed: failed("incomplete"), fault: onPages(func(_ *World, r Request, l *listedPage) {
+	return Behaviour{Name: "empty pages", Listed: failed("incomplete"), fault: onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		l.Records, l.Cursor = nil, r.Cursor+"z"
 	})}
 }
 
 // EmptyFirstPage begins every listing with an empty page that has a cursor.
 func EmptyFirstPage() Behaviour {
-	return Behaviour{Name: "empty first page", fault: onPages(func(_ *World, r Request, l *listedPage) {
+	return Behaviour{Name: "empty first page", fault: onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		if r.Cursor == "" {
 			l.Records, l.Cursor = nil, "zzzzzzzzzzzzz"
 		}
@@ -161,7 +161,7 @@ func EmptyFirstPage() Behaviour {
 func ShortPages(most, after int) Behaviour {
 	var mu sync.Mutex
 	met := map[string]int{} // the repos, in the order in which they were asked for
-	shorten := onPages(func(_ *World, _ Request, l *listedPage) {
+	shorten := onPages(func(_ *sandbox.World, _ sandbox.Request, l *listedPage) {
 		if len(l.Records) <= most {
 			return
 		}
@@ -170,9 +170,9 @@ func ShortPages(most, after int) Behaviour {
 			l.Records, l.Cursor = l.Records[:most], last.URI[strings.LastIndexByte(last.URI, '/')+1:]
 		}
 	})
-	return Behaviour{Name: "short pages", fault: func(w *World, r Request) Fault {
-		if r.Method != methodListRecords {
-			return Fault{}
+	return Behaviour{Name: "short pages", fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if r.Method != sandbox.MethodListRecords {
+			return sandbox.Fault{}
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -180,7 +180,7 @@ func ShortPages(most, after int) Behaviour {
 			met[r.DID] = len(met)
 		}
 		if met[r.DID] < after {
-			return Fault{}
+			return sandbox.Fault{}
 		}
 		return shorten(w, r)
 	}}
@@ -188,29 +188,27 @@ func ShortPages(most, after int) Behaviour {
 
 // ShuffledPages lists every page the wrong way round.
 func ShuffledPages() Behaviour {
-	return Behaviour{Name: "shuffled pages", fault: onPages(func(_ *World, _ Request, l *listedPage) { slices.Reverse(l.Records) })}
+	return Behaviour{Name: "shuffled pages", fault: onPages(func(_ *sandbox.World, _ sandbox.Request, l *listedPage) { slices.Reverse(l.Records) })}
 }
 
 // DuplicateRecords lists every record twice.
 func DuplicateRecords() Behaviour {
-	return Behaviour{Name: "duplicate records", fault: onPages(func(_ *World, _ Request, l *listedPage) {
+	return Behaviour{Name: "duplicate records", fault: onPages(func(_ *sandbox.World, _ sandbox.Request, l *listedPage) {
 		l.Records = slices.Concat(l.Records, l.Records)
 	})}
 }
 
 // MoreThanTheLimit lists a whole collection on one page, whatever was asked for.
 func MoreThanTheLimit() Behaviour {
-	return Behaviour{Name: "more than the limit", fault: onPages(func(w *World, r Request, l *listedPage) {
-		a, err := w.account(syntax.DID(r.DID))
-		if err != nil || r.Cursor != "" {
+	return Behaviour{Name: "more than the limit", fault: onPages(func(w *sandbox.World, r sandbox.Request, l *listedPage) {
+		if r.Cursor != "" {
 			return
 		}
-		a.mu.RLock()
-		all := a.shelves[r.Collection].page("", crowded, false)
-		a.mu.RUnlock()
+		all := w.Entries(syntax.DID(r.DID), r.Collection)
+		all = all[max(0, len(all)-crowded):]
 		l.Records = nil
-		for _, rec := range all {
-			l.Records = append(l.Records, rec.item)
+		for _, rec := range slices.Backward(all) {
+			l.Records = append(l.Records, rec.Item)
 		}
 		if len(all) < crowded {
 			l.Cursor = ""
@@ -220,21 +218,21 @@ func MoreThanTheLimit() Behaviour {
 
 // ForeignRepo lists records under the URIs of another repo.
 func ForeignRepo() Behaviour {
-	return rejecting("foreign repo", onFirst(func(r Request, entry string) string {
+	return rejecting("foreign repo", onFirst(func(r sandbox.Request, entry string) string {
 		return strings.Replace(entry, "at://"+r.DID, "at://did:plc:zzzzzzzzzzzzzzzzzzzzzzzz", 1)
 	}))
 }
 
 // ForeignCollection lists records of another collection.
 func ForeignCollection() Behaviour {
-	return rejecting("foreign collection", onFirst(func(r Request, entry string) string {
+	return rejecting("foreign collection", onFirst(func(r sandbox.Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/com.example.foreign/", 1)
 	}))
 }
 
 // InvalidRecordKey lists a record under a key that nobody may have.
 func InvalidRecordKey() Behaviour {
-	return rejecting("invalid record key", onFirst(func(r Request, entry string) string {
+	return rejecting("invalid record key", onFirst(func(r sandbox.Request, entry string) string {
 		return strings.Replace(entry, "/"+r.Collection.String()+"/", "/"+r.Collection.String()+"/no key/", 1)
 	}))
 }
@@ -242,7 +240,7 @@ func InvalidRecordKey() Behaviour {
 // WrongCID lists a record with the CID of another one, and nothing in it that may have
 // been printed otherwise.
 func WrongCID() Behaviour {
-	return rejecting("wrong cid", onFirst(func(r Request, entry string) string { return wrongCID(instead(r, entry, `"text":"wrong"`)) }))
+	return rejecting("wrong cid", onFirst(func(r sandbox.Request, entry string) string { return wrongCID(instead(r, entry, `"text":"wrong"`)) }))
 }
 
 // inValue adds a member to the value of an entry.
@@ -253,25 +251,25 @@ func inValue(entry, member string) string {
 // DeepRecord lists a record that nests 10,000 deep.
 func DeepRecord() Behaviour {
 	deep := `"deep":` + strings.Repeat("[", deepLevels) + strings.Repeat("]", deepLevels)
-	return rejecting("deep record", onFirst(func(_ Request, entry string) string { return inValue(entry, deep) }))
+	return rejecting("deep record", onFirst(func(_ sandbox.Request, entry string) string { return inValue(entry, deep) }))
 }
 
 // OversizedRecord lists a record that is larger than records may be.
 func OversizedRecord() Behaviour {
 	large := `"large":"` + strings.Repeat("x", oversize) + `"`
-	return rejecting("oversized record", onFirst(func(_ Request, entry string) string { return inValue(entry, large) }))
+	return rejecting("oversized record", onFirst(func(_ sandbox.Request, entry string) string { return inValue(entry, large) }))
 }
 
 // DuplicateMember lists a record with one member twice: it says two things.
 func DuplicateMember() Behaviour {
-	return rejecting("duplicate member", onFirst(func(_ Request, entry string) string {
+	return rejecting("duplicate member", onFirst(func(_ sandbox.Request, entry string) string {
 		return inValue(entry, `"twice":1,"twice":2`)
 	}))
 }
 
 // InvalidUTF8 lists a record with a text that is none.
 func InvalidUTF8() Behaviour {
-	return rejecting("invalid utf-8", onFirst(func(_ Request, entry string) string {
+	return rejecting("invalid utf-8", onFirst(func(_ sandbox.Request, entry string) string {
 		return inValue(entry, "\"text\":\"\xff\xfe\"")
 	}))
 }
@@ -280,7 +278,7 @@ func InvalidUTF8() Behaviour {
 func TruncatedJSON() Behaviour {
 	return Behaviour{
 		Name: "truncated json", Listed: failed("bad_answer"),
-		fault: on(sound(func(a Answer) Answer { a.Body = a.Body[:len(a.Body)/2]; return a }), methodListRecords),
+		fault: on(sound(func(a sandbox.Answer) sandbox.Answer { a.Body = a.Body[:len(a.Body)/2]; return a }), sandbox.MethodListRecords),
 	}
 }
 
@@ -288,7 +286,7 @@ func TruncatedJSON() Behaviour {
 func HTMLListing() Behaviour {
 	return Behaviour{
 		Name:  "html listing",
-		fault: on(sound(func(a Answer) Answer { a.Header.Set("Content-Type", contentHTML); return a }), methodListRecords),
+		fault: on(sound(func(a sandbox.Answer) sandbox.Answer { a.Header.Set("Content-Type", contentHTML); return a }), sandbox.MethodListRecords),
 	}
 }
 
@@ -296,11 +294,11 @@ func HTMLListing() Behaviour {
 func PlainListing() Behaviour {
 	return Behaviour{
 		Name:  "plain listing",
-		fault: on(sound(func(a Answer) Answer { a.Header.Set("Content-Type", contentText); return a }), methodListRecords),
+		fault: on(sound(func(a sandbox.Answer) sandbox.Answer { a.Header.Set("Content-Type", contentText); return a }), sandbox.MethodListRecords),
 	}
 }
 
 // CutListing breaks the connection in every page.
 func CutListing() Behaviour {
-	return Behaviour{Name: "cut listing", Listed: failed("cut_body"), fault: on(Fault{Cut: true, CutAfter: 8}, methodListRecords)}
+	return Behaviour{Name: "cut listing", Listed: failed("cut_body"), fault: on(sandbox.Fault{Cut: true, CutAfter: 8}, sandbox.MethodListRecords)}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -6,7 +6,10 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox"
 )
 
 // treeZoo are repos whose tree says the same as it should, in another form. Only one
@@ -31,19 +34,19 @@ type editedNode struct {
 }
 
 // onTree changes the tree of every CAR, and signs what comes of it.
-func onTree(change nodeEdit, top func(root *cid.Cid, put func(editedNode) *cid.Cid) *cid.Cid) func(*World, Request) Fault {
-	return onCAR(func(_ *World, a *account, c *carBlocks) {
-		h, err := a.currentHead()
+func onTree(change nodeEdit, top func(root *cid.Cid, put func(editedNode) *cid.Cid) *cid.Cid) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return onCAR(func(w *sandbox.World, did syntax.DID, c *carBlocks) {
+		h, err := w.Head(did)
 		if err != nil {
 			return
 		}
 		var commit repo.Commit
-		if err := commit.UnmarshalCBOR(bytes.NewReader(h.commit())); err != nil {
+		if err := commit.UnmarshalCBOR(bytes.NewReader(h.Commit())); err != nil {
 			return
 		}
 		e := treeEditor{car: c, nodes: make(map[cid.Cid][]byte), change: change}
-		for _, b := range h.blocks {
-			e.nodes[b.cid] = b.data
+		for _, b := range h.Blocks {
+			e.nodes[b.CID] = b.Data
 		}
 		root, _ := e.edit(commit.Data)
 		if top != nil && root != nil {
@@ -53,29 +56,10 @@ func onTree(change nodeEdit, top func(root *cid.Cid, put func(editedNode) *cid.C
 			return
 		}
 		commit.Data = *root
-		a.replaceCommit(c, &commit)
+		if signed, err := w.Sign(did, commit); err == nil {
+			c.setRoot(signed)
+		}
 	})
-}
-
-// replaceCommit makes a commit, signed, the root of a CAR.
-func (a *account) replaceCommit(c *carBlocks, commit *repo.Commit) {
-	a.mu.Lock()
-	key, err := a.signingKey()
-	a.mu.Unlock()
-	if err != nil {
-		return
-	}
-	commit.Sig = nil
-	var b bytes.Buffer
-	if commit.Sign(key) != nil || commit.MarshalCBOR(&b) != nil {
-		return
-	}
-	id, err := cidOf(b.Bytes())
-	if err != nil {
-		return
-	}
-	c.header = appendCARHeader(nil, id)
-	c.blocks = append(c.blocks, append(bytes.Clone(id.Bytes()), b.Bytes()...))
 }
 
 // treeEditor writes a tree anew.
@@ -181,7 +165,7 @@ func RepeatedKey() Behaviour {
 
 // OneNode has the keys of every node in all nodes above it as well, up to one that has all.
 func OneNode() Behaviour {
-	return Behaviour{Name: "one node", fault: func(w *World, r Request) Fault {
+	return Behaviour{Name: "one node", fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
 		var all []mst.EntryData // from the lowest node up
 		return onTree(func(n *editedNode, _ func(editedNode) *cid.Cid) {
 			for _, entry := range n.entries {

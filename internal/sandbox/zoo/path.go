@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox"
 )
 
 func pathZoo() []Behaviour {
@@ -47,42 +50,42 @@ func StrayPaths(paths ...string) Behaviour {
 // says two things.
 func DuplicateKey() Behaviour {
 	return withStrays("duplicate key", stray{
-		path: NoteCollection.String() + "/2222222222222", block: []byte("\xa2\x61a\x00\x61a\x01"), value: `{"a":0,"a":1}`,
+		path: sandbox.NoteCollection.String() + "/2222222222222", block: []byte("\xa2\x61a\x00\x61a\x01"), value: `{"a":0,"a":1}`,
 	})
 }
 
 func withStrays(name string, strays ...stray) Behaviour {
-	cars := onCAR(func(_ *World, a *account, c *carBlocks) {
-		if blocks, ok := a.strayBlocks(strays); ok {
+	cars := onCAR(func(w *sandbox.World, did syntax.DID, c *carBlocks) {
+		if blocks, ok := strayBlocks(w, did, strays); ok {
 			*c = blocks
 		}
 	})
-	proofs := onProof(func(a *account, path string) ([]byte, bool) {
+	proofs := onProof(func(w *sandbox.World, did syntax.DID, path string) ([]byte, bool) {
 		i := slices.IndexFunc(strays, func(s stray) bool { return s.path == path })
-		h, blocks, ok := a.strayHead(strays)
+		h, blocks, _, ok := strayHead(w, did, strays)
 		if i < 0 || !ok {
 			return nil, false
 		}
-		way, err := h.lead([]block{h.blocks[len(h.blocks)-1]}, []byte(path))
-		return appendCAR(nil, h.cid, append(way, blocks[i])), err == nil
+		way, err := h.Lead([]sandbox.Block{h.Blocks[len(h.Blocks)-1]}, []byte(path))
+		return sandbox.AppendCAR(nil, h.CID, append(way, blocks[i])), err == nil
 	})
-	pages := onPages(func(_ *World, r Request, l *listedPage) {
+	pages := onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		for _, s := range strays {
 			if r.Cursor == "" && s.collection() == r.Collection.String() {
 				l.Records = append(l.Records, s.item(r.DID))
 			}
 		}
 	})
-	descriptions := on(sound(func(a Answer) Answer { a.Body = describeStrays(a.Body, strays); return a }), methodDescribeRepo)
+	descriptions := on(sound(func(a sandbox.Answer) sandbox.Answer { a.Body = describeStrays(a.Body, strays); return a }), sandbox.MethodDescribeRepo)
 	return Behaviour{
 		Name: name, Listed: failed("rejected"), Whole: failed("rejected"),
-		fault: func(w *World, r Request) Fault {
+		fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
 			switch r.Method {
-			case methodGetRepo:
+			case sandbox.MethodGetRepo:
 				return cars(w, r)
-			case methodGetProof:
+			case sandbox.MethodGetProof:
 				return proofs(w, r)
-			case methodListRecords:
+			case sandbox.MethodListRecords:
 				return pages(w, r)
 			default:
 				return descriptions(w, r)
@@ -91,14 +94,32 @@ func withStrays(name string, strays ...stray) Behaviour {
 	}
 }
 
+// onProof answers a request for a proof otherwise, where change has something else.
+func onProof(change func(w *sandbox.World, did syntax.DID, path string) ([]byte, bool)) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if !isRepo(w, r) {
+			return sandbox.Fault{}
+		}
+		return on(sound(func(answer sandbox.Answer) sandbox.Answer {
+			if body, ok := change(w, syntax.DID(r.DID), r.Collection.String()+"/"+r.RKey); ok {
+				answer.Body = body
+			}
+			return answer
+		}), sandbox.MethodGetProof)(w, r)
+	}
+}
+
 // item is the entry as listRecords sends it.
 func (s stray) item(did string) json.RawMessage {
-	c, err := cidOf(s.block)
+	c, err := sandbox.CIDOf(s.block)
 	if err != nil {
 		return json.RawMessage("null")
 	}
-	b := appendString([]byte(`{"uri":`), "at://"+did+"/"+s.path)
-	return fmt.Appendf(b, `,"cid":%q,"value":%s}`, c, s.value)
+	uri, err := json.Marshal("at://" + did + "/" + s.path)
+	if err != nil {
+		return json.RawMessage("null")
+	}
+	return fmt.Appendf(nil, `{"uri":%s,"cid":%q,"value":%s}`, uri, c, s.value)
 }
 
 // describeStrays adds the collections of strays to the description of a repo.
@@ -125,47 +146,37 @@ func describeStrays(body []byte, strays []stray) []byte {
 }
 
 // strayBlocks is the repo's CAR with strays in its tree.
-func (a *account) strayBlocks(strays []stray) (c carBlocks, ok bool) {
-	h, blocks, ok := a.strayHead(strays)
+func strayBlocks(w *sandbox.World, did syntax.DID, strays []stray) (c carBlocks, ok bool) {
+	h, blocks, records, ok := strayHead(w, did, strays)
 	if !ok {
 		return c, false
 	}
-	a.mu.RLock()
-	for _, s := range a.shelves {
-		for _, r := range s.records {
-			blocks = append(blocks, block{r.cid, r.block})
-		}
-	}
-	a.mu.RUnlock()
-	for _, b := range append(blocks, h.blocks...) {
-		c.blocks = append(c.blocks, slices.Concat(b.cid.Bytes(), b.data))
+	for _, b := range slices.Concat(blocks, records, h.Blocks) {
+		c.blocks = append(c.blocks, slices.Concat(b.CID.Bytes(), b.Data))
 	}
 	slices.SortFunc(c.blocks, bytes.Compare)
 	c.blocks = slices.CompactFunc(c.blocks, bytes.Equal)
-	c.header = appendCARHeader(nil, h.cid)
+	c.header = sandbox.AppendCARHeader(nil, h.CID)
 	return c, true
 }
 
-// strayHead is the commit of the repo with strays in its tree, and their blocks.
-func (a *account) strayHead(strays []stray) (h *head, blocks []block, ok bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	tree, err := a.tree()
-	if err != nil {
-		return nil, nil, false
-	}
-	for _, s := range strays {
-		id, err := cidOf(s.block)
-		if err != nil {
-			return nil, nil, false
+// strayHead is the commit of the repo with strays in its tree, their blocks, and those of
+// the records.
+func strayHead(w *sandbox.World, did syntax.DID, strays []stray) (h *sandbox.Head, blocks, records []sandbox.Block, ok bool) {
+	h, records, err := w.HeadOver(did, func(tree *mst.Tree) error {
+		for _, s := range strays {
+			id, err := sandbox.CIDOf(s.block)
+			if err != nil {
+				return err
+			}
+			blocks = append(blocks, sandbox.Block{CID: id, Data: s.block})
+			if _, err := tree.Insert([]byte(s.path), id); err != nil {
+				// Of no length that a key may have: it has no place in a sound tree.
+				tree.Root.Entries = append(tree.Root.Entries, mst.NodeEntry{Key: []byte(s.path), Value: &id, Dirty: true})
+				tree.Root.Dirty = true
+			}
 		}
-		blocks = append(blocks, block{id, s.block})
-		if _, err := tree.Insert([]byte(s.path), id); err != nil {
-			// Of no length that a key may have: it has no place in a sound tree.
-			tree.Root.Entries = append(tree.Root.Entries, mst.NodeEntry{Key: []byte(s.path), Value: &id, Dirty: true})
-			tree.Root.Dirty = true
-		}
-	}
-	h, err = a.headOver(tree)
-	return h, blocks, err == nil
+		return nil
+	})
+	return h, blocks, records, err == nil
 }

@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox"
 )
 
 func valueZoo() []Behaviour {
@@ -18,8 +20,8 @@ func valueZoo() []Behaviour {
 }
 
 // onNumbers changes how the numbers of every listed record are printed.
-func onNumbers(change func(string) string) func(*World, Request) Fault {
-	return onPages(func(_ *World, _ Request, l *listedPage) {
+func onNumbers(change func(string) string) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return onPages(func(_ *sandbox.World, _ sandbox.Request, l *listedPage) {
 		for i, entry := range l.Records {
 			d := json.NewDecoder(bytes.NewReader(entry))
 			d.UseNumber()
@@ -65,7 +67,7 @@ func RoundedFractions(digits int) Behaviour {
 // LongIntegers lists a record with an integer that is in no data model. A proof of the
 // record shows what it holds.
 func LongIntegers() Behaviour {
-	return Behaviour{Name: "long integers", fault: onFirst(func(_ Request, entry string) string {
+	return Behaviour{Name: "long integers", fault: onFirst(func(_ sandbox.Request, entry string) string {
 		return inValue(entry, `"long":18446744073709551616`)
 	})}
 }
@@ -73,14 +75,14 @@ func LongIntegers() Behaviour {
 // WrongCIDInDoubt lists a record with the CID of another one, and with a number, so that
 // it may have been printed otherwise. A proof of the record shows what it holds.
 func WrongCIDInDoubt() Behaviour {
-	return Behaviour{Name: "wrong cid in doubt", fault: onFirst(func(_ Request, entry string) string {
+	return Behaviour{Name: "wrong cid in doubt", fault: onFirst(func(_ sandbox.Request, entry string) string {
 		return wrongCID(inValue(entry, `"number":1`))
 	})}
 }
 
 // wrongCID gives an entry the CID of another record.
 func wrongCID(entry string) string {
-	c, err := cidOf([]byte("another record"))
+	c, err := sandbox.CIDOf([]byte("another record"))
 	before, after, ok := strings.Cut(entry, `"cid":"`)
 	if _, rest, more := strings.Cut(after, `"`); err == nil && ok && more {
 		return before + `"cid":"` + c.String() + `"` + rest
@@ -90,17 +92,17 @@ func wrongCID(entry string) string {
 
 // HalfSurrogate lists a record with a text that no record can hold.
 func HalfSurrogate() Behaviour {
-	return rejecting("half a surrogate pair", onFirst(func(r Request, entry string) string { return instead(r, entry, `"text":"\ud800"`) }))
+	return rejecting("half a surrogate pair", onFirst(func(r sandbox.Request, entry string) string { return instead(r, entry, `"text":"\ud800"`) }))
 }
 
 // HalfSurrogateKey lists a record with such a text as the name of a member.
 func HalfSurrogateKey() Behaviour {
-	return rejecting("half a surrogate pair in a key", onFirst(func(r Request, entry string) string { return instead(r, entry, `"\udc00":true`) }))
+	return rejecting("half a surrogate pair in a key", onFirst(func(r sandbox.Request, entry string) string { return instead(r, entry, `"\udc00":true`) }))
 }
 
 // instead gives an entry a value of its type and one member, with nothing in it that may
 // have been printed otherwise.
-func instead(r Request, entry, member string) string {
+func instead(r sandbox.Request, entry, member string) string {
 	before, _, ok := strings.Cut(entry, `"value":{`)
 	if !ok {
 		return entry
@@ -112,15 +114,15 @@ func instead(r Request, entry, member string) string {
 // proof of one that another account has. A reader rejects what it cannot prove.
 func LyingProofs() Behaviour {
 	wrong := WrongCIDInDoubt()
-	return rejecting("lying proofs", func(w *World, r Request) Fault {
-		if r.Method != methodGetProof {
+	return rejecting("lying proofs", func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if r.Method != sandbox.MethodGetProof {
 			return wrong.fault(w, r)
 		}
-		return sound(func(a Answer) Answer {
+		return sound(func(a sandbox.Answer) sandbox.Answer {
 			a.Body = nil
-			for _, other := range w.accounts() {
-				if other.did != syntax.DID(r.DID) && other.currentStatus() == StatusActive {
-					if b, err := other.proof(nil, r.Collection, syntax.RecordKey(r.RKey)); err == nil {
+			for _, other := range w.Repos() {
+				if other.DID != syntax.DID(r.DID) && other.Status == sandbox.StatusActive {
+					if b, err := w.Proof(other.DID, r.Collection, syntax.RecordKey(r.RKey)); err == nil {
 						a.Body = b
 						break
 					}
@@ -162,7 +164,7 @@ func SpeltOtherwise() Behaviour {
 func withValues(name string, values ...string) Behaviour {
 	var strays []stray
 	for i := 0; i < len(values); i += 2 {
-		path := NoteCollection.String() + "/22222222222" + strconv.Itoa(20+i)
+		path := sandbox.NoteCollection.String() + "/22222222222" + strconv.Itoa(20+i)
 		strays = append(strays, stray{path: path, block: []byte(values[i]), value: values[i+1]})
 	}
 	return withStrays(name, strays...)

@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox"
 )
 
 func revZoo() []Behaviour {
@@ -16,13 +18,12 @@ func revZoo() []Behaviour {
 }
 
 // telling replaces the rev wherever a host tells it.
-func telling(rev func() string) func(*World, Request) Fault {
-	return func(w *World, r Request) Fault {
-		a := w.find(r.DID)
-		if a == nil || r.Part != PartPDS {
-			return Fault{}
+func telling(rev func() string) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if !isRepo(w, r) {
+			return sandbox.Fault{}
 		}
-		return on(sound(func(answer Answer) Answer {
+		return on(sound(func(answer sandbox.Answer) sandbox.Answer {
 			at := bytes.Index(answer.Body, []byte(`"rev":"`))
 			if at < 0 {
 				return answer
@@ -31,7 +32,7 @@ func telling(rev func() string) func(*World, Request) Fault {
 			end := at + bytes.IndexByte(answer.Body[at:], '"')
 			answer.Body = append(append(append([]byte(nil), answer.Body[:at]...), rev()...), answer.Body[end:]...)
 			return answer
-		}), methodGetRepoStatus, methodGetLatestCommit)(w, r)
+		}), sandbox.MethodGetRepoStatus, sandbox.MethodGetLatestCommit)(w, r)
 	}
 }
 
@@ -56,13 +57,13 @@ func FutureRev() Behaviour {
 func RevGoesBack() Behaviour {
 	return Behaviour{
 		Name: "rev goes back", Listed: failed("rev_went_back"), Whole: failed("rev_went_back"),
-		fault: telling(func() string { return syntax.NewTID(worldStart-1, 1).String() }),
+		fault: telling(func() string { return syntax.NewTID(sandbox.WorldStart-1, 1).String() }),
 	}
 }
 
 // missingMethod is the answer of a host that has not heard of a method.
-func missingMethod() Fault {
-	return Fault{
+func missingMethod() sandbox.Fault {
+	return sandbox.Fault{
 		Status: http.StatusNotImplemented, Header: http.Header{"Content-Type": {contentJSON}},
 		Body: []byte(`{"error":"MethodNotImplemented","message":"Method Not Implemented"}`),
 	}
@@ -70,20 +71,20 @@ func missingMethod() Fault {
 
 // NoStatusMethod has no getRepoStatus; getLatestCommit is there.
 func NoStatusMethod() Behaviour {
-	return Behaviour{Name: "no status method", fault: on(missingMethod(), methodGetRepoStatus)}
+	return Behaviour{Name: "no status method", fault: on(missingMethod(), sandbox.MethodGetRepoStatus)}
 }
 
 // NoRev has neither of the methods that tell a rev: only the commit of the whole repo does.
 func NoRev() Behaviour {
 	return Behaviour{
 		Name: "no rev", Listed: failed("no_rev"),
-		fault: on(missingMethod(), methodGetRepoStatus, methodGetLatestCommit),
+		fault: on(missingMethod(), sandbox.MethodGetRepoStatus, sandbox.MethodGetLatestCommit),
 	}
 }
 
 // plainNotFound is what programs answer that do not say what was not found.
-func plainNotFound() Fault {
-	return Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {contentText}}, Body: []byte("404: Not Found")}
+func plainNotFound() sandbox.Fault {
+	return sandbox.Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {contentText}}, Body: []byte("404: Not Found")}
 }
 
 // SimulatedHost is a host that knows neither of the methods that tell a rev, and says so
@@ -91,23 +92,23 @@ func plainNotFound() Fault {
 func SimulatedHost() Behaviour {
 	return Behaviour{
 		Name: "simulated host", Listed: failed("no_rev"),
-		fault: on(plainNotFound(), methodGetRepoStatus, methodGetLatestCommit),
+		fault: on(plainNotFound(), sandbox.MethodGetRepoStatus, sandbox.MethodGetLatestCommit),
 	}
 }
 
 // PlainRefusals refuses everything in plain text, as not found. It is meant for hosts: of
 // one that answers for its other accounts, it says that this one is not there.
 func PlainRefusals() Behaviour {
-	f := Fault{Rewrite: func(a Answer) Answer {
+	f := sandbox.Fault{Rewrite: func(a sandbox.Answer) sandbox.Answer {
 		if a.Status < http.StatusBadRequest {
 			return a
 		}
 		plain := plainNotFound()
-		return Answer{Status: plain.Status, Header: plain.Header, Body: plain.Body}
+		return sandbox.Answer{Status: plain.Status, Header: plain.Header, Body: plain.Body}
 	}}
-	return Behaviour{Name: "plain refusals", fault: func(_ *World, r Request) Fault {
-		if r.Part != PartPDS {
-			return Fault{}
+	return Behaviour{Name: "plain refusals", fault: func(_ *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if r.Part != sandbox.PartPDS {
+			return sandbox.Fault{}
 		}
 		return f
 	}}
@@ -117,11 +118,11 @@ func PlainRefusals() Behaviour {
 func says(name string, o Outcome, status string) Behaviour {
 	return Behaviour{
 		Name: name, Listed: o, Whole: o,
-		fault: func(w *World, r Request) Fault {
-			return on(sound(func(a Answer) Answer {
+		fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+			return on(sound(func(a sandbox.Answer) sandbox.Answer {
 				a.Body = []byte(`{"did":"` + r.DID + `",` + status + `}`)
 				return a
-			}), methodGetRepoStatus)(w, r)
+			}), sandbox.MethodGetRepoStatus)(w, r)
 		},
 	}
 }
@@ -145,11 +146,11 @@ func Desynchronized() Behaviour {
 func ErrorInOK() Behaviour {
 	return Behaviour{
 		Name: "error in a 200", Listed: unavailable("suspended"), Whole: unavailable("suspended"),
-		fault: func(_ *World, r Request) Fault {
-			if r.Part != PartPDS {
-				return Fault{}
+		fault: func(_ *sandbox.World, r sandbox.Request) sandbox.Fault {
+			if r.Part != sandbox.PartPDS {
+				return sandbox.Fault{}
 			}
-			return Fault{
+			return sandbox.Fault{
 				Status: http.StatusOK, Header: http.Header{"Content-Type": {contentJSON}},
 				Body: []byte(`{"error":"AccountSuspended","message":"The account is suspended"}`),
 			}
@@ -161,11 +162,11 @@ func ErrorInOK() Behaviour {
 func StatusOfAnother() Behaviour {
 	return Behaviour{
 		Name: "status of another", Listed: failed("bad_answer"), Whole: failed("bad_answer"),
-		fault: func(w *World, r Request) Fault {
-			return on(sound(func(a Answer) Answer {
+		fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+			return on(sound(func(a sandbox.Answer) sandbox.Answer {
 				a.Body = bytes.Replace(a.Body, []byte(r.DID), []byte("did:plc:zzzzzzzzzzzzzzzzzzzzzzzz"), 1)
 				return a
-			}), methodGetRepoStatus)(w, r)
+			}), sandbox.MethodGetRepoStatus)(w, r)
 		},
 	}
 }

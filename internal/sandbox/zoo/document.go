@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/multiformats/go-multibase"
+
+	"appview/internal/sandbox"
 )
 
 func documentZoo() []Behaviour {
@@ -17,19 +19,19 @@ func documentZoo() []Behaviour {
 }
 
 // onDocument changes a DID document as text.
-func onDocument(change func(r Request, document string) string) func(*World, Request) Fault {
-	return func(w *World, r Request) Fault {
-		return on(sound(func(a Answer) Answer {
+func onDocument(change func(r sandbox.Request, document string) string) func(*sandbox.World, sandbox.Request) sandbox.Fault {
+	return func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		return on(sound(func(a sandbox.Answer) sandbox.Answer {
 			a.Body = []byte(change(r, string(a.Body)))
 			return a
-		}), MethodDID)(w, r)
+		}), sandbox.MethodDID)(w, r)
 	}
 }
 
 // Endpoint makes the DID document name another PDS address. With an address that
 // is not on loopback it is for readers whose guard is on: nothing must leave for it.
 func Endpoint(name, endpoint string, o Outcome) Behaviour {
-	return Behaviour{Name: name, Listed: o, Whole: o, fault: onDocument(func(_ Request, document string) string {
+	return Behaviour{Name: name, Listed: o, Whole: o, fault: onDocument(func(_ sandbox.Request, document string) string {
 		before, after, ok := strings.Cut(document, `"serviceEndpoint":`)
 		if _, rest, more := strings.Cut(strings.TrimPrefix(after, `"`), `"`); ok && more {
 			quoted, err := json.Marshal(endpoint)
@@ -69,7 +71,7 @@ func NoEndpoint() Behaviour { return Endpoint("no endpoint", "", unavailable("no
 func NoPDS() Behaviour {
 	return Behaviour{
 		Name: "no pds", Listed: unavailable("no_pds"), Whole: unavailable("no_pds"),
-		fault: onDocument(func(_ Request, document string) string {
+		fault: onDocument(func(_ sandbox.Request, document string) string {
 			return strings.ReplaceAll(strings.ReplaceAll(document, "#atproto_pds", "#labeler"), "AtprotoPersonalDataServer", "AtprotoLabeler")
 		}),
 	}
@@ -77,7 +79,7 @@ func NoPDS() Behaviour {
 
 // LongServiceID names the PDS in the other way that is allowed: by the whole DID.
 func LongServiceID() Behaviour {
-	return Behaviour{Name: "long service id", fault: onDocument(func(r Request, document string) string {
+	return Behaviour{Name: "long service id", fault: onDocument(func(r sandbox.Request, document string) string {
 		return strings.Replace(document, `"#atproto_pds"`, `"`+r.DID+`#atproto_pds"`, 1)
 	})}
 }
@@ -86,7 +88,9 @@ func LongServiceID() Behaviour {
 func NoKey() Behaviour {
 	return Behaviour{
 		Name: "no key", Whole: failed("bad_signature"),
-		fault: onDocument(func(_ Request, document string) string { return strings.ReplaceAll(document, "#atproto\"", "#other\"") }),
+		fault: onDocument(func(_ sandbox.Request, document string) string {
+			return strings.ReplaceAll(document, "#atproto\"", "#other\"")
+		}),
 	}
 }
 
@@ -94,14 +98,17 @@ func NoKey() Behaviour {
 func BadDocument() Behaviour {
 	return Behaviour{
 		Name: "bad document", Listed: failed("did_lookup"), Whole: failed("did_lookup"),
-		fault: on(sound(func(a Answer) Answer { a.Body = bytes.ReplaceAll(a.Body, []byte(":"), []byte(";")); return a }), MethodDID),
+		fault: on(sound(func(a sandbox.Answer) sandbox.Answer {
+			a.Body = bytes.ReplaceAll(a.Body, []byte(":"), []byte(";"))
+			return a
+		}), sandbox.MethodDID),
 	}
 }
 
 // OddEntries has entries of every shape around those that matter.
 func OddEntries() Behaviour {
 	const odd = `null,7,"text",[],{},{"id":"#domains","type":["LinkedDomains"],"controller":[{}],"serviceEndpoint":{"origins":["https://example.com"]}},`
-	return Behaviour{Name: "odd entries", fault: onDocument(func(_ Request, document string) string {
+	return Behaviour{Name: "odd entries", fault: onDocument(func(_ sandbox.Request, document string) string {
 		for _, list := range []string{`"service":[`, `"verificationMethod":[`, `"alsoKnownAs":[`, `"@context":[`} {
 			document = strings.Replace(document, list, list+odd, 1)
 		}
@@ -111,7 +118,7 @@ func OddEntries() Behaviour {
 
 // OddPDS has the PDS's type in a list, its endpoint in a list, and the key's controller in one.
 func OddPDS() Behaviour {
-	return Behaviour{Name: "odd pds", fault: onDocument(func(r Request, document string) string {
+	return Behaviour{Name: "odd pds", fault: onDocument(func(r sandbox.Request, document string) string {
 		document = strings.Replace(document, `"AtprotoPersonalDataServer"`, `["Service","AtprotoPersonalDataServer"]`, 1)
 		document = strings.Replace(document, `"controller":"`+r.DID+`"`, `"controller":["did:web:example.com","`+r.DID+`"]`, 1)
 		before, after, _ := strings.Cut(document, `"serviceEndpoint":`)
@@ -123,7 +130,7 @@ func OddPDS() Behaviour {
 func EndpointObject() Behaviour {
 	return Behaviour{
 		Name: "endpoint is an object", Listed: failed("bad_endpoint"), Whole: failed("bad_endpoint"),
-		fault: onDocument(func(_ Request, document string) string {
+		fault: onDocument(func(_ sandbox.Request, document string) string {
 			before, after, _ := strings.Cut(document, `"serviceEndpoint":`)
 			return before + `"serviceEndpoint":{"uri":` + strings.Replace(after, `}`, `}}`, 1)
 		}),
@@ -133,11 +140,11 @@ func EndpointObject() Behaviour {
 // DocumentAsPage says that the document is a web page, and puts a byte order mark in
 // front of it.
 func DocumentAsPage() Behaviour {
-	return Behaviour{Name: "document as a page", fault: on(sound(func(a Answer) Answer {
+	return Behaviour{Name: "document as a page", fault: on(sound(func(a sandbox.Answer) sandbox.Answer {
 		a.Header.Set("Content-Type", contentHTML)
 		a.Body = append([]byte("\ufeff"), a.Body...)
 		return a
-	}), MethodDID)}
+	}), sandbox.MethodDID)}
 }
 
 // LegacyKey has the signing key in the form of older documents, its point compressed or
@@ -147,7 +154,7 @@ func LegacyKey(compressed bool) Behaviour {
 	if compressed {
 		name = "legacy key, compressed"
 	}
-	return Behaviour{Name: name, fault: onDocument(func(_ Request, document string) string {
+	return Behaviour{Name: name, fault: onDocument(func(_ sandbox.Request, document string) string {
 		before, after, _ := strings.Cut(document, `"type":"Multikey"`)
 		text, _, _ := strings.Cut(after[strings.Index(after, `"publicKeyMultibase":"`)+len(`"publicKeyMultibase":"`):], `"`)
 		key, err := atcrypto.ParsePublicMultibase(text)

@@ -1,4 +1,4 @@
-package sandbox
+package zoo
 
 import (
 	"bytes"
@@ -11,10 +11,11 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox"
 )
 
 // Heavy are behaviours that want a reader's memory, time or disk. They are not in the
@@ -31,7 +32,7 @@ func Heavy() []Behaviour {
 // and no end. The repo is not given whole.
 func EndlessRecords(each, size int) Behaviour {
 	text := strings.Repeat("x", size)
-	return notWhole(endlessPages("endless records", each, func(r Request, key syntax.RecordKey, n int) (string, error) {
+	return notWhole(endlessPages("endless records", each, func(r sandbox.Request, key syntax.RecordKey, n int) (string, error) {
 		return madeUp(r, key, map[string]any{"text": text, "n": int64(n)})
 	}))
 }
@@ -39,7 +40,7 @@ func EndlessRecords(each, size int) Behaviour {
 // EndlessRejects has so many entries on every page that are not what their CIDs say, under
 // keys that are nearly as long as they may be, and no end. The repo is not given whole.
 func EndlessRejects(each int) Behaviour {
-	return notWhole(endlessPages("endless rejects", each, func(r Request, key syntax.RecordKey, n int) (string, error) {
+	return notWhole(endlessPages("endless rejects", each, func(r sandbox.Request, key syntax.RecordKey, n int) (string, error) {
 		entry, err := madeUp(r, key+syntax.RecordKey(strings.Repeat("k", 490)), map[string]any{"text": "wrong", "n": int64(n)})
 		return wrongCID(entry), err
 	}))
@@ -48,8 +49,8 @@ func EndlessRejects(each int) Behaviour {
 // notWhole has a behaviour refuse to give the repo whole, which would show what it makes up.
 func notWhole(b Behaviour) Behaviour {
 	listed := b.fault
-	b.fault = func(w *World, r Request) Fault {
-		if r.Method == methodGetRepo {
+	b.fault = func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if r.Method == sandbox.MethodGetRepo {
 			return missingMethod()
 		}
 		return listed(w, r)
@@ -65,23 +66,24 @@ func heavy(name string, build func() (root cid.Cid, blocks []byte, err error)) B
 		root, blocks, err = build()
 		return root, err
 	})
-	return Behaviour{Name: name, fault: func(w *World, r Request) Fault {
-		a := w.find(r.DID)
-		if a == nil || r.Part != PartPDS {
-			return Fault{}
+	return Behaviour{Name: name, fault: func(w *sandbox.World, r sandbox.Request) sandbox.Fault {
+		if !isRepo(w, r) {
+			return sandbox.Fault{}
 		}
-		return on(sound(func(answer Answer) Answer {
+		did := syntax.DID(r.DID)
+		return on(sound(func(answer sandbox.Answer) sandbox.Answer {
 			root, err := made()
-			h, failed := a.currentHead()
-			if err := errors.Join(err, failed); err != nil {
-				return Answer{Status: http.StatusInternalServerError, Body: []byte(err.Error())}
+			commit, failed := commitOf(w, did)
+			commit.Data = root
+			signed, unsigned := w.Sign(did, commit)
+			if err := errors.Join(err, failed, unsigned); err != nil {
+				return sandbox.Answer{Status: http.StatusInternalServerError, Body: []byte(err.Error())}
 			}
-			commit := repo.Commit{DID: a.did.String(), Version: repo.ATPROTO_REPO_VERSION, Data: root, Rev: h.rev.String()}
 			var c carBlocks
-			a.replaceCommit(&c, &commit)
+			c.setRoot(signed)
 			answer.Body = append(c.join(), blocks...)
 			return answer
-		}), methodGetRepo)(w, r)
+		}), sandbox.MethodGetRepo)(w, r)
 	}}
 }
 
@@ -120,12 +122,12 @@ func LongRecordKeys(records int) Behaviour {
 // and a few more.
 func OwnLongRecordKeys(records, bytes int) Behaviour {
 	return heavy("own long record keys", func() (cid.Cid, []byte, error) {
-		return named(NoteCollection.String()+"/"+strings.Repeat("k", bytes), records, 10, true)
+		return named(sandbox.NoteCollection.String()+"/"+strings.Repeat("k", bytes), records, 10, true)
 	})
 }
 
 // longRecordKey begins keys that are nearly as long as they may be.
-var longRecordKey = NoteCollection.String() + "/" + strings.Repeat("k", 500) //nolint:gochecknoglobals // it is never changed
+var longRecordKey = sandbox.NoteCollection.String() + "/" + strings.Repeat("k", 500) //nolint:gochecknoglobals // it is never changed
 
 // NamedOften is a repo in which many keys name one record of so many bytes.
 func NamedOften(records, size int) Behaviour {
@@ -133,20 +135,23 @@ func NamedOften(records, size int) Behaviour {
 	if size > 1<<10 {
 		name = "large record named often"
 	}
-	return heavy(name, func() (cid.Cid, []byte, error) { return named(NoteCollection.String()+"/k", records, size, false) })
+	return heavy(name, func() (cid.Cid, []byte, error) {
+		return named(sandbox.NoteCollection.String()+"/k", records, size, false)
+	})
 }
 
 // named is a repo of many keys on one layer, with one record for all, or one for each.
 func named(beginning string, records, size int, own bool) (cid.Cid, []byte, error) {
 	var blocks []byte
 	value := func(n int) (cid.Cid, error) {
-		r, _, err := encodeValue(map[string]any{"$type": NoteCollection.String(), "text": strings.Repeat("x", size), "n": int64(n)})
+		e, err := sandbox.MakeEntry("", sandbox.NoteCollection, "", map[string]any{
+			"$type": sandbox.NoteCollection.String(), "text": strings.Repeat("x", size), "n": int64(n),
+		})
 		if err != nil {
 			return cid.Undef, err
 		}
-		id, err := cidOf(r)
-		blocks = appendBlock(blocks, id, r)
-		return id, err
+		blocks = appendBlock(blocks, e.CID, e.Block)
+		return e.CID, nil
 	}
 	all, err := value(0)
 	if err != nil {
@@ -162,7 +167,7 @@ func named(beginning string, records, size int, own bool) (cid.Cid, []byte, erro
 		}
 	}
 	data := encodeNode(nil, entries)
-	root, err := cidOf(data)
+	root, err := sandbox.CIDOf(data)
 	return root, appendBlock(blocks, root, data), err
 }
 
@@ -186,7 +191,7 @@ func filled(size int, block func(n int) []byte) (cid.Cid, []byte, error) {
 	for n := 0; err == nil && len(blocks) < size; n++ {
 		data := block(n)
 		var id cid.Cid
-		if id, err = cidOf(data); err == nil {
+		if id, err = sandbox.CIDOf(data); err == nil {
 			blocks = appendBlock(blocks, id, data)
 		}
 	}
@@ -196,14 +201,14 @@ func filled(size int, block func(n int) []byte) (cid.Cid, []byte, error) {
 // towerOf is a tree with one node on each layer, whose keys all name one record.
 func towerOf(beginning string, layers, each int, value cid.Cid, blocks []byte) (cid.Cid, []byte, error) {
 	data := encodeNode(nil, nil)
-	root, err := cidOf(data)
+	root, err := sandbox.CIDOf(data)
 	if layers == 0 {
 		return root, appendBlock(blocks, root, data), err
 	}
 	var below *cid.Cid
 	for layer := range layers {
 		data := encodeNode(below, entriesOn(layer, beginning+string(rune('a'+layer)), each, value))
-		if root, err = cidOf(data); err != nil {
+		if root, err = sandbox.CIDOf(data); err != nil {
 			return cid.Undef, nil, err
 		}
 		below, blocks = new(root), appendBlock(blocks, root, data)

@@ -1,4 +1,4 @@
-package sandbox_test
+package zoo_test
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/internal/sandbox/zoo"
 )
 
 // askAll asks everything about a repo that a reader would, a bounded part of each answer.
@@ -63,7 +64,7 @@ func (c *client) some(ctx context.Context, address string) string {
 func TestEveryBehaviourFiresAndEndsWhenItIsTakenAway(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
-	for _, b := range append(sandbox.Zoo(), sandbox.PrivateEndpoint()) {
+	for _, b := range append(zoo.All(), zoo.PrivateEndpoint()) {
 		if names[b.Name] || b.Name == "" {
 			t.Errorf("name %q twice", b.Name)
 		}
@@ -95,7 +96,7 @@ func TestEveryBehaviourFiresAndEndsWhenItIsTakenAway(t *testing.T) {
 					t.Errorf("%s of another repo is different: %.200s", name, said)
 				}
 			}
-			w.Assign(subject, sandbox.Behaviour{})
+			w.Assign(subject, nil)
 			for name, said := range askAll(t, c, w, subject) {
 				if said != before[name] {
 					t.Errorf("%s stays different: %.200s", name, said)
@@ -116,32 +117,32 @@ func TestTheTruthKnowsWhatABehaviourComesTo(t *testing.T) {
 	repos := w.Repos()
 	want := func(i int, whole bool, class, reason string, collections ...syntax.NSID) {
 		t.Helper()
-		if got := w.Expected(repos[i].DID, whole, collections...); got != (sandbox.Outcome{Class: class, Reason: reason}) {
+		if got := zoo.Expected(w, repos[i].DID, whole, collections...); got != (zoo.Outcome{Class: class, Reason: reason}) {
 			t.Errorf("repo %d: expected %+v, want %s %s", i, got, class, reason)
 		}
 	}
 	want(0, false, "done", "exact")
 	want(0, false, "done", "empty", sandbox.UnknownCollection)
-	w.Assign(repos[0].DID, sandbox.WrongCID())
+	w.Assign(repos[0].DID, zoo.WrongCID())
 	want(0, false, "done", "exact") // the CAR tells
-	if got := w.ExpectedListed(repos[0].DID); got != (sandbox.Outcome{Class: "failed", Reason: "rejected"}) {
+	if got := zoo.ExpectedListed(w, repos[0].DID); got != (zoo.Outcome{Class: "failed", Reason: "rejected"}) {
 		t.Errorf("without getRepo: %+v", got)
 	}
 	want(0, true, "done", "exact")
 	want(0, false, "done", "empty", sandbox.UnknownCollection)
-	w.Assign(repos[1].DID, sandbox.WrongKey())
+	w.Assign(repos[1].DID, zoo.WrongKey())
 	want(1, false, "done", "exact")
 	want(1, true, "failed", "bad_signature")
-	w.AssignHost(repos[1].Host, sandbox.ServerErrors())
+	w.AssignHost(repos[1].Host, zoo.ServerErrors())
 	want(1, true, "failed", "bad_signature") // its own comes first
 	want(3, true, "failed", "http_5xx")
-	w.AssignHost(repos[1].Host, sandbox.Behaviour{})
+	w.AssignHost(repos[1].Host, nil)
 	want(3, true, "done", "exact")
 	for i, step := range []func(syntax.DID) error{w.Deactivate, w.TakeDown, w.Suspend, w.DeleteAccount, w.Tombstone} {
 		if err := step(repos[3+i].DID); err != nil {
 			t.Fatal(err)
 		}
-		w.Assign(repos[3+i].DID, sandbox.NoTID())
+		w.Assign(repos[3+i].DID, zoo.NoTID())
 		want(3+i, i%2 == 0, "unavailable", []string{"deactivated", "taken_down", "suspended", "not_found", "tombstoned"}[i])
 	}
 	if _, err := w.Empty(repos[2].DID); err != nil {
@@ -153,8 +154,8 @@ func TestTheTruthKnowsWhatABehaviourComesTo(t *testing.T) {
 func TestScatterIsTheSameForTheSameSeed(t *testing.T) {
 	t.Parallel()
 	w := sandboxtest.Start(t, sandbox.Config{Seed: 62, Hosts: 2, Repos: 200, Collections: []sandbox.Collection{}})
-	one := w.Scatter(7, 0.3, sandbox.WrongCID(), sandbox.NoTID())
-	two := w.Scatter(7, 0.3, sandbox.WrongCID(), sandbox.NoTID())
+	one := zoo.Scatter(w, 7, 0.3, zoo.WrongCID(), zoo.NoTID())
+	two := zoo.Scatter(w, 7, 0.3, zoo.WrongCID(), zoo.NoTID())
 	if len(one) != len(two) || len(one) < 30 || len(one) > 90 {
 		t.Fatalf("%d and %d of 200", len(one), len(two))
 	}
@@ -175,26 +176,26 @@ func TestHostileCARsAreWhatTheySay(t *testing.T) {
 	w := sandboxtest.Start(t, sandbox.Config{Seed: 63, Hosts: 1, Repos: 3, LargeRepos: 1})
 	c := newClient(t)
 	did := w.Repos()[0].DID
-	load := func(b sandbox.Behaviour) (*repo.Commit, *repo.Repo, error) {
+	load := func(b zoo.Behaviour) (*repo.Commit, *repo.Repo, error) {
 		w.Assign(did, b)
-		r, err := c.try(t.Context(), xrpc(account(t, w, did).Host, getRepo, "did", did.String()))
+		body, err := c.try(t.Context(), xrpc(account(t, w, did).Host, getRepo, "did", did.String()))
 		if err != nil {
 			return nil, nil, err
 		}
-		return repo.LoadRepoFromCAR(t.Context(), bytes.NewReader(r.body))
+		return repo.LoadRepoFromCAR(t.Context(), bytes.NewReader(body))
 	}
-	commit, loaded, err := load(sandbox.WrongKey())
+	commit, loaded, err := load(zoo.WrongKey())
 	if err != nil || loaded.MST.Verify() != nil || commit.DID != did.String() {
 		t.Errorf("wrong key: %v", err)
 	}
-	sound, _, err := load(sandbox.ReorderedCAR())
+	sound, _, err := load(zoo.ReorderedCAR())
 	if err != nil || bytes.Equal(sound.Sig, commit.Sig) || sound.Data != commit.Data {
 		t.Errorf("reordered: %v", err)
 	}
-	if _, _, err := load(sandbox.MissingNode()); err == nil {
+	if _, _, err := load(zoo.MissingNode()); err == nil {
 		t.Error("missing node: whole")
 	}
-	if _, loaded, err := load(sandbox.CutBetweenBlocks()); err == nil && !loaded.MST.IsPartial() {
+	if _, loaded, err := load(zoo.CutBetweenBlocks()); err == nil && !loaded.MST.IsPartial() {
 		missing := 0
 		for uri := range w.TruthOf(did) {
 			parsed, err := syntax.ParseATURI(uri)
@@ -209,13 +210,13 @@ func TestHostileCARsAreWhatTheySay(t *testing.T) {
 			t.Error("cut between blocks: whole")
 		}
 	}
-	if _, _, err := load(sandbox.FlippedBit()); err == nil {
+	if _, _, err := load(zoo.FlippedBit()); err == nil {
 		t.Error("flipped bit: good")
 	}
-	if commit, _, err := load(sandbox.AnotherRepo()); err != nil || commit.DID == did.String() {
+	if commit, _, err := load(zoo.AnotherRepo()); err != nil || commit.DID == did.String() {
 		t.Errorf("another repo: %v", err)
 	}
-	if _, _, err := load(sandbox.CutCAR()); err == nil {
+	if _, _, err := load(zoo.CutCAR()); err == nil {
 		t.Error("cut: whole")
 	}
 }
@@ -231,12 +232,11 @@ func TestHostileListingsAreWhatTheySay(t *testing.T) {
 		Records []listed
 		Cursor  string
 	}
-	ask := func(b sandbox.Behaviour, cursor string) (p page, err error) {
+	ask := func(b zoo.Behaviour, cursor string) (p page, err error) {
 		w.Assign(known.DID, b)
-		r := c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String(), "limit", "100", "cursor", cursor))
-		return p, json.Unmarshal(r.body, &p)
+		return p, json.Unmarshal(c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String(), "limit", "100", "cursor", cursor)), &p)
 	}
-	must := func(b sandbox.Behaviour, cursor string) page {
+	must := func(b zoo.Behaviour, cursor string) page {
 		t.Helper()
 		p, err := ask(b, cursor)
 		if err != nil {
@@ -244,27 +244,27 @@ func TestHostileListingsAreWhatTheySay(t *testing.T) {
 		}
 		return p
 	}
-	sound := must(sandbox.Behaviour{}, "")
-	one := must(sandbox.RepeatedCursor(), "")
-	if two := must(sandbox.RepeatedCursor(), one.Cursor); two.Cursor != one.Cursor || len(two.Records) == 0 || two.Records[0].URI != one.Records[0].URI {
+	sound := must(zoo.Behaviour{}, "")
+	one := must(zoo.RepeatedCursor(), "")
+	if two := must(zoo.RepeatedCursor(), one.Cursor); two.Cursor != one.Cursor || len(two.Records) == 0 || two.Records[0].URI != one.Records[0].URI {
 		t.Errorf("repeated cursor: %q, then %q", one.Cursor, two.Cursor)
 	}
 	cursor, seen := "", map[string]bool{}
 	for range 20 {
-		p := must(sandbox.EndlessPages(), cursor)
+		p := must(zoo.EndlessPages(), cursor)
 		if p.Cursor == "" || seen[p.Cursor] || len(p.Records) == 0 && len(seen) != 2 {
 			t.Fatalf("endless pages: cursor %q after %q, %d records", p.Cursor, cursor, len(p.Records))
 		}
 		seen[p.Cursor], cursor = true, p.Cursor
 	}
-	if p := must(sandbox.EmptyPages(), "a"); len(p.Records) != 0 || p.Cursor != "az" {
+	if p := must(zoo.EmptyPages(), "a"); len(p.Records) != 0 || p.Cursor != "az" {
 		t.Errorf("empty pages: %+v", p)
 	}
-	first := must(sandbox.EmptyFirstPage(), "")
-	if p := must(sandbox.EmptyFirstPage(), first.Cursor); len(first.Records) != 0 || p.Records[0].URI != sound.Records[0].URI {
+	first := must(zoo.EmptyFirstPage(), "")
+	if p := must(zoo.EmptyFirstPage(), first.Cursor); len(first.Records) != 0 || p.Records[0].URI != sound.Records[0].URI {
 		t.Error("empty first page")
 	}
-	short, named := sandbox.ShortPages(50, 0), map[string]bool{}
+	short, named := zoo.ShortPages(50, 0), map[string]bool{}
 	cursor = ""
 	for _, want := range []int{50, 50, 30, 0} {
 		p := must(short, cursor)
@@ -279,42 +279,42 @@ func TestHostileListingsAreWhatTheySay(t *testing.T) {
 	if len(named) != 130 || cursor != "" {
 		t.Errorf("short pages: %d records, then %q", len(named), cursor)
 	}
-	if p := must(sandbox.ShortPages(50, 1), ""); len(p.Records) != 100 {
+	if p := must(zoo.ShortPages(50, 1), ""); len(p.Records) != 100 {
 		t.Errorf("short pages from the second repo on: %d records of the first", len(p.Records))
 	}
-	if p := must(sandbox.ShuffledPages(), ""); p.Records[0].URI != sound.Records[99].URI {
+	if p := must(zoo.ShuffledPages(), ""); p.Records[0].URI != sound.Records[99].URI {
 		t.Error("shuffled pages")
 	}
-	if p := must(sandbox.DuplicateRecords(), ""); len(p.Records) != 200 {
+	if p := must(zoo.DuplicateRecords(), ""); len(p.Records) != 200 {
 		t.Error("duplicate records")
 	}
-	if p := must(sandbox.MoreThanTheLimit(), ""); len(p.Records) != 130 || p.Cursor != "" {
+	if p := must(zoo.MoreThanTheLimit(), ""); len(p.Records) != 130 || p.Cursor != "" {
 		t.Error("more than the limit")
 	}
-	for _, b := range []sandbox.Behaviour{sandbox.ForeignRepo(), sandbox.ForeignCollection(), sandbox.InvalidRecordKey()} {
+	for _, b := range []zoo.Behaviour{zoo.ForeignRepo(), zoo.ForeignCollection(), zoo.InvalidRecordKey()} {
 		if p := must(b, ""); p.Records[0].URI == sound.Records[0].URI || p.Records[1].URI != sound.Records[1].URI {
 			t.Error(b.Name)
 		}
 	}
-	if p := must(sandbox.WrongCID(), ""); p.Records[0].CID == sound.Records[0].CID || p.Records[0].URI != sound.Records[0].URI {
+	if p := must(zoo.WrongCID(), ""); p.Records[0].CID == sound.Records[0].CID || p.Records[0].URI != sound.Records[0].URI {
 		t.Error("wrong cid")
 	}
-	if p := must(sandbox.DuplicateMember(), ""); bytes.Count(p.Records[0].Value, []byte(`"twice"`)) != 2 {
+	if p := must(zoo.DuplicateMember(), ""); bytes.Count(p.Records[0].Value, []byte(`"twice"`)) != 2 {
 		t.Error("duplicate member")
 	}
-	if p := must(sandbox.OversizedRecord(), ""); len(p.Records[0].Value) < 1<<20 {
+	if p := must(zoo.OversizedRecord(), ""); len(p.Records[0].Value) < 1<<20 {
 		t.Error("oversized record")
 	}
-	if p := must(sandbox.PlainListing(), ""); len(p.Records) != 100 {
+	if p := must(zoo.PlainListing(), ""); len(p.Records) != 100 {
 		t.Error("plain listing")
 	}
 	var syntaxError *json.SyntaxError
-	if _, err := ask(sandbox.TruncatedJSON(), ""); !errors.As(err, &syntaxError) {
+	if _, err := ask(zoo.TruncatedJSON(), ""); !errors.As(err, &syntaxError) {
 		t.Errorf("truncated json: %v", err)
 	}
-	r := c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String()))
-	w.Assign(known.DID, sandbox.DeepRecord())
-	if deep := c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String())); strings.Count(string(deep.body), "[") < 10_000+strings.Count(string(r.body), "[") {
+	undisturbed := c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String()))
+	w.Assign(known.DID, zoo.DeepRecord())
+	if deep := c.get(xrpc(known.Host, listRecords, "repo", known.DID.String(), "collection", sandbox.NoteCollection.String())); strings.Count(string(deep), "[") < 10_000+strings.Count(string(undisturbed), "[") {
 		t.Error("deep record")
 	}
 }
