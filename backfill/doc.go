@@ -26,6 +26,10 @@
 // Nothing says that work is going on, so nothing has to be undone after a crash:
 // the next process does what the rows still owe.
 //
+// Results are committed while the queue that they came from is worked on (scan.go): a
+// stage waits for a commit only where it needs its rows. How much is under way is bounded
+// by the widths of the stages and by the queue of the store's writer.
+//
 // How one repo is read, and how sure that is, is package read's. Here is decided which
 // repo is read when (task.go, fetch.go), and what becomes of one that was not (settle.go).
 //

@@ -3,7 +3,6 @@ package backfill
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -103,68 +102,25 @@ func (w *worker) sweepHost(ctx context.Context, host string) (scanResult, error)
 			return scanResult{}, err
 		}
 	}
-	release := sync.OnceFunc(func() {
-		if !w.named {
-			w.b.hosts.Release(1)
-		}
-	})
-	defer release()
-	var reads atomic.Int64
+	slot := w.newSlot(host)
+	defer slot.end()
 	var gave atomic.Bool
-	endSlot := w.yieldSlot(host, &reads, release)
-	result, err := w.scanQueue(ctx, keyRange{host: host}, w.b.cfg.ReposPerHost, func(ctx context.Context, t task) {
-		if w.readTask(ctx, t) {
-			gave.Store(true)
-		}
-		reads.Add(1)
-	})
-	endSlot()
+	scan := scan{
+		w: w, keys: keyRange{host: host}, width: w.b.cfg.ReposPerHost, until: w.b.now().Add(w.b.cfg.Turn),
+		added: w.queues.added(host), slot: slot,
+		do: func(ctx context.Context, t task) {
+			if w.readTask(ctx, t) {
+				gave.Store(true)
+			}
+			slot.reads.Add(1)
+		},
+	}
+	result, err := scan.run(ctx)
+	slot.end()
 	if err != nil {
 		return result, err
 	}
 	return result, w.judgeHost(ctx, host, result.progressed, gave.Load())
-}
-
-// yieldSlot gives the slot of a sweep to others when its turn is over, though some
-// of its repos are still being read, and much earlier when none has been read yet:
-// a host can take its time over each, and a few such hosts would keep all others
-// waiting. The sweep goes on in the overflow pool. It returns what is to be called when
-// the sweep is over.
-func (w *worker) yieldSlot(host string, reads *atomic.Int64, release func()) (end func()) {
-	var (
-		mu             sync.Mutex
-		ended, yielded bool
-		ticks          int
-		timer          *time.Timer
-	)
-	early := w.b.cfg.Turn / 4
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(early, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		ticks++
-		switch {
-		case ended:
-		case ticks == 1 && reads.Load() > 0:
-			timer.Reset(w.b.cfg.Turn - early)
-		case w.b.overflow.TryAcquire(1):
-			yielded = true
-			w.queues.yieldSlot(host)
-			release()
-		default: // there are too many such hosts already
-			timer.Reset(early)
-		}
-	})
-	return func() {
-		timer.Stop()
-		mu.Lock()
-		defer mu.Unlock()
-		ended = true
-		if yielded {
-			w.b.overflow.Release(1)
-		}
-	}
 }
 
 // judgeHost has a host given up that stays down, or that never stops asking us to slow

@@ -101,8 +101,9 @@ func (w *worker) endWeb(ctx context.Context, v store.Verdict) error {
 
 // scanChosen has do work on the chosen rows of a queue, whether they are due or not.
 func (w *worker) scanChosen(ctx context.Context, keys keyRange, chosen func(store.Owed) bool, do func(context.Context, task)) error {
-	s := scan{w: w, keys: keys, until: w.b.now().Add(maxLimited), chosen: chosen, free: make(chan struct{}, 1)}
-	return s.run(ctx, checkWidth, do)
+	s := scan{w: w, keys: keys, width: checkWidth, do: do, until: w.b.now().Add(maxLimited), chosen: chosen}
+	_, err := s.run(ctx)
+	return err
 }
 
 // checkHost looks at the DID documents of the repos that are owed at a host, before

@@ -23,10 +23,11 @@ type queues struct {
 type queue struct {
 	inLine, active bool
 	yielded        bool      // active, without a slot
-	again          bool      // something was put into the queue during the sweep
+	again          bool      // something was put into the queue since the sweep began to walk it
 	parked         bool      // the host is to be left alone until due
 	due            time.Time // when to come back; zero: when something is put in
 
+	added  chan struct{} // something was put into the queue during the sweep
 	cancel func(error)   // ends the sweep under way
 	closed chan struct{} // not nil: the host is not swept, and this is closed when no sweep is under way
 }
@@ -74,6 +75,7 @@ func (q *queues) ready(host string) {
 	switch {
 	case h.active, h.closed != nil:
 		h.again = true
+		notify(h.added)
 	case !h.inLine && !h.parked:
 		q.enqueue(host, h)
 		notify(q.changed)
@@ -107,7 +109,7 @@ func (q *queues) take(now time.Time, limit int) (host string, next time.Time, id
 	if len(q.line) > 0 && q.active < limit {
 		host, q.line = q.line[0], q.line[1:]
 		h := q.hosts[host]
-		h.inLine, h.active = false, true
+		h.inLine, h.active, h.added = false, true, make(chan struct{}, 1)
 		q.active++
 		return host, next, false
 	}
@@ -122,6 +124,34 @@ func (q *queues) yieldSlot(host string) {
 	q.active--
 	q.yielded++
 	notify(q.changed)
+}
+
+// retakeSlot gives a sweep under way its slot back, if nobody else waits for it.
+func (q *queues) retakeSlot(host string, limit int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := q.hosts[host]
+	if h.closed != nil || len(q.line) > 0 || q.active >= limit {
+		return false
+	}
+	h.yielded = false
+	q.yielded--
+	q.active++
+	return true
+}
+
+// walk notes that the sweep under way begins to walk the queue: what is there is no news.
+func (q *queues) walk(host string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hosts[host].again = false
+}
+
+// added tells the sweep under way that something was put into the queue.
+func (q *queues) added(host string) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.hosts[host].added
 }
 
 // end notes how a sweep has ended.

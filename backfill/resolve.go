@@ -43,9 +43,10 @@ func (w *worker) resolve(ctx context.Context) error {
 
 func (w *worker) resolveRange(ctx context.Context, keys keyRange, width int, found <-chan struct{}) error {
 	for {
-		// Asked before the scan: what is found during it is scanned next time.
+		// Asked before the scan: what is found later may be scanned next time only.
 		listed := w.listed.Load()
-		result, err := w.scanQueue(ctx, keys, width, w.lookUp)
+		s := scan{w: w, keys: keys, width: width, do: w.lookUp, added: found}
+		result, err := s.run(ctx)
 		if err != nil {
 			return err
 		}
@@ -55,6 +56,8 @@ func (w *worker) resolveRange(ctx context.Context, keys keyRange, width int, fou
 			timer = time.After(max(result.next.Sub(w.b.now()), minPause))
 		case listed:
 			return nil
+		case w.listed.Load():
+			continue // the scan may have taken the signal
 		}
 		select {
 		case <-timer:

@@ -41,6 +41,7 @@ type bareWork struct {
 	PLC   string
 	Repos []bareRepo
 	Width int
+	Whole bool // repos are fetched in one piece
 }
 
 type bareRepo struct{ DID, Host string }
@@ -117,18 +118,24 @@ func BenchmarkBackfillGrowth(b *testing.B) {
 // benchWorld is a world of BENCH_REPOS repos with ten records each.
 func benchWorld(b *testing.B, hosts int) *sandbox.World {
 	b.Helper()
-	repos := defaultBenchRepos
-	if text := os.Getenv("BENCH_REPOS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			b.Fatalf("BENCH_REPOS: %v", err)
-		}
-		repos = n
-	}
 	return sandboxtest.Start(b, sandbox.Config{
-		Seed: 99, Repos: repos, Hosts: hosts, LogSize: 1,
+		Seed: 99, Repos: benchRepos(b, defaultBenchRepos), Hosts: hosts, LogSize: 1,
 		Collections: []sandbox.Collection{{NSID: sandbox.NoteCollection, Share: 1, MinRecords: benchRecordsPerRepo, MaxRecords: benchRecordsPerRepo, RecordBytes: 500}},
 	})
+}
+
+// benchRepos is BENCH_REPOS, or so many.
+func benchRepos(b *testing.B, usual int) int {
+	b.Helper()
+	text := os.Getenv("BENCH_REPOS")
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		b.Fatalf("BENCH_REPOS: %v", err)
+	}
+	return n
 }
 
 func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
@@ -147,7 +154,7 @@ func benchBackfill(b *testing.B, latency time.Duration, hosts int) {
 	var whole jobRun
 	var requests int64
 	for b.Loop() {
-		bare.add(bareLoop(b, world, 4*hosts))
+		bare.add(bareLoop(b, world, bareWork{Width: 4 * hosts}))
 		before := world.Count(sandbox.PartPDS, "")
 		whole.add(wholeJob(b, world, hosts, nil))
 		requests += world.Count(sandbox.PartPDS, "") - before
@@ -219,18 +226,30 @@ func (r underWay) spent(b *testing.B) spent {
 	return s
 }
 
-// wholeJob runs the program on an empty directory until its job has ended. beside, if
-// any, is called when it has begun, and what that returns when it is over.
-func wholeJob(b *testing.B, world *sandbox.World, hosts int, beside func(*testing.B, underWay) (wait func())) (run jobRun) {
+// wholeJob runs the program on an empty directory until its job over one collection has
+// ended. beside, if any, is called when it has begun, and what that returns when it is over.
+func wholeJob(b *testing.B, world *sandbox.World, hosts int, beside func(*testing.B, underWay) (wait func())) jobRun {
+	b.Helper()
+	return runJob(b, world, hosts, false, benchRecordsPerRepo, beside)
+}
+
+// runJob is wholeJob. With everything, beside creates the job.
+func runJob(b *testing.B, world *sandbox.World, hosts int, everything bool, perRepo int, beside func(*testing.B, underWay) (wait func())) (run jobRun) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
 	log, dir := newOutput(), b.TempDir()
-	cmd := exec.CommandContext(b.Context(), exe, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0",
+	args := []string{
+		"serve", "--data-dir", dir, "--listen", "127.0.0.1:0",
 		"--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts", "--host-rps", "100000", "--plc-rps", "100000",
-		"--max-hosts", strconv.Itoa(hosts), "--repos-per-host", "4", "--collection", sandbox.NoteCollection.String())
+		"--max-hosts", strconv.Itoa(hosts), "--repos-per-host", "4",
+	}
+	if !everything {
+		args = append(args, "--collection", sandbox.NoteCollection.String())
+	}
+	cmd := exec.CommandContext(b.Context(), exe, args...)
 	cmd.Env = []string{reexec + "=1"}
 	cmd.Stdout, cmd.Stderr = log, log
 	start := time.Now()
@@ -254,7 +273,7 @@ func wholeJob(b *testing.B, world *sandbox.World, hosts int, beside func(*testin
 	if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
 		b.Fatalf("%v\n%s", err, log)
 	}
-	if want := fmt.Sprintf("records=%d", benchRecordsPerRepo*len(world.Repos())); !strings.Contains(log.String(), want+" ") {
+	if want := fmt.Sprintf("records=%d", perRepo*len(world.Repos())); !strings.Contains(log.String(), want+" ") {
 		b.Fatalf("the job has not found %s:\n%s", want, log)
 	}
 	run.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -356,9 +375,9 @@ func anonymousKiB(tb testing.TB, pid int) int64 {
 }
 
 // bareLoop runs the bare loop in a process of its own.
-func bareLoop(b *testing.B, world *sandbox.World, width int) spent {
+func bareLoop(b *testing.B, world *sandbox.World, work bareWork) spent {
 	b.Helper()
-	work := bareWork{PLC: world.PLCURL(), Width: width}
+	work.PLC = world.PLCURL()
 	for _, repo := range world.Repos() {
 		work.Repos = append(work.Repos, bareRepo{repo.DID.String(), repo.Host})
 	}
@@ -396,28 +415,40 @@ func runBareLoop(ctx context.Context, file string) error {
 	transport := &http.Transport{MaxIdleConnsPerHost: work.Width}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
-	get := func(url string, into any) error {
+	fetch := func(url string) ([]byte, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body, err := io.ReadAll(resp.Body)
 		if err = errors.Join(err, resp.Body.Close()); err != nil {
-			return err
+			return nil, err
 		}
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: HTTP %d", url, resp.StatusCode)
+			return nil, fmt.Errorf("%s: HTTP %d", url, resp.StatusCode)
+		}
+		return body, nil
+	}
+	get := func(url string, into any) error {
+		body, err := fetch(url)
+		if err != nil {
+			return err
 		}
 		return json.Unmarshal(body, into)
 	}
 	var g errgroup.Group
 	g.SetLimit(work.Width)
 	for _, repo := range work.Repos {
-		g.Go(func() error { return readBare(get, work.PLC, repo) })
+		g.Go(func() error {
+			if work.Whole {
+				return readBareWhole(ctx, fetch, work.PLC, repo)
+			}
+			return readBare(get, work.PLC, repo)
+		})
 	}
 	return g.Wait()
 }
