@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"appview/backfill/read"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/store"
 )
@@ -163,7 +164,7 @@ func (b *Backfill) Recover(ctx context.Context) error {
 
 // asked reports whether the job is to stop or to pause, and does not yet.
 func asked(j store.Job) bool {
-	return j.Status == store.StatusCancelling || j.Status == store.StatusPausing
+	return j.Status == api.StatusCancelling || j.Status == api.StatusPausing
 }
 
 // Create stores a new job and has it worked on. What it covers is fixed here.
@@ -201,13 +202,13 @@ func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (store.Job, error) 
 // Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing)
 // or to go on (store.StatusRunning). It fails with store.ErrMove when the job is not
 // in a status from which it can, and with store.ErrNotFound when there is none.
-func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error) {
+func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error) {
 	job, err := b.cfg.Store.MoveJob(ctx, id, to)
 	if err != nil {
 		return store.Job{}, err
 	}
 	b.cfg.Log.InfoContext(ctx, "job was asked for", "job", id, "status", to)
-	if to != store.StatusRunning {
+	if to != api.StatusRunning {
 		// The worker may be one that was started after the job had paused already,
 		// and went on: then the job owes work and has no worker, and gets the next.
 		b.mu.Lock()
@@ -273,7 +274,7 @@ func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
 		}
 	}
 	for _, j := range jobs {
-		if j.Status == store.StatusPaused || b.workers[j.ID] != nil {
+		if j.Status == api.StatusPaused || b.workers[j.ID] != nil {
 			continue
 		}
 		named := !j.Request.Network()
@@ -315,7 +316,7 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}
 	switch {
-	case job.Status == store.StatusPaused:
+	case job.Status == api.StatusPaused:
 		b.cfg.Log.InfoContext(ctx, "job paused", "job", job.ID, "repos", job.TotalRepos, "processed", job.Processed)
 		return nil
 	case !job.Status.Final():

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 	"appview/store/storetest"
@@ -45,7 +46,7 @@ func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
 		}
 		job = r.finish(job)
 		took := time.Since(began)
-		if job.Status != store.StatusCompleted || job.Failed != 0 {
+		if job.Status != api.StatusCompleted || job.Failed != 0 {
 			t.Fatalf("job: %+v", job)
 		}
 		if r.world.Faults("sick") == 0 {
@@ -158,7 +159,7 @@ func TestHostThatLimitsIsNotGivenUpForAJump(t *testing.T) {
 	asked := r.world.Faults("limited")
 	r.await(job, "limited once more", func(store.Job) bool { return r.world.Faults("limited") > asked })
 	r.world.SetFault(nil)
-	if job = r.finish(job); job.Status != store.StatusCompleted || job.Failed != 0 {
+	if job = r.finish(job); job.Status != api.StatusCompleted || job.Failed != 0 {
 		t.Errorf("job: %+v", job)
 	}
 }

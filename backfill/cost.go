@@ -9,6 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill/read"
+	"appview/internal/api"
 	"appview/internal/network"
 )
 
@@ -30,7 +31,7 @@ func (p *planner) add(ctx context.Context) error {
 		loads = append(loads, l)
 	}
 	slices.SortFunc(loads, byTime)
-	total := Load{Role: RoleMaxHosts, Time: work / time.Duration(p.b.cfg.MaxHosts)}
+	total := Load{Role: api.RoleMaxHosts, Time: work / time.Duration(p.b.cfg.MaxHosts)}
 	for _, l := range loads {
 		total.Repos, total.Requests = total.Repos+l.Repos, total.Requests+l.Requests
 	}
@@ -42,9 +43,9 @@ func (p *planner) add(ctx context.Context) error {
 	if p.whole() {
 		lookups *= 2 // for the key, when the repo is read
 	}
-	loads = append(loads, p.timed(Load{Host: string(net.PLC()), Role: RolePLC, Repos: p.plan.Repos, Requests: lookups}))
+	loads = append(loads, p.timed(Load{Host: string(net.PLC()), Role: api.RolePLC, Repos: p.plan.Repos, Requests: lookups}))
 	if p.req.Network() {
-		loads = append(loads, p.timed(Load{Host: string(net.Relay()), Role: RoleRelay, Repos: p.plan.Repos, Requests: p.pages()}))
+		loads = append(loads, p.timed(Load{Host: string(net.Relay()), Role: api.RoleRelay, Repos: p.plan.Repos, Requests: p.pages()}))
 	}
 	loads = slices.DeleteFunc(loads, func(l Load) bool { return l.Requests == 0 })
 	slices.SortFunc(loads, byTime)
@@ -71,7 +72,7 @@ func (p *planner) load(ctx context.Context, host string, share, each, ends float
 	if !distrusted && ends > read.MinEnds {
 		ends = read.MinEnds + (ends-read.MinEnds)/read.FollowOneIn
 	}
-	l := Load{Host: host, Role: RolePDS, Repos: int64(math.Round(repos)), Requests: int64(math.Ceil(repos*each + ends))}
+	l := Load{Host: host, Role: api.RolePDS, Repos: int64(math.Round(repos)), Requests: int64(math.Ceil(repos*each + ends))}
 	if p.cheap[host] || p.b.cfg.Network.HostState(network.Host(host)).Down {
 		l.Requests = min(l.Requests, maxProbes) // after which it is given up
 	}
@@ -117,17 +118,17 @@ func (p *planner) having(t syntax.NSID) int64 {
 // may have another behind it.
 func (p *planner) requests() (each, ends float64) {
 	if p.whole() {
-		p.plan.RequestsFrom = SourceFixed
+		p.plan.RequestsFrom = api.SourceFixed
 		return 2, 0
 	}
-	p.plan.RequestsFrom = SourceIndex
+	p.plan.RequestsFrom = api.SourceIndex
 	each, moments := 1.0, 0.0
 	for _, t := range p.targets {
 		held, pages := p.stats.Collections[t], 1.0
 		if held.Repos > 0 {
 			pages = max(1, math.Ceil(float64(held.Records)/float64(held.Repos)/recordPage))
 		} else {
-			p.plan.RequestsFrom = SourceAssumed
+			p.plan.RequestsFrom = api.SourceAssumed
 		}
 		part := 1.0
 		if p.plan.Repos > 0 {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"appview/internal/api"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
 	"appview/store/storetest"
@@ -223,7 +224,7 @@ func (l *lifetime) again(t *testing.T, c *crash) bool {
 			t.Errorf("%s: job %d is %s: %s", where, j.Seq, j.Status, j.Error)
 		case slices.Contains(l.resting, int(j.Seq)):
 			wantCounters(t, j, want)
-		case j.Status == store.StatusCompleted && (j.Processed != j.TotalRepos || j.Failed != want.Failed):
+		case j.Status == api.StatusCompleted && (j.Processed != j.TotalRepos || j.Failed != want.Failed):
 			t.Errorf("%s: job %d: %+v", where, j.Seq, j)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -120,7 +121,7 @@ func TestDenyingRacesWithAJob(t *testing.T) {
 	}
 	denying.Wait()
 	for _, job := range jobs {
-		if job = r.finish(job); job.Status != store.StatusCompleted || job.Failed > 0 {
+		if job = r.finish(job); job.Status != api.StatusCompleted || job.Failed > 0 {
 			t.Errorf("job: %+v", job)
 		}
 	}
@@ -181,7 +182,7 @@ func TestWhatIsDeniedByMistakeIsReadAnew(t *testing.T) {
 	entry := r.world.Repos()[0].DID.String()
 	r.must(r.store.Deny(t.Context(), entry, "by mistake"))
 	r.must(r.store.Allow(t.Context(), entry))
-	r.ask(job, store.StatusRunning)
+	r.ask(job, api.StatusRunning)
 	if job = r.finish(job); job.Reasons["exact"] != 1 || job.Tally.Records != 1200 {
 		t.Errorf("job: %+v", job)
 	}

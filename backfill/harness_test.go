@@ -15,6 +15,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -172,13 +173,13 @@ func (r *rig) finish(job store.Job) store.Job {
 func (r *rig) complete(req store.Request) store.Job {
 	r.t.Helper()
 	job := r.finish(r.create(req))
-	if job.Status != store.StatusCompleted {
+	if job.Status != api.StatusCompleted {
 		r.t.Fatalf("job is %s: %s", job.Status, job.Error)
 	}
 	if n := r.b.Buffered(); n != 0 {
 		r.t.Errorf("%d bytes count as buffered after the job", n)
 	}
-	if job.Processed != job.TotalRepos || job.Stage != store.StageCompleted || job.CompletedAt.IsZero() {
+	if job.Processed != job.TotalRepos || job.Stage != api.StageCompleted || job.CompletedAt.IsZero() {
 		r.t.Errorf("completed job: %+v", job)
 	}
 	return job

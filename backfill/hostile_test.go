@@ -14,6 +14,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -135,7 +136,7 @@ func TestRelayThatGoesInCirclesFailsTheJob(t *testing.T) {
 		return says("circle", fmt.Sprintf(`{"repos":[{"did":%q}],"cursor":"%d"}`, did, n.Add(1)%3))
 	})
 	job := r.finish(r.create(store.Request{}))
-	if job.Status != store.StatusFailed || !strings.Contains(job.Error, "twice") || n.Load() > 20 {
+	if job.Status != api.StatusFailed || !strings.Contains(job.Error, "twice") || n.Load() > 20 {
 		t.Errorf("after %d pages: %+v", n.Load(), job)
 	}
 }
@@ -161,7 +162,7 @@ func TestOneParkedLookUpHoldsUpNobody(t *testing.T) {
 	if r.world.Faults("sent on") == 0 {
 		t.Error("no look-up was sent on")
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)
@@ -258,7 +259,7 @@ func TestPostponedRepoDoesNotHoldUpItsHost(t *testing.T) {
 	if r.world.Faults("sick") != 1 {
 		t.Errorf("the sick repo was asked for %d times", r.world.Faults("sick"))
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)
@@ -286,11 +287,11 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"
 	})
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	asked := time.Now()
-	if job = r.finish(job); job.Status != store.StatusCancelled || time.Since(asked) > 3*time.Second {
+	if job = r.finish(job); job.Status != api.StatusCancelled || time.Since(asked) > 3*time.Second {
 		t.Errorf("job is %s %s after it was cancelled", job.Status, time.Since(asked))
 	}
 
@@ -314,7 +315,7 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 	r.world.SetFault(nil)
 	free.Store(1 << 40)
 	r.run(o)
-	if job = r.finish(job); job.Status != store.StatusCompleted {
+	if job = r.finish(job); job.Status != api.StatusCompleted {
 		t.Errorf("job: %+v", job)
 	}
 	r.wantTruth(status)

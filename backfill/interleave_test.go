@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -139,7 +140,7 @@ func TestLargeRepoReadByTwoJobsInTurns(t *testing.T) {
 	_, err := r.world.Create(did, status, "", value)
 	r.must(err)
 	two := r.create(store.Request{DID: did, Collection: status})
-	r.await(two, "fetching", func(j store.Job) bool { return j.Stage == store.StageFetching })
+	r.await(two, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching })
 	close(g.opened)
 	two = r.finish(two)
 	if r.job(one).Status.Final() {
@@ -388,7 +389,7 @@ func TestRecordsAreDeletedWhileAJobReadsThem(t *testing.T) {
 	if d.err != nil || d.n == 0 || d.n > total || len(early) == 0 {
 		t.Errorf("%d of %d records deleted, %v, when %d repos were read", d.n, total, d.err, len(early))
 	}
-	if job.Status != store.StatusCompleted || job.Failed != 0 || job.Tally.Records != total {
+	if job.Status != api.StatusCompleted || job.Failed != 0 || job.Tally.Records != total {
 		t.Errorf("job: %+v", job)
 	}
 	served := r.served(status)

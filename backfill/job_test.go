@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -223,7 +224,7 @@ func TestTwoJobsOverChangingReposEndExact(t *testing.T) {
 		t.Errorf("the world changed only %d times", changes)
 	}
 	for _, job := range []store.Job{one, two} {
-		if job.Status != store.StatusCompleted || job.Failed > 0 {
+		if job.Status != api.StatusCompleted || job.Failed > 0 {
 			t.Errorf("job ended %s: %s", job.Status, job.Error)
 		}
 	}
@@ -249,7 +250,7 @@ func TestRelayFailureFailsTheJob(t *testing.T) {
 			r := newRig(t, sandbox.Config{Seed: 8, Repos: 10})
 			r.world.SetRelay(c.mode)
 			job := r.finish(r.create(store.Request{Collection: status}))
-			if job.Status != store.StatusFailed || job.Stage != store.StageFailed || job.CompletedAt.IsZero() {
+			if job.Status != api.StatusFailed || job.Stage != api.StageFailed || job.CompletedAt.IsZero() {
 				t.Errorf("job: %+v", job)
 			}
 			for _, want := range append(c.want, r.world.RelayURL(), "appview backfill retry "+job.ID.String()) {
@@ -275,7 +276,7 @@ func TestRelayThatFailsMidwayLosesNothingFound(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	job := r.finish(r.create(store.Request{Collection: status}))
-	if job.Status != store.StatusFailed || job.TotalRepos != 1000 || job.Processed != 1000 || job.Tally.Records != 1000 {
+	if job.Status != api.StatusFailed || job.TotalRepos != 1000 || job.Processed != 1000 || job.Tally.Records != 1000 {
 		t.Errorf("job: %+v", job)
 	}
 	if n := r.world.Faults("status"); n == 0 {
@@ -290,23 +291,23 @@ func TestCancelStopsAtOnceWhateverHostsDo(t *testing.T) {
 		return sandbox.Fault{Hang: q.Method == listRecords}
 	})
 	job := r.create(store.Request{Collection: status})
-	job = r.await(job, "fetching", func(j store.Job) bool { return j.Stage == store.StageFetching && r.world.Faults("hang") > 0 })
+	job = r.await(job, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching && r.world.Faults("hang") > 0 })
 	asked := time.Now()
-	got, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling)
-	if err != nil || got.Status != store.StatusCancelling {
+	got, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling)
+	if err != nil || got.Status != api.StatusCancelling {
 		t.Fatalf("cancel: %+v, %v", got, err)
 	}
 	job = r.finish(job)
 	if took := time.Since(asked); took > time.Second {
 		t.Errorf("cancelled after %s", took)
 	}
-	if job.Status != store.StatusCancelled || job.Stage != store.StageCancelled || job.Error != "cancelled by request" {
+	if job.Status != api.StatusCancelled || job.Stage != api.StageCancelled || job.Error != "cancelled by request" {
 		t.Errorf("job: %+v", job)
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); !errors.Is(err, store.ErrMove) {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); !errors.Is(err, store.ErrMove) {
 		t.Errorf("second cancel: %v", err)
 	}
-	if _, err := r.b.Move(t.Context(), uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
+	if _, err := r.b.Move(t.Context(), uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel of no job: %v", err)
 	}
 }
@@ -329,17 +330,17 @@ func TestJobsWaitForTheirTurnAndNamedOnesDoNot(t *testing.T) {
 		t.Errorf("named job: %+v", third)
 	}
 	second = r.job(second)
-	if second.Stage != store.StagePending || !second.StartedAt.IsZero() || second.Status != store.StatusRunning {
+	if second.Stage != api.StagePending || !second.StartedAt.IsZero() || second.Status != api.StatusRunning {
 		t.Errorf("waiting job: %+v", second)
 	}
 	if waiting, _, _ := r.b.Progress(second); waiting != "queue" {
 		t.Errorf("waiting job waits for %q", waiting)
 	}
 	// A job in the queue can be cancelled too.
-	if _, err := r.b.Move(t.Context(), second.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), second.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.finish(second); got.Status != store.StatusCancelled {
+	if got := r.finish(second); got.Status != api.StatusCancelled {
 		t.Errorf("cancelled in the queue: %+v", got)
 	}
 }
@@ -431,7 +432,7 @@ func TestDeadHostIsGivenUpAndHoldsUpNobody(t *testing.T) {
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 15, Repos: 50})
 	job := r.create(store.Request{Collection: status})
-	r.await(job, "fetching", func(j store.Job) bool { return j.Stage == store.StageFetching })
+	r.await(job, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching })
 	r.stop()
 	r.net.Close()
 	deadline := time.After(patience)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -158,7 +159,7 @@ func (l *life) process(hooks store.Hooks) (err error) {
 	if l.check != nil {
 		b.Check(l.check)
 	}
-	ctx, cancel := context.WithTimeout(store.WithActor(l.t.Context(), store.Actor{Kind: store.ActorKey, Name: "user"}), 2*patience)
+	ctx, cancel := context.WithTimeout(store.WithActor(l.t.Context(), store.Actor{Kind: api.ActorKey, Name: "user"}), 2*patience)
 	defer cancel()
 	g, running := errgroup.WithContext(ctx)
 	p := &process{l: l, s: s, b: b}
@@ -278,7 +279,7 @@ func (p *process) carryOn(ctx context.Context, n int) (store.Job, error) {
 }
 
 // end waits for a job to be as wanted.
-func (p *process) end(ctx context.Context, job store.Job, want store.Status) error {
+func (p *process) end(ctx context.Context, job store.Job, want api.Status) error {
 	return p.await(ctx, job.ID, string(want), func(j store.Job) (bool, error) {
 		if j.Status.Final() && j.Status != want {
 			return false, fmt.Errorf("job %d is %s: %s", j.Seq, j.Status, j.Error)
@@ -338,17 +339,17 @@ var acts = []act{
 		return p.complete(ctx, p.network, 2)
 	}},
 	{"job 3 is paused", func(ctx context.Context, p *process) error {
-		return p.stopAt(ctx, 12, store.StatusPausing, store.StatusPaused)
+		return p.stopAt(ctx, 12, api.StatusPausing, api.StatusPaused)
 	}},
 	{"job 3 goes on, and is cancelled", func(ctx context.Context, p *process) error {
 		job, err := p.network(ctx, 3)
 		if err != nil {
 			return err
 		}
-		if _, err := p.b.Move(ctx, job.ID, store.StatusRunning); err != nil && !errors.Is(err, store.ErrMove) {
+		if _, err := p.b.Move(ctx, job.ID, api.StatusRunning); err != nil && !errors.Is(err, store.ErrMove) {
 			return err
 		}
-		return p.stopAt(ctx, 24, store.StatusCancelling, store.StatusCancelled)
+		return p.stopAt(ctx, 24, api.StatusCancelling, api.StatusCancelled)
 	}},
 	{"job 4 carries it on", func(ctx context.Context, p *process) error { return p.complete(ctx, p.carryOn, 4) }},
 	{"an account and a host are denied, and allowed again", func(ctx context.Context, p *process) error {
@@ -403,7 +404,7 @@ var acts = []act{
 		for id := range keys {
 			p.s.UseAPIKey(id, time.Now())
 		}
-		return p.s.Note(ctx, store.Event{Action: store.ActBackup})
+		return p.s.Note(ctx, store.Event{Action: api.ActBackup})
 	}},
 	{"the program is started again", func(context.Context, *process) error { return errRestart }},
 	{"the key index is made", func(ctx context.Context, p *process) error {
@@ -481,7 +482,7 @@ var hardship = []act{
 
 // stopAt has job 3 stop, or pause, when hosts were asked for so much for it, and no
 // longer answer.
-func (p *process) stopAt(ctx context.Context, requests int64, ask, end store.Status) error {
+func (p *process) stopAt(ctx context.Context, requests int64, ask, end api.Status) error {
 	p.l.setFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Part == sandbox.PartPDS && p.l.asked.Add(1) > requests}
 	})
@@ -490,7 +491,7 @@ func (p *process) stopAt(ctx context.Context, requests int64, ask, end store.Sta
 		return err
 	}
 	err = p.await(ctx, job.ID, "is half done", func(j store.Job) (bool, error) {
-		return j.Status != store.StatusRunning || p.l.asked.Load() > requests, nil
+		return j.Status != api.StatusRunning || p.l.asked.Load() > requests, nil
 	})
 	if err != nil {
 		return err
@@ -507,7 +508,7 @@ func (p *process) complete(ctx context.Context, create func(context.Context, int
 	if err != nil {
 		return err
 	}
-	return p.end(ctx, job, store.StatusCompleted)
+	return p.end(ctx, job, api.StatusCompleted)
 }
 
 // denials are an account and a host.
@@ -622,7 +623,7 @@ func (l *life) audited(jobs []store.Job, log []store.Event) {
 	l.t.Helper()
 	noted := map[string]int{}
 	for _, e := range log {
-		if e.Action == store.ActCreateJob || e.Action == store.ActRetryJob {
+		if e.Action == api.ActCreateJob || e.Action == api.ActRetryJob {
 			noted[e.Target]++
 		}
 	}

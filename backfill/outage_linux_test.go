@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -29,7 +30,7 @@ func TestOwnOutageCostsNothing(t *testing.T) {
 	o.network.HostRPS = 80 // so that there is a middle
 	r := newRigWith(t, sandbox.Config{Seed: 140, Repos: 300, Hosts: 6, Collections: statuses(1, 2)}, o)
 	job := r.create(store.Request{Collection: status})
-	waiting := func() string {
+	waiting := func() api.Waiting {
 		what, _, _ := r.b.Progress(r.job(job))
 		return what
 	}

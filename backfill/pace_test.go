@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/store"
@@ -48,7 +49,7 @@ func TestHealthyHostsDoNotWaitForOthers(t *testing.T) {
 			return j.Status.Final()
 		})
 		took.all = time.Since(began)
-		if exact := job.Reasons["exact"]; job.Status != store.StatusCompleted || exact < perHost*healthy || took.healthy == 0 {
+		if exact := job.Reasons["exact"]; job.Status != api.StatusCompleted || exact < perHost*healthy || took.healthy == 0 {
 			t.Errorf("after %v: %+v", took, job)
 		}
 		for host := range spoiled {

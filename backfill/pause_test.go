@@ -17,12 +17,13 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
 
 // ask asks a job for something and wants that to be possible.
-func (r *rig) ask(job store.Job, to store.Status) {
+func (r *rig) ask(job store.Job, to api.Status) {
 	r.t.Helper()
 	if got, err := r.b.Move(r.t.Context(), job.ID, to); err != nil || got.Status != to {
 		r.t.Fatalf("ask for %s: %+v, %v", to, got, err)
@@ -32,8 +33,8 @@ func (r *rig) ask(job store.Job, to store.Status) {
 // pause pauses a job and waits until it has.
 func (r *rig) pause(job store.Job) store.Job {
 	r.t.Helper()
-	r.ask(job, store.StatusPausing)
-	return r.await(job, "paused", func(j store.Job) bool { return j.Status == store.StatusPaused })
+	r.ask(job, api.StatusPausing)
+	return r.await(job, "paused", func(j store.Job) bool { return j.Status == api.StatusPaused })
 }
 
 // restart ends the backfill and starts the next.
@@ -92,11 +93,11 @@ func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 			if n := r.complete(store.Request{DID: r.world.Repos()[0].DID}).TotalRepos; n != 1 {
 				t.Errorf("another job found %d repos", n)
 			}
-			if got := r.job(job); got.Status != store.StatusPaused || got.Stage != paused.Stage || got.Processed != paused.Processed {
+			if got := r.job(job); got.Status != api.StatusPaused || got.Stage != paused.Stage || got.Processed != paused.Processed {
 				t.Errorf("paused as %+v, is %+v", paused, got)
 			}
-			r.ask(job, store.StatusRunning)
-			if job = r.finish(job); job.Status != store.StatusCompleted {
+			r.ask(job, api.StatusRunning)
+			if job = r.finish(job); job.Status != api.StatusCompleted {
 				t.Fatalf("job: %+v", job)
 			}
 			want := undisturbed                          // which others compare with at the same time
@@ -124,16 +125,16 @@ func TestPauseWorksOnAFullDiskAndResumeWaitsForRoom(t *testing.T) {
 	if took := time.Since(asked); took > 3*time.Second {
 		t.Errorf("paused after %s", took)
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusRunning); !errors.Is(err, store.ErrDiskFull) {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusRunning); !errors.Is(err, store.ErrDiskFull) {
 		t.Errorf("resume on a full disk: %v", err)
 	}
 	r.world.SetFault(nil)
 	free.Store(1 << 40)
 	r.await(job, "able to go on", func(store.Job) bool {
-		_, err := r.b.Move(t.Context(), job.ID, store.StatusRunning)
+		_, err := r.b.Move(t.Context(), job.ID, api.StatusRunning)
 		return err == nil
 	})
-	if job = r.finish(job); job.Status != store.StatusCompleted {
+	if job = r.finish(job); job.Status != api.StatusCompleted {
 		t.Errorf("job: %+v", job)
 	}
 	r.wantTruth(status)
@@ -151,20 +152,20 @@ func TestPausedJobTakesNoPlace(t *testing.T) {
 		t.Fatalf("the second job waits for %q", waiting)
 	}
 	third = r.pause(third) // in the queue
-	if third.Stage != store.StagePending || !third.StartedAt.IsZero() {
+	if third.Stage != api.StagePending || !third.StartedAt.IsZero() {
 		t.Errorf("paused in the queue: %+v", third)
 	}
 	first = r.pause(first)
-	if second = r.finish(second); second.Status != store.StatusCompleted {
+	if second = r.finish(second); second.Status != api.StatusCompleted {
 		t.Errorf("the job behind a paused one: %+v", second)
 	}
 	r.world.SetFault(nil)
 	for _, job := range []store.Job{first, third} {
-		if job = r.job(job); job.Status != store.StatusPaused {
+		if job = r.job(job); job.Status != api.StatusPaused {
 			t.Errorf("job: %+v", job)
 		}
-		r.ask(job, store.StatusRunning)
-		if job = r.finish(job); job.Status != store.StatusCompleted || job.StartedAt.IsZero() {
+		r.ask(job, api.StatusRunning)
+		if job = r.finish(job); job.Status != api.StatusCompleted || job.StartedAt.IsZero() {
 			t.Errorf("job: %+v", job)
 		}
 	}
@@ -177,30 +178,30 @@ func TestPausingBeforeACrashIsPausedAfterIt(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 63, Repos: 20})
 	r.stop()
 	job := r.create(store.Request{Collection: status}) // nobody works on it
-	r.ask(job, store.StatusPausing)
-	if got := r.job(job); got.Status != store.StatusPausing {
+	r.ask(job, api.StatusPausing)
+	if got := r.job(job); got.Status != api.StatusPausing {
 		t.Fatalf("job is %s", got.Status)
 	}
 	if err := r.b.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.job(job); got.Status != store.StatusPaused || got.Stage != store.StagePending {
+	if got := r.job(job); got.Status != api.StatusPaused || got.Stage != api.StagePending {
 		t.Errorf("after the start job is %s at %s", got.Status, got.Stage)
 	}
 }
 
 // contract is how statuses may change, as the HTTP contract has it.
-var contract = map[store.Status][]store.Status{
-	store.StatusRunning:    {store.StatusCompleted, store.StatusFailed, store.StatusCancelling, store.StatusPausing},
-	store.StatusPausing:    {store.StatusPaused, store.StatusCancelling},
-	store.StatusPaused:     {store.StatusRunning, store.StatusCancelling},
-	store.StatusCancelling: {store.StatusCancelled},
+var contract = map[api.Status][]api.Status{
+	api.StatusRunning:    {api.StatusCompleted, api.StatusFailed, api.StatusCancelling, api.StatusPausing},
+	api.StatusPausing:    {api.StatusPaused, api.StatusCancelling},
+	api.StatusPaused:     {api.StatusRunning, api.StatusCancelling},
+	api.StatusCancelling: {api.StatusCancelled},
 }
 
 // leads reports whether the contract leads from one status to another, in any number
 // of steps: a commit may hold several.
-func leads(from, to store.Status) bool {
-	seen, next := map[store.Status]bool{}, []store.Status{from}
+func leads(from, to api.Status) bool {
+	seen, next := map[api.Status]bool{}, []api.Status{from}
 	for len(next) > 0 {
 		if next[0] == to {
 			return true
@@ -215,10 +216,10 @@ func leads(from, to store.Status) bool {
 }
 
 // stageIndex is where a stage stands in the contract's order.
-func stageIndex(s store.Stage) int {
-	return slices.Index([]store.Stage{
-		store.StagePending, store.StageDiscovering, store.StageResolving, store.StageFetching, store.StageCompleted,
-		store.StageFailed, store.StageCancelled,
+func stageIndex(s api.Stage) int {
+	return slices.Index([]api.Stage{
+		api.StagePending, api.StageDiscovering, api.StageResolving, api.StageFetching, api.StageCompleted,
+		api.StageFailed, api.StageCancelled,
 	}, s)
 }
 
@@ -243,7 +244,7 @@ func (w *witness) look() error {
 		was, known := w.seen[now.ID]
 		w.seen[now.ID] = now
 		if !known {
-			was = store.Job{Status: store.StatusRunning, Stage: store.StagePending}
+			was = store.Job{Status: api.StatusRunning, Stage: api.StagePending}
 		}
 		if was.Status != now.Status {
 			w.moves[string(was.Status)+" → "+string(now.Status)]++
@@ -257,7 +258,7 @@ func (w *witness) look() error {
 			w.t.Errorf("%s job at stage %s, completed at %s", now.Status, now.Stage, now.CompletedAt)
 		case now.Processed < was.Processed, now.TotalRepos < was.TotalRepos, now.Tally.Records < was.Tally.Records:
 			w.t.Errorf("counters went from %+v to %+v", was, now)
-		case now.Status == store.StatusCompleted && now.Processed != now.TotalRepos:
+		case now.Status == api.StatusCompleted && now.Processed != now.TotalRepos:
 			w.t.Errorf("completed with %d of %d repos", now.Processed, now.TotalRepos)
 		case was.Status.Final() && fmt.Sprint(was) != fmt.Sprint(now):
 			w.t.Errorf("a final job was changed from %+v to %+v", was, now)
@@ -305,14 +306,14 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 				users.Wait()
 				r.restart()
 				for _, job := range jobs {
-					if got := r.job(job); got.Status == store.StatusPausing || got.Status == store.StatusCancelling {
+					if got := r.job(job); got.Status == api.StatusPausing || got.Status == api.StatusCancelling {
 						t.Errorf("after a start a job is still %s", got.Status)
 					}
 				}
 			}
 			for _, job := range jobs {
-				if r.job(job).Status == store.StatusPaused {
-					r.ask(job, store.StatusRunning)
+				if r.job(job).Status == api.StatusPaused {
+					r.ask(job, api.StatusRunning)
 				}
 				r.finish(job)
 			}
@@ -331,9 +332,9 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 // whim asks for one thing or another, and wants an answer that the contract gives.
 // It returns the job that came of it, if any.
 func (r *rig) whim(rng *rand.Rand, job store.Job) *store.Job {
-	to := []store.Status{store.StatusPausing, store.StatusRunning}[rng.IntN(2)]
+	to := []api.Status{api.StatusPausing, api.StatusRunning}[rng.IntN(2)]
 	if rng.IntN(25) == 0 {
-		to = store.StatusCancelling
+		to = api.StatusCancelling
 	}
 	var is *store.MoveError
 	if rng.IntN(10) == 0 {

@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/network/polite"
 	"appview/store"
@@ -28,26 +29,6 @@ const (
 	planWidth    = 32               // at once
 )
 
-// Source says what a figure of a plan comes from. They are part of the API.
-type Source string
-
-// The sources. The first three are knowledge, the others estimates.
-const (
-	SourceNamed   Source = "named"   // the request names them
-	SourceListing Source = "listing" // the relay's listing was read to its end
-	SourceLookup  Source = "lookup"  // every repo was looked up, or is in the index
-	SourceJob     Source = "job"     // what an earlier job found
-	SourceRelay   Source = "relay"   // what the relay has counted
-	SourceSample  Source = "sample"  // some of the repos, and all are taken to be like them
-	SourceIndex   Source = "index"   // the average of what the index holds
-	SourceAtLeast Source = "floor"   // there are at least as many
-	SourceAssumed Source = "assumed" // nothing is known: that all live at one host, with one page each
-	SourceFixed   Source = "fixed"   // it is always as many
-)
-
-// exact reports whether a figure is known.
-func (s Source) exact() bool { return s == SourceNamed || s == SourceListing || s == SourceLookup }
-
 // Plan is what a job would come to, as far as that can be told beforehand.
 type Plan struct {
 	Targets  []syntax.NSID // none: all that a repo has
@@ -59,7 +40,7 @@ type Plan struct {
 	Bottleneck Load   // what takes longest; without a role if nobody is asked anything
 	Loads      []Load // everybody who is asked, those that take longest first
 
-	ReposFrom, HostsFrom, RequestsFrom Source
+	ReposFrom, HostsFrom, RequestsFrom api.Source
 
 	Sampled    int       // repos from which the hosts are estimated
 	EarlierJob uuid.UUID // from which something is known; Nil: none
@@ -67,23 +48,12 @@ type Plan struct {
 }
 
 // Exact reports whether the repos and their hosts are known, not estimated.
-func (p Plan) Exact() bool { return p.ReposFrom.exact() && p.HostsFrom.exact() }
-
-// Role is what somebody does for a job. They are part of the API.
-type Role string
-
-// The roles. The last is no host: there are more hosts than may be read from at once.
-const (
-	RolePDS      Role = "pds"
-	RolePLC      Role = "plc"
-	RoleRelay    Role = "relay"
-	RoleMaxHosts Role = "max_hosts"
-)
+func (p Plan) Exact() bool { return p.ReposFrom.Exact() && p.HostsFrom.Exact() }
 
 // Load is what a job asks of somebody.
 type Load struct {
 	Host     string // empty: not known which one
-	Role     Role
+	Role     api.Role
 	Repos    int64
 	Requests int64
 	Time     time.Duration // at its limits, from now on
@@ -144,7 +114,7 @@ func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
 	}
 	busy := 0
 	for _, j := range jobs {
-		if !j.Status.Final() && j.Status != store.StatusPaused && j.Request.Network() == req.Network() {
+		if !j.Status.Final() && j.Status != api.StatusPaused && j.Request.Network() == req.Network() {
 			busy++
 		}
 	}
@@ -167,7 +137,7 @@ type planner struct {
 // named plans a job over repos that the request names: nobody has to be asked.
 func (p *planner) named(ctx context.Context) error {
 	dids := p.req.Named()
-	p.plan.Repos, p.plan.ReposFrom, p.plan.HostsFrom = int64(len(dids)), SourceNamed, SourceLookup
+	p.plan.Repos, p.plan.ReposFrom, p.plan.HostsFrom = int64(len(dids)), api.SourceNamed, api.SourceLookup
 	p.share = map[string]float64{}
 	for _, did := range dids {
 		host, err := p.known(ctx, did)
@@ -175,7 +145,7 @@ func (p *planner) named(ctx context.Context) error {
 			return err
 		}
 		if host == unknownHost {
-			p.plan.HostsFrom = SourceAssumed // then it takes longest
+			p.plan.HostsFrom = api.SourceAssumed // then it takes longest
 		}
 		p.share[host] += 1 / float64(len(dids))
 	}
@@ -207,14 +177,14 @@ func (p *planner) network(ctx context.Context) error {
 	spread := !complete && len(hosts) == 0 && p.hostsOfRelay(own)
 	switch {
 	case complete:
-		p.plan.Repos, p.plan.ReposFrom = int64(len(p.dids)), SourceListing
+		p.plan.Repos, p.plan.ReposFrom = int64(len(p.dids)), api.SourceListing
 	case spread:
 	case p.count(own):
-		p.plan.ReposFrom = SourceRelay
+		p.plan.ReposFrom = api.SourceRelay
 	case earlier.TotalRepos > int64(len(p.dids)):
-		p.plan.Repos, p.plan.ReposFrom, p.plan.EarlierJob = earlier.TotalRepos, SourceJob, earlier.ID
+		p.plan.Repos, p.plan.ReposFrom, p.plan.EarlierJob = earlier.TotalRepos, api.SourceJob, earlier.ID
 	default:
-		p.plan.Repos, p.plan.ReposFrom = int64(len(p.dids)), SourceAtLeast
+		p.plan.Repos, p.plan.ReposFrom = int64(len(p.dids)), api.SourceAtLeast
 	}
 	switch {
 	case spread:
@@ -314,8 +284,8 @@ func (p *planner) hostsOfRelay(ctx context.Context) bool {
 	for host, n := range accounts {
 		p.share[host] = float64(n) / float64(total)
 	}
-	p.plan.Repos, p.plan.ReposFrom = total, SourceRelay
-	p.plan.Hosts, p.plan.HostsFrom = int64(len(accounts)), SourceRelay
+	p.plan.Repos, p.plan.ReposFrom = total, api.SourceRelay
+	p.plan.Hosts, p.plan.HostsFrom = int64(len(accounts)), api.SourceRelay
 	return true
 }
 
@@ -345,7 +315,7 @@ func (p *planner) earlier(ctx context.Context) (store.Job, []store.JobHost, erro
 
 // fromJob takes the hosts from an earlier job.
 func (p *planner) fromJob(j store.Job, hosts []store.JobHost) {
-	p.plan.HostsFrom, p.plan.EarlierJob = SourceJob, j.ID
+	p.plan.HostsFrom, p.plan.EarlierJob = api.SourceJob, j.ID
 	p.share, p.cheap = map[string]float64{}, map[string]bool{}
 	for _, h := range hosts {
 		if h.Total == 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/store"
@@ -53,7 +54,7 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 61, Repos: 150, Hosts: 4, Skew: true})
 	p := r.plan(store.Request{Collection: status})
-	if !p.Exact() || p.ReposFrom != backfill.SourceListing || p.HostsFrom != backfill.SourceLookup || p.RequestsFrom != backfill.SourceAssumed {
+	if !p.Exact() || p.ReposFrom != api.SourceListing || p.HostsFrom != api.SourceLookup || p.RequestsFrom != api.SourceAssumed {
 		t.Errorf("the plan is %+v", p)
 	}
 	looked := r.world.Count(sandbox.PartPLC, "")
@@ -84,7 +85,7 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 		}
 	}
 	var requests int64
-	for role, part := range map[backfill.Role]sandbox.Part{backfill.RolePDS: sandbox.PartPDS, backfill.RolePLC: sandbox.PartPLC, backfill.RoleRelay: sandbox.PartRelay} {
+	for role, part := range map[api.Role]sandbox.Part{api.RolePDS: sandbox.PartPDS, api.RolePLC: sandbox.PartPLC, api.RoleRelay: sandbox.PartRelay} {
 		sum := int64(0)
 		for _, l := range p.Loads {
 			if l.Role == role {
@@ -112,7 +113,7 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 		t.Errorf("the bottleneck is %+v, the host with most requests %+v takes %s", p.Bottleneck, most, want)
 	}
 	again := r.plan(store.Request{Collection: status})
-	if !again.Exact() || r.world.Count(sandbox.PartPLC, "") != looked+job.TotalRepos || again.RequestsFrom != backfill.SourceIndex {
+	if !again.Exact() || r.world.Count(sandbox.PartPLC, "") != looked+job.TotalRepos || again.RequestsFrom != api.SourceIndex {
 		t.Errorf("with everything in the index, the plan is %+v after %d look-ups", again, r.world.Count(sandbox.PartPLC, "")-looked-job.TotalRepos)
 	}
 }
@@ -124,14 +125,14 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 		Collections: []sandbox.Collection{{NSID: status, Share: 0.9, MinRecords: 1, MaxRecords: 1}},
 	}, options{network: network.Config{HostRPS: 10_000}})
 	p := r.plan(store.Request{})
-	if p.ReposFrom != backfill.SourceRelay || p.HostsFrom != backfill.SourceRelay || p.Repos != 2300 || p.Hosts != 8 || p.Sampled != 0 {
+	if p.ReposFrom != api.SourceRelay || p.HostsFrom != api.SourceRelay || p.Repos != 2300 || p.Hosts != 8 || p.Sampled != 0 {
 		t.Errorf("the plan of everything is %+v", p)
 	}
 	if n := r.world.Count(sandbox.PartPLC, "") + r.world.Count(sandbox.PartRelay, ""); n != 3 {
 		t.Errorf("%d requests for the plan of everything", n)
 	}
 	p = r.plan(store.Request{Collection: status})
-	if p.Exact() || p.ReposFrom != backfill.SourceRelay || p.HostsFrom != backfill.SourceSample || p.Sampled != 200 {
+	if p.Exact() || p.ReposFrom != api.SourceRelay || p.HostsFrom != api.SourceSample || p.Sampled != 200 {
 		t.Errorf("the plan is %+v", p)
 	}
 	if n := r.world.Count(sandbox.PartPLC, ""); n != 200 {
@@ -141,7 +142,7 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 		t.Errorf("%d requests to the relay", n)
 	}
 	r.world.SetRelay(sandbox.RelayNoEstimates)
-	if floor := r.plan(store.Request{Collection: status}); floor.ReposFrom != backfill.SourceAtLeast || floor.Repos != 2000 || floor.HostsFrom != backfill.SourceSample {
+	if floor := r.plan(store.Request{Collection: status}); floor.ReposFrom != api.SourceAtLeast || floor.Repos != 2000 || floor.HostsFrom != api.SourceSample {
 		t.Errorf("where the relay does not count, the plan is %+v", floor)
 	}
 	r.world.SetRelay(sandbox.RelayUp)
@@ -150,7 +151,7 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Repos != job.TotalRepos || p.Bottleneck.Host != hosts[0].Host || p.Bottleneck.Role != backfill.RolePDS {
+	if p.Repos != job.TotalRepos || p.Bottleneck.Host != hosts[0].Host || p.Bottleneck.Role != api.RolePDS {
 		t.Errorf("planned %d repos, most at %+v; the job found %d, most at %+v", p.Repos, p.Bottleneck, job.TotalRepos, hosts[0])
 	}
 	// Half of the repos are at this host: the standard deviation is 3.5 points.
@@ -161,14 +162,14 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 	// What a job has found is known from then on.
 	looked := r.world.Count(sandbox.PartPLC, "")
 	again := r.plan(store.Request{Collection: status})
-	if again.HostsFrom != backfill.SourceJob || again.EarlierJob != job.ID || r.world.Count(sandbox.PartPLC, "") != looked {
+	if again.HostsFrom != api.SourceJob || again.EarlierJob != job.ID || r.world.Count(sandbox.PartPLC, "") != looked {
 		t.Errorf("the second plan is %+v", again)
 	}
 	if again.Bottleneck.Repos != hosts[0].Total || again.Hosts != int64(len(hosts)) {
 		t.Errorf("the second plan has %+v on %d hosts, the job found %+v on %d", again.Bottleneck, again.Hosts, hosts[0], len(hosts))
 	}
 	r.world.SetRelay(sandbox.RelayNoEstimates)
-	if again = r.plan(store.Request{Collection: status}); again.ReposFrom != backfill.SourceJob || again.Repos != job.TotalRepos {
+	if again = r.plan(store.Request{Collection: status}); again.ReposFrom != api.SourceJob || again.Repos != job.TotalRepos {
 		t.Errorf("where the relay does not count, the plan is %+v", again)
 	}
 }
@@ -177,7 +178,7 @@ func TestPlanOfASmallNetworkKnowsEverything(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 64, Repos: 90, Hosts: 3})
 	p := r.plan(store.Request{})
-	if p.ReposFrom != backfill.SourceListing || p.HostsFrom != backfill.SourceLookup || p.RequestsFrom != backfill.SourceFixed || p.Repos != 90 || p.Hosts != 3 || len(p.Targets) != 0 {
+	if p.ReposFrom != api.SourceListing || p.HostsFrom != api.SourceLookup || p.RequestsFrom != api.SourceFixed || p.Repos != 90 || p.Hosts != 3 || len(p.Targets) != 0 {
 		t.Errorf("the plan is %+v", p)
 	}
 	if l := loads(p)["pds "+r.world.HostURLs()[0]]; l.Repos != 30 || l.Requests != 60 {
@@ -225,7 +226,7 @@ func TestPlanOfNamedReposAsksNobody(t *testing.T) {
 		t.Errorf("the plan of a known repo is %+v", p)
 	}
 	p = r.plan(store.Request{DIDs: []syntax.DID{known.DID, unknown.DID}})
-	if p.Exact() || p.HostsFrom != backfill.SourceAssumed || p.Repos != 2 || p.Hosts != 2 || loads(p)["pds "].Repos != 1 || loads(p)["pds "].Requests != 2 {
+	if p.Exact() || p.HostsFrom != api.SourceAssumed || p.Repos != 2 || p.Hosts != 2 || loads(p)["pds "].Repos != 1 || loads(p)["pds "].Requests != 2 {
 		t.Errorf("the plan of an unknown repo is %+v", p)
 	}
 	if n := asked(); n != before {
@@ -237,7 +238,7 @@ func TestPlanOfNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 67, Repos: 5})
 	p := r.plan(store.Request{Collection: "com.example.unheard"})
-	if !p.Exact() || p.Repos != 0 || p.Hosts != 0 || p.Requests != 1 || p.Bottleneck.Role != backfill.RoleRelay {
+	if !p.Exact() || p.Repos != 0 || p.Hosts != 0 || p.Requests != 1 || p.Bottleneck.Role != api.RoleRelay {
 		t.Errorf("the plan is %+v", p)
 	}
 }
@@ -257,7 +258,7 @@ func TestPlanCountsReposThatHaveNoHost(t *testing.T) {
 	p := r.plan(store.Request{Collection: status})
 	housed := int64(0)
 	for _, l := range p.Loads {
-		if l.Role == backfill.RolePDS {
+		if l.Role == api.RolePDS {
 			housed += l.Repos
 		}
 	}

@@ -4,20 +4,21 @@ import (
 	"sync"
 	"time"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // Progress tells what a job waits for, if anything, and how fast it settles
 // repos and finds records at the moment.
-func (b *Backfill) Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64) {
-	if job.Status != store.StatusRunning {
+func (b *Backfill) Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64) {
+	if job.Status != api.StatusRunning {
 		return "", 0, 0 // it waits for nothing: it has ended, rests, or is about to
 	}
 	b.mu.Lock()
 	w := b.workers[job.ID]
 	b.mu.Unlock()
 	if w == nil {
-		return waitingQueue, 0, 0
+		return api.WaitingQueue, 0, 0
 	}
 	reposPerSecond, recordsPerSecond = w.rate.now(b.now())
 	waiting, _ = w.waits()
@@ -29,7 +30,7 @@ func (b *Backfill) Waits(job store.Job) (host string, since, until time.Time, an
 	b.mu.Lock()
 	w := b.workers[job.ID]
 	b.mu.Unlock()
-	if w == nil || job.Status != store.StatusRunning {
+	if w == nil || job.Status != api.StatusRunning {
 		return "", time.Time{}, time.Time{}, ""
 	}
 	_, wait := w.waits()
@@ -37,21 +38,21 @@ func (b *Backfill) Waits(job store.Job) (host string, since, until time.Time, an
 }
 
 // waits is what the worker waits for.
-func (w *worker) waits() (what string, wait Wait) {
+func (w *worker) waits() (what api.Waiting, wait Wait) {
 	now := w.b.now()
 	relay, forRelay := w.relay.now(now)
 	directory, forDirectory := w.directory.now(now)
 	switch {
 	case w.b.cfg.Store.DiskFull():
-		return waitingDisk, wait
+		return api.WaitingDisk, wait
 	case w.b.cfg.Network.Outage():
-		return waitingNetwork, wait
+		return api.WaitingNetwork, wait
 	case forRelay:
-		return waitingRelay, relay
+		return api.WaitingRelay, relay
 	case forDirectory:
-		return waitingDirectory, directory
+		return api.WaitingDirectory, directory
 	case w.queues.parked():
-		return waitingHosts, wait
+		return api.WaitingHosts, wait
 	default:
 		return "", wait
 	}

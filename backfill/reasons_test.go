@@ -18,6 +18,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
@@ -201,7 +202,7 @@ func TestEveryReason(t *testing.T) {
 				request.Collection = ""
 			}
 			job := r.finish(r.create(request))
-			if job.Status != store.StatusCompleted {
+			if job.Status != api.StatusCompleted {
 				t.Fatalf("job: %+v", job)
 			}
 			if did == "" {

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -52,12 +53,12 @@ func (b *Backfill) ConfigureCollection(ctx context.Context, c syntax.NSID) error
 	if err != nil || !f.SyncedAt.IsZero() {
 		return err
 	}
-	return b.cover(ctx, c, store.OriginStart, f.Last)
+	return b.cover(ctx, c, api.OriginStart, f.Last)
 }
 
 // cover creates a job that reads a tracked collection, unless somebody else has, or
 // the collection is not tracked any more.
-func (b *Backfill) cover(ctx context.Context, c syntax.NSID, origin store.Origin, last uint64) error {
+func (b *Backfill) cover(ctx context.Context, c syntax.NSID, origin api.Origin, last uint64) error {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return fmt.Errorf("cover collection: %w", err)
@@ -114,7 +115,7 @@ func (b *Backfill) refreshDue(ctx context.Context) error {
 	}
 	room := b.cfg.MaxJobs
 	for _, j := range running {
-		if j.Request.Network() && (j.Status == store.StatusRunning || j.Status == store.StatusCancelling) {
+		if j.Request.Network() && (j.Status == api.StatusRunning || j.Status == api.StatusCancelling) {
 			room--
 		}
 	}
@@ -125,7 +126,7 @@ func (b *Backfill) refreshDue(ctx context.Context) error {
 	})
 	slices.SortFunc(list, func(x, y store.Collection) int { return b.refreshAt(x, now).Compare(b.refreshAt(y, now)) })
 	for _, c := range list[:min(max(room, 0), len(list))] {
-		if err := b.cover(ctx, c.NSID, store.OriginRefresh, c.Fresh.Last); err != nil {
+		if err := b.cover(ctx, c.NSID, api.OriginRefresh, c.Fresh.Last); err != nil {
 			return err
 		}
 	}
@@ -148,9 +149,9 @@ func (b *Backfill) refreshAt(c store.Collection, now time.Time) time.Time {
 	switch {
 	case c.Fresh.Last == 0: // tracked, and never read
 		from, wait = c.Since, 0
-	case c.Fresh.Status == store.StatusFailed:
+	case c.Fresh.Status == api.StatusFailed:
 		from, wait = c.Fresh.EndedAt, failedWait(c.Fresh.Failures, every)
-	case c.Fresh.Status == store.StatusCancelled, from.IsZero():
+	case c.Fresh.Status == api.StatusCancelled, from.IsZero():
 		from = c.Fresh.EndedAt
 	}
 	if from.After(now.Add(wait)) {

@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -138,10 +139,10 @@ func TestWeekOfAWorldThatChanges(t *testing.T) {
 		began := k.tick()
 		for _, j := range began {
 			switch {
-			case j.Status == store.StatusCompleted && !fault.Load():
+			case j.Status == api.StatusCompleted && !fault.Load():
 				runs++
 				k.wantTruth(j.Request.Collection)
-			case j.Status == store.StatusFailed && fault.Load():
+			case j.Status == api.StatusFailed && fault.Load():
 				failed++
 			default:
 				t.Errorf("hour %d: job is %s: %s", h, j.Status, j.Error)
@@ -175,13 +176,13 @@ func (k *kept) oneAtATime(collections []syntax.NSID, apart time.Duration) {
 			if j.Request.Collection != c {
 				continue
 			}
-			if j.Origin != store.OriginRefresh {
+			if j.Origin != api.OriginRefresh {
 				k.t.Errorf("%s: a job of origin %s", c, j.Origin)
 			}
 			if last.Seq != 0 && j.CreatedAt.Before(last.CompletedAt) {
 				k.t.Errorf("%s: a job was created at %s, another ended at %s", c, j.CreatedAt, last.CompletedAt)
 			}
-			if j.Status == store.StatusCompleted {
+			if j.Status == api.StatusCompleted {
 				if complete.Seq != 0 && j.StartedAt.Sub(complete.StartedAt) < apart {
 					k.t.Errorf("%s: complete jobs began at %s and %s", c, complete.StartedAt, j.StartedAt)
 				}
@@ -261,7 +262,7 @@ func TestCancelledRefreshIsLeftAlone(t *testing.T) {
 	if err := k.b.RefreshDue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.b.Move(t.Context(), k.jobs()[0].ID, store.StatusCancelling); err != nil {
+	if _, err := k.b.Move(t.Context(), k.jobs()[0].ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(k.tick()); n != 1 {
@@ -302,7 +303,7 @@ func TestCollectionThatIsBeingReadIsNotRefreshed(t *testing.T) {
 				t.Errorf("%d jobs, want those that were asked for", n)
 			}
 			k.world.SetFault(nil)
-			if _, err := k.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+			if _, err := k.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 				t.Fatal(err)
 			}
 			k.idle()
@@ -372,7 +373,7 @@ func TestConfiguredCollectionIsReadOnce(t *testing.T) {
 	}
 	configure()
 	configure()
-	if jobs := k.jobs(); len(jobs) != 1 || jobs[0].Origin != store.OriginStart {
+	if jobs := k.jobs(); len(jobs) != 1 || jobs[0].Origin != api.OriginStart {
 		t.Errorf("jobs: %+v", jobs)
 	}
 	k.wantTruth(sandbox.StatusCollection)

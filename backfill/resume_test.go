@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -32,13 +33,13 @@ func TestInterruptedJobGoesOnWhereItWas(t *testing.T) {
 			return j.Status.Final() || (share == 0 && j.Listed) || (share > 0 && j.Processed > undisturbed.TotalRepos/share)
 		})
 		r.stop()
-		if got := r.job(job); got.Status != store.StatusRunning && got.Status != store.StatusCompleted {
+		if got := r.job(job); got.Status != api.StatusRunning && got.Status != api.StatusCompleted {
 			t.Errorf("an interrupted job is %s", got.Status)
 		}
 		r.run(options{})
 	}
 	job = r.finish(job)
-	if job.Status != store.StatusCompleted {
+	if job.Status != api.StatusCompleted {
 		t.Fatalf("job: %+v", job)
 	}
 	wantCounters(t, job, undisturbed)
@@ -59,16 +60,16 @@ func TestCancelledBeforeACrashIsCancelledAfterIt(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 21, Repos: 20})
 	r.stop()
 	job := r.create(store.Request{Collection: status}) // nobody works on it
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.job(job); got.Status != store.StatusCancelling {
+	if got := r.job(job); got.Status != api.StatusCancelling {
 		t.Fatalf("job is %s", got.Status)
 	}
 	if err := r.b.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.job(job); got.Status != store.StatusCancelled {
+	if got := r.job(job); got.Status != api.StatusCancelled {
 		t.Errorf("after the start job is %s", got.Status)
 	}
 }
@@ -158,7 +159,7 @@ func TestRelayThatLosesItsPlace(t *testing.T) {
 			process.Store(2)
 			r.run(options{})
 			job = r.finish(job)
-			if job.Status != store.StatusCompleted || job.TotalRepos != 300 || job.Reasons["exact"] != 300 {
+			if job.Status != api.StatusCompleted || job.TotalRepos != 300 || job.Reasons["exact"] != 300 {
 				t.Errorf("job: %+v", job)
 			}
 			r.wantTruth(status)

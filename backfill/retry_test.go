@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -26,7 +27,7 @@ func (r *rig) retry(old store.Job) store.Job {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if job = r.finish(job); job.Status != store.StatusCompleted {
+	if job = r.finish(job); job.Status != api.StatusCompleted {
 		r.t.Fatalf("job is %s: %s", job.Status, job.Error)
 	}
 	return job
@@ -137,7 +138,7 @@ func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	job := r.finish(r.create(store.Request{Collection: status}))
-	if job.Status != store.StatusFailed || job.TotalRepos != 1000 {
+	if job.Status != api.StatusFailed || job.TotalRepos != 1000 {
 		t.Fatalf("job: %+v", job)
 	}
 	r.world.SetFault(nil)
@@ -224,7 +225,7 @@ func TestRetryAsksOnlyForWhatWasNotRead(t *testing.T) {
 			job := r.finish(r.create(c.request))
 			total := job.TotalRepos
 			for run := range c.breaks {
-				if job.Status != store.StatusFailed || total != int64(perPage*c.breaks[run]) {
+				if job.Status != api.StatusFailed || total != int64(perPage*c.breaks[run]) {
 					t.Fatalf("job %d found %d repos: %+v", run, total, job)
 				}
 				r.world.ResetRequests()
@@ -249,7 +250,7 @@ func TestRetryAsksOnlyForWhatWasNotRead(t *testing.T) {
 				}
 			}
 			r.wantTruth(status)
-			if job.Status != store.StatusCompleted || total != perPage*pages-3 || lost.Load() != 0 {
+			if job.Status != api.StatusCompleted || total != perPage*pages-3 || lost.Load() != 0 {
 				t.Errorf("in all, %d repos were found: %+v", total, job)
 			}
 		})
@@ -283,7 +284,7 @@ func TestRetryReadsWhatIsHeldAndWasNotRead(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	first := r.finish(r.create(store.Request{Collection: status}))
-	if first.Status != store.StatusFailed || first.TotalRepos != perPage {
+	if first.Status != api.StatusFailed || first.TotalRepos != perPage {
 		t.Fatalf("job: %+v", first)
 	}
 	broken.Store(false)
@@ -304,7 +305,7 @@ func TestCancelledJobIsCarriedOn(t *testing.T) {
 	if _, err := r.b.Retry(t.Context(), job.ID); !errors.Is(err, store.ErrMove) {
 		t.Errorf("retry of a running job: %v", err)
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	job = r.finish(job)

@@ -9,6 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 )
@@ -25,14 +26,14 @@ func (p *planner) sample(ctx, own context.Context, all bool) error {
 	for _, n := range found {
 		counted += n
 	}
-	p.plan.Sampled, p.plan.HostsFrom = counted, SourceSample
+	p.plan.Sampled, p.plan.HostsFrom = counted, api.SourceSample
 	if all && missing == 0 {
-		p.plan.HostsFrom = SourceLookup
+		p.plan.HostsFrom = api.SourceLookup
 	}
 	unhoused := found[unknownHost]
 	delete(found, unknownHost)
 	p.plan.Hosts = int64(len(found))
-	if p.plan.HostsFrom == SourceLookup {
+	if p.plan.HostsFrom == api.SourceLookup {
 		p.share = map[string]float64{}
 		for host, n := range found {
 			p.share[host] = float64(n) / float64(counted)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
@@ -396,7 +397,7 @@ func TestWhatOneJobFindsOutReopensTheOthers(t *testing.T) {
 	r.complete(store.Request{DID: witness, Collection: status})
 	x.mark(letGo)
 	job = r.finish(job)
-	if job.Status != store.StatusCompleted || job.Failed != 1 || job.Unavailable != 1 || job.Reasons["http_5xx"] != 1 || job.Reasons["exact"] != 398 {
+	if job.Status != api.StatusCompleted || job.Failed != 1 || job.Unavailable != 1 || job.Reasons["http_5xx"] != 1 || job.Reasons["exact"] != 398 {
 		t.Errorf("job: %+v", job)
 	}
 	if n := r.assumed(job); before < 200 || n > before-len(liars) {
@@ -425,7 +426,7 @@ func TestRetryReadsWhatWasTakenForTheEnd(t *testing.T) {
 			first := r.create(store.Request{Collection: status})
 			r.await(first, "all but done", func(j store.Job) bool { return j.Processed == 199 })
 			if cancel {
-				if _, err := r.b.Move(t.Context(), first.ID, store.StatusCancelling); err != nil {
+				if _, err := r.b.Move(t.Context(), first.ID, api.StatusCancelling); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
@@ -46,7 +47,7 @@ func hang(sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: true} }
 // wantGiven wants so many repos to be exact, and so many to be given up.
 func wantGiven(tb testing.TB, job store.Job, exact, up int64) {
 	tb.Helper()
-	if job.Status != store.StatusCompleted || job.Reasons["exact"] != exact || job.Reasons["host_down"]+job.Reasons["timeout"] != up || job.Failed != up {
+	if job.Status != api.StatusCompleted || job.Reasons["exact"] != exact || job.Reasons["host_down"]+job.Reasons["timeout"] != up || job.Failed != up {
 		tb.Errorf("want %d exact and %d given up: %+v", exact, up, job)
 	}
 }
@@ -232,7 +233,7 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 			return sandbox.Fault{Hang: q.Host == away}
 		})
 		<-time.NewTimer(long).C
-		if job := r.job(job); job.Status != store.StatusRunning || job.Processed != 6 || r.world.Faults("limited") == 0 {
+		if job := r.job(job); job.Status != api.StatusRunning || job.Processed != 6 || r.world.Faults("limited") == 0 {
 			t.Errorf("while the directory was away: %+v", job)
 		}
 		r.world.SetFault(at(away, hang))
@@ -244,11 +245,11 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 		r.world.SetFault(at(r.world.HostURLs()[0], hang))
 		job := r.create(store.Request{Collection: status})
 		r.await(job, "read at one host", func(j store.Job) bool { return j.Processed == 6 })
-		if _, err := r.b.Move(t.Context(), job.ID, store.StatusPausing); err != nil {
+		if _, err := r.b.Move(t.Context(), job.ID, api.StatusPausing); err != nil {
 			t.Fatal(err)
 		}
 		<-time.NewTimer(long).C
-		if _, err := r.b.Move(t.Context(), job.ID, store.StatusRunning); err != nil {
+		if _, err := r.b.Move(t.Context(), job.ID, api.StatusRunning); err != nil {
 			t.Fatal(err)
 		}
 		r.world.SetFault(nil)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
 )
@@ -34,7 +35,7 @@ func TestSlowHostsDoNotKeepThePlacesOfOthers(t *testing.T) {
 	if waiting, _, _ := r.b.Progress(r.job(job)); waiting != "" {
 		t.Errorf("the job waits for %q", waiting)
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)
@@ -165,7 +166,7 @@ func TestSlowDocumentsHoldUpNoOtherLookUp(t *testing.T) {
 	}
 	close(let)
 	r.await(job, "done but for the documents", func(j store.Job) bool { return j.Discovered && j.Processed == 40 })
-	if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	r.finish(job)

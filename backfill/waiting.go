@@ -8,16 +8,6 @@ import (
 	"appview/internal/network"
 )
 
-// What an unfinished job waits for, in the words of the API.
-const (
-	waitingQueue     = "queue"     // for its turn
-	waitingNetwork   = "network"   // for our own network to come back
-	waitingDisk      = "disk"      // for room on the disk
-	waitingRelay     = "relay"     // for the relay, which does not answer or asked to be left alone
-	waitingDirectory = "directory" // for the PLC directory, likewise
-	waitingHosts     = "hosts"     // for hosts that are down or asked to be left alone
-)
-
 const (
 	// waitLogged is how long nothing more is logged of a wait that ends and begins anew.
 	waitLogged = 10 * time.Minute

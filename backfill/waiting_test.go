@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/internal/network/polite"
@@ -44,11 +45,11 @@ func impatient() options {
 }
 
 // waitsFor waits until the job waits for somebody who has been asked for long, and says so.
-func (r *rig) waitsFor(job store.Job, what, host, answer string, asked func() int64) {
+func (r *rig) waitsFor(job store.Job, what api.Waiting, host, answer string, asked func() int64) {
 	r.t.Helper()
 	since := time.Now()
 	first := asked()
-	r.await(job, "waiting for the "+what, func(j store.Job) bool {
+	r.await(job, "waiting for the "+string(what), func(j store.Job) bool {
 		if j.Status.Final() {
 			r.t.Fatalf("the job does not wait for the %s: %+v", what, j)
 		}
@@ -88,12 +89,12 @@ func TestJobWaitsForTheRelay(t *testing.T) {
 			})
 			job := r.create(store.Request{Collection: status})
 			r.waitsFor(job, "relay", r.world.RelayURL(), c.answer, func() int64 { return r.world.Faults("away") })
-			if job = r.job(job); job.Status != store.StatusRunning || job.TotalRepos != perPage {
+			if job = r.job(job); job.Status != api.StatusRunning || job.TotalRepos != perPage {
 				t.Errorf("while the relay is away: %+v", job)
 			}
 			broken.Store(false)
 			r.goesOn(job)
-			if job = r.finish(job); job.Status != store.StatusCompleted || job.TotalRepos != 3*perPage || job.Reasons["exact"] != 3*perPage {
+			if job = r.finish(job); job.Status != api.StatusCompleted || job.TotalRepos != 3*perPage || job.Reasons["exact"] != 3*perPage {
 				t.Errorf("job: %+v", job)
 			}
 			r.wantTruth(status)
@@ -142,13 +143,13 @@ func TestRelayIsGivenTimeIfItAnswers(t *testing.T) {
 			if c.waits {
 				r.waitsFor(job, "relay", r.world.RelayURL(), "", func() int64 { return r.world.Faults("away") })
 				r.world.SetFault(nil)
-				if job = r.finish(job); job.Status != store.StatusCompleted {
+				if job = r.finish(job); job.Status != api.StatusCompleted {
 					t.Errorf("job: %+v", job)
 				}
 				return
 			}
 			job = r.finish(job)
-			if n := r.world.Faults("away"); job.Status != store.StatusFailed || n == 0 || n > 2 {
+			if n := r.world.Faults("away"); job.Status != api.StatusFailed || n == 0 || n > 2 {
 				t.Errorf("after %d answers: %+v", n, job)
 			}
 			if !strings.Contains(job.Error, "appview backfill retry "+job.ID.String()) {
@@ -211,12 +212,12 @@ func TestJobWaitsForTheDirectory(t *testing.T) {
 				})
 				job := r.create(store.Request{Collection: status})
 				r.waitsFor(job, "directory", r.world.PLCURL(), c.answer, func() int64 { return r.world.Faults("away") })
-				if job = r.job(job); job.Status != store.StatusRunning || job.Failed > 0 {
+				if job = r.job(job); job.Status != api.StatusRunning || job.Failed > 0 {
 					t.Errorf("while the directory is away: %+v", job)
 				}
 				back.Store(true)
 				r.goesOn(job)
-				if job = r.finish(job); job.Status != store.StatusCompleted || job.Reasons["exact"] != int64(repos) {
+				if job = r.finish(job); job.Status != api.StatusCompleted || job.Reasons["exact"] != int64(repos) {
 					t.Errorf("job: %+v", job)
 				}
 				r.wantTruth(status)
@@ -283,7 +284,7 @@ func TestDirectoryIsGivenUpAfterHours(t *testing.T) {
 	r.waitsFor(job, "directory", r.world.PLCURL(), "502", asked.Load)
 	r.b.WaitedFor(job.ID, 2*time.Hour)
 	job = r.finish(job)
-	if job.Status != store.StatusCompleted || job.Reasons["did_lookup"] != 30 {
+	if job.Status != api.StatusCompleted || job.Reasons["did_lookup"] != 30 {
 		t.Errorf("after seven hours: %+v", job)
 	}
 	if got := r.repo(job, r.world.Repos()[3].DID); !strings.Contains(got.Detail, "since") || !strings.Contains(got.Detail, "502") {
@@ -318,24 +319,24 @@ func TestWaitingJobs(t *testing.T) {
 		r.waitsFor(j, "relay", r.world.RelayURL(), "502", asked(sandbox.PartRelay))
 	}
 	r.waitsFor(named, "directory", r.world.PLCURL(), "502", asked(sandbox.PartPLC))
-	for job, to := range map[*store.Job]store.Status{&first: store.StatusPausing, &second: store.StatusCancelling} {
+	for job, to := range map[*store.Job]api.Status{&first: api.StatusPausing, &second: api.StatusCancelling} {
 		if _, err := r.b.Move(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		*job = r.await(*job, "stopped", func(j store.Job) bool { return j.Status == store.StatusPaused || j.Status == store.StatusCancelled })
+		*job = r.await(*job, "stopped", func(j store.Job) bool { return j.Status == api.StatusPaused || j.Status == api.StatusCancelled })
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %s to stop", took)
 		}
 		r.goesOn(*job)
 	}
-	if _, err := r.b.Move(t.Context(), first.ID, store.StatusRunning); err != nil {
+	if _, err := r.b.Move(t.Context(), first.ID, api.StatusRunning); err != nil {
 		t.Fatal(err)
 	}
 	r.waitsFor(first, "relay", r.world.RelayURL(), "502", asked(sandbox.PartRelay))
 	r.world.SetFault(nil)
 	for _, j := range []store.Job{named, first, third} {
-		if j = r.finish(j); j.Status != store.StatusCompleted || j.Failed > 0 {
+		if j = r.finish(j); j.Status != api.StatusCompleted || j.Failed > 0 {
 			t.Errorf("job: %+v", j)
 		}
 	}
@@ -373,7 +374,7 @@ func TestRestartWhileTheRelayIsAway(t *testing.T) {
 	r.run(o)
 	r.waitsFor(job, "relay", r.world.RelayURL(), "", asked)
 	broken.Store(false)
-	if job = r.finish(job); job.Status != store.StatusCompleted || job.TotalRepos != 3*perPage {
+	if job = r.finish(job); job.Status != api.StatusCompleted || job.TotalRepos != 3*perPage {
 		t.Errorf("job: %+v", job)
 	}
 	r.wantTruth(status)

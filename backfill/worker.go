@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/backfill/read"
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -71,7 +72,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 // run works until nothing is owed any more.
 func (w *worker) run(ctx context.Context) error {
 	job, err := w.b.cfg.Store.StartJob(ctx, w.seq)
-	if err != nil || job.Status != store.StatusRunning {
+	if err != nil || job.Status != api.StatusRunning {
 		return err
 	}
 	w.listed.Store(job.Discovered) // as it is now: the row that the worker was made from may be older

@@ -14,6 +14,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/backfill"
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
@@ -121,7 +122,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				listOnly(r.world, hook)
 			}
 			job := r.finish(r.create(request))
-			if job.Status != store.StatusCompleted || job.Processed != job.TotalRepos {
+			if job.Status != api.StatusCompleted || job.Processed != job.TotalRepos {
 				t.Fatalf("job: %+v", job)
 			}
 			r.wantOutcomes(job, expected)
@@ -189,11 +190,11 @@ func TestCancelStopsAtOnceInTheZoo(t *testing.T) {
 			}
 			return met >= enough
 		})
-		if _, err := r.b.Move(t.Context(), job.ID, store.StatusCancelling); err != nil {
+		if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 			t.Fatal(err)
 		}
 		asked := time.Now()
-		if job = r.finish(job); job.Status != store.StatusCancelled {
+		if job = r.finish(job); job.Status != api.StatusCancelled {
 			t.Errorf("job is %s: %s", job.Status, job.Error)
 		}
 		if took := time.Since(asked); took > patient(time.Second) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/internal/sandbox/zoo"
@@ -48,7 +49,7 @@ func TestHostileAccountIsBounded(t *testing.T) {
 				t.Errorf("%d records of %s, want 3", strings.Count(lines, "\n"), repo.DID)
 			}
 		}
-		var st statsView
+		var st api.Stats
 		if err := json.Unmarshal(ask(t, dir, "/admin/stats"), &st); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +57,7 @@ func TestHostileAccountIsBounded(t *testing.T) {
 		if used := st.Database.FileBytes - st.Database.FreeBytes; used > most*3/2+1<<20 {
 			t.Errorf("%d bytes of the database are used, where one account may take %d", used, most)
 		}
-		return st.Collections[sandbox.StatusCollection.String()].Records
+		return st.Collections[sandbox.StatusCollection].Records
 	}
 	c := start()
 	want(t, exitOK, "1 too_large", nil, in("backfill", "create", "--watch", "--collection", sandbox.StatusCollection.String())...)

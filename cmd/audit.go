@@ -6,28 +6,16 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
-// eventView is an entry of the audit log as the server shows it.
-type eventView struct {
-	At    string `json:"at"`
-	Actor struct {
-		Kind   string  `json:"kind"`
-		Prefix *string `json:"prefix"`
-		Name   *string `json:"name"`
-	} `json:"actor"`
-	Action  string  `json:"action"`
-	Target  *string `json:"target"`
-	Detail  *string `json:"detail"`
-	Outcome string  `json:"outcome"`
-}
-
-// who says who did it.
-func (e eventView) who() string {
-	if e.Actor.Name == nil {
-		return e.Actor.Kind
+// whoDid names an actor.
+func whoDid(a api.Actor) string {
+	if a.Name == nil {
+		return string(a.Kind)
 	}
-	return *e.Actor.Name + " (" + text(e.Actor.Prefix, "") + "…)"
+	return *a.Name + " (" + text(a.Prefix, "") + "…)"
 }
 
 func newAuditCommand(p *program) *cobra.Command {
@@ -44,10 +32,7 @@ func newAuditCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var page struct {
-				Events []eventView `json:"events"`
-				Cursor string      `json:"cursor"`
-			}
+			var page api.Events
 			answer, err := c.get(cmd.Context(), withQuery("/admin/events", "cursor", cursor, "limit", strconv.Itoa(limit)), &page)
 			if err != nil {
 				return err
@@ -55,7 +40,7 @@ func newAuditCommand(p *program) *cobra.Command {
 			return o.print(cmd, answer, func(w io.Writer) error {
 				t := table{columns: []column{{"TIME", whole}, {"WHO", prose}, {"ACTION", whole}, {"OUTCOME", whole}, {"ON", prose}, {"DETAIL", prose}}}
 				for _, e := range page.Events {
-					t.add(e.At, e.who(), e.Action, e.Outcome, text(e.Target, unknown), text(e.Detail, unknown))
+					t.add(e.At, whoDid(e.Actor), string(e.Action), string(e.Outcome), text(e.Target, unknown), text(e.Detail, unknown))
 				}
 				if err := t.print(w); err != nil || page.Cursor == "" {
 					return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 func newBackfillCommand(p *program) *cobra.Command {
@@ -32,7 +34,7 @@ func newBackfillCommand(p *program) *cobra.Command {
 
 func newCreateCommand(p *program, o *clientOptions) *cobra.Command {
 	var collection string
-	var names repoNames
+	var repos repoNames
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "create",
@@ -50,22 +52,22 @@ Handles are looked up by this command: the job knows the DIDs.`,
 			if err != nil {
 				return err
 			}
-			dids, err := names.dids(cmd, p)
+			dids, err := repos.dids(cmd, p)
 			if err != nil {
 				return err
 			}
-			request := map[string]any{}
+			var request api.JobRequest
 			// An empty value is sent as it is: the server refuses it, where leaving
 			// it out would mean everything.
 			if cmd.Flags().Changed("collection") {
-				request["collection"] = collection
+				request.Collection = &collection
 			}
 			switch len(dids) {
 			case 0:
 			case 1:
-				request["did"] = dids[0] // which lists show
+				request.DID = &dids[0] // which lists show
 			default:
-				request["dids"] = dids
+				request.DIDs = dids
 			}
 			body, err := json.Marshal(request)
 			if err != nil {
@@ -79,7 +81,7 @@ Handles are looked up by this command: the job knows the DIDs.`,
 		},
 	}
 	cmd.Flags().StringVar(&collection, "collection", "", "only this collection")
-	names.addFlags(cmd)
+	repos.addFlags(cmd)
 	addWatchFlag(cmd, &watch)
 	return cmd
 }
@@ -114,15 +116,15 @@ func addWatchFlag(cmd *cobra.Command, watch *bool) {
 
 // showCreated shows the job that was created, to its end if that was asked for.
 func (p *program) showCreated(cmd *cobra.Command, c *client, o *clientOptions, answer json.RawMessage, watch bool) error {
-	var made jobView
+	var made api.JobRef
 	if err := decodeAnswer(answer, &made); err != nil {
 		return err
 	}
 	if watch {
-		return p.watchJob(cmd, c, o, made.ID)
+		return p.watchJob(cmd, c, o, made.ID.String())
 	}
 	return o.print(cmd, answer, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: %s\n", made.ID, c.again(made.ID))
+		_, err := fmt.Fprintf(w, "created job %s\nwatch it with: %s\n", made.ID, c.again(made.ID.String()))
 		return err
 	})
 }
@@ -170,7 +172,7 @@ func printJobs(w io.Writer, jobs []jobView, empty string) error {
 		{"ID", id}, {"STATUS", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
 	}}
 	for _, j := range jobs {
-		t.add(j.ID, j.phase(), number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
+		t.add(j.ID.String(), j.phase(), number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
 	}
 	return t.print(w)
 }
@@ -198,13 +200,12 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 }
 
 func printJob(w io.Writer, j jobView) error {
-	count := func(n int64) string { return number(&n) }
 	fields := []field{
-		{"job", j.ID},
+		{"job", j.ID.String()},
 		{"covers", j.covers()},
 		{"made by", j.origin()},
-		{"status", j.Status},
-		{"stage", j.Stage},
+		{"status", string(j.Status)},
+		{"stage", string(j.Stage)},
 		{"error", text(j.Error, unknown)},
 		{"repos", fmt.Sprintf("%s of %s: %s empty, %s unavailable, %s failed",
 			number(j.ProcessedRepos), number(j.TotalRepos), count(j.EmptyRepos), count(j.UnavailableRepos), count(j.FailedRepos))},

@@ -329,7 +329,7 @@ func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait f
 	for i := range clients {
 		if i%2 == 0 {
 			reading.Go(func() error {
-				_, err := c.follow(b.Context(), jobs[0].ID, time.Minute, func(j jobView, _ json.RawMessage) {
+				_, err := c.follow(b.Context(), jobs[0].ID.String(), time.Minute, func(j jobView, _ json.RawMessage) {
 					if i == 0 {
 						each(j)
 					}
@@ -338,7 +338,7 @@ func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait f
 			})
 			continue
 		}
-		res, err := c.send(b.Context(), http.MethodGet, jobPath(jobs[0].ID, "events"), nil)
+		res, err := c.send(b.Context(), http.MethodGet, jobPath(jobs[0].ID.String(), "events"), nil)
 		if err != nil {
 			b.Fatal(err)
 		}

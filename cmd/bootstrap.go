@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
@@ -97,7 +98,7 @@ func bootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now ti
 	if err := errors.Join(dir.RemoveParts(keyFile), writeFile(dir, keyFile, key+"\n")); err != nil {
 		return "", fmt.Errorf("write admin key: %w", err)
 	}
-	return filepath.Join(dir.Path(), keyFile), putAdminKey(store.WithActor(ctx, store.Actor{Kind: store.ActorStart}), st, "admin", key, now)
+	return filepath.Join(dir.Path(), keyFile), putAdminKey(store.WithActor(ctx, store.Actor{Kind: api.ActorStart}), st, "admin", key, now)
 }
 
 // putAdminKey stores a key that has every permission.
@@ -107,7 +108,7 @@ func putAdminKey(ctx context.Context, st *store.Store, name, key string, now tim
 		return fmt.Errorf("make admin key: %w", err)
 	}
 	return st.PutAPIKey(ctx, key, store.APIKey{
-		ID: id, Name: name, Prefix: server.Prefix(key), Permissions: []string{store.AllPermissions}, CreatedAt: now.UTC().Truncate(time.Second),
+		ID: id, Name: name, Prefix: server.Prefix(key), Permissions: []string{string(api.AllPermissions)}, CreatedAt: now.UTC().Truncate(time.Second),
 	})
 }
 

@@ -76,5 +76,5 @@ func checkDatabase(ctx context.Context, cfg store.Config) (held string, err erro
 	for _, n := range stats.Collections {
 		records += n.Records
 	}
-	return fmt.Sprintf("%s served records in %s, %s", number(&records), many(len(stats.Collections), "collection"), size(stats.FileBytes)), nil
+	return fmt.Sprintf("%s served records in %s, %s", count(records), many(len(stats.Collections), "collection"), size(stats.FileBytes)), nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/internal/api"
 	"appview/internal/datadir"
 )
 
@@ -188,7 +189,7 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.idempotencyKey != "" {
-		req.Header.Set("Idempotency-Key", c.idempotencyKey)
+		req.Header.Set(api.IdempotencyKey, c.idempotencyKey)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -42,7 +42,7 @@ func TestClientCommands(t *testing.T) {
 	want(t, exitError, "no valid NSID", nil, in("backfill", "create", "--collection", "x")...)
 
 	var shown jobView
-	if err := json.Unmarshal([]byte(want(t, exitOK, id, nil, in("backfill", "show", "--json", id)...)), &shown); err != nil || shown.ID != id {
+	if err := json.Unmarshal([]byte(want(t, exitOK, id, nil, in("backfill", "show", "--json", id)...)), &shown); err != nil || shown.ID.String() != id {
 		t.Errorf("--json: %v %+v", err, shown)
 	}
 	want(t, exitOK, status, nil, in("stats")...)

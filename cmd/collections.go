@@ -8,17 +8,9 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
-)
 
-// collectionView is a tracked collection as the server shows it.
-type collectionView struct {
-	Collection string   `json:"collection"`
-	Records    int64    `json:"records"`
-	Repos      int64    `json:"repos"`
-	AgeSeconds *int64   `json:"age_seconds"`
-	RefreshAt  *string  `json:"refresh_at"`
-	LastJob    *jobView `json:"last_job"`
-}
+	"appview/internal/api"
+)
 
 func newCollectionsCommand(p *program) *cobra.Command {
 	var o clientOptions
@@ -43,9 +35,7 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list struct {
-				Collections []collectionView `json:"collections"`
-			}
+			var list api.Collections
 			answer, err := c.get(cmd.Context(), "/admin/collections", &list)
 			if err != nil {
 				return err
@@ -57,9 +47,9 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 				for _, c := range list.Collections {
 					last, status := unknown, unknown
 					if c.LastJob != nil {
-						last, status = c.LastJob.ID, c.LastJob.Status
+						last, status = c.LastJob.ID.String(), string(c.LastJob.Status)
 					}
-					t.add(c.Collection, number(&c.Records), number(&c.Repos), age(c.AgeSeconds), text(c.RefreshAt, unknown), last, status)
+					t.add(c.Collection.String(), count(c.Records), count(c.Repos), age(c.AgeSeconds), text(c.RefreshAt, unknown), last, status)
 				}
 				return t.print(w)
 			})
@@ -87,7 +77,7 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var added struct{ Job *jobView }
+			var added api.Added
 			if err := decodeAnswer(answer, &added); err != nil {
 				return err
 			}
@@ -96,7 +86,7 @@ func newAddCollectionCommand(p *program, o *clientOptions) *cobra.Command {
 					_, err := fmt.Fprintf(w, "%s is tracked already\n", name)
 					return err
 				}
-				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: %s\n", name, added.Job.ID, c.again(added.Job.ID))
+				_, err := fmt.Fprintf(w, "%s is tracked, and being read by job %s\nwatch it with: %s\n", name, added.Job.ID, c.again(added.Job.ID.String()))
 				return err
 			})
 		},
@@ -118,7 +108,7 @@ it cannot be removed. A server that is started with --collection tracks it again
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch records {
-			case "keep", "delete":
+			case api.KeepRecords, api.DeleteRecords:
 			case "":
 				return usagef("say with --records what becomes of its records: keep or delete")
 			default:
@@ -129,7 +119,7 @@ it cannot be removed. A server that is started with --collection tracks it again
 				return err
 			}
 			name := collectionName(args[0])
-			if records == "delete" && !yes {
+			if records == api.DeleteRecords && !yes {
 				if err := confirm(cmd, fmt.Sprintf("Remove %s and delete all its records from %s?", name, c.at)); err != nil {
 					return err
 				}
@@ -138,14 +128,14 @@ it cannot be removed. A server that is started with --collection tracks it again
 			if err != nil {
 				return err
 			}
-			var removed struct{ Deleted int64 }
+			var removed api.Removed
 			if err := decodeAnswer(answer, &removed); err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
 				what := "its records are kept"
-				if records == "delete" {
-					what = number(&removed.Deleted) + " records were deleted"
+				if records == api.DeleteRecords {
+					what = count(removed.Deleted) + " records were deleted"
 				}
 				_, err := fmt.Fprintf(w, "%s is tracked no more; %s\n", name, what)
 				return err

@@ -230,7 +230,7 @@ func TestCommandRepeatsWhatMayBeDone(t *testing.T) {
 				}
 				w.WriteHeader(status)
 				if status == http.StatusCreated {
-					_, _ = io.WriteString(w, `{"id":"7","status":"running"}`)
+					_, _ = io.WriteString(w, `{"id":"7c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20","status":"running"}`)
 				} else {
 					_, _ = io.WriteString(w, `{"error":"it is wrong"}`)
 				}

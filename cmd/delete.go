@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 func newDeleteCommand(p *program, o *clientOptions) *cobra.Command {
@@ -36,9 +38,7 @@ brings back what they still hold.`,
 					return err
 				}
 			}
-			var deleted struct {
-				Deleted int64 `json:"deleted"`
-			}
+			var deleted api.Deleted
 			answer, err := c.patient().call(cmd.Context(), http.MethodDelete, withQuery("/admin/records", "collection", collection, "did", did), nil)
 			if err == nil {
 				err = decodeAnswer(answer, &deleted)
@@ -47,7 +47,7 @@ brings back what they still hold.`,
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "deleted %s records\n", number(&deleted.Deleted))
+				_, err := fmt.Fprintf(w, "deleted %s records\n", count(deleted.Deleted))
 				return err
 			})
 		},

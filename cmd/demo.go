@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/internal/sandbox"
 )
@@ -160,11 +161,11 @@ func tour(ctx context.Context, show display, out io.Writer, s *service, world *s
 	defer c.http.CloseIdleConnections()
 	say(out, "backfill of %s from the whole network", collection)
 	began := time.Now()
-	var made jobView
+	var made api.JobRef
 	if err := c.post(ctx, "/admin/backfill", fmt.Sprintf(`{"collection":%q}`, collection), &made); err != nil {
 		return "", err
 	}
-	job, err := c.watch(ctx, show, made.ID, watching{every: demoEvery})
+	job, err := c.watch(ctx, show, made.ID.String(), watching{every: demoEvery})
 	if err == nil {
 		err = job.outcome()
 	}
@@ -188,7 +189,7 @@ func tour(ctx context.Context, show display, out io.Writer, s *service, world *s
 }
 
 // post sends a body and decodes the answer.
-func (c *client) post(ctx context.Context, path, body string, into *jobView) error {
+func (c *client) post(ctx context.Context, path, body string, into *api.JobRef) error {
 	answer, err := c.call(ctx, http.MethodPost, path, strings.NewReader(body))
 	if err != nil {
 		return err

@@ -9,21 +9,16 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
-// denialView is an entry of the deny list as the server shows it.
-type denialView struct {
-	Entry   string  `json:"entry"`
-	Reason  *string `json:"reason"`
-	AddedAt string  `json:"added_at"`
-}
-
-// what says what the entry stands for.
-func (d denialView) what() string {
-	if strings.HasPrefix(d.Entry, "did:") {
-		return "account " + d.Entry
+// deniedThing says what an entry stands for.
+func deniedThing(entry string) string {
+	if strings.HasPrefix(entry, "did:") {
+		return "account " + entry
 	}
-	return "host " + d.Entry
+	return "host " + entry
 }
 
 func newDenylistCommand(p *program) *cobra.Command {
@@ -38,11 +33,6 @@ func newDenylistCommand(p *program) *cobra.Command {
 	return cmd
 }
 
-// denialList is the deny list.
-type denialList struct {
-	Entries []denialView `json:"entries"`
-}
-
 func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
@@ -54,7 +44,7 @@ func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list denialList
+			var list api.Denials
 			answer, err := c.get(cmd.Context(), "/admin/denylist", &list)
 			if err != nil {
 				return err
@@ -88,16 +78,12 @@ name given, not under the names below it.`,
 				return err
 			}
 			if !yes {
-				question := fmt.Sprintf("Deny %s, and delete what is held of it from %s?", denialView{Entry: args[0]}.what(), c.at)
+				question := fmt.Sprintf("Deny %s, and delete what is held of it from %s?", deniedThing(args[0]), c.at)
 				if err := confirm(cmd, question); err != nil {
 					return err
 				}
 			}
-			request := map[string]string{"entry": args[0]}
-			if reason != "" {
-				request["reason"] = reason
-			}
-			body, err := json.Marshal(request)
+			body, err := json.Marshal(api.DenialRequest{Entry: args[0], Reason: reason})
 			if err != nil {
 				return fmt.Errorf("deny %s: %w", args[0], err)
 			}
@@ -105,12 +91,12 @@ name given, not under the names below it.`,
 			if err != nil {
 				return err
 			}
-			var d denialView
+			var d api.Denial
 			if err := decodeAnswer(answer, &d); err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "denied %s: what was held of it is deleted\n", d.what())
+				_, err := fmt.Fprintf(w, "denied %s: what was held of it is deleted\n", deniedThing(d.Entry))
 				return err
 			})
 		},
@@ -136,12 +122,12 @@ func newAllowCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var d denialView
+			var d api.Allowed
 			if err := decodeAnswer(answer, &d); err != nil {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is denied no more: a job brings it back\n", d.what())
+				_, err := fmt.Fprintf(w, "%s is denied no more: a job brings it back\n", deniedThing(d.Entry))
 				return err
 			})
 		},

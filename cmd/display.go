@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"appview/internal/api"
 )
 
 const (
@@ -35,7 +37,7 @@ func (d *jsonDisplay) job(_ jobView, raw json.RawMessage) {
 	}
 }
 
-func (*jsonDisplay) hosts([]hostView) {}
+func (*jsonDisplay) hosts([]api.Host) {}
 func (*jsonDisplay) lost(bool)        {}
 func (*jsonDisplay) end()             {}
 
@@ -48,7 +50,7 @@ type plainDisplay struct {
 	mu     sync.Mutex
 	phase  string // that was shown last
 	at     time.Time
-	states map[string]string // of hosts that may not be asked
+	states map[string]api.HostState // of hosts that may not be asked
 }
 
 func (d *plainDisplay) say(format string, args ...any) {
@@ -64,23 +66,23 @@ func (d *plainDisplay) job(j jobView, _ json.RawMessage) {
 	}
 }
 
-func (d *plainDisplay) hosts(list []hostView) {
+func (d *plainDisplay) hosts(list []api.Host) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.states == nil {
-		d.states = map[string]string{}
+		d.states = map[string]api.HostState{}
 	}
 	var news []string
 	for _, h := range list {
 		before := d.states[h.Endpoint]
 		switch {
 		case h.State == before:
-		case h.bad():
+		case isSetAside(h):
 			d.states[h.Endpoint] = h.State
-			news = append(news, fmt.Sprintf("host %s is %s until %s, %s repos left", h.Endpoint, h.State, text(h.PausedUntil, "it answers"), h.left()))
+			news = append(news, fmt.Sprintf("host %s is %s until %s, %s repos left", h.Endpoint, h.State, text(h.PausedUntil, "it answers"), left(h)))
 		case before != "":
 			delete(d.states, h.Endpoint)
-			news = append(news, fmt.Sprintf("host %s is %s: %s repos read, %s given up", h.Endpoint, h.State, number(&h.CompletedRepos), number(&h.FailedRepos)))
+			news = append(news, fmt.Sprintf("host %s is %s: %s repos read, %s given up", h.Endpoint, h.State, count(h.CompletedRepos), count(h.FailedRepos)))
 		}
 	}
 	for _, line := range news[:min(len(news), plainHosts)] {
@@ -106,17 +108,16 @@ func (*plainDisplay) end() {}
 // serverLost is shown while a server is waited for.
 const serverLost = "the server does not answer: trying again"
 
-// bad tells whether the host may not be asked at the moment.
-func (h hostView) bad() bool { return h.State == "parked" || h.State == "down" }
+// isSetAside reports whether the host may not be asked at the moment.
+func isSetAside(h api.Host) bool { return h.State == api.HostParked || h.State == api.HostDown }
 
 // left is how many repos of the host are not settled.
-func (h hostView) left() string {
-	left := h.TotalRepos - h.CompletedRepos - h.FailedRepos
-	return number(&left)
+func left(h api.Host) string {
+	return count(h.TotalRepos - h.CompletedRepos - h.FailedRepos)
 }
 
-// again says when a host is asked again.
-func (h hostView) again(now time.Time) string {
+// askedAgain says when a host is asked again.
+func askedAgain(h api.Host, now time.Time) string {
 	until, err := time.Parse(time.RFC3339, text(h.PausedUntil, ""))
 	if err != nil {
 		return ""

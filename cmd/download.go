@@ -38,7 +38,7 @@ func saveDownload(cmd *cobra.Command, c *client, d download, output string) erro
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s %s to %s\n", number(&n), d.unit, output)
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s %s to %s\n", count(n), d.unit, output)
 	return err
 }
 

@@ -54,7 +54,7 @@ func (c *client) follow(ctx context.Context, id string, patience time.Duration, 
 		late.Reset(eventSilence)
 		shown = true
 		show(j, json.RawMessage(data))
-		if j.final() {
+		if j.Status.Final() {
 			return j, nil
 		}
 	}

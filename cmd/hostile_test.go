@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appview/internal/api"
 )
 
 // command is what a terminal would obey: to name its window, in two spellings.
@@ -29,10 +31,10 @@ func TestTerminalIsNotCommanded(t *testing.T) {
 	var out strings.Builder
 	j := running()
 	j.Reasons = map[string]int64{command: 3}
-	j.Waiting = new(command)
+	j.Waiting = new(api.Waiting(command))
 	d := plainDisplay{w: &out, now: time.Now}
 	d.job(j, nil)
-	d.hosts([]hostView{{Endpoint: "https://a.example" + command, State: "down"}})
+	d.hosts([]api.Host{{Endpoint: "https://a.example" + command, State: "down"}})
 	if strings.ContainsAny(out.String(), "\x1b\a\u009c\u009d") || !strings.Contains(out.String(), "owned") {
 		t.Errorf("printed %q", out.String())
 	}

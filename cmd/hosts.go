@@ -3,21 +3,21 @@ package cmd
 import (
 	"time"
 
+	"appview/internal/api"
 	"appview/internal/network"
-	"appview/server"
 )
 
 // liveHosts tells the server what the network client knows of hosts.
 type liveHosts struct{ network *network.Client }
 
 // HostState is how it stands with a host now, for all jobs together.
-func (l liveHosts) HostState(url string) (server.HostState, time.Time) {
+func (l liveHosts) HostState(url string) (api.HostState, time.Time) {
 	host := network.Host(url)
 	if state := l.network.HostState(host); state.Down {
-		return server.HostDown, state.NextProbe
+		return api.HostDown, state.NextProbe
 	}
 	if until, parked := l.network.ParkedUntil(host); parked {
-		return server.HostParked, until
+		return api.HostParked, until
 	}
-	return server.HostActive, time.Time{}
+	return api.HostActive, time.Time{}
 }

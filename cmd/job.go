@@ -8,60 +8,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/api"
 	"appview/internal/network/outcome"
 )
 
-// jobView is a job as the server shows it.
-type jobView struct {
-	ID             string  `json:"id"`
-	Collection     *string `json:"collection"`
-	DID            *string `json:"did"`
-	Status         string  `json:"status"`
-	Stage          string  `json:"stage"`
-	TotalRepos     *int64  `json:"total_repos"`
-	ProcessedRepos *int64  `json:"processed_repos"`
-	TotalRecords   *int64  `json:"total_records"`
-	Error          *string `json:"error"`
-	StartedAt      *string `json:"started_at"`
-	CompletedAt    *string `json:"completed_at"`
-	CreatedAt      string  `json:"created_at"`
-
-	// Of one job only.
-	ResolvedRepos     int64            `json:"resolved_repos"`
-	FailedRepos       int64            `json:"failed_repos"`
-	UnavailableRepos  int64            `json:"unavailable_repos"`
-	EmptyRepos        int64            `json:"empty_repos"`
-	CreatedRecords    int64            `json:"created_records"`
-	UpdatedRecords    int64            `json:"updated_records"`
-	DeletedRecords    int64            `json:"deleted_records"`
-	UnchangedRecords  int64            `json:"unchanged_records"`
-	RejectedRecords   int64            `json:"rejected_records"`
-	DiscoveryComplete bool             `json:"discovery_complete"`
-	Scope             string           `json:"scope"`
-	Targets           []string         `json:"targets"`
-	Origin            string           `json:"origin"`
-	RetryOf           *string          `json:"retry_of"`
-	Waiting           *string          `json:"waiting"`
-	WaitingHost       *string          `json:"waiting_host"`
-	WaitingSince      *string          `json:"waiting_since"`
-	WaitingUntil      *string          `json:"waiting_until"`
-	WaitingAnswer     *string          `json:"waiting_answer"`
-	RecordsPerSecond  float64          `json:"records_per_second"`
-	ReposPerSecond    float64          `json:"repos_per_second"`
-	ETASeconds        *float64         `json:"eta_seconds"`
-	Reasons           map[string]int64 `json:"reasons"`
-}
-
-func (j jobView) final() bool {
-	return j.Status == "completed" || j.Status == "failed" || j.Status == "cancelled"
-}
+// jobView is a job as it is shown.
+type jobView struct{ api.JobDetail }
 
 // origin says who wanted the job.
 func (j jobView) origin() string {
 	switch j.Origin {
-	case "start":
+	case api.OriginStart:
 		return "the start of the server: its settings name the collection"
-	case "refresh":
+	case api.OriginRefresh:
 		return "the schedule: the collection was read too long ago"
 	default:
 		return "request"
@@ -74,30 +35,39 @@ func (j jobView) covers() string {
 	switch {
 	case j.Collection != nil:
 	case len(j.Targets) > 0:
-		what = "the tracked collections " + strings.Join(j.Targets, ", ")
+		what = "the tracked collections " + names(j.Targets)
 	case j.Targets != nil:
 		what = "all collections"
 	}
 	switch {
 	case j.DID != nil:
 		what += " of " + *j.DID
-	case j.Scope == "dids":
+	case j.Scope == api.ScopeDIDs:
 		what += " of the repos that were named"
 	}
 	return what
 }
 
+// names are collections, one after the other.
+func names(list []syntax.NSID) string {
+	texts := make([]string, len(list))
+	for i, c := range list {
+		texts[i] = c.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
 // phase is the job's stage while it is worked on, else what it is.
 func (j jobView) phase() string {
-	if j.Status == "running" {
-		return j.Stage
+	if j.Status == api.StatusRunning {
+		return string(j.Stage)
 	}
-	return j.Status
+	return string(j.Status)
 }
 
 // outcome is the error of a final job that did not end well.
 func (j jobView) outcome() error {
-	if j.Status == "completed" {
+	if j.Status == api.StatusCompleted {
 		return nil
 	}
 	return fmt.Errorf("job %s is %s: %s", j.ID, j.Status, text(j.Error, "no reason was given"))
@@ -122,7 +92,7 @@ func (j jobView) line(now time.Time) string {
 // pace says what has been found, and how fast that goes.
 func (j jobView) pace() []string {
 	parts := []string{number(j.TotalRecords) + " records"}
-	if j.final() {
+	if j.Status.Final() {
 		return parts
 	}
 	if j.ReposPerSecond > 0 || j.RecordsPerSecond > 0 {
@@ -153,22 +123,22 @@ func (j jobView) service(now time.Time) string {
 }
 
 // waits says in words what a job waits for.
-func waits(what string) string {
+func waits(what api.Waiting) string {
 	switch what {
-	case "queue":
+	case api.WaitingQueue:
 		return "its turn: other jobs come first"
-	case "network":
+	case api.WaitingNetwork:
 		return "the network: this machine has none"
-	case "disk":
+	case api.WaitingDisk:
 		return "room on the disk"
-	case "relay":
+	case api.WaitingRelay:
 		return "the relay"
-	case "directory":
+	case api.WaitingDirectory:
 		return "the directory"
-	case "hosts":
+	case api.WaitingHosts:
 		return "hosts that are down, or asked for a pause"
 	default:
-		return what
+		return string(what)
 	}
 }
 
@@ -183,7 +153,7 @@ func (j jobView) losses() string {
 		if c.n == 0 {
 			continue
 		}
-		part := number(&c.n) + " " + c.name
+		part := count(c.n) + " " + c.name
 		if why := j.why(c.class); why != "" {
 			part += " (" + why + ")"
 		}
@@ -200,7 +170,7 @@ func (j jobView) why(class outcome.Class) string {
 	})
 	for _, r := range reasons {
 		if n := j.Reasons[r]; outcome.Reason(r).Class() == class {
-			parts = append(parts, number(&n)+" "+r)
+			parts = append(parts, count(n)+" "+r)
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -212,5 +182,5 @@ func perSecond(rate float64) string {
 		return fmt.Sprintf("%.1f", rate)
 	}
 	n := int64(rate)
-	return number(&n)
+	return count(n)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 // jobPath is where a server has a job, or what belongs to it.
@@ -27,25 +29,25 @@ func (p *program) jobClient(cmd *cobra.Command, o *clientOptions, args []string)
 		id, err := c.jobID(cmd.Context(), args[0])
 		return c, id, err
 	}
-	var jobs []jobView
+	var jobs []api.Job
 	if _, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "limit", "1"), &jobs); err != nil {
 		return nil, "", err
 	}
 	if len(jobs) == 0 {
 		return nil, "", errors.New(noJobs)
 	}
-	return c, jobs[0].ID, nil
+	return c, jobs[0].ID.String(), nil
 }
 
 // jobID is the id of the job that a command line names.
 func (c *client) jobID(ctx context.Context, name string) (string, error) {
 	return fullID(name, "jobs", func() (ids []string, err error) {
-		var jobs []jobView
+		var jobs []api.Job
 		if _, err = c.get(ctx, "/admin/backfill/status", &jobs); err != nil {
 			return nil, err
 		}
 		for _, j := range jobs {
-			ids = append(ids, j.ID)
+			ids = append(ids, j.ID.String())
 		}
 		return ids, nil
 	})

@@ -7,27 +7,15 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 // reposPage is the most repos that a server gives at once.
 const reposPage = 1000
 
-// repoView is a repo of a job as the server shows it.
-type repoView struct {
-	DID           string  `json:"did"`
-	PDS           *string `json:"pds"`
-	State         string  `json:"state"`
-	Reason        *string `json:"reason"`
-	Attempts      int64   `json:"attempts"`
-	NextAttemptAt *string `json:"next_attempt_at"`
-	Records       int64   `json:"records"`
-}
-
-// reposAnswer is a page of a job's repos, as they came.
-type reposAnswer struct {
-	Repos  []json.RawMessage `json:"repos"`
-	Cursor string            `json:"cursor,omitempty"`
-}
+// rawRepos is a page of a job's repos, each as it came.
+type rawRepos = api.RepoPage[json.RawMessage]
 
 func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 	var state, cursor string
@@ -47,10 +35,10 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list := reposAnswer{Repos: []json.RawMessage{}, Cursor: cursor}
+			list := rawRepos{Repos: []json.RawMessage{}, Cursor: cursor}
 			// A page of the server may be short, or empty, without being the last.
 			for first := true; first || list.Cursor != "" && len(list.Repos) < limit; first = false {
-				var page reposAnswer
+				var page rawRepos
 				_, err := c.get(cmd.Context(), withQuery(jobPath(id, "repos"), "state", state, "cursor", list.Cursor,
 					"limit", strconv.Itoa(min(reposPage, limit-len(list.Repos)))), &page)
 				if err != nil {
@@ -72,38 +60,22 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 	return cmd
 }
 
-func printRepos(w io.Writer, list reposAnswer) error {
+func printRepos(w io.Writer, list rawRepos) error {
 	t := table{empty: "no such repos", columns: []column{
 		{"DID", whole}, {"STATE", whole}, {"REASON", whole}, {"RECORDS", figure}, {"ATTEMPTS", figure}, {"NEXT ATTEMPT", whole}, {"PDS", prose},
 	}}
 	for _, raw := range list.Repos {
-		var r repoView
+		var r api.Repo
 		if err := decodeAnswer(raw, &r); err != nil {
 			return err
 		}
-		t.add(r.DID, r.State, text(r.Reason, unknown), number(&r.Records), number(&r.Attempts), text(r.NextAttemptAt, unknown), text(r.PDS, unknown))
+		t.add(r.DID.String(), string(r.State), text(r.Reason, unknown), count(r.Records), count(r.Attempts), text(r.NextAttemptAt, unknown), text(r.PDS, unknown))
 	}
 	if err := t.print(w); err != nil || list.Cursor == "" {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nthere may be more: --cursor %s\n", list.Cursor)
 	return err
-}
-
-// hostView is a host of a job as the server shows it.
-type hostView struct {
-	Endpoint       string  `json:"pds_endpoint"`
-	TotalRepos     int64   `json:"total_repos"`
-	CompletedRepos int64   `json:"completed_repos"`
-	FailedRepos    int64   `json:"failed_repos"`
-	TotalRecords   int64   `json:"total_records"`
-	State          string  `json:"state"`
-	PausedUntil    *string `json:"paused_until"`
-}
-
-// hostList are the hosts of a job.
-type hostList struct {
-	Hosts []hostView `json:"pds_endpoints"`
 }
 
 func newJobHostsCommand(p *program, o *clientOptions) *cobra.Command {
@@ -121,7 +93,7 @@ or down until a moment, done, or stopped with the job.`,
 			if err != nil {
 				return err
 			}
-			var list hostList
+			var list api.Hosts
 			answer, err := c.get(cmd.Context(), jobPath(id, "pds-summary"), &list)
 			if err != nil {
 				return err
@@ -131,7 +103,7 @@ or down until a moment, done, or stopped with the job.`,
 					{"HOST", prose}, {"STATE", whole}, {"REPOS", figure}, {"COMPLETED", figure}, {"FAILED", figure}, {"RECORDS", figure}, {"PAUSED UNTIL", whole},
 				}}
 				for _, h := range list.Hosts {
-					t.add(h.Endpoint, h.State, number(&h.TotalRepos), number(&h.CompletedRepos), number(&h.FailedRepos), number(&h.TotalRecords),
+					t.add(h.Endpoint, string(h.State), count(h.TotalRepos), count(h.CompletedRepos), count(h.FailedRepos), count(h.TotalRecords),
 						text(h.PausedUntil, unknown))
 				}
 				return t.print(w)

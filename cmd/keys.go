@@ -14,21 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"appview/server"
+	"appview/internal/api"
 )
-
-// keyView is an API key as the server shows it.
-type keyView struct {
-	ID          string   `json:"id"`
-	Name        string   `json:"name"`
-	Prefix      string   `json:"prefix"`
-	Permissions []string `json:"permissions"`
-	State       string   `json:"state"`
-	CreatedAt   string   `json:"created_at"`
-	ExpiresAt   *string  `json:"expires_at"`
-	LastUsedAt  *string  `json:"last_used_at"`
-	Key         string   `json:"key"`
-}
 
 func newKeysCommand(p *program) *cobra.Command {
 	var o clientOptions
@@ -67,11 +54,7 @@ and * for everything. A key can grant only what it holds itself.`,
 			if err != nil {
 				return err
 			}
-			request := map[string]any{"name": args[0], "permissions": permissions}
-			if until != "" {
-				request["expires_at"] = until
-			}
-			body, err := json.Marshal(request)
+			body, err := json.Marshal(api.KeyRequest{Name: args[0], Permissions: permissions, ExpiresAt: until})
 			if err != nil {
 				return fmt.Errorf("create key: %w", err)
 			}
@@ -79,7 +62,7 @@ and * for everything. A key can grant only what it holds itself.`,
 			if err != nil {
 				return err
 			}
-			var k keyView
+			var k api.Key
 			if err := decodeAnswer(answer, &k); err != nil {
 				return err
 			}
@@ -100,7 +83,7 @@ and * for everything. A key can grant only what it holds itself.`,
 
 func permissionList() string {
 	var names []string
-	for _, p := range server.Permissions() {
+	for _, p := range api.Permissions() {
 		names = append(names, string(p))
 	}
 	half := len(names) / 2
@@ -127,21 +110,15 @@ func parseExpiry(text string, now time.Time) (string, error) {
 	return now.Add(d).UTC().Format(time.RFC3339), nil
 }
 
-// keyList are all keys.
-type keyList struct {
-	Keys           []keyView `json:"keys"`
-	EnvironmentKey bool      `json:"environment_key"`
-}
-
 // keyID is the id of the key that a command line names.
 func (c *client) keyID(ctx context.Context, name string) (string, error) {
 	return fullID(name, "keys", func() (ids []string, err error) {
-		var list keyList
+		var list api.Keys
 		if _, err = c.get(ctx, "/admin/api-keys", &list); err != nil {
 			return nil, err
 		}
 		for _, k := range list.Keys {
-			ids = append(ids, k.ID)
+			ids = append(ids, k.ID.String())
 		}
 		return ids, nil
 	})
@@ -159,7 +136,7 @@ func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list keyList
+			var list api.Keys
 			answer, err := c.get(cmd.Context(), "/admin/api-keys", &list)
 			if err != nil {
 				return err
@@ -169,10 +146,10 @@ func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 					{"ID", id}, {"KEY", whole}, {"STATE", whole}, {"LAST USED", whole}, {"EXPIRES", whole}, {"NAME", prose}, {"PERMISSIONS", prose},
 				}}
 				for _, k := range list.Keys {
-					t.add(k.ID, k.Prefix+"…", k.State, text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "))
+					t.add(k.ID.String(), k.Prefix+"…", string(k.State), text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "))
 				}
 				if list.EnvironmentKey {
-					t.add(unknown, envAdminKey, "usable", unknown, "never", "of the server's environment", "*")
+					t.add(unknown, envAdminKey, string(api.KeyUsable), unknown, "never", "of the server's environment", "*")
 				}
 				return t.print(w)
 			})

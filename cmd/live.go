@@ -12,6 +12,8 @@ import (
 	"github.com/vbauerster/cupwriter"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+
+	"appview/internal/api"
 )
 
 const (
@@ -33,7 +35,7 @@ type liveDisplay struct {
 
 	mu     sync.Mutex
 	now    jobView
-	paused []hostView // hosts that may not be asked
+	paused []api.Host // hosts that may not be asked
 	away   bool       // the server is
 	frame  []string   // the lines that are being drawn
 }
@@ -43,7 +45,7 @@ func (d *liveDisplay) job(j jobView, _ json.RawMessage) {
 	d.now = j
 	d.mu.Unlock()
 	if d.bar == nil {
-		_, _ = fmt.Fprintln(d.w, plain("job "+j.ID+": "+j.covers())) // nobody may read it any more
+		_, _ = fmt.Fprintln(d.w, plain("job "+j.ID.String()+": "+j.covers())) // nobody may read it any more
 		d.begin()
 	}
 	done, total := int64(0), int64(0)
@@ -129,7 +131,7 @@ func (d *liveDisplay) lines(now time.Time) []string {
 			lines = append(lines, fmt.Sprintf("  and %d more hosts that are down or asked for a pause", len(d.paused)-i))
 			break
 		}
-		lines = append(lines, fmt.Sprintf("  %-6s  %-26s  %6s repos left  %s", h.State, h.again(now), h.left(), h.Endpoint))
+		lines = append(lines, fmt.Sprintf("  %-6s  %-26s  %6s repos left  %s", h.State, askedAgain(h, now), left(h), h.Endpoint))
 	}
 	if d.away {
 		lines = append(lines, serverLost)
@@ -137,12 +139,12 @@ func (d *liveDisplay) lines(now time.Time) []string {
 	return lines
 }
 
-func (d *liveDisplay) hosts(list []hostView) {
+func (d *liveDisplay) hosts(list []api.Host) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.paused = nil
 	for _, h := range list {
-		if h.bad() {
+		if isSetAside(h) {
 			d.paused = append(d.paused, h)
 		}
 	}
@@ -157,10 +159,10 @@ func (d *liveDisplay) lost(is bool) {
 // end draws the lines for the last time, without what is over.
 func (d *liveDisplay) end() {
 	d.mu.Lock()
-	if d.now.final() {
+	if d.now.Status.Final() {
 		d.paused = nil
 	}
-	completed := d.now.Status == "completed"
+	completed := d.now.Status == api.StatusCompleted
 	d.mu.Unlock()
 	switch {
 	case d.bar == nil:

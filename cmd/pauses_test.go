@@ -105,5 +105,8 @@ func waitingOf(t *testing.T, dir string) string {
 	if err := json.Unmarshal(ask(t, dir, "/admin/backfill/"+id), &j); err != nil {
 		t.Fatal(err)
 	}
-	return text(j.Waiting, "")
+	if j.Waiting == nil {
+		return ""
+	}
+	return string(*j.Waiting)
 }

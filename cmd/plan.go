@@ -6,46 +6,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
-
-// planView is a plan as the server shows it.
-type planView struct {
-	Collection *string    `json:"collection"`
-	Scope      string     `json:"scope"`
-	Targets    []string   `json:"targets"`
-	Repos      int64      `json:"repos"`
-	Hosts      int64      `json:"hosts"`
-	Requests   int64      `json:"requests"`
-	Seconds    int64      `json:"seconds"`
-	Bottleneck *loadView  `json:"bottleneck"`
-	Basis      planBasis  `json:"basis"`
-	JobsBefore int64      `json:"jobs_before"`
-	PerHost    []loadView `json:"per_host"`
-}
-
-// planBasis says what the figures of a plan come from.
-type planBasis struct {
-	Repos        string  `json:"repos"`
-	Hosts        string  `json:"hosts"`
-	Requests     string  `json:"requests"`
-	SampledRepos int64   `json:"sampled_repos"`
-	EarlierJob   *string `json:"earlier_job"`
-}
-
-// loadView is what a job would ask of somebody.
-type loadView struct {
-	Host        *string `json:"host"`
-	Role        string  `json:"role"`
-	Repos       int64   `json:"repos"`
-	Requests    int64   `json:"requests"`
-	Seconds     int64   `json:"seconds"`
-	State       string  `json:"state"`
-	PausedUntil *string `json:"paused_until"`
-}
 
 func newPlanCommand(p *program, o *clientOptions) *cobra.Command {
 	var collection string
-	var names repoNames
+	var repos repoNames
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -65,7 +32,7 @@ figure says what it comes from. Nothing is started.`,
 			if err != nil {
 				return err
 			}
-			dids, err := names.dids(cmd, p)
+			dids, err := repos.dids(cmd, p)
 			if err != nil {
 				return err
 			}
@@ -73,7 +40,7 @@ figure says what it comes from. Nothing is started.`,
 			if cmd.Flags().Changed("collection") && collection == "" {
 				path += "?collection=" // which the server refuses: leaving it out would mean everything
 			}
-			var plan planView
+			var plan api.Plan
 			answer, err := c.get(cmd.Context(), path, &plan)
 			if err != nil {
 				return err
@@ -82,34 +49,34 @@ figure says what it comes from. Nothing is started.`,
 		},
 	}
 	cmd.Flags().StringVar(&collection, "collection", "", "only this collection")
-	names.addFlags(cmd)
+	repos.addFlags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 10, "name at most so many hosts, those that take longest first; up to 100")
 	return cmd
 }
 
-func printPlan(w io.Writer, p planView, limit int) error {
-	covers := strings.Join(p.Targets, ", ")
+func printPlan(w io.Writer, p api.Plan, limit int) error {
+	covers := names(p.Targets)
 	switch {
 	case covers == "":
 		covers = "all collections"
 	case p.Collection == nil:
 		covers = "the tracked collections: " + covers
 	}
-	if p.Scope == "dids" {
+	if p.Scope == api.ScopeDIDs {
 		covers += " of the repos that are named"
 	}
 	fields := []field{
 		{"covers", covers},
-		{"repos", p.figure(p.Repos, p.Basis.Repos)},
-		{"hosts", p.figure(p.Hosts, p.Basis.Hosts)},
-		{"requests", p.figure(p.Requests, p.Basis.Requests)},
+		{"repos", figureOf(p, p.Repos, p.Basis.Repos)},
+		{"hosts", figureOf(p, p.Hosts, p.Basis.Hosts)},
+		{"requests", figureOf(p, p.Requests, p.Basis.Requests)},
 	}
 	if b := p.Bottleneck; b != nil {
 		fields = append(fields, field{"time", "about " + span(p.Seconds) + ", if everybody is asked as fast as may be"},
-			field{"bottleneck", fmt.Sprintf("%s: %s repos, %s requests", b.name(), number(&b.Repos), number(&b.Requests))})
+			field{"bottleneck", fmt.Sprintf("%s: %s repos, %s requests", onWhom(*b), count(b.Repos), count(b.Requests))})
 	}
 	if p.JobsBefore > 0 {
-		fields = append(fields, field{"before it", number(&p.JobsBefore) + " other jobs have to end"})
+		fields = append(fields, field{"before it", count(p.JobsBefore) + " other jobs have to end"})
 	}
 	if p.Repos == 0 {
 		fields = append(fields, field{"note", "no repo is known to have such records: look at how the collection is spelled"})
@@ -124,7 +91,7 @@ func printPlan(w io.Writer, p planView, limit int) error {
 		{"WHO", prose}, {"REPOS", figure}, {"REQUESTS", figure}, {"TIME", figure}, {"STATE", whole}, {"PAUSED UNTIL", whole},
 	}}
 	for _, l := range p.PerHost[:min(limit, len(p.PerHost))] {
-		t.add(l.name(), number(&l.Repos), number(&l.Requests), span(l.Seconds), l.State, text(l.PausedUntil, unknown))
+		t.add(onWhom(l.Load), count(l.Repos), count(l.Requests), span(l.Seconds), string(l.State), text(l.PausedUntil, unknown))
 	}
 	return t.print(w)
 }
@@ -138,47 +105,47 @@ func roughly(n int64) int64 {
 	}
 }
 
-// name says who a load is on.
-func (l loadView) name() string {
+// onWhom says who a load is on.
+func onWhom(l api.Load) string {
 	host := text(l.Host, "a host that is not known yet")
 	switch l.Role {
-	case "plc":
+	case api.RolePLC:
 		return host + " (the directory)"
-	case "relay":
+	case api.RoleRelay:
 		return host + " (the relay)"
-	case "max_hosts":
+	case api.RoleMaxHosts:
 		return "this server reads from --max-hosts hosts at once, and there are more"
 	default:
 		return host
 	}
 }
 
-// figure is a figure of the plan, and what it comes from.
-func (p planView) figure(n int64, from string) string {
+// figureOf is a figure of the plan, and what it comes from.
+func figureOf(p api.Plan, n int64, from api.Source) string {
 	job := "an earlier job"
 	if p.Basis.EarlierJob != nil {
-		job = "job " + *p.Basis.EarlierJob
+		job = "job " + p.Basis.EarlierJob.String()
 	}
 	near := roughly(n)
-	about := "about " + number(&near)
+	about := "about " + count(near)
 	switch from {
-	case "named":
-		return number(&n) + ", which are named"
-	case "listing":
-		return number(&n) + ", by the relay's listing"
-	case "lookup":
-		return number(&n)
-	case "floor":
-		return "at least " + number(&n) + ": the listing goes on, and the relay does not say how far"
-	case "relay":
+	case api.SourceNamed:
+		return count(n) + ", which are named"
+	case api.SourceListing:
+		return count(n) + ", by the relay's listing"
+	case api.SourceLookup:
+		return count(n)
+	case api.SourceAtLeast:
+		return "at least " + count(n) + ": the listing goes on, and the relay does not say how far"
+	case api.SourceRelay:
 		return about + ", as the relay has counted"
-	case "job":
+	case api.SourceJob:
 		return about + ", as " + job + " found"
-	case "sample":
-		return fmt.Sprintf("%s, estimated from %s repos", about, number(&p.Basis.SampledRepos))
-	case "index":
+	case api.SourceSample:
+		return fmt.Sprintf("%s, estimated from %s repos", about, count(p.Basis.SampledRepos))
+	case api.SourceIndex:
 		return about + ", by the records that repos have in the index"
-	case "assumed":
+	case api.SourceAssumed:
 		return about + ", if each repo has one page of records"
 	default:
 		return about

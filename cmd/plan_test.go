@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/internal/api"
 	"appview/internal/sandbox"
 )
 
@@ -35,9 +36,12 @@ func TestPlanTellsAndStartsNothing(t *testing.T) {
 	if out = want(t, exitOK, "requests  ", nil, in("--collection", status, "--limit", "0")...); strings.Contains(out, "WHO") {
 		t.Errorf("hosts are listed:\n%s", out)
 	}
-	var plan planView
+	var plan api.Plan
 	if err := json.Unmarshal([]byte(want(t, exitOK, "", nil, in("--json")...)), &plan); err != nil || plan.Repos != 30 || plan.Scope != "network" || len(plan.PerHost) != 5 {
 		t.Errorf("%v: %+v", err, plan)
+	}
+	if raw := want(t, exitOK, `"scope": "dids"`, nil, in("--json", "--did", "did:web:nobody.example")...); !strings.Contains(raw, `"targets": []`) {
+		t.Errorf("no target is not []: %s", raw)
 	}
 	did := world.Repos()[0].DID.String()
 	want(t, exitOK, "1, which are named", nil, in("--did", did)...)

@@ -70,13 +70,15 @@ func number(n *int64) string {
 	return out.String()
 }
 
+// count prints a number that is known.
+func count[N int | int64 | uint64](n N) string { return number(new(int64(n))) }
+
 // many prints a number with its noun.
 func many(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}
-	i := int64(n)
-	return number(&i) + " " + noun
+	return count(n) + " " + noun
 }
 
 // span prints a time in seconds by its two largest units.

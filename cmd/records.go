@@ -11,16 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/internal/api"
 	"appview/internal/record"
 )
-
-// recordView is a record as the server lists it.
-type recordView struct {
-	URI       string          `json:"uri"`
-	CID       string          `json:"cid"`
-	IndexedAt string          `json:"indexed_at"`
-	Value     json.RawMessage `json:"value"`
-}
 
 // valueShown is how much of a record's value a list shows.
 const valueShown = 60
@@ -82,10 +75,7 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var page struct {
-				Records []recordView `json:"records"`
-				Cursor  string       `json:"cursor"`
-			}
+			var page api.Records
 			answer, err := c.get(cmd.Context(), withQuery("/admin/records", "collection", collection, "did", did,
 				"order", order, "cursor", cursor, "limit", strconv.Itoa(limit)), &page)
 			if err != nil {
@@ -149,7 +139,7 @@ func (c *client) exported(ctx context.Context, path string) (map[string]string, 
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	all, dec := map[string]string{}, json.NewDecoder(res.Body)
 	for {
-		var r recordView
+		var r api.Record
 		switch err := dec.Decode(&r); {
 		case errors.Is(err, io.EOF):
 			return all, nil

@@ -13,6 +13,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 // outcomeKey is what a repo of a job has come to, to count by.
@@ -65,11 +67,7 @@ func (c *client) outcomes(ctx context.Context, d download) (map[outcomeKey]outco
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or is given up
 	counts, dec, lines := map[outcomeKey]outcomeCount{}, json.NewDecoder(bufio.NewReader(res.Body)), int64(0)
 	for {
-		var line struct {
-			Class   string  `json:"class"`
-			Reason  *string `json:"reason"`
-			Records int64   `json:"records"`
-		}
+		var line api.ReportLine
 		switch err := dec.Decode(&line); {
 		case errors.Is(err, io.EOF):
 			return counts, nil
@@ -93,13 +91,13 @@ func printOutcomes(w io.Writer, counts map[outcomeKey]outcomeCount) error {
 	var all outcomeCount
 	for _, k := range keys {
 		n := counts[k]
-		t.add(k.class, k.reason, number(&n.repos), number(&n.records))
+		t.add(k.class, k.reason, count(n.repos), count(n.records))
 		all.repos += n.repos
 		all.records += n.records
 	}
 	if err := t.print(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s repos, %s records\n", number(&all.repos), number(&all.records))
+	_, err := fmt.Fprintf(w, "\n%s repos, %s records\n", count(all.repos), count(all.records))
 	return err
 }

@@ -65,7 +65,7 @@ func TestOperatorSeesWhatAJobCameToAndRetriesIt(t *testing.T) {
 	if got := strings.Count(page, "did:plc:") + strings.Count(rest, "did:plc:"); int64(got) != total {
 		t.Errorf("%d repos in two lists, want %d:\n%s%s", got, total, page, rest)
 	}
-	var list reposAnswer
+	var list rawRepos
 	if err := json.Unmarshal([]byte(want(t, exitOK, "", nil, in("backfill", "repos", "--json", id)...)), &list); err != nil || int64(len(list.Repos)) != total || list.Cursor != "" {
 		t.Errorf("--json: %v, %d repos", err, len(list.Repos))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/internal/api"
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
@@ -72,7 +73,7 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 		return done, explainOpen(err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	ctx = store.WithActor(ctx, store.Actor{Kind: store.ActorDataDir})
+	ctx = store.WithActor(ctx, store.Actor{Kind: api.ActorDataDir})
 	now := time.Now()
 	if revoke {
 		keys, err := st.APIKeys(ctx)
@@ -80,7 +81,7 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 			return done, fmt.Errorf("rescue: %w", err)
 		}
 		for _, k := range keys {
-			if !k.Usable(now) || !k.Admin() && !slices.Contains(k.Permissions, string(server.KeysManage)) {
+			if !k.Usable(now) || !k.Admin() && !slices.Contains(k.Permissions, string(api.KeysManage)) {
 				continue
 			}
 			if err := st.RevokeAPIKey(ctx, k.ID, true); err != nil {

@@ -150,7 +150,7 @@ func (p *program) newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", explainValue(err), cmd.CommandPath())
 	})
-	p.addCompletions(root)
+	addCompletions(root)
 	root.SetUsageTemplate(fitted(root.UsageTemplate()))
 	walkCommands(root, explain)
 	return root

@@ -5,27 +5,11 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
-)
 
-// statsView is what a server says that it holds.
-type statsView struct {
-	Collections map[string]struct {
-		Records, Repos int64
-		AgeSeconds     *int64 `json:"age_seconds"`
-	}
-	Repos    int64
-	Seq      int64
-	Database struct {
-		FileBytes int64 `json:"file_bytes"`
-		FreeBytes int64 `json:"free_bytes"`
-	}
-	Tracked  []string `json:"tracked_collections"`
-	DiskFull bool     `json:"disk_full"`
-	Version  string
-}
+	"appview/internal/api"
+)
 
 func newStatsCommand(p *program) *cobra.Command {
 	var o clientOptions
@@ -40,7 +24,7 @@ func newStatsCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var st statsView
+			var st api.Stats
 			answer, err := c.get(cmd.Context(), "/admin/stats", &st)
 			if err != nil {
 				return err
@@ -52,18 +36,18 @@ func newStatsCommand(p *program) *cobra.Command {
 	return cmd
 }
 
-func printStats(w io.Writer, st statsView) error {
+func printStats(w io.Writer, st api.Stats) error {
 	t := table{empty: "no records: appview backfill list shows what is being read", columns: []column{{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}}}
 	for _, name := range slices.Sorted(maps.Keys(st.Collections)) {
 		n := st.Collections[name]
-		t.add(name, number(&n.Records), number(&n.Repos), age(n.AgeSeconds))
+		t.add(name.String(), count(n.Records), count(n.Repos), age(n.AgeSeconds))
 	}
 	if err := t.print(w); err != nil {
 		return err
 	}
 	tracked := "none, so jobs cover every collection"
 	if len(st.Tracked) > 0 {
-		tracked = strings.Join(st.Tracked, ", ")
+		tracked = names(st.Tracked)
 	}
 	full := ""
 	if st.DiskFull {
@@ -74,8 +58,8 @@ func printStats(w io.Writer, st statsView) error {
 	}
 	return printFields(w, []field{
 		{"tracked", tracked},
-		{"repos", number(&st.Repos) + " known"},
-		{"changes", number(&st.Seq)},
+		{"repos", count(st.Repos) + " known"},
+		{"changes", count(st.Seq)},
 		{"database", fmt.Sprintf("%s, %s of it free%s", size(st.Database.FileBytes), size(st.Database.FreeBytes), full)},
 		{"version", st.Version},
 	})

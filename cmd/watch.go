@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"appview/internal/api"
 )
 
 const (
@@ -31,7 +33,7 @@ type display interface {
 	// job shows the job's state, which is not the one before. raw is the server's JSON.
 	job(j jobView, raw json.RawMessage)
 	// hosts shows the hosts of the job.
-	hosts(list []hostView)
+	hosts(list []api.Host)
 	// lost shows that the server does not answer, or that it does again.
 	lost(is bool)
 	// end leaves what was shown last where it is.
@@ -86,7 +88,7 @@ func (c *client) watch(ctx context.Context, show display, id string, how watchin
 			return j, fmt.Errorf("no longer watched: the job goes on, see it with %s", c.again(id))
 		case err == nil:
 			saw(j, raw)
-			if j.final() {
+			if j.Status.Final() {
 				return j, nil
 			}
 		case !seen || !mayPass(err):
@@ -128,7 +130,7 @@ func (c *client) watchHosts(ctx context.Context, show display, id string) {
 			return
 		}
 		began := time.Now()
-		var list hostList
+		var list api.Hosts
 		if _, err := c.get(ctx, jobPath(id, "pds-summary"), &list); err == nil { // else the job's own state says more
 			show.hosts(list.Hosts)
 		}

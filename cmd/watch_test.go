@@ -13,17 +13,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"appview/internal/api"
 	"appview/internal/sandbox"
 )
 
 // running is a job in the middle of its work.
 func running() jobView {
-	return jobView{
-		ID: "6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20", Collection: new("xyz.statusphere.status"), Status: "running", Stage: "fetching_records",
-		TotalRepos: new(int64(1840)), ProcessedRepos: new(int64(920)), TotalRecords: new(int64(4321)), DiscoveryComplete: true,
-		ReposPerSecond: 12.4, RecordsPerSecond: 123.4, ETASeconds: new(61.0), FailedRepos: 4, UnavailableRepos: 2,
+	return jobView{api.JobDetail{
+		Job: api.Job{
+			ID: uuid.MustParse("6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20"), Collection: new("xyz.statusphere.status"), Status: "running", Stage: "fetching_records",
+			TotalRepos: new(int64(1840)), ProcessedRepos: new(int64(920)), TotalRecords: new(int64(4321)),
+		},
+		DiscoveryComplete: true,
+		ReposPerSecond:    12.4, RecordsPerSecond: 123.4, ETASeconds: new(61.0), FailedRepos: 4, UnavailableRepos: 2,
 		Reasons: map[string]int64{"exact": 910, "empty": 4, "timeout": 1, "http_5xx": 3, "not_found": 2},
-	}
+	}}
 }
 
 func TestAJobOnOneLine(t *testing.T) {
@@ -34,25 +40,25 @@ func TestAJobOnOneLine(t *testing.T) {
 	if got := j.line(time.Now()); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	j = jobView{Status: "cancelling", Stage: "pending", Waiting: new("queue")}
+	j = jobView{api.JobDetail{Job: api.Job{Status: "cancelling", Stage: "pending"}, Waiting: new(api.WaitingQueue)}}
 	if got := j.line(time.Now()); got != "cancelling         -/- repos  - records  waits for its turn: other jobs come first" {
 		t.Errorf("got %q", got)
 	}
 	for name, c := range map[string]struct {
-		j    jobView
+		j    api.JobDetail
 		want string
 	}{
 		"the relay": {
-			jobView{Waiting: new("relay"), WaitingHost: new("https://r.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:06:05Z"), WaitingAnswer: new("HTTP 502")},
+			api.JobDetail{Waiting: new(api.WaitingRelay), WaitingHost: new("https://r.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:06:05Z"), WaitingAnswer: new("HTTP 502")},
 			"waits for the relay  https://r.example has not answered since 2026-01-02T03:04:05Z, is asked again in 1m6s: HTTP 502",
 		},
 		"the directory, being asked": {
-			jobView{Waiting: new("directory"), WaitingHost: new("https://d.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:05:00Z")},
+			api.JobDetail{Waiting: new(api.WaitingDirectory), WaitingHost: new("https://d.example"), WaitingSince: new("2026-01-02T03:04:05Z"), WaitingUntil: new("2026-01-02T03:05:00Z")},
 			"waits for the directory  https://d.example has not answered since 2026-01-02T03:04:05Z",
 		},
 	} {
 		c.j.Status, c.j.Stage = "running", "discovering_repos"
-		if got := c.j.line(time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)); got != "discovering_repos  -/- repos  - records  "+c.want {
+		if got := (jobView{c.j}).line(time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)); got != "discovering_repos  -/- repos  - records  "+c.want {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}
@@ -78,17 +84,17 @@ func TestProgressIsALineNowAndThenWhereNoTerminalIs(t *testing.T) {
 	}
 
 	out.Reset()
-	parked := hostView{Endpoint: "https://a.example", TotalRepos: 1200, CompletedRepos: 100, State: "parked", PausedUntil: new("2030-01-31T00:00:00Z")}
-	good := hostView{Endpoint: "https://b.example", TotalRepos: 7, State: "active"}
+	parked := api.Host{Endpoint: "https://a.example", TotalRepos: 1200, CompletedRepos: 100, State: "parked", PausedUntil: new("2030-01-31T00:00:00Z")}
+	good := api.Host{Endpoint: "https://b.example", TotalRepos: 7, State: "active"}
 	for range 3 {
-		d.hosts([]hostView{parked, good})
+		d.hosts([]api.Host{parked, good})
 	}
 	parked.State, parked.CompletedRepos, parked.PausedUntil = "done", 1190, nil
 	parked.FailedRepos = 10
-	d.hosts([]hostView{parked, good})
-	var many []hostView
+	d.hosts([]api.Host{parked, good})
+	var many []api.Host
 	for i := range plainHosts + 2 {
-		many = append(many, hostView{Endpoint: fmt.Sprintf("https://%d.example", i), State: "down", TotalRepos: 1})
+		many = append(many, api.Host{Endpoint: fmt.Sprintf("https://%d.example", i), State: "down", TotalRepos: 1})
 	}
 	d.hosts(many)
 	d.lost(true)
@@ -107,12 +113,12 @@ func TestLinesBelowTheBar(t *testing.T) {
 	t.Parallel()
 	d := liveDisplay{now: running()}
 	now := time.Date(2030, 1, 31, 0, 0, 0, 0, time.UTC)
-	d.hosts([]hostView{{State: "parked"}}) // only the last ones count
-	var hosts []hostView
+	d.hosts([]api.Host{{State: "parked"}}) // only the last ones count
+	var hosts []api.Host
 	for i := range livePaused + 2 {
-		hosts = append(hosts, hostView{Endpoint: fmt.Sprintf("https://%d.example", i), State: "down", TotalRepos: 10, FailedRepos: 3, PausedUntil: new("2030-01-31T00:01:30Z")})
+		hosts = append(hosts, api.Host{Endpoint: fmt.Sprintf("https://%d.example", i), State: "down", TotalRepos: 10, FailedRepos: 3, PausedUntil: new("2030-01-31T00:01:30Z")})
 	}
-	d.hosts(append(hosts, hostView{State: "active"}, hostView{State: "done"}))
+	d.hosts(append(hosts, api.Host{State: "active"}, api.Host{State: "done"}))
 	d.lost(true)
 	got := d.lines(now)
 	want := []string{
@@ -126,7 +132,7 @@ func TestLinesBelowTheBar(t *testing.T) {
 	if len(got) > liveLines {
 		t.Errorf("%d lines, at most %d are drawn", len(got), liveLines)
 	}
-	if text := d.paused[0].again(now.Add(time.Hour)); text != "is asked again" {
+	if text := askedAgain(d.paused[0], now.Add(time.Hour)); text != "is asked again" {
 		t.Errorf("got %q", text)
 	}
 }
@@ -164,7 +170,7 @@ type shown struct {
 }
 
 func (s *shown) job(jobView, json.RawMessage) { s.jobs++ }
-func (*shown) hosts([]hostView)               {}
+func (*shown) hosts([]api.Host)               {}
 func (s *shown) lost(is bool)                 { s.losses = append(s.losses, is) }
 func (s *shown) end()                         { s.ends++ }
 
@@ -180,13 +186,13 @@ func awayFor(t *testing.T, requests int64) (c *client, asked *atomic.Int64) {
 		}
 		switch n := asked.Add(1); {
 		case n == 1:
-			_, _ = w.Write([]byte(`{"id":"x","status":"running"}`))
+			_, _ = w.Write([]byte(`{"id":"6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20","status":"running"}`))
 		case n < 2+requests && n%2 == 0:
 			http.Error(w, "the proxy does not find it", http.StatusBadGateway)
 		case n < 2+requests:
 			panic(http.ErrAbortHandler)
 		default:
-			_, _ = w.Write([]byte(`{"id":"x","status":"completed"}`))
+			_, _ = w.Write([]byte(`{"id":"6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20","status":"completed"}`))
 		}
 	}))
 	t.Cleanup(server.Close)

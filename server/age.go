@@ -7,24 +7,15 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
-// syncedHeader says since when an answer about a collection is no older than the
-// network: when the last complete job over it began. It is not there if there was none.
-const syncedHeader = "Appview-Synced-At"
-
-// ageBody says how old the index is in a collection.
-type ageBody struct {
-	SyncedAt   *string `json:"synced_at"`
-	AgeSeconds *int64  `json:"age_seconds"`
-}
-
-func (s *Server) age(f store.Freshness) ageBody {
+func (s *Server) age(f store.Freshness) api.Age {
 	is := !f.SyncedAt.IsZero()
-	return ageBody{
-		SyncedAt:   known(stamp(f.SyncedAt), is),
-		AgeSeconds: known(int64(max(s.cfg.Now().Sub(f.SyncedAt), 0)/time.Second), is),
+	return api.Age{
+		SyncedAt:   api.Known(api.Stamp(f.SyncedAt), is),
+		AgeSeconds: api.Known(int64(max(s.cfg.Now().Sub(f.SyncedAt), 0)/time.Second), is),
 	}
 }
 
@@ -40,7 +31,7 @@ func (s *Server) dated(h http.Handler) http.Handler {
 				return
 			}
 			if at != "" {
-				w.Header().Set(syncedHeader, at)
+				w.Header().Set(api.SyncedAt, at)
 			}
 		}
 		h.ServeHTTP(w, r)
@@ -66,7 +57,7 @@ func (s *Server) syncedAt(ctx context.Context, c syntax.NSID) (string, error) {
 	}
 	at := ""
 	if !f.SyncedAt.IsZero() {
-		at = stamp(f.SyncedAt)
+		at = api.Stamp(f.SyncedAt)
 	}
 	s.ages.put(version, string(c), cached{tag: at})
 	return at, nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -15,40 +16,16 @@ const (
 	maxEvents      = 1000
 )
 
-// eventBody is an entry of the audit log.
-type eventBody struct {
-	At      string        `json:"at"`
-	Actor   actorBody     `json:"actor"`
-	Action  store.Action  `json:"action"`
-	Target  *string       `json:"target"`
-	Detail  *string       `json:"detail"`
-	Outcome store.Outcome `json:"outcome"`
-}
-
-// actorBody is who did it.
-type actorBody struct {
-	Kind   store.ActorKind `json:"kind"`
-	KeyID  *string         `json:"key_id"`
-	Prefix *string         `json:"prefix"`
-	Name   *string         `json:"name"`
-}
-
-func newEventBody(e store.Event) eventBody {
+func newEventBody(e store.Event) api.Event {
 	a := e.Actor
-	return eventBody{
-		At: stamp(e.At),
-		Actor: actorBody{
-			Kind: a.Kind, KeyID: known(a.KeyID.String(), a.Kind == store.ActorKey),
-			Prefix: known(a.Prefix, a.Prefix != ""), Name: known(a.Name, a.Name != ""),
+	return api.Event{
+		At: api.Stamp(e.At),
+		Actor: api.Actor{
+			Kind: a.Kind, KeyID: api.Known(a.KeyID.String(), a.Kind == api.ActorKey),
+			Prefix: api.Known(a.Prefix, a.Prefix != ""), Name: api.Known(a.Name, a.Name != ""),
 		},
-		Action: e.Action, Target: known(e.Target, e.Target != ""), Detail: known(e.Detail, e.Detail != ""), Outcome: e.Outcome,
+		Action: e.Action, Target: api.Known(e.Target, e.Target != ""), Detail: api.Known(e.Detail, e.Detail != ""), Outcome: e.Outcome,
 	}
-}
-
-// eventPage is a page of the audit log, the newest entries first.
-type eventPage struct {
-	Events []eventBody `json:"events"`
-	Cursor string      `json:"cursor,omitempty"`
 }
 
 func (s *Server) listEvents(r *http.Request) (reply, error) {
@@ -68,7 +45,7 @@ func (s *Server) listEvents(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	page := eventPage{Events: make([]eventBody, len(list))}
+	page := api.Events{Events: make([]api.Event, len(list))}
 	for i, e := range list {
 		page.Events[i] = newEventBody(e)
 	}

@@ -10,12 +10,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
-func (r *rig) audit(query string) eventPage {
+func (r *rig) audit(query string) api.Events {
 	r.t.Helper()
-	var page eventPage
+	var page api.Events
 	r.get("/admin/events"+query).decode(r.t, &page)
 	return page
 }
@@ -37,7 +38,7 @@ func changes() map[string]func(r *rig) (path, body string) {
 			return "/admin/backfill/" + r.create("").String() + "/pause", ""
 		},
 		"POST /admin/backfill/{id}/resume": func(r *rig) (string, string) {
-			job, err := r.store.MoveJob(r.t.Context(), r.create(""), store.StatusPausing)
+			job, err := r.store.MoveJob(r.t.Context(), r.create(""), api.StatusPausing)
 			r.check(err)
 			_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
 			r.check(err)
@@ -57,7 +58,7 @@ func changes() map[string]func(r *rig) (path, body string) {
 		},
 		"POST /admin/api-keys": func(*rig) (string, string) { return "/admin/api-keys", `{"name":"a","permissions":["stats:read"]}` },
 		"DELETE /admin/api-keys/{id}": func(r *rig) (string, string) {
-			r.key("hv_another", nil, StatsRead)
+			r.key("hv_another", nil, api.StatsRead)
 			return "/admin/api-keys/" + r.keyNamed("hv_another").ID.String(), ""
 		},
 	}
@@ -80,7 +81,7 @@ func TestEveryChangeIsInTheAuditLog(t *testing.T) {
 			}
 			r := newRig(t)
 			path, body := example(r)
-			bearer := r.bearerOf("hv_of-the-one-who-did-it", nil, AllPermissions)
+			bearer := r.bearerOf("hv_of-the-one-who-did-it", nil, api.AllPermissions)
 			before := len(r.audit("").Events)
 			if a := r.do(rt.method, path, body, "Authorization", bearer); a.status/100 != 2 {
 				t.Fatalf("got %d %s", a.status, a.body)
@@ -91,7 +92,7 @@ func TestEveryChangeIsInTheAuditLog(t *testing.T) {
 			}
 			k := r.keyNamed("hv_of-the-one-who-did-it")
 			for _, e := range list[:len(list)-before] {
-				if e.Actor.Kind != store.ActorKey || *e.Actor.KeyID != k.ID.String() || *e.Actor.Prefix != "hv_of-th" || *e.Actor.Name != "test" {
+				if e.Actor.Kind != api.ActorKey || *e.Actor.KeyID != k.ID.String() || *e.Actor.Prefix != "hv_of-th" || *e.Actor.Name != "test" {
 					t.Errorf("noted as that of %+v", e.Actor)
 				}
 			}
@@ -150,7 +151,7 @@ func TestStartedJobIsNotedWithWhatItCovers(t *testing.T) {
 	r := newRig(t)
 	id := r.create(`{"dids":["` + string(bob) + `","` + string(carol) + `"]}`)
 	e := r.audit("").Events[0]
-	if e.Action != store.ActCreateJob || *e.Target != id.String() || *e.Detail != "all collections of 2 repos" {
+	if e.Action != api.ActCreateJob || *e.Target != id.String() || *e.Detail != "all collections of 2 repos" {
 		t.Errorf("event %+v", e)
 	}
 	r.check(errors.Join(r.store.Track(t.Context(), note), r.store.Track(t.Context(), "com.example.like")))

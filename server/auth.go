@@ -12,34 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"appview/internal/api"
 	"appview/store"
 )
-
-// Permission is something that a key may allow.
-type Permission string
-
-// The permissions. Stored with keys: never renamed.
-const (
-	AllPermissions Permission = store.AllPermissions
-
-	AuditRead         Permission = "audit:read"
-	BackfillCreate    Permission = "backfill:create"
-	BackfillRead      Permission = "backfill:read"
-	Backup            Permission = "backup"
-	CollectionsManage Permission = "collections:manage"
-	DenylistManage    Permission = "denylist:manage"
-	KeysManage        Permission = "keys:manage"
-	RecordsDelete     Permission = "records:delete"
-	RecordsRead       Permission = "records:read"
-	StatsRead         Permission = "stats:read"
-)
-
-// Permissions is every permission that a key may have beside AllPermissions.
-func Permissions() []Permission {
-	return []Permission{
-		AuditRead, BackfillCreate, BackfillRead, Backup, CollectionsManage, DenylistManage, KeysManage, RecordsDelete, RecordsRead, StatsRead,
-	}
-}
 
 const (
 	// KeyPrefix begins every key.
@@ -101,8 +76,8 @@ type grant struct {
 // grantOf is the key under which the context of a request holds its grant.
 type grantOf struct{}
 
-func (g grant) allows(p Permission) bool {
-	return slices.Contains(g.permissions, string(p)) || slices.Contains(g.permissions, string(AllPermissions))
+func (g grant) allows(p api.Permission) bool {
+	return slices.Contains(g.permissions, string(p)) || slices.Contains(g.permissions, string(api.AllPermissions))
 }
 
 // identify finds the key that the request carries, and notes on its connection that it
@@ -125,7 +100,7 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 		return grant{}, err
 	}
 	if s.cfg.AdminKey != "" && sameKey(key, s.cfg.AdminKey) {
-		return grant{permissions: []string{string(AllPermissions)}, actor: store.Actor{Kind: store.ActorEnvironment}}, nil
+		return grant{permissions: []string{string(api.AllPermissions)}, actor: store.Actor{Kind: api.ActorEnvironment}}, nil
 	}
 	revoked := s.sessions.count()
 	k, err := s.cfg.Store.APIKey(r.Context(), key)
@@ -140,7 +115,7 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 		return grant{}, errKeyExpired(k)
 	}
 	s.cfg.Store.UseAPIKey(k.ID, s.cfg.Now())
-	actor := store.Actor{Kind: store.ActorKey, KeyID: k.ID, Prefix: k.Prefix, Name: k.Name}
+	actor := store.Actor{Kind: api.ActorKey, KeyID: k.ID, Prefix: k.Prefix, Name: k.Name}
 	return grant{permissions: k.Permissions, actor: actor, expires: k.ExpiresAt, revoked: revoked}, nil
 }
 
@@ -202,6 +177,6 @@ func unusable(k store.APIKey, why string) keyError {
 	return keyError{failure: f, why: why, key: k}
 }
 
-func forbidden(p Permission) error {
+func forbidden(p api.Permission) error {
 	return failure{status: http.StatusForbidden, text: fmt.Sprintf("the key lacks the permission %s", p)}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -18,7 +19,7 @@ func (rt route) concrete() string {
 }
 
 // key stores a key with permissions.
-func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Permission) string {
+func (r *rig) key(secret string, change func(*store.APIKey), permissions ...api.Permission) string {
 	r.t.Helper()
 	k := store.APIKey{ID: uuid.New(), Name: "test", Prefix: Prefix(secret), CreatedAt: time.Now()}
 	for _, p := range permissions {
@@ -32,7 +33,7 @@ func (r *rig) key(secret string, change func(*store.APIKey), permissions ...Perm
 }
 
 // bearerOf is the header of a stored key with permissions.
-func (r *rig) bearerOf(secret string, change func(*store.APIKey), permissions ...Permission) string {
+func (r *rig) bearerOf(secret string, change func(*store.APIKey), permissions ...api.Permission) string {
 	r.t.Helper()
 	return "Bearer " + r.key(secret, change, permissions...)
 }
@@ -42,8 +43,8 @@ func (r *rig) bearerOf(secret string, change func(*store.APIKey), permissions ..
 func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bearers := map[Permission]string{}
-	for _, p := range Permissions() {
+	bearers := map[api.Permission]string{}
+	for _, p := range api.Permissions() {
 		bearers[p] = r.bearerOf("hv_only-"+string(p), nil, p)
 	}
 	for _, rt := range r.server.routes() {
@@ -81,8 +82,8 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 		"Bearer hv_never-a-key":  "not known here",
 		"Bearer " + testKey[:20]: "not known here",
 	}
-	bearers[r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, AllPermissions)] = "has expired"
-	revoked := r.bearerOf("hv_revoked", nil, AllPermissions)
+	bearers[r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)] = "has expired"
+	revoked := r.bearerOf("hv_revoked", nil, api.AllPermissions)
 	bearers[revoked] = "was revoked"
 	for _, rt := range r.server.routes() { // the key was good for every one of them
 		if strings.HasPrefix(rt.path, adminSpace) {
@@ -116,8 +117,8 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 func TestKeysThatOpenNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.key("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, AllPermissions)
-	r.key("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, AllPermissions)
+	r.key("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
+	r.key("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
 	for header, text := range map[string]string{
 		"":                                      "no key was sent",
 		testKey:                                 "not of the Bearer scheme",
@@ -176,7 +177,7 @@ func TestWithoutConfiguredKeyOnlyStoredKeysCount(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *Config) { c.AdminKey = "" })
 	r.get("/admin/stats").want(t, 401, "not known here")
-	r.key("hv_stored", nil, AllPermissions)
+	r.key("hv_stored", nil, api.AllPermissions)
 	if a := r.do(http.MethodGet, "/admin/stats", "", "Authorization", "Bearer hv_stored"); a.status != 200 {
 		t.Errorf("got %d %s", a.status, a.body)
 	}
@@ -187,7 +188,7 @@ func TestKeyIsCheckedBeforeTheBodyIsRead(t *testing.T) {
 	r := newRig(t)
 	tooLarge := strings.Repeat("x", 70<<10)
 	r.do(http.MethodPost, "/admin/backfill", tooLarge, "Authorization", "").want(t, 401, "no key was sent")
-	bearer := "Bearer " + r.key("hv_reader", nil, BackfillRead)
+	bearer := "Bearer " + r.key("hv_reader", nil, api.BackfillRead)
 	r.do(http.MethodPost, "/admin/backfill", tooLarge, "Authorization", bearer).want(t, 403, "backfill:create")
 }
 

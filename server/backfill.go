@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -41,7 +42,7 @@ func created(job *store.Job, _ bool) reply {
 	return reply{
 		status:   http.StatusCreated,
 		location: "/admin/backfill/" + job.ID.String(),
-		body:     jobRef{ID: job.ID, Status: store.StatusRunning},
+		body:     api.JobRef{ID: job.ID, Status: api.StatusRunning},
 	}
 }
 
@@ -80,20 +81,20 @@ func parseRequest(collection, did string, dids []string) (req store.Request, err
 }
 
 func (s *Server) cancelBackfill(r *http.Request) (reply, error) {
-	return s.moveBackfill(r, store.StatusCancelling, "only a running, pausing or paused job can be cancelled")
+	return s.moveBackfill(r, api.StatusCancelling, "only a running, pausing or paused job can be cancelled")
 }
 
 func (s *Server) pauseBackfill(r *http.Request) (reply, error) {
-	return s.moveBackfill(r, store.StatusPausing, "only a running job can be paused")
+	return s.moveBackfill(r, api.StatusPausing, "only a running job can be paused")
 }
 
 func (s *Server) resumeBackfill(r *http.Request) (reply, error) {
-	return s.moveBackfill(r, store.StatusRunning, "only a paused job can be resumed")
+	return s.moveBackfill(r, api.StatusRunning, "only a paused job can be resumed")
 }
 
 // moveBackfill asks a job to stop, to pause or to go on. It answers with the status
 // that this gives it, whatever has become of it since.
-func (s *Server) moveBackfill(r *http.Request, to store.Status, rule string) (reply, error) {
+func (s *Server) moveBackfill(r *http.Request, to api.Status, rule string) (reply, error) {
 	id, err := commanded(r)
 	if err != nil {
 		return reply{}, err
@@ -101,7 +102,7 @@ func (s *Server) moveBackfill(r *http.Request, to store.Status, rule string) (re
 	if _, err = s.cfg.Jobs.Move(detached(r), id, to); err != nil {
 		return reply{}, refused(id, err, rule)
 	}
-	return ok(jobRef{ID: id, Status: to}), nil
+	return ok(api.JobRef{ID: id, Status: to}), nil
 }
 
 // retryBackfill makes a job that carries on what a final one has left undone.
@@ -187,7 +188,7 @@ func noJob(id string) error { return notFound("there is no job %s", id) }
 
 // jobFilter chooses jobs of the list.
 type jobFilter struct {
-	status     store.Status
+	status     api.Status
 	collection syntax.NSID
 	did        syntax.DID
 	limit      int
@@ -206,7 +207,7 @@ func (s *Server) listBackfills(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list := []jobBody{} // an empty list is [], not null
+	list := []api.Job{} // an empty list is [], not null
 	err = s.cfg.Store.EachJob(r.Context(), filter.before, func(j store.Job) bool {
 		if filter.takes(j) {
 			list = append(list, newJobBody(j))
@@ -227,9 +228,9 @@ func parseJobFilter(r *http.Request) (f jobFilter, err error) {
 	if err != nil {
 		return f, err
 	}
-	f.status = store.Status(params["status"])
-	if !slices.Contains(statuses(), f.status) && f.status != "" {
-		return f, badRequest("status %s is none of %s", quoted(params["status"]), fmt.Sprint(statuses()))
+	f.status = api.Status(params["status"])
+	if !slices.Contains(api.Statuses(), f.status) && f.status != "" {
+		return f, badRequest("status %s is none of %s", quoted(params["status"]), fmt.Sprint(api.Statuses()))
 	}
 	if f.collection, err = parseCollection(params["collection"]); err != nil {
 		return f, err
@@ -250,10 +251,3 @@ func parseJobFilter(r *http.Request) (f jobFilter, err error) {
 
 // maxJobsPage is the largest limit of the list. Without one, all jobs are listed.
 const maxJobsPage = 10_000
-
-func statuses() []store.Status {
-	return []store.Status{
-		store.StatusRunning, store.StatusPausing, store.StatusPaused, store.StatusCancelling, store.StatusCancelled,
-		store.StatusCompleted, store.StatusFailed,
-	}
-}

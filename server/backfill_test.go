@@ -17,6 +17,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -169,9 +170,9 @@ func TestCancelIsTwoPhase(t *testing.T) {
 	if want := `{"id":"` + id.String() + `","status":"cancelling"}` + "\n"; a.status != 200 || a.body != want {
 		t.Errorf("got %d %s, want 200 %s", a.status, a.body, want)
 	}
-	var d jobDetail
+	var d api.JobDetail
 	r.get(path).decode(t, &d)
-	if d.Status != store.StatusCancelling {
+	if d.Status != api.StatusCancelling {
 		t.Errorf("status %s", d.Status)
 	}
 	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelling: only a running, pausing or paused job can be cancelled")
@@ -182,7 +183,7 @@ func TestCancelIsTwoPhase(t *testing.T) {
 	r.check(err)
 	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelled: only a running, pausing or paused job can be cancelled")
 	r.get(path).decode(t, &d)
-	if d.Status != store.StatusCancelled || d.Stage != store.StageCancelled || d.Error == nil || *d.Error != "cancelled by request" || d.CompletedAt == nil {
+	if d.Status != api.StatusCancelled || d.Stage != api.StageCancelled || d.Error == nil || *d.Error != "cancelled by request" || d.CompletedAt == nil {
 		t.Errorf("cancelled job: %+v", d)
 	}
 }
@@ -213,9 +214,9 @@ func TestPauseIsTwoPhaseAndResumeGoesOn(t *testing.T) {
 	stopped()
 	r.do(http.MethodPost, path+"/pause", "").want(t, 400, "is paused: only a running job can be paused")
 	r.do(http.MethodPost, path+"/retry", "").want(t, 400, "is paused: only a job that has ended can be retried")
-	var list []jobBody
+	var list []api.Job
 	r.get("/admin/backfill/status?status=paused").decode(t, &list)
-	if len(list) != 1 || list[0].Status != store.StatusPaused || list[0].Stage != store.StagePending || list[0].CompletedAt != nil || list[0].Error != nil {
+	if len(list) != 1 || list[0].Status != api.StatusPaused || list[0].Stage != api.StagePending || list[0].CompletedAt != nil || list[0].Error != nil {
 		t.Errorf("paused: %+v", list)
 	}
 	ask("resume", "running")
@@ -327,7 +328,7 @@ func TestStatusListsNewestFirst(t *testing.T) {
 // listed are the ids of the jobs that the list shows.
 func (r *rig) listed(query string) []string {
 	r.t.Helper()
-	var list []jobBody
+	var list []api.Job
 	r.get("/admin/backfill/status"+query).decode(r.t, &list)
 	ids := make([]string, len(list))
 	for i, j := range list {
@@ -406,7 +407,7 @@ func TestTimesAreUTCInWholeSeconds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settle(alice, store.AccountActive, nil)
-	var list []jobBody
+	var list []api.Job
 	r.get("/admin/backfill/status").decode(t, &list)
 	form := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`)
 	for _, at := range []string{list[0].CreatedAt, *list[0].StartedAt, *list[0].CompletedAt} {
@@ -543,7 +544,7 @@ func TestStoreErrorsHaveTheirStatus(t *testing.T) {
 			if c.status != 500 {
 				return
 			}
-			var e adminError
+			var e api.Error
 			a.decode(t, &e)
 			if strings.Contains(a.body, "input/output") || e.RequestID == "" || e.RequestID != a.header.Get("X-Request-Id") {
 				t.Errorf("answer %s", a.body)
@@ -561,7 +562,7 @@ func TestPanicIsAnsweredWithoutItsCause(t *testing.T) {
 	r.jobs.panics = true
 	a := r.do(http.MethodPost, "/admin/backfill", "")
 	a.want(t, 500, "something went wrong inside appview")
-	var e adminError
+	var e api.Error
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.RequestID == "" || strings.Contains(a.body, "secret") {
 		t.Errorf("answer %s", a.body)
 	}

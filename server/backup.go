@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -50,12 +51,12 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) error {
 // noteBackup notes who has been sent what is here, even if not all of it. A disk that
 // is too full for that must not keep anybody from saving what is on it.
 func (s *Server) noteBackup(r *http.Request, err error) {
-	e := store.Event{Action: store.ActBackup, Outcome: store.OutcomeDone}
+	e := store.Event{Action: api.ActBackup, Outcome: api.OutcomeDone}
 	switch {
 	case errors.Is(err, errHead):
 		return
 	case err != nil:
-		e.Outcome, e.Detail = store.OutcomeFailed, err.Error()
+		e.Outcome, e.Detail = api.OutcomeFailed, err.Error()
 	}
 	if err := s.cfg.Store.Note(detached(r), e); err != nil { //nolint:contextcheck // it is noted even if the client has gone
 		s.log.WarnContext(r.Context(), "backup is not noted", "err", err)

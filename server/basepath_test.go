@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"appview/internal/api"
 )
 
 func TestBasePathsAreRead(t *testing.T) {
@@ -162,7 +164,7 @@ func TestLocationStandsBehindTheBasePath(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *Config) { c.BasePath = "/appview" })
 	created := r.do(http.MethodPost, "/appview/admin/backfill", `{"did":"`+alice.String()+`"}`)
-	var ref jobRef
+	var ref api.JobRef
 	created.decode(t, &ref)
 	at := created.header.Get("Location")
 	if at != "/appview/admin/backfill/"+ref.ID.String() {
@@ -195,7 +197,7 @@ func TestLocationStandsBehindThePathOfThePublicURL(t *testing.T) {
 		}
 		r := newRig(t, func(cfg *Config) { cfg.BasePath, cfg.PublicURL = c.base, public })
 		a := r.do(http.MethodPost, c.base+"/admin/backfill", "")
-		var ref jobRef
+		var ref api.JobRef
 		a.decode(t, &ref)
 		if at := a.header.Get("Location"); at != c.want+"/admin/backfill/"+ref.ID.String() {
 			t.Errorf("%+v: the job is at %s", c, at)

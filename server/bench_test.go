@@ -27,6 +27,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 	"appview/store/storetest"
@@ -248,7 +249,7 @@ func benchQueries(b *testing.B, server *httptest.Server, n int) map[string][]str
 		path := "/api/records?limit=50&collection=" + string(note) + query
 		for next := path; len(q[name]) < benchSamples; {
 			q[name] = append(q[name], next)
-			var p page
+			var p api.Records
 			if err := json.Unmarshal(fetchBench(b, server.Client(), server.URL+next), &p); err != nil {
 				b.Fatal(err)
 			}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"appview/internal/api"
 )
 
 // watchEvery is how often a watched job is looked at: as often as its streams may
@@ -20,7 +22,7 @@ const watchEvery = 250 * time.Millisecond
 // many do: a job is read and encoded once for all.
 type broadcasters struct {
 	every time.Duration
-	look  func(ctx context.Context, id uuid.UUID) (jobDetail, error)
+	look  func(ctx context.Context, id uuid.UUID) (api.JobDetail, error)
 
 	mu   sync.Mutex
 	jobs map[uuid.UUID]*broadcaster
@@ -129,10 +131,10 @@ func (b *broadcaster) snapshot() (snapshot, <-chan struct{}) {
 }
 
 // lookAtJob is a job as its own route shows it.
-func (s *Server) lookAtJob(ctx context.Context, id uuid.UUID) (jobDetail, error) {
+func (s *Server) lookAtJob(ctx context.Context, id uuid.UUID) (api.JobDetail, error) {
 	job, err := s.cfg.Store.Job(ctx, id)
 	if err != nil {
-		return jobDetail{}, fmt.Errorf("watch job: %w", err)
+		return api.JobDetail{}, fmt.Errorf("watch job: %w", err)
 	}
 	return s.newJobDetail(ctx, job)
 }

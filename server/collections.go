@@ -5,67 +5,25 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
-
+	"appview/internal/api"
 	"appview/store"
 )
 
-// collectionBody is a tracked collection.
-type collectionBody struct {
-	Collection   syntax.NSID `json:"collection"`
-	Records      int64       `json:"records"`
-	Repos        int64       `json:"repos"`
-	TrackedSince string      `json:"tracked_since"`
-	ageBody
-
-	RefreshAt *string    `json:"refresh_at"` // when it is read again by itself; null: not, or it is being read
-	LastJob   *latestJob `json:"last_job"`
-}
-
-// latestJob is the job that reads a collection from the network, or did last.
-type latestJob struct {
-	ID          uuid.UUID    `json:"id"`
-	Status      store.Status `json:"status"`
-	Origin      string       `json:"origin"`
-	Error       *string      `json:"error"`
-	CreatedAt   string       `json:"created_at"`
-	StartedAt   *string      `json:"started_at"`
-	CompletedAt *string      `json:"completed_at"`
-}
-
-func (s *Server) newCollectionBody(c store.Collection) collectionBody {
-	b := collectionBody{
-		Collection: c.NSID, Records: c.Held.Records, Repos: c.Held.Repos, TrackedSince: stamp(c.Since), ageBody: s.age(c.Fresh),
+func (s *Server) newCollectionBody(c store.Collection) api.Collection {
+	b := api.Collection{
+		Collection: c.NSID, Records: c.Held.Records, Repos: c.Held.Repos, TrackedSince: api.Stamp(c.Since), Age: s.age(c.Fresh),
 	}
 	if at := s.cfg.Jobs.RefreshAt(c); !at.IsZero() && !c.Covered {
-		b.RefreshAt = known(stamp(at), true)
+		b.RefreshAt = api.Known(api.Stamp(at), true)
 	}
 	if j := c.Job; j != nil {
 		row := newJobBody(*j)
-		b.LastJob = &latestJob{
+		b.LastJob = &api.LastJob{
 			ID: j.ID, Status: j.Status, Origin: originOf(*j), Error: row.Error,
 			CreatedAt: row.CreatedAt, StartedAt: row.StartedAt, CompletedAt: row.CompletedAt,
 		}
 	}
 	return b
-}
-
-// collectionsBody is the list of tracked collections.
-type collectionsBody struct {
-	Collections []collectionBody `json:"collections"`
-}
-
-// addedBody is the answer to whoever tracks a collection: the job that reads it now.
-type addedBody struct {
-	Collection syntax.NSID `json:"collection"`
-	Job        *jobRef     `json:"job"`
-}
-
-// untrackedBody is the answer to whoever removes one.
-type untrackedBody struct {
-	Collection syntax.NSID `json:"collection"`
-	Deleted    int64       `json:"deleted"` // records
 }
 
 func (s *Server) listCollections(r *http.Request) (reply, error) {
@@ -76,7 +34,7 @@ func (s *Server) listCollections(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body := collectionsBody{Collections: make([]collectionBody, len(list))}
+	body := api.Collections{Collections: make([]api.Collection, len(list))}
 	for i, c := range list {
 		body.Collections[i] = s.newCollectionBody(c)
 	}
@@ -109,9 +67,9 @@ func (s *Server) addCollection(r *http.Request) (reply, error) {
 			return job, added, err
 		},
 		answer: func(job *store.Job, added bool) reply {
-			body := addedBody{Collection: c}
+			body := api.Added{Collection: c}
 			if job != nil {
-				body.Job = &jobRef{ID: job.ID, Status: job.Status}
+				body.Job = &api.JobRef{ID: job.ID, Status: job.Status}
 			}
 			if !added {
 				return ok(body)
@@ -158,5 +116,5 @@ func (s *Server) removeCollection(r *http.Request) (reply, error) {
 		return reply{}, deletionStopped(err)
 	}
 	s.log.InfoContext(r.Context(), "collection no longer tracked", "collection", c, "deleted", n)
-	return ok(untrackedBody{Collection: c, Deleted: n}), nil
+	return ok(api.Removed{Collection: c, Deleted: n}), nil
 }

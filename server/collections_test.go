@@ -13,12 +13,13 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
-func (r *rig) collections() []collectionBody {
+func (r *rig) collections() []api.Collection {
 	r.t.Helper()
-	var body collectionsBody
+	var body api.Collections
 	r.get("/admin/collections").decode(r.t, &body)
 	return body.Collections
 }
@@ -56,7 +57,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 	if a.status != http.StatusCreated || !exact.MatchString(a.body) {
 		t.Fatalf("added: %d %s", a.status, a.body)
 	}
-	var added addedBody
+	var added api.Added
 	a.decode(t, &added)
 	if again := add(); again.status != http.StatusOK || again.body != a.body {
 		t.Errorf("added again: %d %s", again.status, again.body)
@@ -72,7 +73,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 	r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]store.Listed{alice: texts(t, 3), bob: texts(t, 2)})
 	got := r.collections()[0]
 	if got.Records != 5 || got.Repos != 2 || got.SyncedAt == nil || *got.AgeSeconds < 0 || *got.AgeSeconds > 60 || got.RefreshAt == nil ||
-		got.LastJob.Status != store.StatusCompleted || got.LastJob.CompletedAt == nil {
+		got.LastJob.Status != api.StatusCompleted || got.LastJob.CompletedAt == nil {
 		t.Errorf("read: %+v", got)
 	}
 	if again := add(); again.status != http.StatusOK || again.body != `{"collection":"com.example.note","job":null}`+"\n" {
@@ -151,7 +152,7 @@ func TestEveryAnswerAboutACollectionSaysHowOldItIs(t *testing.T) {
 	want("never read as a whole", "")
 	job := r.jobOf(r.create(`{"collection":"com.example.note"}`))
 	r.complete(job, map[syntax.DID][]store.Listed{alice: rec})
-	header := stamp(r.jobOf(job.ID).StartedAt)
+	header := api.Stamp(r.jobOf(job.ID).StartedAt)
 	want("read", header)
 	want("from the cache", header)
 	if a := r.get("/api/records?collection=com.example.note"); !strings.Contains(a.header.Get("Access-Control-Expose-Headers"), "Appview-Synced-At") {
@@ -165,7 +166,7 @@ func TestEveryAnswerAboutACollectionSaysHowOldItIs(t *testing.T) {
 	for _, c := range []string{"*", "note"} {
 		r.get("/api/records?collection="+c).want(t, 400, "no valid NSID")
 	}
-	var st statsBody
+	var st api.Stats
 	r.get("/admin/stats").decode(t, &st)
 	if got := st.Collections[note]; got.SyncedAt == nil || *got.SyncedAt != header || got.AgeSeconds == nil {
 		t.Errorf("stats: %+v", got)
@@ -183,17 +184,17 @@ func TestJobSaysWhoWantedIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.check(r.store.Track(t.Context(), note))
-	var d jobDetail
+	var d api.JobDetail
 	if r.get("/admin/backfill/"+r.create("").String()).decode(t, &d); d.Origin != "request" {
 		t.Errorf("requested: %+v", d)
 	}
 	r.complete(r.jobOf(d.ID), nil)
 	f, err := r.store.Freshness(t.Context(), note)
 	r.check(err)
-	for _, origin := range []store.Origin{store.OriginStart, store.OriginRefresh} {
+	for _, origin := range []api.Origin{api.OriginStart, api.OriginRefresh} {
 		job, err := r.store.CoverCollection(t.Context(), note, uuid.New(), origin, f.Last)
 		r.check(err)
-		if r.get(pathOf(job)).decode(t, &d); d.Origin != string(origin) {
+		if r.get(pathOf(job)).decode(t, &d); d.Origin != origin {
 			t.Errorf("%s: %+v", origin, d)
 		}
 		r.complete(job, nil)
@@ -220,14 +221,14 @@ func TestJobThatCarriesOnAForgottenOne(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Store = st })
 	r.store = st
 	r.check(st.Track(t.Context(), note))
-	old, err := st.CoverCollection(t.Context(), note, uuid.New(), store.OriginRefresh, 0)
+	old, err := st.CoverCollection(t.Context(), note, uuid.New(), api.OriginRefresh, 0)
 	r.check(err)
 	r.check(st.EndDiscovery(t.Context(), old.Seq, "the relay is down"))
 	_, err = st.FinishJob(t.Context(), old.Seq, func(store.Job) string { return "" })
 	r.check(err)
 	retry, err := st.RetryJob(t.Context(), old.ID, uuid.New())
 	r.check(err)
-	var d jobDetail
+	var d api.JobDetail
 	if r.get(pathOf(retry)).decode(t, &d); d.RetryOf == nil || *d.RetryOf != old.ID.String() {
 		t.Errorf("retry: %+v", d)
 	}

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"appview/internal/api"
 )
 
 // ParseOrigin reads an origin whose pages may use the admin API, as it is configured. It
@@ -58,7 +60,7 @@ const (
 	publicHeaders = "*, Authorization"
 	adminHeaders  = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
 
-	publicExposed = "ETag, Retry-After, " + syncedHeader + ", " + requestIDHeader
+	publicExposed = "ETag, Retry-After, " + api.SyncedAt + ", " + api.RequestID
 	adminExposed  = publicExposed + ", Content-Disposition, Location, WWW-Authenticate"
 
 	publicMaxAge = "86400" // of what a browser was told, in seconds

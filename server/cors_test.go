@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"appview/internal/api"
 )
 
 const adminOrigin = "https://admin.example.com"
@@ -69,7 +71,7 @@ func TestPagesOfAnAllowedOriginReadErrors(t *testing.T) {
 	t.Parallel()
 	r := newCORSRig(t)
 	r.server.guesses.every, r.server.guesses.patience = 1<<50, 0
-	reader := r.bearerOf("hv_reader", nil, BackfillRead)
+	reader := r.bearerOf("hv_reader", nil, api.BackfillRead)
 	asks := func(method, path, body, bearer string) answer {
 		return r.do(method, path, body, "Authorization", bearer, "Origin", "http://localhost:8080")
 	}

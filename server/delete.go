@@ -5,13 +5,9 @@ import (
 	"errors"
 	"net/http"
 
+	"appview/internal/api"
 	"appview/store"
 )
-
-// deletedBody says how much was deleted.
-type deletedBody struct {
-	Deleted int64 `json:"deleted"`
-}
 
 // deleteRecords deletes what the filter chooses and is there now. The store works
 // in steps and remembers what is left, so that a stop in between loses nothing.
@@ -34,7 +30,7 @@ func (s *Server) deleteRecords(r *http.Request) (reply, error) {
 		return reply{}, deletionStopped(err)
 	}
 	s.log.InfoContext(r.Context(), "records deleted", "collection", filter.Collection, "did", filter.DID, "deleted", n)
-	return ok(deletedBody{Deleted: n}), nil
+	return ok(api.Deleted{Deleted: n}), nil
 }
 
 // deletionStopped says what becomes of a deletion that a stop of the server has cut

@@ -9,31 +9,15 @@ import (
 	"strconv"
 	"strings"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // maxReason is the longest reason of a denial, in bytes.
 const maxReason = 1000
 
-// denialBody is an entry of the deny list.
-type denialBody struct {
-	Entry   string  `json:"entry"`
-	Reason  *string `json:"reason"`
-	AddedAt string  `json:"added_at"`
-}
-
-func newDenialBody(d store.Denial) denialBody {
-	return denialBody{Entry: d.Entry, Reason: known(d.Reason, d.Reason != ""), AddedAt: stamp(d.AddedAt)}
-}
-
-// denialsBody is the deny list.
-type denialsBody struct {
-	Entries []denialBody `json:"entries"`
-}
-
-// removedBody says what was taken off the deny list.
-type removedBody struct {
-	Entry string `json:"entry"`
+func newDenialBody(d store.Denial) api.Denial {
+	return api.Denial{Entry: d.Entry, Reason: api.Known(d.Reason, d.Reason != ""), AddedAt: api.Stamp(d.AddedAt)}
 }
 
 func (s *Server) listDenials(r *http.Request) (reply, error) {
@@ -44,7 +28,7 @@ func (s *Server) listDenials(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body := denialsBody{Entries: make([]denialBody, len(list))}
+	body := api.Denials{Entries: make([]api.Denial, len(list))}
 	for i, d := range list {
 		body.Entries[i] = newDenialBody(d)
 	}
@@ -115,7 +99,7 @@ func (s *Server) removeDenial(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	s.log.InfoContext(r.Context(), "denied no more", "entry", entry)
-	return ok(removedBody{Entry: entry}), nil
+	return ok(api.Allowed{Entry: entry}), nil
 }
 
 // parseEntry reads what is to be denied: an account by its DID, or a host by its

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -48,7 +49,7 @@ func TestDeniedAccountsAndHostsAreServedNoMore(t *testing.T) {
 	if a := r.deny(`{"entry":"pds.test","reason":"spam"}`); a.status != 201 {
 		t.Errorf("again: %d %s", a.status, a.body)
 	}
-	var body denialsBody
+	var body api.Denials
 	r.get("/admin/denylist").decode(t, &body)
 	if len(body.Entries) != 2 || body.Entries[0].Entry != string(alice) || body.Entries[1].Entry != "pds.test" || *body.Entries[1].Reason != "spam" {
 		t.Errorf("list: %+v", body)

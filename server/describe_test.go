@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"appview/internal/api"
 )
 
 const docURL = "https://appview.test/openapi.json"
@@ -322,7 +324,7 @@ func withMetrics(c *Config) {
 func TestEveryRouteIsDescribedAndTheOtherWayRound(t *testing.T) {
 	t.Parallel()
 	d, r := theDescription(), everything(t)
-	want, got := map[string]Permission{}, map[string]Permission{}
+	want, got := map[string]api.Permission{}, map[string]api.Permission{}
 	for _, rt := range r.server.routes() {
 		want[rt.method+" "+strings.TrimSuffix(rt.path, "{$}")] = rt.permission
 	}
@@ -339,7 +341,7 @@ func TestEveryRouteIsDescribedAndTheOtherWayRound(t *testing.T) {
 				t.Errorf("%s %s: say in security which permission it needs, or [] for none", method, path)
 				continue
 			}
-			permission := Permission("")
+			permission := api.Permission("")
 			if len(list) == 1 {
 				key, _ := list[0].(map[string]any)
 				names, _ := key["key"].([]any)
@@ -347,7 +349,7 @@ func TestEveryRouteIsDescribedAndTheOtherWayRound(t *testing.T) {
 					t.Errorf("%s %s needs %v", method, path, list)
 					continue
 				}
-				permission = Permission(fmt.Sprint(names[0]))
+				permission = api.Permission(fmt.Sprint(names[0]))
 			}
 			got[strings.ToUpper(method)+" "+path] = permission
 		}

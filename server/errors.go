@@ -77,18 +77,6 @@ func toFailure(err error) failure {
 	}
 }
 
-// adminError is the body of a failed request.
-type adminError struct {
-	Error     string `json:"error"`
-	RequestID string `json:"request_id,omitempty"` // only where the log says more
-}
-
-// xrpcError is the body of a failed XRPC request.
-type xrpcError struct {
-	Error   string `json:"error"`
-	Message string `json:"message"`
-}
-
 // xrpcName is XRPC's name for a status.
 func xrpcName(status int) string {
 	switch status {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -71,7 +72,7 @@ func (e *eventStream) next() (string, error) {
 }
 
 // job is the next event.
-func (e *eventStream) job() (d jobDetail) {
+func (e *eventStream) job() (d api.JobDetail) {
 	e.t.Helper()
 	for {
 		text, err := e.next()
@@ -90,7 +91,7 @@ func (e *eventStream) job() (d jobDetail) {
 }
 
 // until reads events until one is as it should be.
-func (e *eventStream) until(is func(jobDetail) bool) jobDetail {
+func (e *eventStream) until(is func(api.JobDetail) bool) api.JobDetail {
 	e.t.Helper()
 	for {
 		if d := e.job(); is(d) {
@@ -135,19 +136,19 @@ func TestEventsShowAJobToItsEnd(t *testing.T) {
 	}
 	_, err = r.store.StartJob(t.Context(), job.Seq)
 	r.check(err)
-	stream.until(func(d jobDetail) bool { return d.Stage == store.StageDiscovering })
+	stream.until(func(d api.JobDetail) bool { return d.Stage == api.StageDiscovering })
 	r.settleIn(job, alice, store.AccountActive, nil, store.Verdict{Class: store.ClassDone, Reason: "empty"})
-	if d := stream.until(func(d jobDetail) bool { return d.ProcessedRepos != nil }); *d.ProcessedRepos != 1 || d.EmptyRepos != 1 {
+	if d := stream.until(func(d api.JobDetail) bool { return d.ProcessedRepos != nil }); *d.ProcessedRepos != 1 || d.EmptyRepos != 1 {
 		t.Errorf("got %+v", d)
 	}
 	r.check(r.store.EndDiscovery(t.Context(), job.Seq, ""))
 	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
 	r.check(err)
-	stream.until(func(d jobDetail) bool { return d.Status == store.StatusCompleted && d.CompletedAt != nil })
+	stream.until(func(d api.JobDetail) bool { return d.Status == api.StatusCompleted && d.CompletedAt != nil })
 	stream.wantEnd()
 
 	again := r.events(job.ID) // of a job that is final already
-	if d := again.job(); d.Status != store.StatusCompleted {
+	if d := again.job(); d.Status != api.StatusCompleted {
 		t.Errorf("got %+v", d)
 	}
 	again.wantEnd()
@@ -201,12 +202,12 @@ func TestAStreamEndsWithItsKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.create("{}")
-	stream := r.events(id, "Authorization", r.bearerOf("hv_a-key-that-is-revoked", nil, BackfillRead))
+	stream := r.events(id, "Authorization", r.bearerOf("hv_a-key-that-is-revoked", nil, api.BackfillRead))
 	stream.job()
 	r.revoke(r.keyNamed("hv_a-key-that-is-revoked").ID)
 	stream.wantCut()
 	expires := time.Now().Add(300 * time.Millisecond)
-	stream = r.events(id, "Authorization", r.bearerOf("hv_a-key-that-expires", func(k *store.APIKey) { k.ExpiresAt = expires }, BackfillRead))
+	stream = r.events(id, "Authorization", r.bearerOf("hv_a-key-that-expires", func(k *store.APIKey) { k.ExpiresAt = expires }, api.BackfillRead))
 	stream.job()
 	stream.wantCut()
 	if time.Now().Before(expires) {
@@ -281,7 +282,7 @@ func TestManyStreamsLookAtTheJobOnce(t *testing.T) {
 	}
 	seen := r.jobs.looks()
 	for _, e := range reading {
-		e.until(func(d jobDetail) bool { return int64(d.ReposPerSecond) >= seen })
+		e.until(func(d api.JobDetail) bool { return int64(d.ReposPerSecond) >= seen })
 	}
 	looks, most := r.jobs.looks(), int64(time.Since(began)/watchEvery)+2
 	if looks < 2 || looks > most {
@@ -291,7 +292,7 @@ func TestManyStreamsLookAtTheJobOnce(t *testing.T) {
 	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
 	r.check(err)
 	for _, e := range reading {
-		e.until(func(d jobDetail) bool { return d.Status.Final() })
+		e.until(func(d api.JobDetail) bool { return d.Status.Final() })
 		e.wantEnd()
 	}
 	r.unwatched()

@@ -4,15 +4,13 @@ import (
 	"net/http"
 	"strconv"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // maxExports bounds the exports that run at once. Each holds a read transaction
 // open, during which the file cannot reuse pages: the client must keep up.
 const maxExports = 2
-
-// seqHeader says which change an export contains last.
-const seqHeader = "Appview-Seq"
 
 // exportRecords streams one consistent snapshot as lines of JSON.
 func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
@@ -26,7 +24,7 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 	}
 	return s.streamLines(w, r, s.exports, "exports", func(l *lines) error {
 		begin := func(seq uint64) error {
-			w.Header().Set(seqHeader, strconv.FormatUint(seq, 10))
+			w.Header().Set(api.Seq, strconv.FormatUint(seq, 10))
 			return l.begin()
 		}
 		var line []byte

@@ -23,16 +23,10 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 )
-
-// line is a line of an export.
-type line struct {
-	URI, CID, DID, Collection, RKey, Rev string
-	IndexedAt                            string `json:"indexed_at"`
-	Value                                json.RawMessage
-}
 
 func (r *rig) export(query string) []string {
 	r.t.Helper()
@@ -42,7 +36,7 @@ func (r *rig) export(query string) []string {
 	}
 	var uris []string
 	for text := range strings.Lines(a.body) {
-		var l line
+		var l api.Record
 		if err := json.Unmarshal([]byte(text), &l); err != nil || !strings.HasSuffix(text, "}\n") {
 			r.t.Fatalf("line %q: %v", text, err)
 		}
@@ -82,7 +76,7 @@ func TestExportLineHasExactlyItsMembers(t *testing.T) {
 	rec := verified(t, "self", `{"$type":"com.example.note","text":"<a> & \"b\""}`)
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
 	a := r.get("/admin/records/export")
-	var l line
+	var l api.Record
 	if err := json.Unmarshal([]byte(a.body), &l); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +222,7 @@ func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
 		dids := []syntax.DID{alice, bob, carol}
 		r.settle(dids[round%3], store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:100+round]})
 		a := r.get("/admin/records/export?collection=com.example.note")
-		moments[a.header.Get(seqHeader)] = a.body
+		moments[a.header.Get(api.Seq)] = a.body
 	}
 	change(0)
 	stop := make(chan struct{})
@@ -256,7 +250,7 @@ func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
 				if err = errors.Join(err, res.Body.Close()); err != nil || res.StatusCode != http.StatusOK {
 					return fmt.Errorf("export: %d %w", res.StatusCode, err)
 				}
-				seen[i] = append(seen[i], export{res.Header.Get(seqHeader), string(data)})
+				seen[i] = append(seen[i], export{res.Header.Get(api.Seq), string(data)})
 			}
 		})
 	}

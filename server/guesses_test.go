@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -146,7 +147,7 @@ func TestGoodKeyNeverWaitsForWrongOnes(t *testing.T) {
 	t.Parallel()
 	b := newBounded(t, 256)
 	b.server.guesses.every, b.server.guesses.patience = time.Hour, 1000*time.Hour
-	stored := b.bearerOf("hv_a-good-key", nil, StatsRead)
+	stored := b.bearerOf("hv_a-good-key", nil, api.StatsRead)
 	b.spendBurst()
 	goodKeys := func() {
 		t.Helper()
@@ -248,9 +249,9 @@ func TestWhatIsNoGuess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.server.guesses.every = time.Hour
-	revoked := r.bearerOf("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, AllPermissions)
-	expired := r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, AllPermissions)
-	reader := r.bearerOf("hv_reader", nil, BackfillRead)
+	revoked := r.bearerOf("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
+	expired := r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
+	reader := r.bearerOf("hv_reader", nil, api.BackfillRead)
 	for range 3 * guessBurst {
 		for _, bearer := range []string{"", "Basic YTpi", "Bearer x", "Bearer hv_a b", revoked, expired} {
 			r.do(http.MethodGet, "/admin/stats", "", "Authorization", bearer).want(t, http.StatusUnauthorized, "")

@@ -10,6 +10,8 @@ import (
 	"path"
 	"runtime/debug"
 	"time"
+
+	"appview/internal/api"
 )
 
 // endpoint computes a reply. It never sees the ResponseWriter.
@@ -78,7 +80,7 @@ func (s *Server) stream(f func(w http.ResponseWriter, r *http.Request) error) ht
 // fail writes an error in the shape of the path's audience.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f := toFailure(err)
-	id := w.Header().Get(requestIDHeader)
+	id := w.Header().Get(api.RequestID)
 	if f.status == http.StatusInternalServerError {
 		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "request_id", id, "err", err)
 	} else {
@@ -88,21 +90,18 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // net/http's way to break the connection
 	}
 	maps.Copy(w.Header(), f.headers)
-	var body any = adminError{Error: f.text, RequestID: id}
+	var body any = api.Error{Error: f.text, RequestID: id}
 	if isXRPC(r) {
 		name := f.name
 		if name == "" {
 			name = xrpcName(f.status)
 		}
-		body = xrpcError{Error: name, Message: f.text}
+		body = api.XRPCError{Error: name, Message: f.text}
 	}
 	if err := s.send(w, r, reply{status: f.status, body: body}); err != nil {
 		s.log.ErrorContext(r.Context(), "write error answer", "path", r.URL.Path, "err", err)
 	}
 }
-
-// requestIDHeader carries the name of the request in the log.
-const requestIDHeader = "X-Request-Id"
 
 // Handler answers all requests.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
@@ -117,7 +116,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	w := s.newWriter(rw, r)
 	defer s.budget.release(&w.share)
 	defer s.observe(w, r)
-	w.Header().Set(requestIDHeader, rand.Text())
+	w.Header().Set(api.RequestID, rand.Text())
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	defer s.recovered(w, r)
 	if outside != nil {

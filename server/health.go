@@ -2,17 +2,13 @@ package server
 
 import (
 	"net/http"
-)
 
-// healthBody is the answer to a probe.
-type healthBody struct {
-	Status  string `json:"status"`
-	Version string `json:"version,omitempty"`
-}
+	"appview/internal/api"
+)
 
 // health says that the process answers.
 func (s *Server) health(*http.Request) (reply, error) {
-	return ok(healthBody{Status: "ok", Version: s.cfg.Version}), nil
+	return ok(api.Health{Status: "ok", Version: s.cfg.Version}), nil
 }
 
 // ready says whether the process can do its work.
@@ -30,7 +26,7 @@ func (s *Server) ready(*http.Request) (reply, error) {
 			return reply{}, notReady(err.Error())
 		}
 	}
-	return ok(healthBody{Status: "ready"}), nil
+	return ok(api.Health{Status: "ready"}), nil
 }
 
 func notReady(why string) error {

@@ -12,12 +12,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
-
-// idempotencyHeader names a request that makes a job, so that it may be repeated: what
-// has its name, and asks for the same, is answered as it was, and makes no other job.
-const idempotencyHeader = "Idempotency-Key"
 
 // making is what makes a job, and the answer to that.
 type making struct {
@@ -51,7 +48,7 @@ func (s *Server) once(r *http.Request, m making) (reply, error) {
 	case errors.Is(err, store.ErrOtherRequest):
 		return reply{}, failure{
 			status: http.StatusConflict,
-			text:   fmt.Sprintf("the %s %s was sent with another path or body within the last 24 hours: choose another one", idempotencyHeader, quoted(key)),
+			text:   fmt.Sprintf("the %s %s was sent with another path or body within the last 24 hours: choose another one", api.IdempotencyKey, quoted(key)),
 		}
 	case err != nil:
 		return reply{}, err
@@ -61,21 +58,21 @@ func (s *Server) once(r *http.Request, m making) (reply, error) {
 
 // idempotencyKey is the request's, if it has one.
 func idempotencyKey(r *http.Request) (key string, given bool, err error) {
-	values := r.Header.Values(idempotencyHeader)
+	values := r.Header.Values(api.IdempotencyKey)
 	switch len(values) {
 	case 0:
 		return "", false, nil
 	case 1:
 		key = values[0]
 	default:
-		return "", false, badRequest("more than one %s header was sent", idempotencyHeader)
+		return "", false, badRequest("more than one %s header was sent", api.IdempotencyKey)
 	}
 	if n := len(key); n < 1 || n > store.MaxIdempotencyKey {
-		return "", false, badRequest("the %s has %d characters, it must have 1 to %d", idempotencyHeader, n, store.MaxIdempotencyKey)
+		return "", false, badRequest("the %s has %d characters, it must have 1 to %d", api.IdempotencyKey, n, store.MaxIdempotencyKey)
 	}
 	for _, c := range []byte(key) {
 		if c < ' ' || c > '~' {
-			return "", false, badRequest("the %s holds a character that is not printable ASCII", idempotencyHeader)
+			return "", false, badRequest("the %s holds a character that is not printable ASCII", api.IdempotencyKey)
 		}
 	}
 	return key, true, nil
@@ -108,7 +105,7 @@ func (s *Server) again(was store.Reply) reply {
 // owner is whose the request's Idempotency-Key is.
 func (s *Server) owner(r *http.Request) (uuid.UUID, error) {
 	held, _ := r.Context().Value(grantOf{}).(grant)
-	if held.actor.Kind == store.ActorEnvironment {
+	if held.actor.Kind == api.ActorEnvironment {
 		return s.environment()
 	}
 	return held.actor.KeyID, nil
@@ -121,9 +118,9 @@ const environmentRounds = 100_000
 // environmentOwner is whose the Idempotency-Keys are that come with the configured key. It
 // is the same in the next process, and another one for another key.
 func environmentOwner(adminKey string) (uuid.UUID, error) {
-	derived, err := pbkdf2.Key(sha256.New, adminKey, []byte("appview "+idempotencyHeader), environmentRounds, len(uuid.Nil))
+	derived, err := pbkdf2.Key(sha256.New, adminKey, []byte("appview "+api.IdempotencyKey), environmentRounds, len(uuid.Nil))
 	if err != nil {
-		return uuid.Nil, fmt.Errorf("derive the owner of an %s: %w", idempotencyHeader, err)
+		return uuid.Nil, fmt.Errorf("derive the owner of an %s: %w", api.IdempotencyKey, err)
 	}
 	return uuid.UUID(derived), nil
 }

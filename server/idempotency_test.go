@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -73,7 +74,7 @@ func TestRepeatedRequestMakesOneJob(t *testing.T) {
 			before := r.jobsStored()
 			post := func(body string) answer {
 				t.Helper()
-				return r.do(http.MethodPost, path, body, idempotencyHeader, "a key: \"!~\"")
+				return r.do(http.MethodPost, path, body, api.IdempotencyKey, "a key: \"!~\"")
 			}
 			first := post(c.body)
 			if first.status != c.wantStatus {
@@ -99,7 +100,7 @@ func TestRepeatedRequestMakesOneJob(t *testing.T) {
 				again("while the job runs", body)
 			}
 			if c.otherPath {
-				r.do(http.MethodPost, "/admin/backfill/"+uuid.NewString()+"/retry", "", idempotencyHeader, "a key: \"!~\"").
+				r.do(http.MethodPost, "/admin/backfill/"+uuid.NewString()+"/retry", "", api.IdempotencyKey, "a key: \"!~\"").
 					want(t, 409, `the Idempotency-Key "a key: \"!~\"" was sent with another path or body`)
 			} else {
 				post(c.other).want(t, 409, `the Idempotency-Key "a key: \"!~\"" was sent with another path or body`)
@@ -110,7 +111,7 @@ func TestRepeatedRequestMakesOneJob(t *testing.T) {
 			r.restart(testKey)
 			again("in the next process", c.body)
 			if c.wantStatus == http.StatusCreated && !strings.Contains(name, "collection") { // of which one is tracked by now
-				if a := r.do(http.MethodPost, path, c.body, idempotencyHeader, "another"); a.status != first.status || a.body == first.body {
+				if a := r.do(http.MethodPost, path, c.body, api.IdempotencyKey, "another"); a.status != first.status || a.body == first.body {
 					t.Errorf("with another key: %d %s", a.status, a.body)
 				}
 			}
@@ -124,7 +125,7 @@ func (r *rig) endAll() {
 	jobs, err := r.store.Unfinished(r.t.Context())
 	r.check(err)
 	for _, j := range jobs {
-		_, err := r.store.MoveJob(r.t.Context(), j.ID, store.StatusCancelling)
+		_, err := r.store.MoveJob(r.t.Context(), j.ID, api.StatusCancelling)
 		r.check(err)
 		_, err = r.store.FinishJob(r.t.Context(), j.Seq, func(store.Job) string { return "" })
 		r.check(err)
@@ -150,7 +151,7 @@ func TestOfConcurrentEqualRequestsOneMakesAJob(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range answers {
 		wg.Go(func() {
-			answers[i] = r.do(http.MethodPost, "/admin/backfill", `{"collection":"com.example.note"}`, idempotencyHeader, "nervous")
+			answers[i] = r.do(http.MethodPost, "/admin/backfill", `{"collection":"com.example.note"}`, api.IdempotencyKey, "nervous")
 		})
 	}
 	wg.Wait()
@@ -196,7 +197,7 @@ func TestMalformedIdempotencyKeyMakesNoJob(t *testing.T) {
 		t.Errorf("%d jobs", n)
 	}
 	longest := strings.Repeat("~", 255)
-	if a := r.do(http.MethodPost, "/admin/backfill", "", idempotencyHeader, longest); a.status != http.StatusCreated {
+	if a := r.do(http.MethodPost, "/admin/backfill", "", api.IdempotencyKey, longest); a.status != http.StatusCreated {
 		t.Errorf("255 characters: %d %s", a.status, a.body)
 	}
 	// Where no job is made the header means nothing.
@@ -219,7 +220,7 @@ func TestRefusedRequestIsNotKept(t *testing.T) {
 	r := newRig(t)
 	post := func(path, body string) answer {
 		t.Helper()
-		return r.do(http.MethodPost, path, body, idempotencyHeader, "k")
+		return r.do(http.MethodPost, path, body, api.IdempotencyKey, "k")
 	}
 	post("/admin/backfill", `{"colection":"a.b.c"}`).want(t, 400, "unknown member")
 	post("/admin/backfill?x=1", "").want(t, 400, "unknown parameter")
@@ -244,14 +245,14 @@ func TestIdempotencyKeysBelongToAKey(t *testing.T) {
 	made := map[string]string{} // answers
 	post := func(key, body string) answer {
 		t.Helper()
-		return r.do(http.MethodPost, "/admin/backfill", body, idempotencyHeader, "k", "Authorization", "Bearer "+key)
+		return r.do(http.MethodPost, "/admin/backfill", body, api.IdempotencyKey, "k", "Authorization", "Bearer "+key)
 	}
 	ids := map[string]uuid.UUID{}
 	for _, name := range []string{"hv_one", "hv_two", "hv_reads"} {
 		ids[name] = uuid.New()
-		k := store.APIKey{ID: ids[name], Name: name, Prefix: name, Permissions: []string{string(BackfillCreate)}, CreatedAt: time.Now()}
+		k := store.APIKey{ID: ids[name], Name: name, Prefix: name, Permissions: []string{string(api.BackfillCreate)}, CreatedAt: time.Now()}
 		if name == "hv_reads" {
-			k.Permissions = []string{string(BackfillRead)}
+			k.Permissions = []string{string(api.BackfillRead)}
 		}
 		r.check(r.store.PutAPIKey(t.Context(), name, k))
 	}

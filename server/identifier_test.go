@@ -7,6 +7,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -37,7 +38,7 @@ func TestAuthorityOfACollectionIsLowered(t *testing.T) {
 			if job.Request.Collection != want || !slices.Equal(job.Targets, []syntax.NSID{want}) {
 				t.Errorf("the job is over %s, %s", job.Request.Collection, job.Targets)
 			}
-			var list []jobBody
+			var list []api.Job
 			if r.get("/admin/backfill/status?collection="+given).decode(t, &list); len(list) != 1 || *list[0].Collection != want.String() {
 				t.Errorf("listed: %+v", list)
 			}
@@ -77,7 +78,7 @@ func TestTrackedCollectionsAreLowered(t *testing.T) {
 	t.Parallel()
 	for given, want := range spellings() {
 		r := newRig(t)
-		var added addedBody
+		var added api.Added
 		if r.do(http.MethodPost, "/admin/collections", `{"collection":"`+given+`"}`).decode(t, &added); added.Collection != want {
 			t.Errorf("%s: added as %s", given, added.Collection)
 		}
@@ -89,7 +90,7 @@ func TestTrackedCollectionsAreLowered(t *testing.T) {
 			t.Errorf("%s: added again: %d %s", given, a.status, a.body)
 		}
 		r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]store.Listed{alice: texts(t, 1)})
-		if age := r.get("/api/records?collection=" + given).header.Get(syncedHeader); age == "" {
+		if age := r.get("/api/records?collection=" + given).header.Get(api.SyncedAt); age == "" {
 			t.Errorf("%s: no word of how old it is", given)
 		}
 		a := r.do(http.MethodDelete, "/admin/collections?records=delete&collection="+given, "")

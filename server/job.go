@@ -7,111 +7,40 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
-// jobRef is the answer to a request that commands a job.
-type jobRef struct {
-	ID     uuid.UUID    `json:"id"`
-	Status store.Status `json:"status"`
-}
-
-// jobBody is a job as the list shows it. Every member is always there; null says
-// that it is not known yet.
-type jobBody struct {
-	ID             uuid.UUID    `json:"id"`
-	Collection     *string      `json:"collection"`
-	DID            *string      `json:"did"`
-	Status         store.Status `json:"status"`
-	Stage          store.Stage  `json:"stage"`
-	TotalRepos     *int64       `json:"total_repos"`
-	ProcessedRepos *int64       `json:"processed_repos"`
-	TotalRecords   *int64       `json:"total_records"`
-	Error          *string      `json:"error"`
-	StartedAt      *string      `json:"started_at"`
-	CompletedAt    *string      `json:"completed_at"`
-	CreatedAt      string       `json:"created_at"`
-}
-
-func newJobBody(j store.Job) jobBody {
-	done := j.Status == store.StatusCompleted
-	return jobBody{
+func newJobBody(j store.Job) api.Job {
+	done := j.Status == api.StatusCompleted
+	return api.Job{
 		ID:             j.ID,
-		Collection:     known(string(j.Request.Collection), j.Request.Collection != ""),
-		DID:            known(string(j.Request.DID), j.Request.DID != ""),
+		Collection:     api.Known(string(j.Request.Collection), j.Request.Collection != ""),
+		DID:            api.Known(string(j.Request.DID), j.Request.DID != ""),
 		Status:         j.Status,
 		Stage:          j.Stage,
-		TotalRepos:     known(j.TotalRepos, j.Listed || done),
-		ProcessedRepos: known(j.Processed, j.Processed > 0 || done),
-		TotalRecords:   known(j.Tally.Records, j.Processed > 0 || done),
-		Error:          known(j.Error, j.Error != ""),
-		StartedAt:      known(stamp(j.StartedAt), !j.StartedAt.IsZero()),
-		CompletedAt:    known(stamp(j.CompletedAt), !j.CompletedAt.IsZero()),
-		CreatedAt:      stamp(j.CreatedAt),
+		TotalRepos:     api.Known(j.TotalRepos, j.Listed || done),
+		ProcessedRepos: api.Known(j.Processed, j.Processed > 0 || done),
+		TotalRecords:   api.Known(j.Tally.Records, j.Processed > 0 || done),
+		Error:          api.Known(j.Error, j.Error != ""),
+		StartedAt:      api.Known(api.Stamp(j.StartedAt), !j.StartedAt.IsZero()),
+		CompletedAt:    api.Known(api.Stamp(j.CompletedAt), !j.CompletedAt.IsZero()),
+		CreatedAt:      api.Stamp(j.CreatedAt),
 	}
-}
-
-// known is a member that may be null.
-func known[T any](v T, is bool) *T {
-	if !is {
-		return nil
-	}
-	return &v
-}
-
-// stamp is how times are written: UTC, whole seconds.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// What a job covers.
-const (
-	scopeNetwork = "network" // every repo that the relay lists
-	scopeDIDs    = "dids"    // the repos that were named
-)
-
-// jobDetail is one job with everything that is known of it.
-type jobDetail struct {
-	jobBody
-
-	ResolvedRepos     int64         `json:"resolved_repos"`
-	FailedRepos       int64         `json:"failed_repos"`
-	UnavailableRepos  int64         `json:"unavailable_repos"`
-	EmptyRepos        int64         `json:"empty_repos"`
-	CreatedRecords    int64         `json:"created_records"`
-	UpdatedRecords    int64         `json:"updated_records"`
-	DeletedRecords    int64         `json:"deleted_records"`
-	UnchangedRecords  int64         `json:"unchanged_records"`
-	RejectedRecords   int64         `json:"rejected_records"`
-	DiscoveryComplete bool          `json:"discovery_complete"`
-	Scope             string        `json:"scope"`
-	Targets           []syntax.NSID `json:"targets"`
-	Origin            string        `json:"origin"`
-	RetryOf           *string       `json:"retry_of"`
-	Waiting           *string       `json:"waiting"`
-	WaitingHost       *string       `json:"waiting_host"`
-	WaitingSince      *string       `json:"waiting_since"`
-	WaitingUntil      *string       `json:"waiting_until"`
-	WaitingAnswer     *string       `json:"waiting_answer"`
-	RecordsPerSecond  float64       `json:"records_per_second"`
-	ReposPerSecond    float64       `json:"repos_per_second"`
-	ETASeconds        *float64      `json:"eta_seconds"`
-
-	Reasons map[string]int64 `json:"reasons"`
 }
 
 // originOf is who wanted a job.
-func originOf(j store.Job) string { return string(cmp.Or(j.Origin, store.OriginRequest)) }
+func originOf(j store.Job) api.Origin { return cmp.Or(j.Origin, api.OriginRequest) }
 
 // reasonEmpty is the reason under which repos without records are settled.
 const reasonEmpty = "empty"
 
-func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, error) {
-	d := jobDetail{
-		jobBody:           newJobBody(j),
+func (s *Server) newJobDetail(ctx context.Context, j store.Job) (api.JobDetail, error) {
+	d := api.JobDetail{
+		Job:               newJobBody(j),
 		ResolvedRepos:     j.TotalRepos - j.Unresolved,
 		FailedRepos:       j.Failed,
 		UnavailableRepos:  j.Unavailable,
@@ -122,30 +51,30 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (jobDetail, erro
 		UnchangedRecords:  j.Tally.Unchanged(),
 		RejectedRecords:   j.Tally.Rejected,
 		DiscoveryComplete: j.Discovered && j.DiscoveryError == "",
-		Scope:             scopeNetwork,
+		Scope:             api.ScopeNetwork,
 		Targets:           append([]syntax.NSID{}, j.Targets...), // none is [], not null
 		Origin:            originOf(j),
 		Reasons:           map[string]int64{}, // none is {}, not null
 	}
 	maps.Copy(d.Reasons, j.Reasons)
 	if !j.Request.Network() {
-		d.Scope = scopeDIDs
+		d.Scope = api.ScopeDIDs
 	}
 	if j.RetryOf != 0 {
 		old, err := s.cfg.Store.JobBySeq(ctx, j.RetryOf)
 		if err != nil && !errors.Is(err, store.ErrNotFound) { // forgotten
 			return d, fmt.Errorf("job that %s retries: %w", j.ID, err)
 		}
-		d.RetryOf = known(old.ID.String(), err == nil)
+		d.RetryOf = api.Known(old.ID.String(), err == nil)
 	}
 	if j.Status.Final() {
 		return d, nil
 	}
 	waiting, repos, records := s.cfg.Jobs.Progress(j)
-	d.Waiting = known(waiting, waiting != "")
+	d.Waiting = api.Known(waiting, waiting != "")
 	if host, since, until, answer := s.cfg.Jobs.Waits(j); host != "" {
-		d.WaitingHost, d.WaitingAnswer = &host, known(answer, answer != "")
-		d.WaitingSince, d.WaitingUntil = known(stamp(since), true), known(stamp(until), true)
+		d.WaitingHost, d.WaitingAnswer = &host, api.Known(answer, answer != "")
+		d.WaitingSince, d.WaitingUntil = api.Known(api.Stamp(since), true), api.Known(api.Stamp(until), true)
 	}
 	d.ReposPerSecond, d.RecordsPerSecond = hundredths(repos), hundredths(records)
 	if j.Discovered && waiting == "" && repos > 0 {

@@ -4,17 +4,18 @@ import (
 	"testing"
 	"time"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // fixedHosts says of every host what the test has said of it.
-type fixedHosts map[string]HostState
+type fixedHosts map[string]api.HostState
 
-func (f fixedHosts) HostState(url string) (HostState, time.Time) {
+func (f fixedHosts) HostState(url string) (api.HostState, time.Time) {
 	if state := f[url]; state != "" {
 		return state, time.Date(2030, 1, 2, 3, 4, 5, 600, time.UTC)
 	}
-	return HostActive, time.Time{}
+	return api.HostActive, time.Time{}
 }
 
 func TestHostsOfAJob(t *testing.T) {
@@ -28,10 +29,10 @@ func TestHostsOfAJob(t *testing.T) {
 		return `{"pds_endpoints":[` + done +
 			`,{"pds_endpoint":"https://slow.test","total_repos":1,"completed_repos":0,"failed_repos":0,"total_records":0,` + rest + "}]}\n"
 	}
-	for state, rest := range map[HostState]string{
-		"":         `"state":"active","paused_until":null`,
-		HostParked: `"state":"parked","paused_until":"2030-01-02T03:04:05Z"`,
-		HostDown:   `"state":"down","paused_until":"2030-01-02T03:04:05Z"`,
+	for state, rest := range map[api.HostState]string{
+		"":             `"state":"active","paused_until":null`,
+		api.HostParked: `"state":"parked","paused_until":"2030-01-02T03:04:05Z"`,
+		api.HostDown:   `"state":"down","paused_until":"2030-01-02T03:04:05Z"`,
 	} {
 		known["https://pds.test"], known["https://slow.test"] = state, state
 		if a := r.get(pathOf(job) + "/pds-summary"); a.status != 200 || a.body != slow(rest) {
@@ -42,14 +43,14 @@ func TestHostsOfAJob(t *testing.T) {
 	r.wait(func(done func(error)) error {
 		return r.store.Rehost(t.Context(), job.Seq, moved.DID, moved.Host, "https://new.test", done)
 	})
-	var body hostsBody
+	var body api.Hosts
 	r.get(pathOf(job)+"/pds-summary").decode(t, &body)
 	if len(body.Hosts) != 2 || body.Hosts[1].Endpoint != "https://new.test" {
 		t.Errorf("after the move: %+v", body)
 	}
 	r.end(job)
 	r.get(pathOf(job)+"/pds-summary").decode(t, &body)
-	if body.Hosts[0].State != hostDone || body.Hosts[1].State != hostStopped {
+	if body.Hosts[0].State != api.HostDone || body.Hosts[1].State != api.HostStopped {
 		t.Errorf("after the end: %+v", body)
 	}
 	r.get(pathOf(job)+"/pds-summary?limit=1").want(t, 400, "this route takes none")
@@ -62,9 +63,9 @@ func TestHostsOfAJobThatHasFoundNone(t *testing.T) {
 		t.Errorf("got %s", a.body)
 	}
 	job := r.mixed()
-	var body hostsBody
+	var body api.Hosts
 	r.get(pathOf(job)+"/pds-summary").decode(t, &body)
-	if len(body.Hosts) != 2 || body.Hosts[1].State != HostActive {
+	if len(body.Hosts) != 2 || body.Hosts[1].State != api.HostActive {
 		t.Errorf("without anybody to ask about hosts: %+v", body)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -21,64 +22,35 @@ const (
 	maxRepos      = 1000
 )
 
-// repoState is where a repo of a job stands, in the words of the API.
-type repoState string
-
-// The states of a repo of a job. All but the first are final.
-const (
-	repoPending     repoState = "pending" // found, or waiting to be read, for the first time or again
-	repoDone        repoState = "done"    // read, with records
-	repoEmpty       repoState = "empty"   // read, and it has none
-	repoUnavailable repoState = "unavailable"
-	repoFailed      repoState = "failed" // given up
-)
-
-func repoStates() []repoState {
-	return []repoState{repoPending, repoDone, repoEmpty, repoUnavailable, repoFailed}
-}
-
-func stateOf(r store.JobRepo) repoState {
+func stateOf(r store.JobRepo) api.RepoState {
 	switch {
 	case r.State != store.RepoSettled:
-		return repoPending
+		return api.RepoPending
 	case r.Class == store.ClassDone && r.Reason == reasonEmpty:
-		return repoEmpty
+		return api.RepoEmpty
 	default:
-		return repoState(r.Class)
+		return api.RepoState(r.Class)
 	}
 }
 
-// repoBody is a repo of a job.
-type repoBody struct {
-	DID           syntax.DID `json:"did"`
-	PDS           *string    `json:"pds"`
-	State         repoState  `json:"state"`
-	Reason        *string    `json:"reason"`
-	Attempts      int        `json:"attempts"`
-	NextAttemptAt *string    `json:"next_attempt_at"`
-	Records       int64      `json:"records"`
-	Rejected      int64      `json:"rejected_records"`
-	Rev           *string    `json:"rev"`
-}
-
-func newRepoBody(r store.JobRepo) repoBody {
-	return repoBody{
+func newRepoBody(r store.JobRepo) api.Repo {
+	return api.Repo{
 		DID:           r.DID,
-		PDS:           known(r.Host, r.Host != ""),
+		PDS:           api.Known(r.Host, r.Host != ""),
 		State:         stateOf(r),
-		Reason:        known(r.Reason, r.Reason != ""),
+		Reason:        api.Known(r.Reason, r.Reason != ""),
 		Attempts:      r.Attempts,
-		NextAttemptAt: known(stamp(r.NextAttempt), !r.NextAttempt.IsZero()),
+		NextAttemptAt: api.Known(api.Stamp(r.NextAttempt), !r.NextAttempt.IsZero()),
 		Records:       r.Records,
 		Rejected:      r.Rejected,
-		Rev:           known(string(r.Rev), r.Rev != ""),
+		Rev:           api.Known(string(r.Rev), r.Rev != ""),
 	}
 }
 
 // repoPage is a page of a job's repos. It may be short, or empty, and yet have a
 // cursor: a page is looked for in a bounded number of repos.
 type repoPage struct {
-	Repos  []repoBody `json:"repos"`
+	Repos  []api.Repo `json:"repos"`
 	Cursor string     `json:"cursor,omitempty"`
 }
 
@@ -93,9 +65,9 @@ func (s *Server) listJobRepos(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	state := repoState(params["state"])
-	if state != "" && !slices.Contains(repoStates(), state) {
-		return reply{}, badRequest("state %s is none of %s", quoted(params["state"]), fmt.Sprint(repoStates()))
+	state := api.RepoState(params["state"])
+	if state != "" && !slices.Contains(api.RepoStates(), state) {
+		return reply{}, badRequest("state %s is none of %s", quoted(params["state"]), fmt.Sprint(api.RepoStates()))
 	}
 	limit, err := limitOf(params["limit"], standardRepos, maxRepos)
 	if err != nil {
@@ -109,7 +81,7 @@ func (s *Server) listJobRepos(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	page := repoPage{Repos: make([]repoBody, len(list))}
+	page := repoPage{Repos: make([]api.Repo, len(list))}
 	for i, one := range list {
 		page.Repos[i] = newRepoBody(one)
 	}
@@ -121,7 +93,7 @@ func (s *Server) listJobRepos(r *http.Request) (reply, error) {
 }
 
 // jobRepos reads a page of the job's repos, of one state or of all.
-func (s *Server) jobRepos(ctx context.Context, job store.Job, after syntax.DID, limit int, state repoState) ([]store.JobRepo, syntax.DID, error) {
+func (s *Server) jobRepos(ctx context.Context, job store.Job, after syntax.DID, limit int, state api.RepoState) ([]store.JobRepo, syntax.DID, error) {
 	want := func(r store.JobRepo) bool { return state == "" || stateOf(r) == state }
 	list, next, err := s.cfg.Store.JobRepos(ctx, job.Seq, after, limit, want)
 	return list, next, forgotten(job, err)
@@ -139,7 +111,7 @@ func forgotten(job store.Job, err error) error {
 // belongs to.
 type repoCursor struct {
 	job   uuid.UUID
-	state repoState
+	state api.RepoState
 	after syntax.DID
 }
 
@@ -153,7 +125,7 @@ func (c repoCursor) String() string {
 }
 
 // parseRepoCursor reads what String has written, for the given query.
-func parseRepoCursor(text string, job uuid.UUID, state repoState) (repoCursor, error) {
+func parseRepoCursor(text string, job uuid.UUID, state api.RepoState) (repoCursor, error) {
 	c := repoCursor{job: job, state: state}
 	if text == "" {
 		return c, nil

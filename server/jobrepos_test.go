@@ -16,6 +16,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -54,7 +55,7 @@ func (r *rig) mixed() store.Job {
 func (r *rig) end(job store.Job) {
 	r.t.Helper()
 	r.check(r.store.EndDiscovery(r.t.Context(), job.Seq, ""))
-	_, err := r.store.MoveJob(r.t.Context(), job.ID, store.StatusCancelling)
+	_, err := r.store.MoveJob(r.t.Context(), job.ID, api.StatusCancelling)
 	r.check(err)
 	_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
 	r.check(err)
@@ -129,7 +130,7 @@ func TestReposArePagedWhileTheJobRuns(t *testing.T) {
 	r.check(err)
 	page = repoPage{}
 	r.get(pathOf(job)+"/repos?limit=4&cursor="+first).decode(t, &page)
-	if len(page.Repos) != 3 || page.Repos[0].DID != emil || page.Repos[0].State != repoEmpty || page.Repos[1].DID != fred || page.Cursor != "" {
+	if len(page.Repos) != 3 || page.Repos[0].DID != emil || page.Repos[0].State != api.RepoEmpty || page.Repos[1].DID != fred || page.Cursor != "" {
 		t.Errorf("second page: %+v", page)
 	}
 	r.end(job)
@@ -237,10 +238,10 @@ func TestReposOfAJobOfLongAgoAreForgotten(t *testing.T) {
 func FuzzRepoCursor(f *testing.F) {
 	id := uuid.MustParse("6f9619ff-8b86-4d11-b42d-00c04fc964ff")
 	f.Add(repoCursor{job: id, after: alice}.String(), "")
-	f.Add(repoCursor{job: id, state: repoFailed, after: alice}.String(), "failed")
+	f.Add(repoCursor{job: id, state: api.RepoFailed, after: alice}.String(), "failed")
 	f.Add("cjEAAAA", "")
 	f.Fuzz(func(t *testing.T, text, state string) {
-		c, err := parseRepoCursor(text, id, repoState(state))
+		c, err := parseRepoCursor(text, id, api.RepoState(state))
 		if err != nil {
 			var fail failure
 			if !errors.As(err, &fail) || fail.status != 400 {

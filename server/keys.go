@@ -12,53 +12,27 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // maxKeyName is the longest name of a key, in characters.
 const maxKeyName = 100
 
-// What a key is now.
-const (
-	keyUsable  = "usable"
-	keyExpired = "expired"
-	keyRevoked = "revoked"
-)
-
-// keyBody is an API key. The key itself is in it only once, when it is made.
-type keyBody struct {
-	ID          uuid.UUID `json:"id"`
-	Name        string    `json:"name"`
-	Prefix      string    `json:"prefix"`
-	Permissions []string  `json:"permissions"`
-	State       string    `json:"state"`
-	CreatedAt   string    `json:"created_at"`
-	ExpiresAt   *string   `json:"expires_at"`
-	LastUsedAt  *string   `json:"last_used_at"`
-	RevokedAt   *string   `json:"revoked_at"`
-	Key         string    `json:"key,omitempty"`
-}
-
-func newKeyBody(k store.APIKey, now time.Time) keyBody {
-	b := keyBody{
-		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Permissions: k.Permissions, State: keyUsable, CreatedAt: stamp(k.CreatedAt),
-		ExpiresAt:  known(stamp(k.ExpiresAt), !k.ExpiresAt.IsZero()),
-		LastUsedAt: known(stamp(k.LastUsedAt), !k.LastUsedAt.IsZero()),
-		RevokedAt:  known(stamp(k.RevokedAt), !k.RevokedAt.IsZero()),
+func newKeyBody(k store.APIKey, now time.Time) api.Key {
+	b := api.Key{
+		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Permissions: k.Permissions, State: api.KeyUsable, CreatedAt: api.Stamp(k.CreatedAt),
+		ExpiresAt:  api.Known(api.Stamp(k.ExpiresAt), !k.ExpiresAt.IsZero()),
+		LastUsedAt: api.Known(api.Stamp(k.LastUsedAt), !k.LastUsedAt.IsZero()),
+		RevokedAt:  api.Known(api.Stamp(k.RevokedAt), !k.RevokedAt.IsZero()),
 	}
 	switch {
 	case !k.RevokedAt.IsZero():
-		b.State = keyRevoked
+		b.State = api.KeyRevoked
 	case !k.Usable(now):
-		b.State = keyExpired
+		b.State = api.KeyExpired
 	}
 	return b
-}
-
-// keysBody is the list of keys.
-type keysBody struct {
-	Keys           []keyBody `json:"keys"`
-	EnvironmentKey bool      `json:"environment_key"` // there is a configured one beside them
 }
 
 func (s *Server) listKeys(r *http.Request) (reply, error) {
@@ -69,7 +43,7 @@ func (s *Server) listKeys(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	body := keysBody{Keys: make([]keyBody, len(list)), EnvironmentKey: s.cfg.AdminKey != ""}
+	body := api.Keys{Keys: make([]api.Key, len(list)), EnvironmentKey: s.cfg.AdminKey != ""}
 	for i, k := range list {
 		body.Keys[i] = newKeyBody(k, s.cfg.Now())
 	}
@@ -93,7 +67,7 @@ func (s *Server) createKey(r *http.Request) (reply, error) {
 	}
 	held, _ := r.Context().Value(grantOf{}).(grant) // holds nothing where there is none
 	for _, p := range k.Permissions {
-		if !held.allows(Permission(p)) {
+		if !held.allows(api.Permission(p)) {
 			return reply{}, failure{
 				status: http.StatusForbidden,
 				text:   fmt.Sprintf("a key can grant only what it holds itself, and this one lacks %s", p),
@@ -128,11 +102,11 @@ func parseKey(name string, permissions []string, expires string, now time.Time) 
 	case strings.ContainsFunc(k.Name, func(c rune) bool { return !unicode.IsPrint(c) }):
 		return k, badRequest("name %s holds a character that cannot be shown", quoted(k.Name))
 	case len(permissions) == 0:
-		return k, badRequest("say in permissions what the key may do: %s, or %s for everything", permissionNames(), AllPermissions)
+		return k, badRequest("say in permissions what the key may do: %s, or %s for everything", permissionNames(), api.AllPermissions)
 	}
 	for _, p := range permissions {
-		if p != string(AllPermissions) && !slices.Contains(Permissions(), Permission(p)) {
-			return k, badRequest("there is no permission %s: there are %s, and %s for everything", quoted(p), permissionNames(), AllPermissions)
+		if p != string(api.AllPermissions) && !slices.Contains(api.Permissions(), api.Permission(p)) {
+			return k, badRequest("there is no permission %s: there are %s, and %s for everything", quoted(p), permissionNames(), api.AllPermissions)
 		}
 	}
 	k.Permissions = slices.Compact(slices.Sorted(slices.Values(permissions)))
@@ -140,18 +114,18 @@ func parseKey(name string, permissions []string, expires string, now time.Time) 
 		return k, nil
 	}
 	if k.ExpiresAt, err = time.Parse(time.RFC3339, expires); err != nil {
-		return k, badRequest("expires_at must be a time as in %s, it is %s", stamp(now.AddDate(1, 0, 0)), quoted(expires))
+		return k, badRequest("expires_at must be a time as in %s, it is %s", api.Stamp(now.AddDate(1, 0, 0)), quoted(expires))
 	}
 	k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Second)
 	if !now.Before(k.ExpiresAt) {
-		return k, badRequest("expires_at %s is over already: it is %s", quoted(expires), stamp(now))
+		return k, badRequest("expires_at %s is over already: it is %s", quoted(expires), api.Stamp(now))
 	}
 	return k, nil
 }
 
 func permissionNames() string {
 	var names []string
-	for _, p := range Permissions() {
+	for _, p := range api.Permissions() {
 		names = append(names, string(p))
 	}
 	return strings.Join(names, ", ")

@@ -11,23 +11,24 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // makeKey makes a key over HTTP.
-func (r *rig) makeKey(bearer, body string) (keyBody, answer) {
+func (r *rig) makeKey(bearer, body string) (api.Key, answer) {
 	r.t.Helper()
 	a := r.do(http.MethodPost, "/admin/api-keys", body, "Authorization", bearer)
-	var k keyBody
+	var k api.Key
 	if a.status == http.StatusCreated {
 		a.decode(r.t, &k)
 	}
 	return k, a
 }
 
-func (r *rig) keys() keysBody {
+func (r *rig) keys() api.Keys {
 	r.t.Helper()
-	var list keysBody
+	var list api.Keys
 	r.get("/admin/api-keys").decode(r.t, &list)
 	return list
 }
@@ -68,7 +69,7 @@ func TestKeyIsShownOnceAndOpensWhatItMay(t *testing.T) {
 	if a := r.revoke(k.ID); a.status != http.StatusNoContent {
 		t.Errorf("revoke again: %d %q", a.status, a.body)
 	}
-	if got := r.keys().Keys[0]; got.State != keyRevoked || got.RevokedAt == nil {
+	if got := r.keys().Keys[0]; got.State != api.KeyRevoked || got.RevokedAt == nil {
 		t.Errorf("a revoked key: %+v", got)
 	}
 	r.check(r.store.Close())
@@ -119,7 +120,7 @@ func TestMistakesInANewKey(t *testing.T) {
 func TestKeyGrantsOnlyWhatItHolds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bearer := r.bearerOf("hv_manager", nil, KeysManage, StatsRead)
+	bearer := r.bearerOf("hv_manager", nil, api.KeysManage, api.StatsRead)
 	for _, permissions := range []string{`"backfill:read"`, `"stats:read","records:delete"`, `"*"`} {
 		_, a := r.makeKey(bearer, `{"name":"a","permissions":[`+permissions+`]}`)
 		a.want(t, 403, "a key can grant only what it holds itself, and this one lacks ")
@@ -142,9 +143,9 @@ func TestKeyGrantsOnlyWhatItHolds(t *testing.T) {
 func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *Config) { c.AdminKey = "" })
-	first := r.bearerOf("hv_first", nil, AllPermissions)
+	first := r.bearerOf("hv_first", nil, api.AllPermissions)
 	do := func(method, path, body string) answer { return r.do(method, path, body, "Authorization", first) }
-	var list keysBody
+	var list api.Keys
 	do(http.MethodGet, "/admin/api-keys", "").decode(t, &list)
 	path := "/admin/api-keys/" + list.Keys[0].ID.String()
 	if list.EnvironmentKey {
@@ -152,7 +153,7 @@ func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 	}
 	do(http.MethodDelete, path, "").want(t, 409, "the last usable key that has every permission")
 	// A key that has all of today's permissions does not have tomorrow's.
-	r.key("hv_all-of-today", nil, Permissions()...)
+	r.key("hv_all-of-today", nil, api.Permissions()...)
 	do(http.MethodDelete, path, "").want(t, 409, "make another first, or stop the server and run appview keys rescue")
 	k, a := r.makeKey(first, `{"name":"second","permissions":["*"]}`)
 	if a.status != http.StatusCreated {
@@ -167,7 +168,7 @@ func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 	}
 
 	r = newRig(t) // with a configured key
-	r.key("hv_only", nil, AllPermissions)
+	r.key("hv_only", nil, api.AllPermissions)
 	if a := r.revoke(r.keys().Keys[0].ID); a.status != http.StatusNoContent {
 		t.Errorf("the last one beside the configured one: %d %s", a.status, a.body)
 	}
@@ -176,7 +177,7 @@ func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 func TestRefusedKeysAreLoggedWithABound(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	gone := r.bearerOf("hv_secret-of-carol", func(k *store.APIKey) { k.Name, k.RevokedAt = "carol", time.Now() }, AllPermissions)
+	gone := r.bearerOf("hv_secret-of-carol", func(k *store.APIKey) { k.Name, k.RevokedAt = "carol", time.Now() }, api.AllPermissions)
 	r.do(http.MethodGet, "/admin/stats", "", "Authorization", gone).want(t, 401, "was revoked")
 	before, err := r.store.Version(t.Context())
 	r.check(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -219,7 +220,7 @@ func TestCursorTakenBeforeAChangeGivesEachUntouchedRecordOnce(t *testing.T) {
 		}
 		var got []string
 		for next, n := path+"&limit=2", 0; next != ""; n++ {
-			var p page
+			var p api.Records
 			r.get(next).decode(t, &p)
 			for _, rec := range p.Records {
 				got = append(got, rec.URI)
@@ -277,10 +278,10 @@ func TestCursorsOutliveTheProcess(t *testing.T) {
 	for _, did := range []syntax.DID{alice, bob} {
 		r.settle(did, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 9), status: texts(t, 2)})
 	}
-	first := map[string]page{}
+	first := map[string]api.Records{}
 	rest := map[string]string{}
 	for _, path := range openReads()[:4] {
-		var p page
+		var p api.Records
 		r.get(path+"&limit=4").decode(t, &p)
 		if p.Cursor == "" {
 			t.Fatalf("%s has no cursor", path)

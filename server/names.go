@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"appview/internal/api"
 )
 
 // A page of a stranger's can have its own name lead to this machine, or to another one of
@@ -65,8 +67,8 @@ func (s *Server) mayMeasure(r *http.Request) error {
 		return errStrangeName(r.Host)
 	}
 	held, err := s.identify(r)
-	if err == nil && !held.allows(StatsRead) {
-		return forbidden(StatsRead)
+	if err == nil && !held.allows(api.StatsRead) {
+		return forbidden(api.StatsRead)
 	}
 	return err
 }
@@ -79,7 +81,7 @@ func errStrangeName(header string) error {
 	return failure{
 		status: http.StatusMisdirectedRequest,
 		text: "metrics and profiles are not answered " + asked + ": start the server with --allow-host NAME if the name is yours, " +
-			"or ask by an address, as localhost, or with a key that has the permission " + string(StatsRead),
+			"or ask by an address, as localhost, or with a key that has the permission " + string(api.StatsRead),
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"appview/internal/api"
 )
 
 // raw sends a request as it stands, to a server at an address.
@@ -103,8 +105,8 @@ func TestReboundPageReadsWhatIsPublic(t *testing.T) {
 func TestMetricsAnswerAnyNameWithAKey(t *testing.T) {
 	t.Parallel()
 	r := everything(t)
-	stats, all := r.bearerOf("hv_may-read-stats", nil, StatsRead), r.bearerOf("hv_may-do-all", nil, AllPermissions)
-	other := r.bearerOf("hv_may-read-jobs", nil, BackfillRead)
+	stats, all := r.bearerOf("hv_may-read-stats", nil, api.StatsRead), r.bearerOf("hv_may-do-all", nil, api.AllPermissions)
+	other := r.bearerOf("hv_may-read-jobs", nil, api.BackfillRead)
 	asks := func(host, bearer string) answer {
 		return r.do(http.MethodGet, metricsPath, "", "Host", host, "Authorization", bearer)
 	}

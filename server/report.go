@@ -6,6 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -17,35 +18,22 @@ const (
 	reportPage = 1000
 )
 
-// reportLine is a repo of a job and what has become of it.
-type reportLine struct {
-	DID      syntax.DID `json:"did"`
-	PDS      *string    `json:"pds"`
-	Class    string     `json:"class"`
-	Reason   *string    `json:"reason"` // of an unavailable, failed or pending one
-	Detail   *string    `json:"detail"` // the same in words; or what an exact one rests on
-	Attempts int        `json:"attempts"`
-	Records  int64      `json:"records"`
-	Rejected int64      `json:"rejected_records"`
-	Rev      *string    `json:"rev"` // at which it was read
-}
-
 // endAssumed is the detail of a repo whose last page was short and had a cursor,
 // which was not followed: on that host such pages have proved to be the last.
 const endAssumed = "a page that was not full was taken for the last"
 
 // newReportLine gives each repo one class. A repo that was read has the reason of
 // its settlement as its class: how exact the index is.
-func newReportLine(r store.JobRepo) reportLine {
-	l := reportLine{
-		DID: r.DID, PDS: known(r.Host, r.Host != ""), Class: string(stateOf(r)),
-		Attempts: r.Attempts, Records: r.Records, Rejected: r.Rejected, Rev: known(string(r.Rev), r.Rev != ""),
+func newReportLine(r store.JobRepo) api.ReportLine {
+	l := api.ReportLine{
+		DID: r.DID, PDS: api.Known(r.Host, r.Host != ""), Class: string(stateOf(r)),
+		Attempts: r.Attempts, Records: r.Records, Rejected: r.Rejected, Rev: api.Known(string(r.Rev), r.Rev != ""),
 	}
 	if r.State == store.RepoSettled && r.Class == store.ClassDone {
-		l.Class, l.Detail = r.Reason, known(endAssumed, r.Assumed)
+		l.Class, l.Detail = r.Reason, api.Known(endAssumed, r.Assumed)
 		return l
 	}
-	l.Reason, l.Detail = known(r.Reason, r.Reason != ""), known(r.Detail, r.Detail != "")
+	l.Reason, l.Detail = api.Known(r.Reason, r.Reason != ""), api.Known(r.Detail, r.Detail != "")
 	return l
 }
 

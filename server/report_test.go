@@ -10,6 +10,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -35,7 +36,7 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 		}
 		left := maps.Clone(want)
 		for line := range strings.Lines(a.body) {
-			var l reportLine
+			var l api.ReportLine
 			answer{body: line}.decode(t, &l)
 			if !strings.Contains(line, left[string(l.DID)]) || left[string(l.DID)] == "" || !strings.HasSuffix(line, "}\n") {
 				t.Errorf("%s: line %s, want %s", when, line, left[string(l.DID)])
@@ -49,8 +50,8 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 			r.end(job)
 		}
 	}
-	var shown jobBody
-	list := []jobBody{}
+	var shown api.Job
+	list := []api.Job{}
 	r.get("/admin/backfill/status").decode(t, &list)
 	if shown = list[0]; *shown.TotalRepos != int64(len(want)) {
 		t.Errorf("total_repos is %d, the report has %d lines", *shown.TotalRepos, len(want))
@@ -79,15 +80,15 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 		}
 	}
 	line(`"class":"exact","reason":null,"detail":"a page that was not full was taken for the last",`)
-	hosts := func(want HostState) {
+	hosts := func(want api.HostState) {
 		t.Helper()
-		var body hostsBody
+		var body api.Hosts
 		r.get(pathOf(job)+"/pds-summary").decode(t, &body)
 		if len(body.Hosts) != 1 || body.Hosts[0].State != want {
 			t.Errorf("hosts: %+v, want the state %s", body, want)
 		}
 	}
-	hosts(hostDone)
+	hosts(api.HostDone)
 	r.settleWith(job, bob, func(s *store.Settlement) {
 		s.Short.More = true
 		s.Verdict = exact
@@ -96,9 +97,9 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 	r.check(err)
 	line(`"class":"pending","reason":null,"detail":null,`)
 	line(`"class":"exact","reason":null,"detail":null,`)
-	hosts(HostActive)
+	hosts(api.HostActive)
 	r.end(job)
-	hosts(hostStopped)
+	hosts(api.HostStopped)
 }
 
 func TestReportOfManyPagesIsCompressed(t *testing.T) {
@@ -114,7 +115,7 @@ func TestReportOfManyPagesIsCompressed(t *testing.T) {
 	r.check(err)
 	i := 0
 	for line := range strings.Lines(r.get(pathOf(job) + "/report").body) { // net/http asks for gzip by itself
-		var l reportLine
+		var l api.ReportLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil || l.DID != dids[i] {
 			t.Fatalf("line %d is %s, want %s", i, line, dids[i])
 		}

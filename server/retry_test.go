@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -16,12 +17,12 @@ func TestRetryMakesAJobThatCarriesOn(t *testing.T) {
 	r.do(http.MethodPost, pathOf(job)+"/retry", "").want(t, 400, "is running: only a job that has ended can be retried")
 	r.end(job)
 	a := r.do(http.MethodPost, pathOf(job)+"/retry", "")
-	var ref jobRef
+	var ref api.JobRef
 	a.decode(t, &ref)
-	if a.status != http.StatusCreated || ref.Status != store.StatusRunning || a.header.Get("Location") != "/admin/backfill/"+ref.ID.String() {
+	if a.status != http.StatusCreated || ref.Status != api.StatusRunning || a.header.Get("Location") != "/admin/backfill/"+ref.ID.String() {
 		t.Errorf("got %d %v %s", a.status, a.header, a.body)
 	}
-	var d jobDetail
+	var d api.JobDetail
 	r.get(a.header.Get("Location")).decode(t, &d)
 	if d.RetryOf == nil || *d.RetryOf != job.ID.String() || d.Scope != "network" || d.Collection != nil {
 		t.Errorf("the new job: %+v", d)
@@ -54,7 +55,7 @@ func TestJobThatNamesReposHasTheScopeDIDs(t *testing.T) {
 	r := newRig(t)
 	id := r.create(`{"dids":["` + string(bob) + `","` + string(carol) + `"]}`)
 	r.create("")
-	var d jobDetail
+	var d api.JobDetail
 	r.get("/admin/backfill/"+id.String()).decode(t, &d)
 	if d.Scope != "dids" || d.DID != nil {
 		t.Errorf("job: %+v", d)

@@ -21,6 +21,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 )
@@ -55,12 +56,12 @@ type idleJobs struct {
 	fail    error
 	panics  bool
 	created []store.Request
-	waiting string
+	waiting api.Waiting
 	waits   string // what the host that a job waits for said last; empty: it waits for none
 	repos   float64
 	records float64
 
-	plan func(context.Context, store.Request) (Plan, error)
+	plan func(context.Context, store.Request) (api.Plan, error)
 
 	restless bool  // every look at a job shows another speed
 	looked   int64 // how often Progress was called
@@ -82,7 +83,7 @@ func (j *idleJobs) Create(ctx context.Context, req store.Request) (store.Job, er
 	return j.store.CreateJob(ctx, uuid.New(), req, nil)
 }
 
-func (j *idleJobs) Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error) {
+func (j *idleJobs) Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error) {
 	return j.store.MoveJob(ctx, id, to)
 }
 
@@ -102,7 +103,7 @@ func (j *idleJobs) RefreshAt(c store.Collection) time.Time {
 	return c.Fresh.SyncedAt.Add(24 * time.Hour)
 }
 
-func (j *idleJobs) Progress(store.Job) (string, float64, float64) {
+func (j *idleJobs) Progress(store.Job) (api.Waiting, float64, float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.looked++
@@ -123,12 +124,15 @@ func (j *idleJobs) Waits(store.Job) (host string, since, until time.Time, answer
 }
 
 // Plan calls the function that a test has given, or plans nothing.
-func (j *idleJobs) Plan(ctx context.Context, req store.Request) (Plan, error) {
+func (j *idleJobs) Plan(ctx context.Context, req store.Request) (api.Plan, error) {
 	j.mu.Lock()
 	plan := j.plan
 	j.mu.Unlock()
 	if plan == nil {
-		return Plan{ReposFrom: "named", HostsFrom: "lookup", RequestsFrom: "fixed"}, nil
+		return api.Plan{
+			Collection: api.Known(req.Collection.String(), req.Collection != ""), Scope: api.ScopeDIDs, Targets: []syntax.NSID{}, PerHost: []api.HostLoad{},
+			Basis: api.PlanBasis{Repos: api.SourceNamed, Hosts: api.SourceLookup, Requests: api.SourceFixed},
+		}, nil
 	}
 	return plan(ctx, req)
 }
@@ -279,7 +283,7 @@ func (r *rig) create(body string) uuid.UUID {
 	if a.status != http.StatusCreated {
 		r.t.Fatalf("create: %d %s", a.status, a.body)
 	}
-	var ref jobRef
+	var ref api.JobRef
 	a.decode(r.t, &ref)
 	return ref.ID
 }

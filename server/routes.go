@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -12,7 +13,7 @@ import (
 type route struct {
 	method     string // GET also answers HEAD
 	path       string // a pattern of http.ServeMux
-	permission Permission
+	permission api.Permission
 	handler    http.Handler
 }
 
@@ -28,36 +29,36 @@ const (
 // routes is everything that is served. An empty permission is open to all.
 func (s *Server) routes() []route {
 	list := []route{
-		{http.MethodPost, "/admin/backfill", BackfillCreate, s.answer(s.createBackfill)},
-		{http.MethodGet, "/admin/backfill/status", BackfillRead, s.answer(s.listBackfills)},
-		{http.MethodGet, "/admin/backfill/{id}", BackfillRead, s.answer(s.showBackfill)},
-		{http.MethodPost, "/admin/backfill/{id}/cancel", BackfillCreate, bodyUnread(s.answer(s.cancelBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/pause", BackfillCreate, bodyUnread(s.answer(s.pauseBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/resume", BackfillCreate, bodyUnread(s.answer(s.resumeBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/retry", BackfillCreate, s.answer(s.retryBackfill)},
-		{http.MethodGet, "/admin/backfill/{id}/repos", BackfillRead, s.answer(s.listJobRepos)},
-		{http.MethodGet, "/admin/backfill/{id}/pds-summary", BackfillRead, s.answer(s.listJobHosts)},
-		{http.MethodGet, "/admin/backfill/{id}/report", BackfillRead, unhurried(s.stream(s.reportJob))},
-		{http.MethodGet, "/admin/backfill/{id}/events", BackfillRead, unhurried(s.stream(s.streamJob))},
+		{http.MethodPost, "/admin/backfill", api.BackfillCreate, s.answer(s.createBackfill)},
+		{http.MethodGet, "/admin/backfill/status", api.BackfillRead, s.answer(s.listBackfills)},
+		{http.MethodGet, "/admin/backfill/{id}", api.BackfillRead, s.answer(s.showBackfill)},
+		{http.MethodPost, "/admin/backfill/{id}/cancel", api.BackfillCreate, bodyUnread(s.answer(s.cancelBackfill))},
+		{http.MethodPost, "/admin/backfill/{id}/pause", api.BackfillCreate, bodyUnread(s.answer(s.pauseBackfill))},
+		{http.MethodPost, "/admin/backfill/{id}/resume", api.BackfillCreate, bodyUnread(s.answer(s.resumeBackfill))},
+		{http.MethodPost, "/admin/backfill/{id}/retry", api.BackfillCreate, s.answer(s.retryBackfill)},
+		{http.MethodGet, "/admin/backfill/{id}/repos", api.BackfillRead, s.answer(s.listJobRepos)},
+		{http.MethodGet, "/admin/backfill/{id}/pds-summary", api.BackfillRead, s.answer(s.listJobHosts)},
+		{http.MethodGet, "/admin/backfill/{id}/report", api.BackfillRead, unhurried(s.stream(s.reportJob))},
+		{http.MethodGet, "/admin/backfill/{id}/events", api.BackfillRead, unhurried(s.stream(s.streamJob))},
 
-		{http.MethodGet, "/admin/records", RecordsRead, s.dated(s.answerPage(s.listRecords(query, maxAdminPage)))},
-		{http.MethodDelete, "/admin/records", RecordsDelete, unhurried(s.answer(s.deleteRecords))},
-		{http.MethodGet, "/admin/records/export", RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
-		{http.MethodGet, "/admin/stats", StatsRead, s.answer(s.stats)},
+		{http.MethodGet, "/admin/records", api.RecordsRead, s.dated(s.answerPage(s.listRecords(query, maxAdminPage)))},
+		{http.MethodDelete, "/admin/records", api.RecordsDelete, unhurried(s.answer(s.deleteRecords))},
+		{http.MethodGet, "/admin/records/export", api.RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
+		{http.MethodGet, "/admin/stats", api.StatsRead, s.answer(s.stats)},
 
-		{http.MethodGet, "/admin/collections", CollectionsManage, s.answer(s.listCollections)},
-		{http.MethodPost, "/admin/collections", CollectionsManage, s.answer(s.addCollection)},
-		{http.MethodDelete, "/admin/collections", CollectionsManage, unhurried(s.answer(s.removeCollection))},
+		{http.MethodGet, "/admin/collections", api.CollectionsManage, s.answer(s.listCollections)},
+		{http.MethodPost, "/admin/collections", api.CollectionsManage, s.answer(s.addCollection)},
+		{http.MethodDelete, "/admin/collections", api.CollectionsManage, unhurried(s.answer(s.removeCollection))},
 
-		{http.MethodGet, "/admin/denylist", DenylistManage, s.answer(s.listDenials)},
-		{http.MethodPost, "/admin/denylist", DenylistManage, unhurried(s.answer(s.addDenial))},
-		{http.MethodDelete, "/admin/denylist", DenylistManage, s.answer(s.removeDenial)},
+		{http.MethodGet, "/admin/denylist", api.DenylistManage, s.answer(s.listDenials)},
+		{http.MethodPost, "/admin/denylist", api.DenylistManage, unhurried(s.answer(s.addDenial))},
+		{http.MethodDelete, "/admin/denylist", api.DenylistManage, s.answer(s.removeDenial)},
 
-		{http.MethodGet, "/admin/api-keys", KeysManage, s.answer(s.listKeys)},
-		{http.MethodPost, "/admin/api-keys", KeysManage, s.answer(s.createKey)},
-		{http.MethodDelete, "/admin/api-keys/{id}", KeysManage, s.answer(s.revokeKey)},
-		{http.MethodGet, "/admin/events", AuditRead, s.answer(s.listEvents)},
-		{http.MethodGet, "/admin/backup", Backup, unhurried(s.stream(s.backup))},
+		{http.MethodGet, "/admin/api-keys", api.KeysManage, s.answer(s.listKeys)},
+		{http.MethodPost, "/admin/api-keys", api.KeysManage, s.answer(s.createKey)},
+		{http.MethodDelete, "/admin/api-keys/{id}", api.KeysManage, s.answer(s.revokeKey)},
+		{http.MethodGet, "/admin/events", api.AuditRead, s.answer(s.listEvents)},
+		{http.MethodGet, "/admin/backup", api.Backup, unhurried(s.stream(s.backup))},
 
 		{http.MethodGet, "/{$}", "", http.HandlerFunc(s.servePage)},
 		{http.MethodGet, webSpace + "{file}", "", http.HandlerFunc(s.servePage)},
@@ -66,7 +67,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, "/openapi.json", "", s.admitted(s.answer(s.describe))},
 	}
 	if s.cfg.Planner != nil {
-		list = append(list, route{http.MethodGet, "/admin/backfill/plan", BackfillRead, s.answer(s.planBackfill)})
+		list = append(list, route{http.MethodGet, "/admin/backfill/plan", api.BackfillRead, s.answer(s.planBackfill)})
 	}
 	if s.cfg.Metrics != nil {
 		list = append(list, route{http.MethodGet, metricsPath, "", s.GuardMetrics(s.cfg.Metrics)})

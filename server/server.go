@@ -16,6 +16,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -37,7 +38,7 @@ type Jobs interface {
 	Create(ctx context.Context, req store.Request) (store.Job, error)
 	// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing) or to go
 	// on (store.StatusRunning). It fails with store.ErrMove when that cannot be asked of it now.
-	Move(ctx context.Context, id uuid.UUID, to store.Status) (store.Job, error)
+	Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error)
 	// Retry stores a job that carries on a final one. It fails with store.ErrMove if that
 	// is not final, and with store.ErrNothingLeft if it has left nothing undone.
 	Retry(ctx context.Context, id uuid.UUID) (store.Job, error)
@@ -46,7 +47,7 @@ type Jobs interface {
 // Progress tells how unfinished jobs go on.
 type Progress interface {
 	// Progress tells what a job waits for, if it waits, and how fast it is now.
-	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
+	Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
 	// Waits tells of a job that waits for the relay or the directory which host that is,
 	// since when it waits, when the host is asked again, and what came last from there.
 	Waits(job store.Job) (host string, since, until time.Time, answer string)

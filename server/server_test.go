@@ -13,6 +13,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -36,7 +37,7 @@ func TestHealthAndReady(t *testing.T) {
 func TestStatsShowWhatTheIndexHolds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	var st statsBody
+	var st api.Stats
 	r.get("/admin/stats").decode(t, &st)
 	if len(st.Collections) != 0 || st.Repos != 0 || st.Seq != 0 || st.Tracked == nil || st.Version != "v-test" || st.Database.FileBytes == 0 || st.DiskFull {
 		t.Errorf("empty: %+v", st)
@@ -45,7 +46,7 @@ func TestStatsShowWhatTheIndexHolds(t *testing.T) {
 	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3), status: texts(t, 1)})
 	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
 	r.get("/admin/stats").decode(t, &st)
-	if st.Collections[note] != (collectionStats{Records: 5, Repos: 2}) || st.Collections[status] != (collectionStats{Records: 1, Repos: 1}) || st.Repos != 2 || st.Seq != 6 ||
+	if st.Collections[note] != (api.CollectionStats{Records: 5, Repos: 2}) || st.Collections[status] != (api.CollectionStats{Records: 1, Repos: 1}) || st.Repos != 2 || st.Seq != 6 ||
 		len(st.Tracked) != 1 || st.Tracked[0] != note {
 		t.Errorf("filled: %+v", st)
 	}

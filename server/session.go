@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -35,7 +36,7 @@ func (ss *sessions) count() uint64 {
 func (ss *sessions) join(held grant, se *session) bool {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if held.actor.Kind == store.ActorKey && held.revoked != ss.revoked {
+	if held.actor.Kind == api.ActorKey && held.revoked != ss.revoked {
 		return false
 	}
 	if ss.open == nil {

@@ -13,13 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
 // streamed serves one route that streams as f does.
 func (r *rig) streamed(f func(http.ResponseWriter, *http.Request) error) *httptest.Server {
 	r.t.Helper()
-	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", StatsRead, unhurried(r.server.stream(f))}})
+	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", api.StatsRead, unhurried(r.server.stream(f))}})
 	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { h.ServeHTTP(r.server.newWriter(w, q), q) }))
 	r.t.Cleanup(hs.Close)
 	return hs
@@ -66,7 +67,7 @@ func waits(w http.ResponseWriter, r *http.Request) error {
 func TestRevokedKeyEndsItsStreamsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	good, gone := r.bearerOf("hv_good", nil, StatsRead), r.bearerOf("hv_gone", nil, StatsRead)
+	good, gone := r.bearerOf("hv_good", nil, api.StatsRead), r.bearerOf("hv_gone", nil, api.StatsRead)
 	hs := r.streamed(waits)
 	_, stays := r.begin(hs, good)
 	_, ends := r.begin(hs, gone)
@@ -96,7 +97,7 @@ func TestStreamsEndWhenTheirKeyExpires(t *testing.T) {
 	const left = 300 * time.Millisecond
 	now := time.Now().Truncate(time.Second)
 	r.server.cfg.Now = func() time.Time { return now.Add(-left) }
-	bearer := r.bearerOf("hv_expires", func(k *store.APIKey) { k.ExpiresAt = now }, StatsRead)
+	bearer := r.bearerOf("hv_expires", func(k *store.APIKey) { k.ExpiresAt = now }, api.StatsRead)
 	began := time.Now()
 	_, body := r.begin(r.streamed(waits), bearer)
 	broken(t, body)
@@ -114,7 +115,7 @@ func TestRevokedKeyEndsAnExportThatWaitsForItsClient(t *testing.T) {
 	r.bulk()
 	for i, header := range []string{"", "Accept-Encoding: gzip\r\n"} {
 		secret := fmt.Sprint("hv_exporter-", i)
-		bearer := r.bearerOf(secret, nil, RecordsRead)
+		bearer := r.bearerOf(secret, nil, api.RecordsRead)
 		other, res := r.open(header) // of the configured key: goes on
 		defer func() { _ = res.Body.Close() }()
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.http.Listener.Addr().String())
@@ -157,7 +158,7 @@ func (r *rig) exportsLeft(n int) {
 func TestStreamThatHearsNothingIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bearer := r.bearerOf("hv_gone", nil, StatsRead)
+	bearer := r.bearerOf("hv_gone", nil, api.StatsRead)
 	revoked, ended := make(chan struct{}), make(chan int, 1)
 	hs := r.streamed(func(w http.ResponseWriter, _ *http.Request) error {
 		_, _ = io.WriteString(w, "before\n")
@@ -184,8 +185,8 @@ func TestStreamThatHearsNothingIsCut(t *testing.T) {
 func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bearer := r.bearerOf("hv_gone", nil, StatsRead)
-	other := r.bearerOf("hv_other", nil, StatsRead)
+	bearer := r.bearerOf("hv_gone", nil, api.StatsRead)
+	other := r.bearerOf("hv_other", nil, api.StatsRead)
 	streams := 0
 	stream := r.server.stream(func(w http.ResponseWriter, _ *http.Request) error {
 		streams++
@@ -193,7 +194,7 @@ func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 		return err
 	})
 	between := ""
-	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", StatsRead, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", api.StatsRead, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.revoke(r.keyNamed(between).ID) //nolint:contextcheck // it is somebody else's request
 		stream.ServeHTTP(w, q)
 	})}})
@@ -208,7 +209,7 @@ func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 	if rec := ask(bearer); rec.Code != 401 || !strings.Contains(rec.Body.String(), "was revoked") || streams != 0 {
 		t.Errorf("got %d %s", rec.Code, rec.Body)
 	}
-	r.key("hv_third", nil, StatsRead)
+	r.key("hv_third", nil, api.StatsRead)
 	between = "hv_third" // another key's end leaves this one good
 	if rec := ask(other); rec.Code != 200 || rec.Body.String() != "hello" || streams != 1 {
 		t.Errorf("got %d %s", rec.Code, rec.Body)
@@ -220,7 +221,7 @@ func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 func TestStreamWithoutAWordIsRefusedWithItsKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	bearer := r.bearerOf("hv_gone", nil, StatsRead)
+	bearer := r.bearerOf("hv_gone", nil, api.StatsRead)
 	began := make(chan struct{})
 	hs := r.streamed(func(_ http.ResponseWriter, q *http.Request) error {
 		close(began)

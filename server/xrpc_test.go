@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/multiformats/go-multibase"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -115,7 +116,7 @@ func TestListRecordsPagesBothWays(t *testing.T) {
 			}
 		}
 	}
-	var first page
+	var first api.Records
 	r.get(base+"&limit=2&cursor=").decode(t, &first)
 	if first.Cursor != "key0128" {
 		t.Errorf("cursor %q is not the last record key", first.Cursor)

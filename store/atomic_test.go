@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -42,7 +43,7 @@ var changesOfManyRows = map[string]func(*bench) error{
 		return err
 	},
 	"a cancellation": func(b *bench) error {
-		_, err := b.s.MoveJob(store.WithActor(b.t.Context(), modelUser), b.job.ID, store.StatusCancelling)
+		_, err := b.s.MoveJob(store.WithActor(b.t.Context(), modelUser), b.job.ID, api.StatusCancelling)
 		return err
 	},
 	"a collection with its job": func(b *bench) error {

@@ -12,11 +12,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
 
-var admin = store.Actor{Kind: store.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
+var admin = store.Actor{Kind: api.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
 
 // asAdmin is a context in which an administrator acts.
 func asAdmin(tb testing.TB) context.Context {
@@ -57,9 +58,9 @@ func TestActionsOfAdministratorsAreNoted(t *testing.T) {
 	if _, err := s.CreateJob(ctx, id, store.Request{Collection: note}, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, to := range []store.Status{store.StatusPausing, store.StatusRunning, store.StatusCancelling} {
+	for _, to := range []api.Status{api.StatusPausing, api.StatusRunning, api.StatusCancelling} {
 		job, err := s.MoveJob(ctx, id, to)
-		if err == nil && to != store.StatusRunning {
+		if err == nil && to != api.StatusRunning {
 			_, err = s.FinishJob(t.Context(), job.Seq, none)
 		}
 		if err != nil {
@@ -73,7 +74,7 @@ func TestActionsOfAdministratorsAreNoted(t *testing.T) {
 		t.Fatalf("deleted %d, %v", n, err)
 	}
 	if err := errors.Join(s.Deny(ctx, "pds.example.com", "spam"), s.Allow(ctx, "pds.example.com"),
-		s.Note(ctx, store.Event{Action: store.ActBackup, Outcome: store.OutcomeFailed, Detail: "the client went away"})); err != nil {
+		s.Note(ctx, store.Event{Action: api.ActBackup, Outcome: api.OutcomeFailed, Detail: "the client went away"})); err != nil {
 		t.Fatal(err)
 	}
 	wantAudit(t, s,
@@ -95,7 +96,7 @@ func TestRefusedActionsAreNotNoted(t *testing.T) {
 	s := storetest.Open(t)
 	b := newBench(t, s)
 	ctx := asAdmin(t)
-	if _, err := s.MoveJob(ctx, uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.MoveJob(ctx, uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel nothing: %v", err)
 	}
 	if _, err := s.RetryJob(ctx, b.job.ID, uuid.New()); !errors.Is(err, store.ErrMove) {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // misspelt reports whether a collection is named as none may be: the authority of an NSID,
@@ -55,7 +57,7 @@ func cancelMisspelt(tx *bbolt.Tx) error {
 	}
 	for _, j := range list {
 		if slices.ContainsFunc(j.Targets, misspelt) {
-			j.Status = StatusCancelling
+			j.Status = api.StatusCancelling
 			if err := jobs.put(jobs.bucket(tx), u64Key(j.Seq), j); err != nil {
 				return err
 			}

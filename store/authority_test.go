@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -42,9 +43,9 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 		job := newJob(t, s, targets)
 		made[name] = job.ID
 	}
-	for _, to := range []store.Status{store.StatusPausing, store.StatusPaused} {
+	for _, to := range []api.Status{api.StatusPausing, api.StatusPaused} {
 		job, err := s.Job(ctx, made["paused"])
-		if err == nil && to == store.StatusPausing {
+		if err == nil && to == api.StatusPausing {
 			_, err = s.MoveJob(ctx, made["paused"], to)
 		} else if err == nil {
 			_, err = s.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
@@ -62,8 +63,8 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 	if want := []syntax.NSID{"com.example.OTHER", note, "com.example.other"}; err != nil || !slices.Equal(tracked, want) {
 		t.Errorf("tracked: %s, %v, want %s", tracked, err, want)
 	}
-	for name, want := range map[string]store.Status{
-		"right": store.StatusRunning, "before any was tracked": store.StatusRunning, "tracked": store.StatusCancelling, "wrong": store.StatusCancelling, "one of two": store.StatusCancelling, "paused": store.StatusCancelling,
+	for name, want := range map[string]api.Status{
+		"right": api.StatusRunning, "before any was tracked": api.StatusRunning, "tracked": api.StatusCancelling, "wrong": api.StatusCancelling, "one of two": api.StatusCancelling, "paused": api.StatusCancelling,
 	} {
 		if job, err := s.Job(ctx, made[name]); err != nil || job.Status != want {
 			t.Errorf("job %s is %s, %v, want %s", name, job.Status, err, want)
@@ -100,7 +101,7 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 	if err == nil {
 		job, err = s.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
 	}
-	if err != nil || job.Status != store.StatusCancelled {
+	if err != nil || job.Status != api.StatusCancelled {
 		t.Fatalf("job: %+v, %v", job, err)
 	}
 	_, err = s.RetryJob(ctx, job.ID, uuid.New())

@@ -12,6 +12,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store/kv"
 )
@@ -315,7 +316,7 @@ func (c *checker) job(j Job) {
 	if !maps.Equal(sum.Reasons, j.Reasons) {
 		c.found("job %s: repos by reason are %v, found %v", j.ID, j.Reasons, sum.Reasons)
 	}
-	if (j.Status == StatusCompleted || j.Status == StatusFailed) && !j.Done() {
+	if (j.Status == api.StatusCompleted || j.Status == api.StatusFailed) && !j.Done() {
 		c.found("job %s is %s, but owes work: %+v", j.ID, j.Status, j)
 	}
 }

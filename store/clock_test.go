@@ -12,6 +12,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -194,7 +195,7 @@ func TestAuditLogIsKeptWhateverTheClockSaid(t *testing.T) {
 	}
 	for _, ahead := range []time.Duration{0, 5 * year, -5 * year, 0} {
 		k.clock.Set(ahead)
-		if err := k.s.Note(asAdmin(t), store.Event{Action: store.ActBackup}); err != nil {
+		if err := k.s.Note(asAdmin(t), store.Event{Action: api.ActBackup}); err != nil {
 			t.Fatal(err)
 		}
 		k.prune()

@@ -9,6 +9,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // maxTracked bounds the tracked collections: each has a bucket of its own.
@@ -54,7 +56,7 @@ func (g *group) track(ctx context.Context, c syntax.NSID) (bool, error) {
 	if err := collections.put(b, []byte(c), trackedRow{AddedAt: g.now}); err != nil {
 		return false, err
 	}
-	return true, g.note(ctx, Event{Action: ActTrack, Target: c.String()})
+	return true, g.note(ctx, Event{Action: api.ActTrack, Target: c.String()})
 }
 
 // Tracked returns the tracked collections, in order.
@@ -136,7 +138,7 @@ func (s *Store) AddCollection(ctx context.Context, c syntax.NSID, id uuid.UUID) 
 			return nil, false, err
 		}
 		if added, err = g.track(ctx, c); err == nil && added && job == nil {
-			job, err = g.cover(ctx, c, id, OriginRequest)
+			job, err = g.cover(ctx, c, id, api.OriginRequest)
 		}
 		return job, added, err
 	})
@@ -149,7 +151,7 @@ func (s *Store) AddCollection(ctx context.Context, c syntax.NSID, id uuid.UUID) 
 // CoverCollection creates a job that reads a tracked collection from the network. It
 // fails with ErrNotFound if the collection is not tracked, with ErrBusy if an
 // unfinished job covers it, and with ErrStale if one has ended since the one given.
-func (s *Store) CoverCollection(ctx context.Context, c syntax.NSID, id uuid.UUID, origin Origin, last uint64) (Job, error) {
+func (s *Store) CoverCollection(ctx context.Context, c syntax.NSID, id uuid.UUID, origin api.Origin, last uint64) (Job, error) {
 	var job *Job
 	err := s.do(ctx, "cover "+c.String(), func(g *group) error {
 		if collections.bucket(g.tx).Get([]byte(c)) == nil {
@@ -183,12 +185,12 @@ func (g *group) covering(c syntax.NSID) (*Job, error) {
 	return covering(list, c), err
 }
 
-func (g *group) cover(ctx context.Context, c syntax.NSID, id uuid.UUID, origin Origin) (*Job, error) {
+func (g *group) cover(ctx context.Context, c syntax.NSID, id uuid.UUID, origin api.Origin) (*Job, error) {
 	job := Job{ID: id, Request: Request{Collection: c}, Targets: []syntax.NSID{c}, Origin: origin}
 	if _, err := g.create(&job); err != nil {
 		return nil, err
 	}
-	return &job, g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
+	return &job, g.note(ctx, Event{Action: api.ActCreateJob, Target: id.String(), Detail: job.Covers()})
 }
 
 // RemoveCollection ceases to track a collection and, if asked to, deletes its
@@ -222,7 +224,7 @@ func (s *Store) RemoveCollection(ctx context.Context, c syntax.NSID, records boo
 				return err
 			}
 		}
-		return g.note(ctx, Event{Action: ActUntrack, Target: c.String(), Detail: detail})
+		return g.note(ctx, Event{Action: api.ActUntrack, Target: c.String(), Detail: detail})
 	})
 	if err != nil || id == nil {
 		return 0, err

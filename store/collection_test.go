@@ -9,6 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -18,7 +19,7 @@ func TestAddedCollectionIsTrackedAndRead(t *testing.T) {
 	s := storetest.Open(t)
 	id := uuid.New()
 	job, added, err := s.AddCollection(asAdmin(t), note, id)
-	if err != nil || !added || job == nil || job.ID != id || job.Origin != store.OriginRequest || job.Request.Collection != note {
+	if err != nil || !added || job == nil || job.ID != id || job.Origin != api.OriginRequest || job.Request.Collection != note {
 		t.Fatalf("%+v, %t, %v", job, added, err)
 	}
 	again, added, err := s.AddCollection(asAdmin(t), note, uuid.New())
@@ -29,7 +30,7 @@ func TestAddedCollectionIsTrackedAndRead(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].NSID != note || list[0].Since.IsZero() || list[0].Job.ID != id || !list[0].Covered {
 		t.Errorf("collections: %+v, %v", list, err)
 	}
-	if _, err := s.MoveJob(t.Context(), id, store.StatusCancelling); err != nil {
+	if _, err := s.MoveJob(t.Context(), id, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
@@ -85,7 +86,7 @@ func TestCollectionIsCoveredByOneJobAtATime(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
 	cover := func(last uint64) (store.Job, error) {
-		return w.s.CoverCollection(t.Context(), note, uuid.New(), store.OriginRefresh, last)
+		return w.s.CoverCollection(t.Context(), note, uuid.New(), api.OriginRefresh, last)
 	}
 	if _, err := cover(0); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("not tracked: %v", err)
@@ -108,7 +109,7 @@ func TestCollectionIsCoveredByOneJobAtATime(t *testing.T) {
 		}
 	}
 	list, err := w.s.Unfinished(t.Context())
-	if err != nil || busy != len(errs)-1 || len(list) != 1 || list[0].Origin != store.OriginRefresh {
+	if err != nil || busy != len(errs)-1 || len(list) != 1 || list[0].Origin != api.OriginRefresh {
 		t.Fatalf("%d were told that it is covered, %d jobs, %v", busy, len(list), err)
 	}
 	w.end(list[0], 1, "the relay is down")

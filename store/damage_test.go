@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 	"appview/store/storetest"
@@ -438,7 +439,7 @@ func TestJobThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 			return s.EachJob(t.Context(), ids[1], func(store.Job) bool { return true })
 		},
 		"cancel": func(s *store.Store) error {
-			_, err := s.MoveJob(t.Context(), ids[1], store.StatusCancelling)
+			_, err := s.MoveJob(t.Context(), ids[1], api.StatusCancelling)
 			return err
 		},
 		"retry": func(s *store.Store) error {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // AccountDenied is the status of an account that is on our own deny list.
@@ -105,7 +107,7 @@ func (s *Store) Deny(ctx context.Context, entry, reason string) error {
 		if err != nil {
 			return err
 		}
-		return g.note(ctx, Event{Action: ActDeny, Target: entry, Detail: reason})
+		return g.note(ctx, Event{Action: api.ActDeny, Target: entry, Detail: reason})
 	})
 	if err == nil {
 		err = s.readDenied(context.WithoutCancel(ctx)) // what is in the file counts, whoever has gone
@@ -130,7 +132,7 @@ func (s *Store) Allow(ctx context.Context, entry string) error {
 		if err := b.Delete([]byte(entry)); err != nil {
 			return err
 		}
-		return g.note(ctx, Event{Action: ActAllow, Target: entry})
+		return g.note(ctx, Event{Action: api.ActAllow, Target: entry})
 	})
 	if err == nil {
 		err = s.readDenied(context.WithoutCancel(ctx)) // what is in the file counts, whoever has gone

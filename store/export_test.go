@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store/kv"
 )
 
@@ -165,7 +166,7 @@ func Unseal(path string) (rows int, err error) {
 }
 
 // StatusMoves is every way that a status may change.
-func StatusMoves() map[Status][]Status { return statusMoves }
+func StatusMoves() map[api.Status][]api.Status { return statusMoves }
 
 // Unsize makes a file what a program has left that knows no sizes of accounts.
 func Unsize(path string) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -51,7 +52,7 @@ func TestOldFileIsBroughtUpToDate(t *testing.T) {
 	if err != nil || len(jobs) != 3 {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}
-	if j := jobs[1]; j.Status != store.StatusCompleted || j.Tally != (store.Tally{Records: 1, Deleted: 1}) {
+	if j := jobs[1]; j.Status != api.StatusCompleted || j.Tally != (store.Tally{Records: 1, Deleted: 1}) {
 		t.Errorf("second job: %+v", j)
 	}
 
@@ -86,7 +87,7 @@ func TestOldFileIsBroughtUpToDate(t *testing.T) {
 	if err := s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.finish(); got.Status != store.StatusCompleted || got.TotalRepos != 3 {
+	if got := b.finish(); got.Status != api.StatusCompleted || got.TotalRepos != 3 {
 		t.Errorf("the job: %+v", got)
 	}
 	wantRecords(t, s, 6)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // Freshness is what the jobs over the whole network came to in a collection, and so
@@ -20,10 +22,10 @@ type Freshness struct {
 	First       uint64    `json:"first,omitempty"`       // number of the job that began then
 	After       uint64    `json:"after,omitempty"`       // jobs up to this number do not count: what they read was deleted
 
-	Last     uint64    `json:"last,omitempty"` // number of the job that ended last, whatever came of it
-	EndedAt  time.Time `json:"ended_at,omitzero"`
-	Status   Status    `json:"status,omitempty"`
-	Failures int       `json:"failures,omitempty"` // jobs that failed since one was completed
+	Last     uint64     `json:"last,omitempty"` // number of the job that ended last, whatever came of it
+	EndedAt  time.Time  `json:"ended_at,omitzero"`
+	Status   api.Status `json:"status,omitempty"`
+	Failures int        `json:"failures,omitempty"` // jobs that failed since one was completed
 }
 
 var freshness = table[Freshness]{name: "freshness", version: 1, fill: fillSpread}
@@ -80,9 +82,9 @@ func noteEnd(tx *bbolt.Tx, j *Job) error {
 		}
 		f.Last, f.EndedAt, f.Status = j.Seq, j.CompletedAt, j.Status
 		switch j.Status {
-		case StatusFailed:
+		case api.StatusFailed:
 			f.Failures++
-		case StatusCompleted:
+		case api.StatusCompleted:
 			f.Failures = 0
 			if first := j.first(); first > f.After && first >= f.First {
 				f.First, f.SyncedAt, f.CompletedAt = first, j.since(), j.CompletedAt

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -107,22 +108,22 @@ func TestCollectionIsAsOldAsTheStartOfItsLastCompleteJob(t *testing.T) {
 	w.want(note, 2)
 	w.end(w.begin(store.Request{Collection: note}, 8, 8), 9, "the relay is down")
 	w.want(note, 2)
-	if f := w.fresh(note); f.Failures != 1 || f.Status != store.StatusFailed || !f.EndedAt.Equal(moment(9)) {
+	if f := w.fresh(note); f.Failures != 1 || f.Status != api.StatusFailed || !f.EndedAt.Equal(moment(9)) {
 		t.Errorf("after a failure: %+v", f)
 	}
 	cancelled := w.begin(store.Request{Collection: note}, 10, 10)
-	if _, err := w.s.MoveJob(t.Context(), cancelled.ID, store.StatusCancelling); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), cancelled.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(cancelled, 11, "")
 	w.want(note, 2)
-	if f := w.fresh(note); f.Failures != 1 || f.Status != store.StatusCancelled || f.Last != cancelled.Seq {
+	if f := w.fresh(note); f.Failures != 1 || f.Status != api.StatusCancelled || f.Last != cancelled.Seq {
 		t.Errorf("after one that was cancelled: %+v", f)
 	}
 	w.end(w.begin(store.Request{}, 12, 13), 14, "") // everything
 	w.want(note, 13)
 	w.want(other, 13)
-	if f := w.fresh(note); f.Failures != 0 || f.Status != store.StatusCompleted {
+	if f := w.fresh(note); f.Failures != 0 || f.Status != api.StatusCompleted {
 		t.Errorf("after one over everything: %+v", f)
 	}
 	w.end(w.begin(store.Request{Collection: note}, 15, 15), 16, "")
@@ -210,7 +211,7 @@ func TestJobsThatAreNotFinalAreFound(t *testing.T) {
 	want()
 	a, b := w.begin(store.Request{Collection: note}, 1, 1), w.begin(store.Request{DID: alice}, 1, 1)
 	want(a, b)
-	if _, err := w.s.MoveJob(t.Context(), a.ID, store.StatusCancelling); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), a.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	want(a, b)

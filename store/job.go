@@ -12,6 +12,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // ErrMove says that a job is not in a status from which it can go where it was
@@ -21,59 +23,27 @@ var ErrMove = errors.New("job cannot do that now")
 // MoveError is ErrMove with what the job is.
 type MoveError struct {
 	Job    uuid.UUID
-	Status Status
+	Status api.Status
 }
 
 func (e *MoveError) Error() string { return fmt.Sprintf("job %s is %s: %v", e.Job, e.Status, ErrMove) }
 
 func (e *MoveError) Unwrap() error { return ErrMove }
 
-// Status is what a job is, as the API shows it.
-type Status string
-
-// The statuses of a job. The last three are final.
-const (
-	StatusRunning    Status = "running"    // created; its worker runs, or waits for its turn
-	StatusPausing    Status = "pausing"    // asked to pause; its worker has not stopped yet
-	StatusPaused     Status = "paused"     // nobody works on it until it is asked to go on
-	StatusCancelling Status = "cancelling" // asked to stop; its worker has not stopped yet
-	StatusCancelled  Status = "cancelled"  // stopped because it was asked to
-	StatusCompleted  Status = "completed"  // every repo it found is settled
-	StatusFailed     Status = "failed"     // it could not find out which repos there are
-)
-
 // statusMoves is every way that a status may change. docs/operating.md draws it.
-var statusMoves = map[Status][]Status{
-	StatusRunning:    {StatusCompleted, StatusFailed, StatusPausing, StatusCancelling},
-	StatusPausing:    {StatusPaused, StatusCancelling},
-	StatusPaused:     {StatusRunning, StatusCancelling},
-	StatusCancelling: {StatusCancelled},
-	StatusCompleted:  {},
-	StatusFailed:     {},
-	StatusCancelled:  {},
+var statusMoves = map[api.Status][]api.Status{
+	api.StatusRunning:    {api.StatusCompleted, api.StatusFailed, api.StatusPausing, api.StatusCancelling},
+	api.StatusPausing:    {api.StatusPaused, api.StatusCancelling},
+	api.StatusPaused:     {api.StatusRunning, api.StatusCancelling},
+	api.StatusCancelling: {api.StatusCancelled},
+	api.StatusCompleted:  {},
+	api.StatusFailed:     {},
+	api.StatusCancelled:  {},
 }
 
-// Final tells whether a job of this status will never change again.
-func (s Status) Final() bool { return len(statusMoves[s]) == 0 }
-
-// Stage is the earliest phase that still owes work, kept as a high-water mark.
-type Stage string
-
-// The stages of a job, in the order in which they follow each other. A final
-// status has the stage of the same name.
-const (
-	StagePending     Stage = "pending"
-	StageDiscovering Stage = "discovering_repos"
-	StageResolving   Stage = "resolving_pds"
-	StageFetching    Stage = "fetching_records"
-	StageCompleted   Stage = "completed"
-	StageFailed      Stage = "failed"
-	StageCancelled   Stage = "cancelled"
-)
-
 // stageOrder is the order in which stages follow each other.
-var stageOrder = []Stage{
-	StagePending, StageDiscovering, StageResolving, StageFetching, StageCompleted, StageFailed, StageCancelled,
+var stageOrder = []api.Stage{
+	api.StagePending, api.StageDiscovering, api.StageResolving, api.StageFetching, api.StageCompleted, api.StageFailed, api.StageCancelled,
 }
 
 // Request is what a job was asked to cover.
@@ -96,31 +66,20 @@ func (r Request) Named() []syntax.DID {
 // network.
 func (r Request) Network() bool { return r.DID == "" && len(r.DIDs) == 0 }
 
-// Origin is who wanted a job.
-type Origin string
-
-// The origins of a job. Stored: never renamed. Jobs from before there were any, and
-// only these, have none, and were requested.
-const (
-	OriginRequest Origin = "request" // somebody asked for it
-	OriginStart   Origin = "start"   // the configuration names its collection, which was never read completely
-	OriginRefresh Origin = "refresh" // it was time to read its collection again
-)
-
 // Job is a backfill job. Counters are those of settled repos.
 type Job struct {
 	Seq     uint64        `json:"seq"` // order of creation
 	ID      uuid.UUID     `json:"id"`
 	Request Request       `json:"request"`
 	Targets []syntax.NSID `json:"targets,omitempty"`  // collections, fixed at creation; none: all that a repo has
-	Origin  Origin        `json:"origin,omitempty"`   // who wanted it
+	Origin  api.Origin    `json:"origin,omitempty"`   // who wanted it
 	RetryOf uint64        `json:"retry_of,omitempty"` // the job that this one carries on
 	First   uint64        `json:"first,omitempty"`    // the first job of those that it carries on, one after the other
 	Since   time.Time     `json:"since,omitzero"`     // when that began
 
-	Status Status `json:"status"`
-	Stage  Stage  `json:"stage"`
-	Error  string `json:"error,omitempty"`
+	Status api.Status `json:"status"`
+	Stage  api.Stage  `json:"stage"`
+	Error  string     `json:"error,omitempty"`
 
 	Listed         bool   `json:"listed,omitempty"`          // discovery has committed something
 	Discovered     bool   `json:"discovered,omitempty"`      // discovery is over
@@ -187,13 +146,13 @@ func (t Tally) after(before Tally) Tally {
 var jobs = table[Job]{name: "jobs", version: 1, fill: fillAppend}
 
 // move changes the status. It is the only way a status changes.
-func (j *Job) move(to Status, g *group) error {
+func (j *Job) move(to api.Status, g *group) error {
 	if !slices.Contains(statusMoves[j.Status], to) {
 		return &MoveError{Job: j.ID, Status: j.Status}
 	}
 	j.Status = to
 	if to.Final() {
-		j.advance(Stage(to))
+		j.advance(api.Stage(to))
 		j.CompletedAt, j.KeptFrom = g.now, g.steady
 	}
 	return nil
@@ -232,7 +191,7 @@ func (j *Job) keptFor(steady time.Time) time.Duration {
 }
 
 // advance moves the stage forward, never back.
-func (j *Job) advance(to Stage) {
+func (j *Job) advance(to api.Stage) {
 	if slices.Index(stageOrder, to) > slices.Index(stageOrder, j.Stage) {
 		j.Stage = to
 	}
@@ -243,11 +202,11 @@ func (j *Job) work() {
 	switch {
 	case j.StartedAt.IsZero() || j.Status.Final():
 	case !j.Discovered:
-		j.advance(StageDiscovering)
+		j.advance(api.StageDiscovering)
 	case j.Unresolved > 0:
-		j.advance(StageResolving)
+		j.advance(api.StageResolving)
 	default:
-		j.advance(StageFetching)
+		j.advance(api.StageFetching)
 	}
 }
 
@@ -280,7 +239,7 @@ func (j Job) Covers() string {
 func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, targets []syntax.NSID) (Job, error) {
 	var job Job
 	err := s.doOnce(ctx, "create job", func(g *group) (*Job, bool, error) {
-		job = Job{ID: id, Request: req, Targets: targets, Origin: OriginRequest}
+		job = Job{ID: id, Request: req, Targets: targets, Origin: api.OriginRequest}
 		if len(targets) == 0 {
 			var err error
 			if job.Targets, err = g.targets(req); err != nil {
@@ -290,7 +249,7 @@ func (s *Store) CreateJob(ctx context.Context, id uuid.UUID, req Request, target
 		if _, err := g.create(&job); err != nil {
 			return nil, false, err
 		}
-		return &job, true, g.note(ctx, Event{Action: ActCreateJob, Target: id.String(), Detail: job.Covers()})
+		return &job, true, g.note(ctx, Event{Action: api.ActCreateJob, Target: id.String(), Detail: job.Covers()})
 	})
 	if err != nil {
 		return Job{}, err
@@ -315,7 +274,7 @@ func (g *group) create(job *Job) (*workBuckets, error) {
 	if err != nil {
 		return nil, err
 	}
-	job.Seq, job.Status, job.Stage, job.CreatedAt = seq, StatusRunning, StagePending, g.now
+	job.Seq, job.Status, job.Stage, job.CreatedAt = seq, api.StatusRunning, api.StagePending, g.now
 	if err := ids.Put(job.ID[:], u64Key(seq)); err != nil {
 		return nil, err
 	}
@@ -426,7 +385,7 @@ func (s *Store) EachJob(ctx context.Context, before uuid.UUID, f func(Job) bool)
 // restart or a pause changes nothing, nor does taking up one that is to stop.
 func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
 	return s.changeJob(ctx, "start job", seq, func(g *group, j *Job) error {
-		if j.Status != StatusRunning || !j.StartedAt.IsZero() {
+		if j.Status != api.StatusRunning || !j.StartedAt.IsZero() {
 			return nil
 		}
 		j.StartedAt = g.now
@@ -438,15 +397,15 @@ func (s *Store) StartJob(ctx context.Context, seq uint64) (Job, error) {
 // MoveJob asks a job to stop (StatusCancelling), to pause (StatusPausing) or to go
 // on (StatusRunning). It fails with ErrMove when the job is not in a status from
 // which it can. Stopping and pausing end work: they are done on a full disk too.
-func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to Status) (Job, error) {
-	action, may := map[Status]Action{
-		StatusCancelling: ActCancelJob, StatusPausing: ActPauseJob, StatusRunning: ActResumeJob,
+func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to api.Status) (Job, error) {
+	action, may := map[api.Status]api.Action{
+		api.StatusCancelling: api.ActCancelJob, api.StatusPausing: api.ActPauseJob, api.StatusRunning: api.ActResumeJob,
 	}[to]
 	if !may {
 		return Job{}, fmt.Errorf("move job %s: nobody can ask it to be %s", id, to)
 	}
 	var job Job
-	err := s.wait(ctx, change{op: "move job", urgent: true, admin: true, ends: to != StatusRunning, apply: func(g *group) error {
+	err := s.wait(ctx, change{op: "move job", urgent: true, admin: true, ends: to != api.StatusRunning, apply: func(g *group) error {
 		j, err := g.jobByID(id)
 		if err != nil {
 			return err
@@ -470,14 +429,14 @@ func (s *Store) MoveJob(ctx context.Context, id uuid.UUID, to Status) (Job, erro
 // reopen, unless it is to stop.
 func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) string) (Job, error) {
 	return s.changeJob(ctx, "finish job", seq, func(g *group, j *Job) error {
-		if j.Status == StatusCancelling {
+		if j.Status == api.StatusCancelling {
 			j.Error = "cancelled by request"
-			return j.move(StatusCancelled, g)
+			return j.move(api.StatusCancelled, g)
 		}
-		if j.Status == StatusPausing {
-			return j.move(StatusPaused, g)
+		if j.Status == api.StatusPausing {
+			return j.move(api.StatusPaused, g)
 		}
-		if j.Status != StatusRunning || !j.Done() {
+		if j.Status != api.StatusRunning || !j.Done() {
 			return nil
 		}
 		w, err := g.workOf(seq)
@@ -490,11 +449,11 @@ func (s *Store) FinishJob(ctx context.Context, seq uint64, summary func(Job) str
 			return err
 		case j.DiscoveryError != "":
 			j.Error = j.DiscoveryError
-			return j.move(StatusFailed, g)
+			return j.move(api.StatusFailed, g)
 		default:
 			j.Error = summary(*j)
 			j.Listed = true
-			return j.move(StatusCompleted, g)
+			return j.move(api.StatusCompleted, g)
 		}
 	})
 }

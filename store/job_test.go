@@ -12,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -27,30 +28,30 @@ func TestJobGoesThroughItsStages(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.job = job
-	want := func(stage store.Stage) {
+	want := func(stage api.Stage) {
 		t.Helper()
 		if got := b.row().Stage; got != stage {
 			t.Errorf("stage is %s, want %s", got, stage)
 		}
 	}
-	want(store.StagePending)
+	want(api.StagePending)
 	if _, err := s.StartJob(t.Context(), job.Seq); err != nil {
 		t.Fatal(err)
 	}
-	want(store.StageDiscovering)
+	want(api.StageDiscovering)
 	if _, err := s.Discover(t.Context(), job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{alice, bob, alice}}); err != nil {
 		t.Fatal(err)
 	}
 	b.must(func(done func(error)) error { return s.Rehost(t.Context(), job.Seq, alice, "", host, done) })
-	want(store.StageDiscovering)
+	want(api.StageDiscovering)
 	if err := s.EndDiscovery(t.Context(), job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	want(store.StageResolving)
+	want(api.StageResolving)
 	b.must(func(done func(error)) error { return s.Rehost(t.Context(), job.Seq, bob, "", host, done) })
-	want(store.StageFetching)
+	want(api.StageFetching)
 	for _, did := range []syntax.DID{alice, bob} {
-		if job, err := s.FinishJob(t.Context(), job.Seq, none); err != nil || job.Status != store.StatusRunning {
+		if job, err := s.FinishJob(t.Context(), job.Seq, none); err != nil || job.Status != api.StatusRunning {
 			t.Errorf("a job that owes work became %s, %v", job.Status, err)
 		}
 		b.must(func(done func(error)) error {
@@ -60,9 +61,9 @@ func TestJobGoesThroughItsStages(t *testing.T) {
 	if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
 		t.Fatal(err)
 	}
-	want(store.StageCompleted)
+	want(api.StageCompleted)
 	got := b.row()
-	if got.Status != store.StatusCompleted || got.TotalRepos != 2 || got.Processed != 2 || got.CompletedAt.IsZero() {
+	if got.Status != api.StatusCompleted || got.TotalRepos != 2 || got.Processed != 2 || got.CompletedAt.IsZero() {
 		t.Errorf("finished job: %+v", got)
 	}
 }
@@ -91,7 +92,7 @@ func TestCancelIsGivenToOneOfTwo(t *testing.T) {
 	var wg sync.WaitGroup
 	errs := make([]error, 2)
 	for i := range errs {
-		wg.Go(func() { _, errs[i] = b.s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling) })
+		wg.Go(func() { _, errs[i] = b.s.MoveJob(t.Context(), b.job.ID, api.StatusCancelling) })
 	}
 	wg.Wait()
 	if (errs[0] == nil) == (errs[1] == nil) {
@@ -100,19 +101,19 @@ func TestCancelIsGivenToOneOfTwo(t *testing.T) {
 	if err := errors.Join(errs...); !errors.Is(err, store.ErrMove) {
 		t.Errorf("the other got %v, want ErrMove", err)
 	}
-	if got := b.row().Status; got != store.StatusCancelling {
+	if got := b.row().Status; got != api.StatusCancelling {
 		t.Errorf("status is %s", got)
 	}
 	// A result that arrives late still counts, until the job is final.
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
 	job, err := b.s.FinishJob(t.Context(), b.job.Seq, none)
-	if err != nil || job.Status != store.StatusCancelled || job.Error != "cancelled by request" {
+	if err != nil || job.Status != api.StatusCancelled || job.Error != "cancelled by request" {
 		t.Errorf("finished as %+v, %v", job, err)
 	}
 	if _, err := b.s.Discover(t.Context(), b.job.Seq, store.Discovery{DIDs: []syntax.DID{bob}}); !errors.Is(err, store.ErrStale) {
 		t.Errorf("work for a final job: %v, want ErrStale", err)
 	}
-	if _, err := b.s.MoveJob(t.Context(), uuid.New(), store.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.s.MoveJob(t.Context(), uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel of no job: %v, want ErrNotFound", err)
 	}
 }
@@ -124,13 +125,13 @@ func TestJobThatCouldNotDiscoverFails(t *testing.T) {
 	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, "the relay is down"); err != nil {
 		t.Fatal(err)
 	}
-	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != store.StatusRunning {
+	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != api.StatusRunning {
 		t.Errorf("failed before what was found is settled: %s, %v", job.Status, err)
 	}
 	b.must(func(done func(error)) error {
 		return b.s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(1), segment(note)), done)
 	})
-	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != store.StatusFailed || job.Error != "the relay is down" {
+	if job, err := b.s.FinishJob(t.Context(), b.job.Seq, none); err != nil || job.Status != api.StatusFailed || job.Error != "the relay is down" {
 		t.Errorf("finished as %+v, %v", job, err)
 	}
 }
@@ -264,7 +265,7 @@ func TestPruneForgetsOldJobsAndDeletions(t *testing.T) {
 	if _, err := s.Owed(t.Context(), b.job.Seq, host, "", 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("work of a job that ended a month ago: %v, want ErrNotFound", err)
 	}
-	if got := b.row(); got.Status != store.StatusCompleted {
+	if got := b.row(); got.Status != api.StatusCompleted {
 		t.Errorf("the job itself is %+v", got)
 	}
 	wantRecords(t, s, 1)

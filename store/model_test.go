@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 )
@@ -378,7 +379,7 @@ func (m *model) prune(indexed map[syntax.NSID]uint64) {
 			continue
 		}
 		age, keep := m.steady.Sub(j.KeptFrom), 28*day
-		if j.Origin == store.OriginRefresh {
+		if j.Origin == api.OriginRefresh {
 			keep = 3 * day
 			needed := slices.ContainsFunc(m.jobs, func(o *modelJob) bool { return !o.Status.Final() && o.RetryOf == j.Seq })
 			if age >= 28*day && !needed && m.freshness(j.Targets[0]).Last != j.Seq {
@@ -409,9 +410,9 @@ func (m *model) freshness(c syntax.NSID) (f store.Freshness) {
 			first, since := j.began()
 			switch j.Status {
 			default: // somebody wanted it
-			case store.StatusFailed:
+			case api.StatusFailed:
 				f.Failures++
-			case store.StatusCompleted:
+			case api.StatusCompleted:
 				f.Failures = 0
 				if first > f.After && first >= f.First {
 					f.First, f.SyncedAt, f.CompletedAt = first, since, j.CompletedAt

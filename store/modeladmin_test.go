@@ -8,6 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -16,7 +17,7 @@ import (
 func (d *drive) opDeny() string {
 	entry := pick(d, modelDenials)
 	d.m.denied[entry] = "because"
-	d.m.note(store.ActDeny, entry, "because")
+	d.m.note(api.ActDeny, entry, "because")
 	d.m.enforce()
 	d.same("deny", d.s.Deny(d.user(), entry, "because"), nil, "", "")
 	return "deny " + entry
@@ -29,7 +30,7 @@ func (d *drive) opAllow() string {
 	}
 	if _, ok := d.m.denied[entry]; ok {
 		delete(d.m.denied, entry)
-		d.m.note(store.ActAllow, entry, "")
+		d.m.note(api.ActAllow, entry, "")
 	} else {
 		want = store.ErrNotFound
 	}
@@ -47,10 +48,10 @@ func (d *drive) opDelete() string {
 	}
 	n := int64(0)
 	if want == nil {
-		d.m.note(store.ActDeleteRecords, f.String(), "")
-		d.m.events[len(d.m.events)-1].Outcome = store.OutcomeBegun
+		d.m.note(api.ActDeleteRecords, f.String(), "")
+		d.m.events[len(d.m.events)-1].Outcome = api.OutcomeBegun
 		n = d.m.deleteRecords(f)
-		d.m.note(store.ActDeleteRecords, f.String(), fmt.Sprintf("%d records deleted", n))
+		d.m.note(api.ActDeleteRecords, f.String(), fmt.Sprintf("%d records deleted", n))
 	}
 	got, err := d.s.DeleteRecords(d.user(), f)
 	d.same("delete records", err, want, fact(got), fact(n))
@@ -77,7 +78,7 @@ func (d *drive) opAddCollection() string {
 }
 
 func (d *drive) opCover() string {
-	c, id, origin := pick(d, modelCollections), d.uuid(), pick(d, []store.Origin{store.OriginStart, store.OriginRefresh, store.OriginRefresh})
+	c, id, origin := pick(d, modelCollections), d.uuid(), pick(d, []api.Origin{api.OriginStart, api.OriginRefresh, api.OriginRefresh})
 	last := d.m.freshness(c).Last
 	if d.often(10) {
 		last++
@@ -97,7 +98,7 @@ func (d *drive) opRemoveCollection() string {
 		// Nothing is in the way.
 		for _, j := range d.m.jobs {
 			if !j.Status.Final() {
-				d.moves(j, store.StatusCancelling)
+				d.moves(j, api.StatusCancelling)
 				d.finishes(j)
 			}
 		}

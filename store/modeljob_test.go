@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -17,12 +18,12 @@ import (
 // is to answer: nil, the error that callers tell apart, or errOther.
 
 // stages are in the order in which they may follow each other.
-var stages = [...]store.Stage{
-	store.StagePending, store.StageDiscovering, store.StageResolving, store.StageFetching,
-	store.StageCompleted, store.StageFailed, store.StageCancelled,
+var stages = [...]api.Stage{
+	api.StagePending, api.StageDiscovering, api.StageResolving, api.StageFetching,
+	api.StageCompleted, api.StageFailed, api.StageCancelled,
 }
 
-func (j *modelJob) advance(to store.Stage) {
+func (j *modelJob) advance(to api.Stage) {
 	if slices.Index(stages[:], to) > slices.Index(stages[:], j.Stage) {
 		j.Stage = to
 	}
@@ -35,11 +36,11 @@ func (j *modelJob) progress() {
 	switch {
 	case j.Status.Final() || j.StartedAt.IsZero():
 	case !j.Discovered:
-		j.advance(store.StageDiscovering)
+		j.advance(api.StageDiscovering)
 	case j.Unresolved > 0:
-		j.advance(store.StageResolving)
+		j.advance(api.StageResolving)
 	default:
-		j.advance(store.StageFetching)
+		j.advance(api.StageFetching)
 	}
 }
 
@@ -126,16 +127,16 @@ func (j *modelJob) began() (uint64, time.Time) {
 }
 
 // note is an entry of the audit log.
-func (m *model) note(what store.Action, target, detail string) {
+func (m *model) note(what api.Action, target, detail string) {
 	m.events = append(m.events, store.Event{
-		At: m.clock(), Actor: modelUser, Action: what, Target: target, Detail: detail, Outcome: store.OutcomeDone,
+		At: m.clock(), Actor: modelUser, Action: what, Target: target, Detail: detail, Outcome: api.OutcomeDone,
 		KeptFrom: m.steady,
 	})
 }
 
-func (m *model) end(j *modelJob, status store.Status, text string) {
+func (m *model) end(j *modelJob, status api.Status, text string) {
 	j.Status, j.Error, j.CompletedAt, j.KeptFrom = status, text, m.clock(), m.steady
-	j.advance(store.Stage(status))
+	j.advance(api.Stage(status))
 	m.ended++
 	j.end = m.ended
 }
@@ -143,8 +144,8 @@ func (m *model) end(j *modelJob, status store.Status, text string) {
 func (m *model) create(id uuid.UUID, req store.Request, targets []syntax.NSID) *modelJob {
 	j := &modelJob{
 		Job: store.Job{
-			Seq: uint64(len(m.jobs) + 1), ID: id, Request: req, Targets: targets, Origin: store.OriginRequest,
-			Status: store.StatusRunning, Stage: store.StagePending, CreatedAt: m.clock(),
+			Seq: uint64(len(m.jobs) + 1), ID: id, Request: req, Targets: targets, Origin: api.OriginRequest,
+			Status: api.StatusRunning, Stage: api.StagePending, CreatedAt: m.clock(),
 		},
 		work: map[syntax.DID]*modelWork{}, hosts: map[string]*modelHost{}, cursors: map[string]store.Cursor{},
 	}
@@ -162,12 +163,12 @@ func (m *model) request(id uuid.UUID, req store.Request, targets []syntax.NSID) 
 		targets = sorted(m.tracked)
 	}
 	j := m.create(id, req, targets)
-	m.note(store.ActCreateJob, id.String(), j.Covers())
+	m.note(api.ActCreateJob, id.String(), j.Covers())
 	return j
 }
 
 func (m *model) start(j *modelJob) {
-	if j.Status == store.StatusRunning && j.StartedAt.IsZero() {
+	if j.Status == api.StatusRunning && j.StartedAt.IsZero() {
 		j.StartedAt = m.clock()
 		j.progress()
 	}
@@ -175,16 +176,16 @@ func (m *model) start(j *modelJob) {
 
 // asks are from where a job can be asked to be something, and what the audit log calls
 // that.
-var asks = map[store.Status]struct {
-	from []store.Status
-	what store.Action
+var asks = map[api.Status]struct {
+	from []api.Status
+	what api.Action
 }{
-	store.StatusCancelling: {[]store.Status{store.StatusRunning, store.StatusPausing, store.StatusPaused}, store.ActCancelJob},
-	store.StatusPausing:    {[]store.Status{store.StatusRunning}, store.ActPauseJob},
-	store.StatusRunning:    {[]store.Status{store.StatusPaused}, store.ActResumeJob},
+	api.StatusCancelling: {[]api.Status{api.StatusRunning, api.StatusPausing, api.StatusPaused}, api.ActCancelJob},
+	api.StatusPausing:    {[]api.Status{api.StatusRunning}, api.ActPauseJob},
+	api.StatusRunning:    {[]api.Status{api.StatusPaused}, api.ActResumeJob},
 }
 
-func (m *model) move(j *modelJob, to store.Status) error {
+func (m *model) move(j *modelJob, to api.Status) error {
 	ask := asks[to]
 	if !slices.Contains(ask.from, j.Status) {
 		return store.ErrMove
@@ -211,16 +212,16 @@ func (m *model) doubted(j *modelJob) []string {
 func (m *model) finish(j *modelJob, summary string) {
 	done := j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 && !m.doubts(j)
 	switch {
-	case j.Status == store.StatusCancelling:
-		m.end(j, store.StatusCancelled, "cancelled by request")
-	case j.Status == store.StatusPausing:
-		j.Status = store.StatusPaused
-	case j.Status != store.StatusRunning || !done:
+	case j.Status == api.StatusCancelling:
+		m.end(j, api.StatusCancelled, "cancelled by request")
+	case j.Status == api.StatusPausing:
+		j.Status = api.StatusPaused
+	case j.Status != api.StatusRunning || !done:
 	case j.DiscoveryError != "":
-		m.end(j, store.StatusFailed, j.DiscoveryError)
+		m.end(j, api.StatusFailed, j.DiscoveryError)
 	default:
 		j.Listed = true
-		m.end(j, store.StatusCompleted, summary)
+		m.end(j, api.StatusCompleted, summary)
 	}
 }
 
@@ -237,7 +238,7 @@ func (m *model) retryOf(old *modelJob, id uuid.UUID) error {
 	j.RetryOf, j.held = old.Seq, old.held
 	j.First, j.Since = old.began()
 	maps.Copy(j.cursors, old.cursors)
-	m.note(store.ActRetryJob, id.String(), "carries on "+old.ID.String())
+	m.note(api.ActRetryJob, id.String(), "carries on "+old.ID.String())
 	return nil
 }
 
@@ -433,7 +434,7 @@ func (j *modelJob) covers(c syntax.NSID) bool {
 func (m *model) track(c syntax.NSID) (added bool) {
 	if added = !m.tracked[c]; added {
 		m.tracked[c] = true
-		m.note(store.ActTrack, c.String(), "")
+		m.note(api.ActTrack, c.String(), "")
 	}
 	return added
 }
@@ -442,12 +443,12 @@ func (m *model) addCollection(c syntax.NSID, id uuid.UUID) (*modelJob, bool) {
 	j := m.covering(c)
 	added := m.track(c)
 	if added && j == nil {
-		j = m.cover(c, id, store.OriginRequest)
+		j = m.cover(c, id, api.OriginRequest)
 	}
 	return j, added
 }
 
-func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin store.Origin, last uint64) (*modelJob, error) {
+func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin api.Origin, last uint64) (*modelJob, error) {
 	switch {
 	case !m.tracked[c]:
 		return nil, store.ErrNotFound
@@ -459,10 +460,10 @@ func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin store.Origin
 	return m.cover(c, id, origin), nil
 }
 
-func (m *model) cover(c syntax.NSID, id uuid.UUID, origin store.Origin) *modelJob {
+func (m *model) cover(c syntax.NSID, id uuid.UUID, origin api.Origin) *modelJob {
 	j := m.create(id, store.Request{Collection: c}, []syntax.NSID{c})
 	j.Origin = origin
-	m.note(store.ActCreateJob, id.String(), j.Covers())
+	m.note(api.ActCreateJob, id.String(), j.Covers())
 	return j
 }
 
@@ -477,12 +478,12 @@ func (m *model) removeCollection(c syntax.NSID, records bool) (int64, error) {
 	}
 	delete(m.tracked, c)
 	if !records {
-		m.note(store.ActUntrack, c.String(), "its records are kept")
+		m.note(api.ActUntrack, c.String(), "its records are kept")
 		return 0, nil
 	}
-	m.note(store.ActUntrack, c.String(), "its records are deleted")
+	m.note(api.ActUntrack, c.String(), "its records are deleted")
 	n := m.deleteRecords(store.Filter{Collection: c})
-	m.note(store.ActDeleteRecords, store.Filter{Collection: c}.String(), fmt.Sprintf("%d records deleted", n))
+	m.note(api.ActDeleteRecords, store.Filter{Collection: c}.String(), fmt.Sprintf("%d records deleted", n))
 	return n, nil
 }
 
@@ -493,7 +494,7 @@ func (m *model) putKey(secret string, k store.APIKey) error {
 		return store.ErrExists
 	}
 	m.keys[secret] = &k
-	m.note(store.ActCreateKey, k.ID.String(), k.String())
+	m.note(api.ActCreateKey, k.ID.String(), k.String())
 	return nil
 }
 
@@ -504,7 +505,7 @@ func (m *model) revokeKey(id uuid.UUID) error {
 			continue
 		case k.RevokedAt.IsZero():
 			k.RevokedAt = m.clock()
-			m.note(store.ActRevokeKey, id.String(), k.String())
+			m.note(api.ActRevokeKey, id.String(), k.String())
 		}
 		return nil
 	}

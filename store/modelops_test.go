@@ -7,6 +7,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/internal/api"
 	"appview/store"
 )
 
@@ -383,10 +384,10 @@ func (d *drive) opSettleHost() string {
 }
 
 func (d *drive) opMove() string {
-	return d.moves(d.job(), pick(d, []store.Status{store.StatusCancelling, store.StatusPausing, store.StatusPausing, store.StatusRunning, store.StatusRunning}))
+	return d.moves(d.job(), pick(d, []api.Status{api.StatusCancelling, api.StatusPausing, api.StatusPausing, api.StatusRunning, api.StatusRunning}))
 }
 
-func (d *drive) moves(j *modelJob, to store.Status) string {
+func (d *drive) moves(j *modelJob, to api.Status) string {
 	if j.gone {
 		return "nothing"
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
 )
@@ -25,7 +26,7 @@ var (
 	modelKeys        = []syntax.RecordKey{"a", "b", "c", "d", "e", "f", "g", "3lzzzzzzzzz22", "self"}
 	modelSecrets     = []string{"hv_one", "hv_two"}
 	modelKeyIDs      = map[string]uuid.UUID{"hv_one": {1}, "hv_two": {2}}
-	modelUser        = store.Actor{Kind: store.ActorKey, KeyID: uuid.UUID{9}, Name: "user"}
+	modelUser        = store.Actor{Kind: api.ActorKey, KeyID: uuid.UUID{9}, Name: "user"}
 	modelAccounts    = []string{
 		store.AccountDeactivated, store.AccountTakenDown, store.AccountSuspended,
 		store.AccountNotFound, store.AccountNotFound, "deleted", "tombstoned", "no_pds",

@@ -9,26 +9,27 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
 
 // contract is how statuses may change, as the HTTP contract has it.
-var contract = map[store.Status][]store.Status{
-	store.StatusRunning:    {store.StatusCompleted, store.StatusFailed, store.StatusCancelling, store.StatusPausing},
-	store.StatusPausing:    {store.StatusPaused, store.StatusCancelling},
-	store.StatusPaused:     {store.StatusRunning, store.StatusCancelling},
-	store.StatusCancelling: {store.StatusCancelled},
-	store.StatusCompleted:  nil,
-	store.StatusFailed:     nil,
-	store.StatusCancelled:  nil,
+var contract = map[api.Status][]api.Status{
+	api.StatusRunning:    {api.StatusCompleted, api.StatusFailed, api.StatusCancelling, api.StatusPausing},
+	api.StatusPausing:    {api.StatusPaused, api.StatusCancelling},
+	api.StatusPaused:     {api.StatusRunning, api.StatusCancelling},
+	api.StatusCancelling: {api.StatusCancelled},
+	api.StatusCompleted:  nil,
+	api.StatusFailed:     nil,
+	api.StatusCancelled:  nil,
 }
 
 // reach brings a new job into a status.
-func reach(t *testing.T, s *store.Store, status store.Status) store.Job {
+func reach(t *testing.T, s *store.Store, status api.Status) store.Job {
 	t.Helper()
 	job := newJob(t, s, nil)
-	ask := func(to store.Status) {
+	ask := func(to api.Status) {
 		t.Helper()
 		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
@@ -47,21 +48,21 @@ func reach(t *testing.T, s *store.Store, status store.Status) store.Job {
 		}
 	}
 	switch status {
-	case store.StatusRunning:
-	case store.StatusPausing:
-		ask(store.StatusPausing)
-	case store.StatusPaused:
-		ask(store.StatusPausing)
+	case api.StatusRunning:
+	case api.StatusPausing:
+		ask(api.StatusPausing)
+	case api.StatusPaused:
+		ask(api.StatusPausing)
 		finish()
-	case store.StatusCancelling:
-		ask(store.StatusCancelling)
-	case store.StatusCancelled:
-		ask(store.StatusCancelling)
+	case api.StatusCancelling:
+		ask(api.StatusCancelling)
+	case api.StatusCancelled:
+		ask(api.StatusCancelling)
 		finish()
-	case store.StatusCompleted:
+	case api.StatusCompleted:
 		end("")
 		finish()
-	case store.StatusFailed:
+	case api.StatusFailed:
 		end("the relay is down")
 		finish()
 	}
@@ -69,7 +70,7 @@ func reach(t *testing.T, s *store.Store, status store.Status) store.Job {
 }
 
 // at wants the job to be in a status.
-func at(t *testing.T, s *store.Store, id uuid.UUID, status store.Status) store.Job {
+func at(t *testing.T, s *store.Store, id uuid.UUID, status api.Status) store.Job {
 	t.Helper()
 	job, err := s.Job(t.Context(), id)
 	if err != nil || job.Status != status {
@@ -81,7 +82,7 @@ func at(t *testing.T, s *store.Store, id uuid.UUID, status store.Status) store.J
 func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)
-	asked := []store.Status{store.StatusCancelling, store.StatusPausing, store.StatusRunning}
+	asked := []api.Status{api.StatusCancelling, api.StatusPausing, api.StatusRunning}
 	for from, to := range contract {
 		for _, ask := range asked {
 			before := reach(t, s, from)
@@ -107,10 +108,10 @@ func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 		}
 		want := from
 		switch from {
-		case store.StatusPausing:
-			want = store.StatusPaused
-		case store.StatusCancelling:
-			want = store.StatusCancelled
+		case api.StatusPausing:
+			want = api.StatusPaused
+		case api.StatusCancelling:
+			want = api.StatusCancelled
 		default:
 		}
 		job = at(t, s, job.ID, want)
@@ -118,14 +119,14 @@ func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 			t.Errorf("%s job has completed_at %s", want, job.CompletedAt)
 		}
 	}
-	for _, to := range []store.Status{store.StatusPaused, store.StatusCompleted, store.StatusFailed, store.StatusCancelled, "other"} {
-		job := reach(t, s, store.StatusPausing)
+	for _, to := range []api.Status{api.StatusPaused, api.StatusCompleted, api.StatusFailed, api.StatusCancelled, "other"} {
+		job := reach(t, s, api.StatusPausing)
 		if _, err := s.MoveJob(t.Context(), job.ID, to); err == nil || errors.Is(err, store.ErrMove) {
 			t.Errorf("a user may ask for %s: %v", to, err)
 		}
-		at(t, s, job.ID, store.StatusPausing)
+		at(t, s, job.ID, api.StatusPausing)
 	}
-	if _, err := s.MoveJob(t.Context(), uuid.New(), store.StatusPausing); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.MoveJob(t.Context(), uuid.New(), api.StatusPausing); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("pause of no job: %v", err)
 	}
 }
@@ -136,19 +137,24 @@ func TestStatusTableIsTheContractsAndTheDiagramsToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drawn := map[store.Status][]store.Status{}
+	drawn := map[api.Status][]api.Status{}
 	for _, m := range regexp.MustCompile(`(?m)^ *(\w+) --> (\w+)`).FindAllSubmatch(page, -1) {
-		drawn[store.Status(m[1])] = append(drawn[store.Status(m[1])], store.Status(m[2]))
+		drawn[api.Status(m[1])] = append(drawn[api.Status(m[1])], api.Status(m[2]))
 	}
 	for from, want := range contract {
-		for what, got := range map[string][]store.Status{"code": store.StatusMoves()[from], "diagram": drawn[from]} {
+		for what, got := range map[string][]api.Status{"code": store.StatusMoves()[from], "diagram": drawn[from]} {
 			got, want := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
 			if !slices.Equal(got, want) {
 				t.Errorf("%s of the %s leads to %v, of the contract to %v", from, what, got, want)
 			}
 		}
 	}
-	if got := len(store.StatusMoves()); got != len(contract) {
+	for _, s := range api.Statuses() {
+		if moves, known := store.StatusMoves()[s]; !known || s.Final() != (len(moves) == 0) {
+			t.Errorf("%s is final: %v, and goes to %v", s, s.Final(), moves)
+		}
+	}
+	if got := len(store.StatusMoves()); got != len(contract) || got != len(api.Statuses()) {
 		t.Errorf("the code has %d statuses, the contract %d", got, len(contract))
 	}
 }
@@ -160,11 +166,11 @@ func TestJobPausedInTheQueueHasNotBegun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, to := range []store.Status{store.StatusPausing, store.StatusRunning, store.StatusCancelling} {
+	for _, to := range []api.Status{api.StatusPausing, api.StatusRunning, api.StatusCancelling} {
 		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
 		}
-		if to == store.StatusRunning {
+		if to == api.StatusRunning {
 			continue
 		}
 		// The worker that is to note the end takes the job up like any other.
@@ -175,7 +181,7 @@ func TestJobPausedInTheQueueHasNotBegun(t *testing.T) {
 		if err != nil || !got.StartedAt.IsZero() {
 			t.Errorf("%s: started at %s, %v", got.Status, got.StartedAt, err)
 		}
-		if got.Status == store.StatusPaused && got.Stage != store.StagePending {
+		if got.Status == api.StatusPaused && got.Stage != api.StagePending {
 			t.Errorf("paused at stage %s", got.Stage)
 		}
 	}

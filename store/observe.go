@@ -2,14 +2,9 @@ package store
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"go.etcd.io/bbolt"
 )
-
-// Statuses are all statuses that a job can have.
-func Statuses() []Status { return slices.Sorted(maps.Keys(statusMoves)) }
 
 // Load is what the store has before it.
 type Load struct {

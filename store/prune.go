@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store/admin"
 	"appview/store/kv"
 )
@@ -125,7 +126,7 @@ func (s *Store) oldJobs(ctx context.Context) (old map[uint64]bool, err error) {
 			if !j.Status.Final() || needed[j.Seq] || len(old) == pruneStep {
 				return nil
 			}
-			past := j.Origin == OriginRefresh && j.keptFor(steady) >= keepWork
+			past := j.Origin == api.OriginRefresh && j.keptFor(steady) >= keepWork
 			if past && len(j.Targets) > 0 { // the last that is known of a collection stays
 				f, err := freshnessOf(tx, j.Targets[0])
 				if err != nil {
@@ -183,7 +184,7 @@ func (g *group) pruneWork(left *int, old map[uint64]bool) error {
 			j = &stored
 		}
 		keep := keepWork
-		if j.Origin == OriginRefresh {
+		if j.Origin == api.OriginRefresh {
 			keep = keepRefreshWork
 		}
 		if !j.Status.Final() || needed[j.Seq] || j.keptFor(g.steady) < keep && !old[j.Seq] {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -53,7 +54,7 @@ func (w *world) kept(want ...store.Job) {
 func (w *world) refreshed(hours int) store.Job {
 	w.t.Helper()
 	w.at(hours)
-	job, err := w.s.CoverCollection(w.t.Context(), note, uuid.New(), store.OriginRefresh, w.fresh(note).Last)
+	job, err := w.s.CoverCollection(w.t.Context(), note, uuid.New(), api.OriginRefresh, w.fresh(note).Last)
 	if err == nil {
 		job, err = w.s.StartJob(w.t.Context(), job.Seq)
 	}
@@ -156,7 +157,7 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	w.prune()
 	// The oldest one is carried on: it makes room only when that has ended.
 	w.kept(append(young[3:], old, running, retry)...)
-	if _, err := w.s.MoveJob(t.Context(), retry.ID, store.StatusCancelling); err != nil {
+	if _, err := w.s.MoveJob(t.Context(), retry.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(retry, 4, "")

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // ErrNoFilter says that a deletion names neither a collection nor a DID.
@@ -43,7 +45,7 @@ func (s *Store) DeleteRecords(ctx context.Context, filter Filter) (deleted int64
 		if id, err = g.addPurge(filter, actorIn(ctx)); err != nil {
 			return err
 		}
-		return g.note(ctx, Event{Action: ActDeleteRecords, Target: filter.String(), Outcome: OutcomeBegun})
+		return g.note(ctx, Event{Action: api.ActDeleteRecords, Target: filter.String(), Outcome: api.OutcomeBegun})
 	})
 	if err != nil {
 		return 0, err
@@ -96,7 +98,7 @@ func (s *Store) purge(ctx context.Context, id []byte) (int64, error) {
 				return err
 			}
 			return g.noteOf(*p.Actor, Event{
-				Action: ActDeleteRecords, Target: p.Filter.String(), Detail: fmt.Sprintf("%d records deleted", p.Deleted),
+				Action: api.ActDeleteRecords, Target: p.Filter.String(), Detail: fmt.Sprintf("%d records deleted", p.Deleted),
 			})
 		}})
 		if err != nil {

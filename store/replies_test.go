@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -64,7 +65,7 @@ var onces = map[string]func(context.Context, *bench) error{
 func cancelled(t *testing.T, s *store.Store) *bench {
 	t.Helper()
 	b := newBench(t, s)
-	_, err := s.MoveJob(t.Context(), b.job.ID, store.StatusCancelling)
+	_, err := s.MoveJob(t.Context(), b.job.ID, api.StatusCancelling)
 	if err == nil {
 		_, err = s.FinishJob(t.Context(), b.job.Seq, none)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+
+	"appview/internal/api"
 )
 
 // ErrNothingLeft says that a job has nothing that could be tried again.
@@ -47,7 +49,7 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 			return nil, false, err
 		}
 		job = Job{
-			ID: id, Request: was.Request, Targets: was.Targets, Origin: OriginRequest,
+			ID: id, Request: was.Request, Targets: was.Targets, Origin: api.OriginRequest,
 			RetryOf: was.Seq, First: was.first(), Since: was.since(),
 		}
 		to, err := g.create(&job)
@@ -63,7 +65,7 @@ func (s *Store) RetryJob(ctx context.Context, old, id uuid.UUID) (Job, error) {
 		}); err != nil {
 			return nil, false, err
 		}
-		return &job, true, g.note(ctx, Event{Action: ActRetryJob, Target: id.String(), Detail: "carries on " + old.String()})
+		return &job, true, g.note(ctx, Event{Action: api.ActRetryJob, Target: id.String(), Detail: "carries on " + old.String()})
 	})
 	if err != nil {
 		return Job{}, err

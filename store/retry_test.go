@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -50,7 +51,7 @@ func retried(t *testing.T, s *store.Store, of store.Job) store.Job {
 // stop cancels a job.
 func stop(t *testing.T, s *store.Store, job store.Job) {
 	t.Helper()
-	_, err := s.MoveJob(t.Context(), job.ID, store.StatusCancelling)
+	_, err := s.MoveJob(t.Context(), job.ID, api.StatusCancelling)
 	if err == nil {
 		_, err = s.FinishJob(t.Context(), job.Seq, none)
 	}
@@ -92,7 +93,7 @@ func TestRetryOfARetryThatHadNotBegun(t *testing.T) {
 	if err := s.EndDiscovery(t.Context(), first.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.FinishJob(t.Context(), first.Seq, none); err != nil || got.Status != store.StatusCompleted {
+	if got, err := s.FinishJob(t.Context(), first.Seq, none); err != nil || got.Status != api.StatusCompleted {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	second := retried(t, s, first) // waited for its turn
@@ -242,7 +243,7 @@ func TestRetryReadsDoubtedReposOfAnEarlierJob(t *testing.T) {
 		if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.finish(); got.Status != store.StatusCompleted {
+		if got := b.finish(); got.Status != api.StatusCompleted {
 			t.Fatalf("the job is %s", got.Status)
 		}
 	}

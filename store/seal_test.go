@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store/kv/kvtest"
 )
 
@@ -37,7 +38,7 @@ func sampleRows(tb testing.TB) []kvtest.Row {
 		sample(tb, repos, ridKey(7), sampleRepo),
 		sample(tb, repos, ridKey(8), Repo{DID: "did:web:b.test", Account: AccountDeactivated, NotFoundAt: at}),
 		sample(tb, counts, []byte("com.example.note"), Count{Records: 10, Repos: 3}),
-		sample(tb, jobs, u64Key(3), Job{ID: uuid.Max, Seq: 3, Status: StatusRunning, Stage: StagePending, CreatedAt: at, Targets: []syntax.NSID{"com.example.note"}}),
+		sample(tb, jobs, u64Key(3), Job{ID: uuid.Max, Seq: 3, Status: api.StatusRunning, Stage: api.StagePending, CreatedAt: at, Targets: []syntax.NSID{"com.example.note"}}),
 		sample(tb, workRepos, did, WorkRepo{State: RepoSettled, Class: ClassFailed, Reason: "timeout", Host: "https://a.test"}),
 		sample(tb, workRepos, did, WorkRepo{}),
 		sample(tb, owedRows, owedKey("https://a.test", sampleDID), Owed{Attempts: 2, NotBefore: at}),

@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store"
 	"appview/store/storetest"
 )
@@ -183,7 +184,7 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	b.again()
 	b.distrust(bob, rev(1))
 	b.job = mine
-	if got := b.finish(); got.Status != store.StatusRunning {
+	if got := b.finish(); got.Status != api.StatusRunning {
 		t.Fatalf("the job is %s", got.Status)
 	}
 	if hosts, err := b.s.Doubted(t.Context(), b.job.Seq); err != nil || !slices.Equal(hosts, []string{host}) {
@@ -195,7 +196,7 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	if got := b.row(); got.Reopened != 1 || got.Processed != 1 || got.Tally != before.Tally || got.Done() {
 		t.Errorf("reopened: %+v", got)
 	}
-	if got := b.finish(); got.Status != store.StatusRunning {
+	if got := b.finish(); got.Status != api.StatusRunning {
 		t.Errorf("the job is %s", got.Status)
 	}
 	owed, err := b.s.Owed(t.Context(), b.job.Seq, host, "", 10)
@@ -212,7 +213,7 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	if got.Reopened != 0 || got.Processed != 1 || got.Tally != (store.Tally{Records: 3, Created: 3}) {
 		t.Errorf("read anew: %+v", got)
 	}
-	if got := b.finish(); got.Status != store.StatusCompleted {
+	if got := b.finish(); got.Status != api.StatusCompleted {
 		t.Errorf("the job is %s", got.Status)
 	}
 	hosts, err := b.s.JobHosts(t.Context(), b.job.Seq)
@@ -270,7 +271,7 @@ func TestRetryReadsDoubtedReposToo(t *testing.T) {
 	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.finish(); got.Status != store.StatusCompleted {
+	if got := b.finish(); got.Status != api.StatusCompleted {
 		t.Fatalf("the job is %s", got.Status)
 	}
 	old := b.job
@@ -556,7 +557,7 @@ func (m *doubtModel) end() {
 		if err := m.s.EndDiscovery(m.t.Context(), m.job.Seq, ""); err != nil {
 			m.t.Fatal(err)
 		}
-		for job := m.finish(); job.Status != store.StatusCompleted; job = m.finish() {
+		for job := m.finish(); job.Status != api.StatusCompleted; job = m.finish() {
 			owes := false
 			for did, r := range j.repos {
 				owes = owes || r.owed || r.assumed && m.distrusted[r.host]

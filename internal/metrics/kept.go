@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/store"
@@ -14,7 +15,7 @@ import (
 // Jobs tells how jobs go on.
 type Jobs interface {
 	// Progress tells what an unfinished job waits for, if it waits.
-	Progress(job store.Job) (waiting string, reposPerSecond, recordsPerSecond float64)
+	Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
 	// Buffered is how many bytes of records are read and not committed.
 	Buffered() int64
 }
@@ -45,9 +46,6 @@ type Sources struct {
 
 // maxTracked bounds the collections with series of their own.
 const maxTracked = 100
-
-// waits are what an unfinished job may wait for.
-var waits = []string{"queue", "network", "disk", "relay", "directory", "hosts"} //nolint:gochecknoglobals // a table that is never changed
 
 // Watch has the series of what the sources hold answered too. It is called once.
 func (m *Metrics) Watch(s Sources) error {
@@ -144,11 +142,11 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 		return err
 	}
 	statuses, waiting, reasons := map[string]int64{}, map[string]int64{}, map[string]int64{}
-	for _, s := range store.Statuses() {
+	for _, s := range api.Statuses() {
 		statuses[string(s)] = 0
 	}
-	for _, w := range waits {
-		waiting[w] = 0
+	for _, w := range api.Waits() {
+		waiting[string(w)] = 0
 	}
 	for _, r := range outcome.Reasons() {
 		reasons[string(r)] = 0
@@ -157,7 +155,7 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 		statuses[string(j.Status)]++
 		if !j.Status.Final() {
 			if what, _, _ := k.Jobs.Progress(j); what != "" {
-				waiting[what]++
+				waiting[string(what)]++
 			}
 		}
 	}

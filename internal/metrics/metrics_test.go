@@ -19,20 +19,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	"appview/internal/api"
 	"appview/internal/network"
 	"appview/store"
 	"appview/store/storetest"
 )
 
 // still is a server in which nothing goes on.
-type still struct{ waiting string }
+type still struct{ waiting api.Waiting }
 
-func (s still) Progress(store.Job) (string, float64, float64) { return s.waiting, 0, 0 }
-func (still) Buffered() int64                                 { return 11 }
-func (still) Outage() bool                                    { return true }
-func (still) Streams() int                                    { return 13 }
-func (still) AnswerBytes() int64                              { return 14 }
-func (still) AnswersCut() uint64                              { return 15 }
+func (s still) Progress(store.Job) (api.Waiting, float64, float64) { return s.waiting, 0, 0 }
+func (still) Buffered() int64                                      { return 11 }
+func (still) Outage() bool                                         { return true }
+func (still) Streams() int                                         { return 13 }
+func (still) AnswerBytes() int64                                   { return 14 }
+func (still) AnswersCut() uint64                                   { return 15 }
 func (still) Census() map[network.Kind]network.Census {
 	return map[network.Kind]network.Census{network.KindRelay: {}, network.KindPLC: {}, network.KindPDS: {Known: 9, Parked: 2, Down: 3}}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store/admin"
 	"appview/store/kv"
 )
@@ -91,7 +92,7 @@ func (f file) prune(tb testing.TB) {
 	}
 }
 
-var actor = admin.Actor{Kind: admin.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
+var actor = admin.Actor{Kind: api.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
 
 // asAdmin is a context in which an administrator acts.
 func asAdmin(tb testing.TB) context.Context {

@@ -13,12 +13,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store/kv"
 )
-
-// AllPermissions is the permission of an admin key: everything, also what later
-// versions add.
-const AllPermissions = "*"
 
 // maxAPIKeys bounds the keys that are kept. When there are as many, the one that
 // has opened nothing for the longest time makes room.
@@ -49,7 +46,7 @@ func (k APIKey) Usable(now time.Time) bool {
 }
 
 // Admin reports whether the key has every permission.
-func (k APIKey) Admin() bool { return slices.Contains(k.Permissions, AllPermissions) }
+func (k APIKey) Admin() bool { return slices.Contains(k.Permissions, string(api.AllPermissions)) }
 
 // String says in words what the key is for.
 func (k APIKey) String() string {
@@ -118,7 +115,7 @@ func (a *Admin) PutAPIKey(ctx context.Context, secret string, k APIKey) error {
 		if err := apiKeys.Put(b, hash[:], k); err != nil {
 			return err
 		}
-		return Note(ctx, tx, Event{Action: ActCreateKey, Target: k.ID.String(), Detail: k.String()})
+		return Note(ctx, tx, Event{Action: api.ActCreateKey, Target: k.ID.String(), Detail: k.String()})
 	})
 }
 
@@ -147,7 +144,7 @@ func (a *Admin) RevokeAPIKey(ctx context.Context, id uuid.UUID, allowLast bool) 
 		if err := apiKeys.Put(apiKeys.Bucket(tx), k.hash, k.APIKey); err != nil {
 			return err
 		}
-		return Note(ctx, tx, Event{Action: ActRevokeKey, Target: k.ID.String(), Detail: k.String()})
+		return Note(ctx, tx, Event{Action: api.ActRevokeKey, Target: k.ID.String(), Detail: k.String()})
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store/kv"
 )
 
@@ -21,23 +22,12 @@ const (
 // maxEventText bounds what an event repeats of what an administrator sent.
 const maxEventText = 2_000
 
-// ActorKind is by what right somebody acts.
-type ActorKind string
-
-// The kinds of actors. Stored: never renamed.
-const (
-	ActorKey         ActorKind = "key"             // with an API key
-	ActorEnvironment ActorKind = "environment_key" // with the key of the configuration
-	ActorDataDir     ActorKind = "data_dir"        // with access to the files of a stopped server
-	ActorStart       ActorKind = "start"           // nobody: the program, when it starts
-)
-
 // Actor is who does what the audit log notes. It holds nothing secret.
 type Actor struct {
-	Kind   ActorKind `json:"kind"`
-	KeyID  uuid.UUID `json:"key_id,omitzero"`
-	Prefix string    `json:"prefix,omitempty"`
-	Name   string    `json:"name,omitempty"`
+	Kind   api.ActorKind `json:"kind"`
+	KeyID  uuid.UUID     `json:"key_id,omitzero"`
+	Prefix string        `json:"prefix,omitempty"`
+	Name   string        `json:"name,omitempty"`
 }
 
 // actorOf is the key under which a context holds an Actor.
@@ -57,46 +47,16 @@ func ActorIn(ctx context.Context) *Actor {
 	return nil
 }
 
-// Action is what an administrator did.
-type Action string
-
-// The actions of the audit log. Stored: never renamed.
-const (
-	ActCreateJob     Action = "backfill:create"
-	ActCancelJob     Action = "backfill:cancel"
-	ActPauseJob      Action = "backfill:pause"
-	ActResumeJob     Action = "backfill:resume"
-	ActRetryJob      Action = "backfill:retry"
-	ActDeleteRecords Action = "records:delete"
-	ActDeny          Action = "denylist:add"
-	ActAllow         Action = "denylist:remove"
-	ActTrack         Action = "collection:add"
-	ActUntrack       Action = "collection:remove"
-	ActCreateKey     Action = "key:create"
-	ActRevokeKey     Action = "key:revoke"
-	ActBackup        Action = "backup"
-)
-
-// Outcome is what became of an action.
-type Outcome string
-
-// The outcomes of an action. Stored: never renamed.
-const (
-	OutcomeDone   Outcome = "done"
-	OutcomeBegun  Outcome = "begun" // it is carried out whatever happens; another event says when it is done
-	OutcomeFailed Outcome = "failed"
-)
-
 // Event is an entry of the audit log. What was refused changed nothing and is not
 // noted: whoever may do little must not be able to push out what others did.
 type Event struct {
-	Seq     uint64    `json:"-"` // order of events
-	At      time.Time `json:"at"`
-	Actor   Actor     `json:"actor"`
-	Action  Action    `json:"action"`
-	Target  string    `json:"target,omitempty"` // the id or the name of what it was done to
-	Detail  string    `json:"detail,omitempty"` // in words
-	Outcome Outcome   `json:"outcome"`
+	Seq     uint64      `json:"-"` // order of events
+	At      time.Time   `json:"at"`
+	Actor   Actor       `json:"actor"`
+	Action  api.Action  `json:"action"`
+	Target  string      `json:"target,omitempty"` // the id or the name of what it was done to
+	Detail  string      `json:"detail,omitempty"` // in words
+	Outcome api.Outcome `json:"outcome"`
 
 	KeptFrom time.Time `json:"kept_from,omitzero"` // the same as At by the store's own clock
 }
@@ -130,7 +90,7 @@ func NoteOf(tx *kv.Tx, actor Actor, e Event) error {
 	e.At, e.KeptFrom, e.Actor = tx.Now, tx.Steady, actor
 	e.Target, e.Detail = shorten(e.Target), shorten(e.Detail)
 	if e.Outcome == "" {
-		e.Outcome = OutcomeDone
+		e.Outcome = api.OutcomeDone
 	}
 	return events.Put(b, kv.NumberKey(seq), e)
 }

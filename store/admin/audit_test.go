@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"appview/internal/api"
 	"appview/store/admin"
 	"appview/store/kv"
 )
@@ -18,7 +19,7 @@ func TestEventsComeInPagesNewestFirst(t *testing.T) {
 	t.Parallel()
 	s := open(t, kv.Config{Path: newPath(t)})
 	for i := range 25 {
-		if err := s.Note(asAdmin(t), admin.Event{Action: admin.ActBackup, Target: fmt.Sprint(i)}); err != nil {
+		if err := s.Note(asAdmin(t), admin.Event{Action: api.ActBackup, Target: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,7 +38,7 @@ func TestEventsComeInPagesNewestFirst(t *testing.T) {
 		}
 		below = next
 		// What is new in between is not on later pages.
-		if err := s.Note(asAdmin(t), admin.Event{Action: admin.ActBackup, Target: "new"}); err != nil {
+		if err := s.Note(asAdmin(t), admin.Event{Action: api.ActBackup, Target: "new"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,7 +60,7 @@ func TestOldAndTooManyEventsAreForgotten(t *testing.T) {
 	s := openFile(t, cfg)
 	note := func(target string) {
 		t.Helper()
-		if err := s.Note(asAdmin(t), admin.Event{Action: admin.ActBackup, Target: target}); err != nil {
+		if err := s.Note(asAdmin(t), admin.Event{Action: api.ActBackup, Target: target}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +93,7 @@ func TestOldAndTooManyEventsAreForgotten(t *testing.T) {
 func TestEventsHoldNoMoreThanTheyMay(t *testing.T) {
 	t.Parallel()
 	s := open(t, kv.Config{Path: newPath(t)})
-	if err := s.Note(asAdmin(t), admin.Event{Action: admin.ActBackup, Detail: strings.Repeat("ü", 2_000)}); err != nil {
+	if err := s.Note(asAdmin(t), admin.Event{Action: api.ActBackup, Detail: strings.Repeat("ü", 2_000)}); err != nil {
 		t.Fatal(err)
 	}
 	list, _, err := s.Events(t.Context(), 0, 1)

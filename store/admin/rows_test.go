@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"appview/internal/api"
 	"appview/store/kv"
 	"appview/store/kv/kvtest"
 )
@@ -17,7 +18,7 @@ func sampleRows(tb testing.TB) []kvtest.Row {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return []kvtest.Row{
 		kvtest.Sample(tb, apiKeys, bytes.Repeat([]byte{0xa5}, 32), APIKey{ID: uuid.Max, Name: "k", CreatedAt: at}),
-		kvtest.Sample(tb, events, kv.NumberKey(1), Event{At: at, Action: ActDeny, Target: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", Detail: "spam"}),
+		kvtest.Sample(tb, events, kv.NumberKey(1), Event{At: at, Action: api.ActDeny, Target: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", Detail: "spam"}),
 	}
 }
 
