@@ -42,8 +42,12 @@ release-check: ## build a release twice and fail if the bytes differ
 	echo "release-check: the same bytes both times"
 
 .PHONY: test
-test: ## run the quick tests, no network needed
-	go test ./...
+test: ## run the quick tests, no network needed; many of them wait more than they work
+	go test -short -parallel 8 ./...
+
+.PHONY: test-long
+test-long: ## run the tests that take seconds each as well
+	go test -timeout 20m ./...
 
 .PHONY: race
 race: ## run the tests with the race detector, in random order

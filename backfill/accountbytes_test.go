@@ -168,6 +168,7 @@ var fullness = []act{
 // account that becomes full: around each that reads of it or settles, and with SOAK_SEEDS
 // set around all others too. They end as those that nothing has disturbed.
 func TestFullAccountIsCountedOnceOverACrash(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	l := &lifetime{name: "fullness", resting: []int{1, 2}, make: func(t *testing.T) *life {
 		t.Helper()

@@ -22,6 +22,7 @@ const year = 365 * 24 * time.Hour
 // year, within a process and between two, while repos fail, are tried again, and
 // hosts ask to be left alone. The job ends as it does without, and as soon.
 func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	world := sandbox.Config{Seed: 70, Repos: 400, Hosts: 6, LargeRepos: 1, Collections: statuses(0, 3)}
 	trouble := func(seen func(q sandbox.Request) int) func(sandbox.Request) sandbox.Fault {
@@ -141,6 +142,7 @@ func TestJobsKeepTheirOrderWhateverTheClockDoes(t *testing.T) {
 // TestHostThatLimitsIsNotGivenUpForAJump sets the clock forward while a host asks to
 // be left alone: that has not lasted for longer.
 func TestHostThatLimitsIsNotGivenUpForAJump(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	clock := &storetest.Clock{}
 	r := newRigWith(t, sandbox.Config{Seed: 73, Repos: 6, Hosts: 1, Collections: statuses(1, 1)}, options{config: backfill.Config{Now: clock.Now}})

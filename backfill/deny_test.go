@@ -12,6 +12,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 func TestDeniedReposAndHostsAreNeitherReadNorStoredNorServed(t *testing.T) {
@@ -85,6 +86,7 @@ func TestRepoDeniedWhileItIsReadIsNotStored(t *testing.T) {
 // steps and in one piece, and wants nothing of them to be left, whatever the job was
 // doing with them at that moment; nor after another job and a restart.
 func TestDenyingRacesWithAJob(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 82, Repos: 120, Hosts: 6, LargeRepos: 6})
 	repos := r.world.Repos()

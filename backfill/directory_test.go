@@ -14,6 +14,7 @@ import (
 	"appview/internal/network/polite"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // TestDirectoryThatIsDownWhileReposAreFetched has the directory go when every repo is
@@ -46,6 +47,7 @@ func TestDirectoryThatIsDownWhileReposAreFetched(t *testing.T) {
 // pages that the account is deleted, in the moment in which nobody can be asked where
 // it lives now.
 func TestNobodyIsBelievedWhileTheDirectoryIsAway(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 111, Repos: 1, Hosts: 2, Collections: statuses(5, 5)})
 	r.complete(store.Request{Collection: status})

@@ -278,8 +278,14 @@ func full(r *rig, free *atomic.Uint64) {
 func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 	t.Parallel()
 	var free atomic.Uint64
+	var emptied atomic.Bool // whatever requests that come late do
 	free.Store(1 << 40)
-	o := options{store: store.Config{FreeSpace: func(string) (uint64, error) { return free.Load(), nil }}}
+	o := options{store: store.Config{FreeSpace: func(string) (uint64, error) {
+		if emptied.Load() {
+			return 1 << 40, nil
+		}
+		return free.Load(), nil
+	}}}
 	r := newRigWith(t, sandbox.Config{Seed: 50, Repos: 40, Collections: statuses(1, 3)}, o)
 	full(r, &free)
 	job := r.create(store.Request{Collection: status})
@@ -295,14 +301,15 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 		t.Errorf("job is %s %s after it was cancelled", job.Status, time.Since(asked))
 	}
 
+	emptied.Store(true)
 	r.await(job, "able to write", func(store.Job) bool {
-		free.Store(1 << 40) // a request that comes late fills it again
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		second, err := r.b.Create(ctx, store.Request{Collection: status})
 		job = second
 		return err == nil
 	})
+	emptied.Store(false)
 	r.await(job, "waiting for disk", func(j store.Job) bool {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"

@@ -15,6 +15,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // Jobs and the world in orders that are rare, and hard to be right in.
@@ -110,6 +111,7 @@ func TestRepoThatChangesBetweenTheProbesOfTwoJobs(t *testing.T) {
 // TestLargeRepoReadByTwoJobsInTurns has a job read half of a large repo and stumble, another
 // read all of it, changed, and the first go on with its position.
 func TestLargeRepoReadByTwoJobsInTurns(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 71, Repos: 1, Hosts: 1, Collections: statuses(1200, 1200)}, options{
 		config: backfill.Config{Retry: 3 * time.Second}, check: func(syntax.DID) bool { return true },

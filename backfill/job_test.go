@@ -19,6 +19,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 const (
@@ -408,6 +409,7 @@ func TestRejectedRecordHidesNothing(t *testing.T) {
 }
 
 func TestDeadHostIsGivenUpAndHoldsUpNobody(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	o := options{}
 	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond

@@ -12,6 +12,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // asked is how often a repo's host was asked for something of it.
@@ -293,6 +294,7 @@ func TestRepoThatLosesRecordsWhileItIsReadIsReadWhenItComesBack(t *testing.T) {
 // TestHostIsNotAskedAgainAndAgainWhileADeletionGoesOn has a long deletion take what a job
 // has kept, while the job goes on with the same repo in steps.
 func TestHostIsNotAskedAgainAndAgainWhileADeletionGoesOn(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 22, Repos: 2, Hosts: 1, Collections: []sandbox.Collection{
 		{NSID: status, Share: 1, MinRecords: 3, MaxRecords: 3}, {NSID: notes, Share: 1, MinRecords: 1, MaxRecords: 1},

@@ -13,6 +13,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 const getRecord = "com.atproto.repo.getRecord"
@@ -56,6 +57,7 @@ func (r *rig) remove(did syntax.DID, deletes func(i int) bool) (n int64) {
 // at once, twice: at the second time some records are deleted, changed and new. What is
 // not listed is asked for only where the order shows nothing.
 func TestListingInAnyOrderIsReadToItsEnd(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, size := range []int{90, 310, 1300} {
 		for _, b := range ordersOf(100) {
@@ -91,6 +93,7 @@ func TestListingInAnyOrderIsReadToItsEnd(t *testing.T) {
 
 // TestListingInAnyOrderGoesOnInTheMiddle ends the process in the middle of a listing.
 func TestListingInAnyOrderGoesOnInTheMiddle(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, b := range ordersOf(100) {
 		t.Run(b.Name, func(t *testing.T) {
@@ -128,6 +131,7 @@ func TestListingInAnyOrderGoesOnInTheMiddle(t *testing.T) {
 // TestListingWithoutAnEndIsIncomplete has listings that come to no end. What they list is
 // stored, nothing is deleted, and they are not followed for ever.
 func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, size := range []int{1, 2, 40, 350, 1300} {
 		for _, b := range []zoo.Behaviour{zoo.WrappingPages(100), zoo.CyclingCursors(), zoo.RepeatedCursor()} {
@@ -171,6 +175,7 @@ func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
 // TestRecordThatSlippedFromAListingStays has a host that lists by the time of creation and
 // loses records between its pages. Only what it says is not there is deleted.
 func TestRecordThatSlippedFromAListingStays(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	refuses := func(status int, body string) func(sandbox.Request) sandbox.Fault {
 		return func(q sandbox.Request) sandbox.Fault {
@@ -224,6 +229,7 @@ func TestRecordThatSlippedFromAListingStays(t *testing.T) {
 
 // TestRepoThatChangesWhileItIsListedInNoOrder is never complete, however often it is read.
 func TestRepoThatChangesWhileItIsListedInNoOrder(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		size  int

@@ -11,12 +11,14 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // TestOwnOutageCostsNothing pulls the cable in the middle of a job, in a network of
 // its own, and puts it in again: the job says what it waits for, gives nothing up,
 // counts no attempt, and goes on at once.
 func TestOwnOutageCostsNothing(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	if !sandboxtest.Alone(t, "127.0.0.53") {
 		return

@@ -12,6 +12,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // timed is how long a job took: until the last repo of the healthy hosts was
@@ -23,6 +24,7 @@ type timed struct{ healthy, all time.Duration }
 // of the healthy hosts alone. There are fewer places than hosts, and the limits
 // decide how long it takes, not the processor.
 func TestHealthyHostsDoNotWaitForOthers(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	const (
 		perHost = 20

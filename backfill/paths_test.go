@@ -12,6 +12,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // ended is what became of one repo in a job.
@@ -79,6 +80,7 @@ func (way wayOfReading) rejects(paths ...string) (n int64) {
 // records beside them, and with nothing else. Whichever way they are read, each path
 // counts as rejected if the job covers it, and no record is lost for it.
 func TestPathsThatCannotBeEndAlikeInEveryWayOfReading(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, way := range []wayOfReading{
 		{"listing a collection, then the whole repo", false, false, 5},
@@ -104,6 +106,7 @@ func TestPathsThatCannotBeEndAlikeInEveryWayOfReading(t *testing.T) {
 // TestPathsThatCannotBeAreCountedOnceInSteps has repos that are committed in steps, by
 // listing them and in one piece, with odd paths on the first page.
 func TestPathsThatCannotBeAreCountedOnceInSteps(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, way := range []wayOfReading{
 		{"listing a collection", false, true, 1200},

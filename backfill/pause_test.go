@@ -20,6 +20,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // ask asks a job for something and wants that to be possible.
@@ -45,6 +46,7 @@ func (r *rig) restart() {
 }
 
 func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	world := sandbox.Config{Seed: 60, Repos: 300, Hosts: 5, LargeRepos: 1, Collections: statuses(0, 3)}
 	undisturbed := newRig(t, world).complete(store.Request{Collection: status})
@@ -270,6 +272,7 @@ func (w *witness) look() error {
 // TestOrdersMayRaceEachOther has several users ask for whatever comes to their mind
 // while jobs run, complete, and are carried on by the next process.
 func TestOrdersMayRaceEachOther(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

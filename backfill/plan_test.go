@@ -16,6 +16,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // plan makes a plan, and wants it to have created nothing.
@@ -119,6 +120,7 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 }
 
 func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{
 		Seed: 62, Repos: 2300, Hosts: 8, Skew: true,

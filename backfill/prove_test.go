@@ -15,6 +15,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 const getProof = "com.atproto.sync.getRecord"
@@ -92,6 +93,7 @@ func (r *rig) requested(method string) int {
 // otherwise than they are, from hosts that give no repos and no proofs, no repos, or
 // everything.
 func TestListedValueIsJudgedAsItsBlockIs(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	many := map[string]any{}
 	for i := range 12 {

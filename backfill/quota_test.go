@@ -10,6 +10,7 @@ import (
 	"appview/backfill"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // spends has hosts say with every answer that a quota is spent for longer than
@@ -85,6 +86,7 @@ func TestHostThatNeverAnswersGetRepoIsListed(t *testing.T) {
 // TestDeadHostCostsAFewTimeouts has 500 repos on a host that takes connections and
 // never answers: it costs what a few requests cost, not 500 timeouts.
 func TestDeadHostCostsAFewTimeouts(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	o := options{}
 	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond
@@ -104,6 +106,7 @@ func TestDeadHostCostsAFewTimeouts(t *testing.T) {
 // TestHalfDeadHostIsGivenUp has a host that tells at once how each repo is, and
 // then stands still: as costly as a dead one if every repo were tried on its own.
 func TestHalfDeadHostIsGivenUp(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	o := options{}
 	o.network.Timing.Probe, o.network.Timing.MaxProbe = 20*time.Millisecond, 50*time.Millisecond

@@ -15,6 +15,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 func TestInterruptedJobGoesOnWhereItWas(t *testing.T) {
@@ -104,6 +105,7 @@ func TestLargeRepoGoesOnInTheMiddle(t *testing.T) {
 // its own cursor any more, or takes it and begins anew, with more pages of what it
 // has named already than a listing may have without anything new.
 func TestRelayThatLosesItsPlace(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for name, refuses := range map[string]bool{"refuses its cursor": true, "begins anew": false} {
 		t.Run(name, func(t *testing.T) {
@@ -173,6 +175,7 @@ func TestRelayThatLosesItsPlace(t *testing.T) {
 // TestBackoffSurvivesARestart has a repo that fails, and wants the next process to
 // know how often, and to wait as long.
 func TestBackoffSurvivesARestart(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	o := options{config: backfill.Config{Attempts: 3, Retry: 2 * time.Second}}
 	r := newRigWith(t, sandbox.Config{Seed: 24, Repos: 4, Hosts: 1, Collections: statuses(1, 1)}, o)

@@ -18,6 +18,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // retry carries a job on, and wants the new one completed.
@@ -129,6 +130,7 @@ func (r *rig) wantHosts(job store.Job) {
 }
 
 func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 71, Repos: 1500, Hosts: 2, Collections: statuses(1, 1)})
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {

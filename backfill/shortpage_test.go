@@ -122,6 +122,7 @@ func TestShortPagesThatProveToBeTheEndAreBelieved(t *testing.T) {
 // TestLargePageIsNotTakenForTheEnd has a host of small repos, whose pages prove to be
 // the end, and of a few repos with a page that it may have cut for its size.
 func TestLargePageIsNotTakenForTheEnd(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	const notes, page = sandbox.NoteCollection, 12
 	o := options{check: never}
@@ -446,6 +447,7 @@ func TestRetryReadsWhatWasTakenForTheEnd(t *testing.T) {
 }
 
 func TestWhatIsHeldBehindAShortPageIsLookedFor(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	// More than wait for the writer at once: some are read after the trust is committed.
 	const repos, emptied = 1000, 50

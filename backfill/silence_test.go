@@ -16,6 +16,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // silence is what hosts may be silent for in these tests.
@@ -55,6 +56,7 @@ func wantGiven(tb testing.TB, job store.Job, exact, up int64) {
 // TestHostsThatGiveNothingDoNotHoldAJob has hosts that stall and hosts that drip
 // beside healthy ones: the job ends soon after these, and what is given up says so.
 func TestHostsThatGiveNothingDoNotHoldAJob(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	html := http.Header{"Content-Type": {"text/html"}}
 	for name, sick := range map[string]func(q sandbox.Request) sandbox.Fault{
@@ -103,6 +105,7 @@ func TestHostsThatGiveNothingDoNotHoldAJob(t *testing.T) {
 // TestHostThatGivesSomethingInTimeIsNotSilent has a host that is silent for almost
 // too long, one that gets on with one repo only, and one that is slow and steady.
 func TestHostThatGivesSomethingInTimeIsNotSilent(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	whole := func(q sandbox.Request) bool { return q.Method == getRepo }
 	var began atomic.Int64
@@ -172,6 +175,7 @@ func TestHostThatGivesSomethingInTimeIsNotSilent(t *testing.T) {
 // be away, the job be paused, and places be taken, each for longer than a host may be
 // silent.
 func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	long := 2 * silence
 	world := sandbox.Config{Seed: 162, Repos: 12, Hosts: 2, Collections: statuses(1, 2)}
@@ -296,6 +300,7 @@ func TestConfirmationIsASignOfHealth(t *testing.T) {
 // while another waits for it, and a third for another repo, which the host does not give
 // so soon.
 func TestJobsThatShareAHost(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := silentRig(t, sandbox.Config{Seed: 164, Repos: 2, Hosts: 1, Collections: statuses(1200, 1200)}, func(o *options) {
 		o.config.Attempts, o.config.Retry = 1000, 50*time.Millisecond
@@ -357,6 +362,7 @@ func TestWhoHasMovedFromASilentHostIsReadAtTheNewOne(t *testing.T) {
 // TestDocumentsOfASilentHostAreLookedAtAsFarAsThereIsTime has more repos than can be
 // looked up in the time: 200 are, and the others only if one of these has moved.
 func TestDocumentsOfASilentHostAreLookedAtAsFarAsThereIsTime(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, moves := range []bool{false, true} {
 		t.Run(fmt.Sprintf("moved %t", moves), func(t *testing.T) {

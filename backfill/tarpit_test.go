@@ -12,6 +12,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // TestSlowHostsDoNotKeepThePlacesOfOthers has more hosts that never come to an end
@@ -48,6 +49,7 @@ func TestSlowHostsDoNotKeepThePlacesOfOthers(t *testing.T) {
 // TestRepoThatTakesForEverIsTooLarge has a host that gives a few records each
 // time, as slowly as nobody would call dead, and begins anew after each restart.
 func TestRepoThatTakesForEverIsTooLarge(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart %t", restart), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // quick are options under which a repo is given up soon.
@@ -124,6 +125,7 @@ func TestHostThatRefusesEverybodyHidesNobody(t *testing.T) {
 // TestHostThatRefusesEverybodyIsSetAside has a proxy that has lost its host, with a great
 // many repos: it is asked a few times for each of a few, and then probed.
 func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for name, f := range map[string]sandbox.Fault{
 		"text": refusal(http.StatusNotFound, "text/plain", "404 page not found"),
@@ -255,6 +257,7 @@ func TestRepoThatIsGivenIsThere(t *testing.T) {
 // TestLargeRepoOfASimulatedHostGoesOnAfterARestart ends the process between two steps of
 // a repo that is read in one piece.
 func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	saved, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once

@@ -20,6 +20,7 @@ import (
 	"appview/internal/network/polite"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // away are the ways in which somebody may not answer, and what is said of each.
@@ -71,6 +72,7 @@ func (r *rig) goesOn(job store.Job) {
 }
 
 func TestJobWaitsForTheRelay(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	const perPage = 7
 	for name, c := range away {
@@ -194,6 +196,7 @@ func TestRelayIsGivenUpAfterHours(t *testing.T) {
 }
 
 func TestJobWaitsForTheDirectory(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for name, c := range away {
 		for _, repos := range []int{1, 4, 60} {

@@ -19,6 +19,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // zooRepos is how many repos the zoo has. ZOO_REPOS asks for more, as `make zoo`
@@ -65,6 +66,7 @@ func (r *rig) outcomes(job store.Job) map[syntax.DID]zoo.Outcome {
 // asking for pauses. After one job every repo that can be had is exact against the
 // truth, and every other one has the right class and reason.
 func TestZooEndsAsItShould(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, name := range []string{"listed", "whole", "listed only"} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/store/storetest"
 )
 
 // truthOf is what an index of a collection should serve: uri → cid.
@@ -26,6 +27,7 @@ func truthOf(world *sandbox.World) map[string]string {
 // TestBackupsOfAJobAtFullSpeedGoOnWhereTheyWere takes backups all through a job, and
 // restores one from its middle.
 func TestBackupsOfAJobAtFullSpeedGoOnWhereTheyWere(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	world := sandboxtest.Start(t, sandbox.Config{
 		Seed: 71, Repos: 1500, Hosts: 8,

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"appview/internal/sandbox"
+	"appview/store/storetest"
 )
 
 // volume mounts a file system that can hold little more than what a server leaves
@@ -61,6 +62,7 @@ func TestFirstStartOnAFullDiskSaysWhatToDo(t *testing.T) {
 }
 
 func TestFullDiskIsWaitedFor(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	world, dir := newWorld(t), volume(t)
 	gate := make(chan struct{}) // hosts answer when it is closed

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"appview/internal/sandbox"
+	"appview/store/storetest"
 )
 
 // between is a proxy in front of a server, with a say in what happens to events.
@@ -41,6 +42,7 @@ func between(t *testing.T, s *serving, events func(w http.ResponseWriter, r *htt
 }
 
 func TestWatchSurvivesProxiesThatBreakEvents(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir)

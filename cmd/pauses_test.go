@@ -10,12 +10,14 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/store/storetest"
 )
 
 // TestPausesOutliveTheServer has hosts, the relay and the directory ask to be left alone
 // in every way there is, ends the server a second later, by TERM and by KILL, and starts
 // it again: who wanted to be left alone is.
 func TestPausesOutliveTheServer(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	const most = 300
 	quota := func(a sandbox.Answer) sandbox.Answer {

@@ -46,6 +46,7 @@ type rampage struct {
 // counted what one that nothing disturbed does. With the others repos change while
 // they are read, and a last job over the resting network must make the index exact.
 func TestKilledAtRandomLosesNothing(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	kills := 5
 	if storetest.Soaking(t) > 0 {

@@ -29,6 +29,7 @@ const (
 // them, and of the others that had been read about no more than can be in flight and
 // in one group. With SOAK_SEEDS set the job has 20,000 repos.
 func TestKilledJobFetchesAgainOnlyWhatWasInFlight(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	repos := 2_000
 	if storetest.Soaking(t) > 0 {

@@ -22,6 +22,7 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
+	"appview/store/storetest"
 )
 
 // ending is how long a server may take to end: five seconds are promised, and this
@@ -144,6 +145,7 @@ func TestClientsThatTakeNothingDoNotHoldUpAShutdown(t *testing.T) {
 }
 
 func TestPastTheDeadlineTheProcessEndsAllTheSame(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	noSignals(t)
 	world := newWorld(t)
@@ -172,6 +174,7 @@ func TestPastTheDeadlineTheProcessEndsAllTheSame(t *testing.T) {
 // TestShutdownsInTheMiddleLoseNothing asks the server to end again and again in one
 // job. What was read is committed: only what was under way is read again.
 func TestShutdownsInTheMiddleLoseNothing(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	noSignals(t)
 	const hosts, perHost = 6, 4

@@ -20,6 +20,7 @@ import (
 )
 
 func TestBackupIsADatabase(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	r.bulk()

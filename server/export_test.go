@@ -26,6 +26,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 func (r *rig) export(query string) []string {
@@ -128,6 +129,7 @@ func (r *rig) openAt(path string, headers ...string) (net.Conn, *http.Response) 
 }
 
 func TestClientThatStallsIsCutOff(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for _, header := range []string{"", "Accept-Encoding: gzip\r\n"} {
 		t.Run(header, func(t *testing.T) {
@@ -159,6 +161,7 @@ func TestClientThatStallsIsCutOff(t *testing.T) {
 }
 
 func TestFileDoesNotGrowForAClientThatStalls(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
@@ -211,6 +214,7 @@ func TestExportOutlastsTheTimeoutsOfOtherRequests(t *testing.T) {
 }
 
 func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	moments := map[string]string{"0": ""} // by Appview-Seq
@@ -313,6 +317,7 @@ func TestClientThatTricklesIsCutOff(t *testing.T) {
 }
 
 func TestOnlyTwoExportsRunAtOnce(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	r.bulk()

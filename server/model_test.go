@@ -18,6 +18,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // modelSteps is how many changes the model test makes. Each is followed by reads
@@ -177,6 +178,7 @@ func (m *truth) orders(dids []syntax.DID) map[string][]string {
 }
 
 func TestEveryPageOfEveryOrderEqualsAModel(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	random := rand.New(rand.NewPCG(7, 11))

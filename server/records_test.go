@@ -14,6 +14,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // texts makes n records with keys in order.
@@ -119,6 +120,7 @@ func TestRepoRecordsComeByCollectionThenDescendingKey(t *testing.T) {
 }
 
 func TestPagesEndEarlyWhenRecordsAreLarge(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	var list []store.Listed
@@ -136,6 +138,7 @@ func TestPagesEndEarlyWhenRecordsAreLarge(t *testing.T) {
 // TestPagesAreBoundedAsTheyArePrinted has records that take six times the room in JSON,
 // fewer than are read in one transaction.
 func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	list := make([]store.Listed, 12)

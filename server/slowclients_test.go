@@ -18,6 +18,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/storetest"
 )
 
 // stalled asks for a path and reads nothing.
@@ -101,6 +102,7 @@ func TestNobodyElseWaitsForThePublic(t *testing.T) {
 // TestHonestClientsGetTheirAnswersBesideSlowOnes has many clients that read nothing, and
 // one that reads whole pages, compressed or not.
 func TestHonestClientsGetTheirAnswersBesideSlowOnes(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()
@@ -129,6 +131,7 @@ func TestHonestClientsGetTheirAnswersBesideSlowOnes(t *testing.T) {
 // TestHonestClientsGetTheirAnswersBesideDrips has many clients that take a little of their
 // pages all the time, and one that takes whole ones.
 func TestHonestClientsGetTheirAnswersBesideDrips(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()
@@ -163,6 +166,7 @@ func TestHonestClientsGetTheirAnswersBesideDrips(t *testing.T) {
 
 // TestSlowClientAloneGetsWholePages has a client take a long page for longer than a request may take to come, and an answer that is not taken to go.
 func TestSlowClientAloneGetsWholePages(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()[:2]
@@ -281,6 +285,7 @@ func TestLongPageIsWholeOrBroken(t *testing.T) {
 
 // TestLongPagesHoldEveryRecordOnce compares long pages with what was settled.
 func TestLongPagesHoldEveryRecordOnce(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
 	for _, path := range append(r.long(), "/admin/records?limit=1000&did="+string(alice)) {

@@ -72,6 +72,7 @@ func (b *bench) wantTooLarge(serves map[string]string, takes int64) {
 // records are new and others gone. One byte too many, and nothing of it is written or
 // deleted; with that byte, all of it is. Deletions take many transactions.
 func TestAccountPastTheBoundIsLeftAsItIs(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	held := segment(note, listed(t, "d", "1"), listed(t, "c", "1"), listed(t, "b", "1"))
 	now := segment(note, listed(t, "z", "1"), listed(t, "d", "2"))
@@ -134,6 +135,7 @@ func (b *bench) step(at syntax.TID, seg store.Segment) {
 // TestAccountPastALoweredBound has an account that takes more than one may. What makes it
 // no larger is written: what is unchanged, updates of the same size or less, deletions.
 func TestAccountPastALoweredBound(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	held := []store.Listed{listed(t, "c", "long"), listed(t, "b", "long"), listed(t, "a", "long")}
 	for name, c := range map[string]struct {

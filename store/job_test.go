@@ -274,6 +274,7 @@ func TestPruneForgetsOldJobsAndDeletions(t *testing.T) {
 // TestHeldReposAreAllDiscovered has more repos than one step looks at, past the
 // numbers whose keys are no text.
 func TestHeldReposAreAllDiscovered(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	const n = 42_000

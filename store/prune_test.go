@@ -105,6 +105,7 @@ func TestJobsOfTheScheduleAreForgotten(t *testing.T) {
 }
 
 func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	w := newStoreWorld(t)
 	old := w.begin(store.Request{Collection: note}, 0, 0)

@@ -319,6 +319,7 @@ type doubtRepo struct {
 // reopens, moves and settles at random, in several jobs at once, and compares the
 // store with a model after every step.
 func TestAssumedEndsAgainstAModel(t *testing.T) {
+	storetest.Long(t)
 	t.Parallel()
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

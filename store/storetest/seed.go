@@ -44,6 +44,9 @@ func Seeds(tb testing.TB, few int) (seeds []Seed) {
 		tb.Logf("seeds: %v; %s=n runs one of them again", seeds, oneSeed)
 		return seeds
 	}
+	if testing.Short() {
+		few = (few + 3) / 4
+	}
 	for n := range few {
 		seeds = append(seeds, Seed(n+1))
 	}
@@ -61,4 +64,12 @@ func number(tb testing.TB, name string) uint64 {
 		tb.Fatalf("%s: %v", name, err)
 	}
 	return n
+}
+
+// Long skips a test that takes seconds where -short asks for the quick ones alone.
+func Long(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("takes long: go test without -short has it")
+	}
 }
