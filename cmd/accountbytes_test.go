@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -35,7 +37,7 @@ func TestHostileAccountIsBounded(t *testing.T) {
 	}
 	ended := func(total, exact int) (records int64) {
 		t.Helper()
-		var job jobView
+		var job term.Job
 		if err := json.Unmarshal([]byte(want(t, exitOK, "", nil, in("backfill", "show", "--json")...)), &job); err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +77,7 @@ func TestHostileAccountIsBounded(t *testing.T) {
 	if again := ended(12, 11); again != records {
 		t.Errorf("%d records after another job, %d before", again, records)
 	}
-	status, text := page(t, strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))+"/metrics")
+	status, text := page(t, strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile)))+"/metrics")
 	if line := `appview_repos_settled_total{class="failed",reason="too_large"} 3`; status != http.StatusOK || !strings.Contains(text, line) {
 		t.Errorf("%d, without %s:\n%s", status, line, text)
 	}

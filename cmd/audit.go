@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -15,7 +16,7 @@ func whoDid(a api.Actor) string {
 	if a.Name == nil {
 		return string(a.Kind)
 	}
-	return *a.Name + " (" + text(a.Prefix, "") + "…)"
+	return *a.Name + " (" + term.Text(a.Prefix, "") + "…)"
 }
 
 func newAuditCommand(p *program) *cobra.Command {
@@ -38,11 +39,11 @@ func newAuditCommand(p *program) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{columns: []column{{"TIME", whole}, {"WHO", prose}, {"ACTION", whole}, {"OUTCOME", whole}, {"ON", prose}, {"DETAIL", prose}}}
+				t := term.Table{Columns: []term.Column{term.Whole("TIME"), term.Prose("WHO"), term.Whole("ACTION"), term.Whole("OUTCOME"), term.Prose("ON"), term.Prose("DETAIL")}}
 				for _, e := range page.Events {
-					t.add(e.At, whoDid(e.Actor), string(e.Action), string(e.Outcome), text(e.Target, unknown), text(e.Detail, unknown))
+					t.Add(e.At, whoDid(e.Actor), string(e.Action), string(e.Outcome), term.Text(e.Target, term.Unknown), term.Text(e.Detail, term.Unknown))
 				}
-				if err := t.print(w); err != nil || page.Cursor == "" {
+				if err := t.Print(w); err != nil || page.Cursor == "" {
 					return err
 				}
 				_, err := fmt.Fprintf(w, "\nthere are more: --cursor %s\n", page.Cursor)

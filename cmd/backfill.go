@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -147,7 +148,7 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 			if cmd.Flags().Changed("limit") {
 				most = strconv.Itoa(limit)
 			}
-			var jobs []jobView
+			var jobs []term.Job
 			answer, err := c.get(cmd.Context(), withQuery("/admin/backfill/status", "status", status, "limit", most), &jobs)
 			if err != nil {
 				return err
@@ -167,14 +168,14 @@ func newListJobsCommand(p *program, o *clientOptions) *cobra.Command {
 // noJobs is what is said where there is no job.
 const noJobs = "no jobs: create one with appview backfill create"
 
-func printJobs(w io.Writer, jobs []jobView, empty string) error {
-	t := table{empty: empty, columns: []column{
-		{"ID", id}, {"STATUS", whole}, {"REPOS", figure}, {"RECORDS", figure}, {"CREATED", whole}, {"COVERS", prose},
+func printJobs(w io.Writer, jobs []term.Job, empty string) error {
+	t := term.Table{Empty: empty, Columns: []term.Column{
+		term.ID("ID"), term.Whole("STATUS"), term.Figure("REPOS"), term.Figure("RECORDS"), term.Whole("CREATED"), term.Prose("COVERS"),
 	}}
 	for _, j := range jobs {
-		t.add(j.ID.String(), j.phase(), number(j.ProcessedRepos)+"/"+number(j.TotalRepos), number(j.TotalRecords), j.CreatedAt, j.covers())
+		t.Add(j.ID.String(), j.Phase(), term.Number(j.ProcessedRepos)+"/"+term.Number(j.TotalRepos), term.Number(j.TotalRecords), j.CreatedAt, j.Covers())
 	}
-	return t.print(w)
+	return t.Print(w)
 }
 
 func newShowCommand(p *program, o *clientOptions) *cobra.Command {
@@ -189,7 +190,7 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var j jobView
+			var j term.Job
 			answer, err := c.get(cmd.Context(), jobPath(id), &j)
 			if err != nil {
 				return err
@@ -199,30 +200,30 @@ func newShowCommand(p *program, o *clientOptions) *cobra.Command {
 	}
 }
 
-func printJob(w io.Writer, j jobView) error {
-	fields := []field{
+func printJob(w io.Writer, j term.Job) error {
+	fields := []term.Field{
 		{"job", j.ID.String()},
-		{"covers", j.covers()},
-		{"made by", j.origin()},
+		{"covers", j.Covers()},
+		{"made by", j.MadeBy()},
 		{"status", string(j.Status)},
 		{"stage", string(j.Stage)},
-		{"error", text(j.Error, unknown)},
+		{"error", term.Text(j.Error, term.Unknown)},
 		{"repos", fmt.Sprintf("%s of %s: %s empty, %s unavailable, %s failed",
-			number(j.ProcessedRepos), number(j.TotalRepos), count(j.EmptyRepos), count(j.UnavailableRepos), count(j.FailedRepos))},
+			term.Number(j.ProcessedRepos), term.Number(j.TotalRepos), term.Count(j.EmptyRepos), term.Count(j.UnavailableRepos), term.Count(j.FailedRepos))},
 		{"records", fmt.Sprintf("%s: %s created, %s updated, %s unchanged; %s deleted, %s rejected",
-			number(j.TotalRecords), count(j.CreatedRecords), count(j.UpdatedRecords), count(j.UnchangedRecords), count(j.DeletedRecords), count(j.RejectedRecords))},
+			term.Number(j.TotalRecords), term.Count(j.CreatedRecords), term.Count(j.UpdatedRecords), term.Count(j.UnchangedRecords), term.Count(j.DeletedRecords), term.Count(j.RejectedRecords))},
 	}
-	if lost := j.losses(); lost != "" {
-		fields = append(fields, field{"not read", lost})
+	if lost := j.Losses(); lost != "" {
+		fields = append(fields, term.Field{"not read", lost})
 	}
 	if j.RetryOf != nil {
-		fields = slices.Insert(fields, 3, field{"retry of", *j.RetryOf})
+		fields = slices.Insert(fields, 3, term.Field{"retry of", *j.RetryOf})
 	}
-	if pace := j.pace()[1:]; len(pace) > 0 {
-		fields = append(fields, field{"pace", strings.Join(pace, ", ")})
+	if pace := j.Pace()[1:]; len(pace) > 0 {
+		fields = append(fields, term.Field{"pace", strings.Join(pace, ", ")})
 	}
-	return printFields(w, append(fields,
-		field{"created", j.CreatedAt}, field{"started", text(j.StartedAt, unknown)}, field{"completed", text(j.CompletedAt, unknown)}))
+	return term.PrintFields(w, append(fields,
+		term.Field{"created", j.CreatedAt}, term.Field{"started", term.Text(j.StartedAt, term.Unknown)}, term.Field{"completed", term.Text(j.CompletedAt, term.Unknown)}))
 }
 
 // order is a command that asks a job for something.
@@ -257,7 +258,7 @@ func newOrderCommand(p *program, o *clientOptions, ask order) *cobra.Command {
 // print prints an answer as JSON if that was asked for, else as readable text.
 func (o *clientOptions) print(cmd *cobra.Command, answer json.RawMessage, readable func(io.Writer) error) error {
 	if o.json {
-		return printJSON(cmd.OutOrStdout(), answer)
+		return term.PrintJSON(cmd.OutOrStdout(), answer)
 	}
 	return readable(cmd.OutOrStdout())
 }

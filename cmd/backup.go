@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/datadir"
 	"appview/store"
 )
@@ -81,7 +82,7 @@ func (c *client) backup(ctx context.Context, w io.Writer) error {
 		return fmt.Errorf("%s sends no backup: is it appview?", c.at)
 	}
 	if n, err := io.Copy(w, res.Body); err != nil {
-		return fmt.Errorf("the backup broke off after %s of %s: %w", size(n), size(res.ContentLength), err)
+		return fmt.Errorf("the backup broke off after %s of %s: %w", term.Size(n), term.Size(res.ContentLength), err)
 	}
 	return nil
 }

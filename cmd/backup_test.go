@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store/storetest"
@@ -53,10 +54,10 @@ func TestBackupsOfAJobAtFullSpeedGoOnWhereTheyWere(t *testing.T) {
 		t.Fatal("no backup was taken in the middle of the job")
 	}
 	restored := t.TempDir()
-	if err := os.Rename(middle, filepath.Join(restored, databaseFile)); err != nil {
+	if err := os.Rename(middle, filepath.Join(restored, service.DatabaseFile)); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(restored, keyFile), read(t, filepath.Join(dir, keyFile)))
+	write(t, filepath.Join(restored, service.KeyFile), read(t, filepath.Join(dir, service.KeyFile)))
 	s = serveIn(t, world, restored, "--collection", sandbox.StatusCollection.String())
 	want(t, exitOK, "completed", nil, "backfill", "watch", newestJob(t, restored).ID, "--data-dir", restored)
 	if got := exported(t, restored); !maps.Equal(got, truthOf(world)) {
@@ -66,14 +67,14 @@ func TestBackupsOfAJobAtFullSpeedGoOnWhereTheyWere(t *testing.T) {
 		t.Errorf("counters after the restore: %v\nof the job that went on:  %v", got, whole)
 	}
 	s.end()
-	want(t, exitOK, "is consistent", nil, "check", filepath.Join(restored, databaseFile))
+	want(t, exitOK, "is consistent", nil, "check", filepath.Join(restored, service.DatabaseFile))
 }
 
 func TestBackupDoesNotReplaceWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir)
-	live := filepath.Join(dir, databaseFile)
+	live := filepath.Join(dir, service.DatabaseFile)
 	want(t, exitError, "is the database of a server that runs: name another file", nil, "backup", live, "--data-dir", dir)
 	out := filepath.Join(t.TempDir(), "backup.db")
 	write(t, out, "an older one")
@@ -127,7 +128,7 @@ func TestCompactGivesBackWhatWasDeleted(t *testing.T) {
 	s := serveIn(t, world, dir)
 	want(t, exitLocked, "stop it", nil, "compact", "--data-dir", dir)
 	s.end()
-	path := filepath.Join(dir, databaseFile)
+	path := filepath.Join(dir, service.DatabaseFile)
 	// A process that is killed while it compacts has changed nothing.
 	killed := 0
 	for tries := 0; killed < 2 && tries < 20; tries++ {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 )
 
@@ -45,7 +46,7 @@ func TestCommandsFindAServerBehindAPathOverItsSocket(t *testing.T) {
 	if s.url != at {
 		t.Errorf("server.url holds %s", s.url)
 	}
-	want(t, exitOK, `"file_bytes"`, nil, "stats", "--json", "--url", at, "--key", strings.TrimSpace(read(t, filepath.Join(dir, keyFile))))
+	want(t, exitOK, `"file_bytes"`, nil, "stats", "--json", "--url", at, "--key", strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile))))
 	want(t, exitOK, `"file_bytes"`, nil, "stats", "--json", "--data-dir", dir)
 	if code := s.end(); code != exitOK {
 		t.Errorf("ended with %d:\n%s", code, s.log)

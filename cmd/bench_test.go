@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"appview/cmd/term"
 	"appview/internal/record"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -67,7 +68,10 @@ func BenchmarkBackfillOverASlowNetwork(b *testing.B) {
 // which every other one never reads, in turn with the same job unwatched.
 func BenchmarkBackfillWatched(b *testing.B) {
 	world, hosts := benchWorld(b, benchWidth/4), benchWidth/4
-	clients := func(b *testing.B, r underWay) (wait func()) { b.Helper(); return followed(b, r, 200, func(jobView) {}) }
+	clients := func(b *testing.B, r underWay) (wait func()) {
+		b.Helper()
+		return followed(b, r, 200, func(term.Job) {})
+	}
 	var alone, watched jobRun
 	for b.Loop() {
 		alone.add(wholeJob(b, world, hosts, nil))
@@ -93,7 +97,7 @@ func BenchmarkBackfillGrowth(b *testing.B) {
 		whole.add(wholeJob(b, world, hosts, func(b *testing.B, r underWay) (wait func()) {
 			b.Helper()
 			at = append(at, r.spent(b))
-			return followed(b, r, 1, func(j jobView) {
+			return followed(b, r, 1, func(j term.Job) {
 				if j.TotalRecords != nil && *j.TotalRecords >= int64(len(at))*fifth {
 					at = append(at, r.spent(b))
 				}
@@ -310,7 +314,7 @@ func allocated(b *testing.B, dir string) (bytes, objects float64) {
 
 // followed has clients follow the job of a run, of which every other one never reads.
 // The first calls each for what it reads. It returns what waits for those that do.
-func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait func()) {
+func followed(b *testing.B, r underWay, clients int, each func(term.Job)) (wait func()) {
 	b.Helper()
 	for tick := time.Tick(time.Millisecond); !strings.Contains(r.log.String(), "msg=\"job started\""); <-tick {
 		if b.Context().Err() != nil {
@@ -321,7 +325,7 @@ func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait f
 	if err != nil {
 		b.Fatal(err)
 	}
-	var jobs []jobView
+	var jobs []term.Job
 	if _, err := c.get(b.Context(), "/admin/backfill/status", &jobs); err != nil || len(jobs) != 1 {
 		b.Fatalf("%v %v", jobs, err)
 	}
@@ -329,7 +333,7 @@ func followed(b *testing.B, r underWay, clients int, each func(jobView)) (wait f
 	for i := range clients {
 		if i%2 == 0 {
 			reading.Go(func() error {
-				_, err := c.follow(b.Context(), jobs[0].ID.String(), time.Minute, func(j jobView, _ json.RawMessage) {
+				_, err := c.follow(b.Context(), jobs[0].ID.String(), time.Minute, func(j term.Job, _ json.RawMessage) {
 					if i == 0 {
 						each(j)
 					}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
@@ -18,7 +19,7 @@ import (
 
 func openStore(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	st, err := store.Open(store.Config{Path: filepath.Join(dir, databaseFile), Log: slog.New(slog.DiscardHandler)})
+	st, err := store.Open(store.Config{Path: filepath.Join(dir, service.DatabaseFile), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +45,14 @@ func dirOf(t *testing.T, path string) *datadir.Dir {
 func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "data")
-	d, err := makeDataDir(dir)
+	d, err := service.MakeDataDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = d.Close() }()
 	st := openStore(t, dir)
-	path, err := bootstrapKey(t.Context(), st, d, time.Now())
-	if err != nil || path != filepath.Join(dir, keyFile) {
+	path, err := service.BootstrapKey(t.Context(), st, d, time.Now())
+	if err != nil || path != filepath.Join(dir, service.KeyFile) {
 		t.Fatalf("%q, %v", path, err)
 	}
 	key := strings.TrimSpace(read(t, path))
@@ -70,7 +71,7 @@ func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 			}
 		}
 	}
-	if path, err := bootstrapKey(t.Context(), st, d, time.Now()); err != nil || path != "" {
+	if path, err := service.BootstrapKey(t.Context(), st, d, time.Now()); err != nil || path != "" {
 		t.Errorf("the second start: %q, %v", path, err)
 	}
 }
@@ -81,19 +82,19 @@ func TestKeyThatTheDatabaseDoesNotKnowIsNeverAdopted(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{testKey + "\n", "", "secret", "hv_short", "hv_two-keys-in-one-file-1234\nhv_two-keys-in-one-file-1234\n"} {
 		dir := t.TempDir()
-		write(t, filepath.Join(dir, keyFile), text)
-		write(t, filepath.Join(dir, keyFile+".part-CRASHED"), testKey+"\n")
+		write(t, filepath.Join(dir, service.KeyFile), text)
+		write(t, filepath.Join(dir, service.KeyFile+".part-CRASHED"), testKey+"\n")
 		st := openStore(t, dir)
-		if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
+		if path, err := service.BootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
 			t.Errorf("%q: %q, %v", text, path, err)
 		}
 		if _, err := st.APIKey(t.Context(), testKey); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%q: the planted key: %v", text, err)
 		}
-		if k, err := st.APIKey(t.Context(), strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))); err != nil || !k.Admin() {
+		if k, err := st.APIKey(t.Context(), strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))); err != nil || !k.Admin() {
 			t.Errorf("%q: the key of the file: %+v, %v", text, k, err)
 		}
-		if left, err := filepath.Glob(filepath.Join(dir, keyFile+".part-*")); err != nil || len(left) != 0 {
+		if left, err := filepath.Glob(filepath.Join(dir, service.KeyFile+".part-*")); err != nil || len(left) != 0 {
 			t.Errorf("%q: left behind: %v, %v", text, left, err)
 		}
 	}
@@ -113,7 +114,7 @@ func TestKeysThatAreNoAdminKeyDoNotCount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), now); err != nil || path == "" {
+	if path, err := service.BootstrapKey(t.Context(), st, dirOf(t, dir), now); err != nil || path == "" {
 		t.Errorf("no key was made: %q, %v", path, err)
 	}
 }

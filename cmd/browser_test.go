@@ -21,6 +21,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"appview/cmd/service"
 )
 
 // These tests drive the page in a real browser. They fail on anything that the
@@ -208,7 +210,7 @@ func (b *tab) leave() {
 
 func (b *tab) signIn(dir string) {
 	b.t.Helper()
-	key := strings.TrimSpace(read(b.t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(b.t, filepath.Join(dir, service.KeyFile)))
 	b.do(chromedp.WaitVisible("input[name=key]"), chromedp.SendKeys("input[name=key]", key), chromedp.KeyEvent(kb.Enter))
 	b.until("document.querySelector('nav') !== null")
 }

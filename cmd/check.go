@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/store"
 )
 
@@ -23,7 +25,7 @@ the database in the data directory, whose server must not be running.`,
   appview check backup.db`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := filepath.Join(dataDir, databaseFile)
+			path := filepath.Join(dataDir, service.DatabaseFile)
 			if len(args) == 1 {
 				path = args[0]
 			}
@@ -49,7 +51,7 @@ func checkFile(ctx context.Context, path string, isCopy bool) (held string, err 
 		}
 		return checkDatabase(ctx, store.Config{Path: path})
 	}
-	dir, err := openDataDir(filepath.Dir(path))
+	dir, err := service.OpenDataDir(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +64,7 @@ func checkDatabase(ctx context.Context, cfg store.Config) (held string, err erro
 	cfg.ReadOnly = true
 	st, err := store.Open(cfg)
 	if err != nil {
-		return "", explainOpen(fmt.Errorf("check: %w", err))
+		return "", service.ExplainOpen(fmt.Errorf("check: %w", err))
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	if err := st.Check(ctx); err != nil {
@@ -76,5 +78,5 @@ func checkDatabase(ctx context.Context, cfg store.Config) (held string, err erro
 	for _, n := range stats.Collections {
 		records += n.Records
 	}
-	return fmt.Sprintf("%s served records in %s, %s", count(records), many(len(stats.Collections), "collection"), size(stats.FileBytes)), nil
+	return fmt.Sprintf("%s served records in %s, %s", term.Count(records), term.Many(len(stats.Collections), "collection"), term.Size(stats.FileBytes)), nil
 }

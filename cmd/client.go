@@ -17,14 +17,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 	"appview/internal/datadir"
 )
 
 const (
-	exampleURL = "http://" + defaultListen
-	// unixScheme begins the address of a socket.
-	unixScheme = "unix:"
+	exampleURL = "http://" + service.DefaultListen
 	// requestTimeout is for everything but an export.
 	requestTimeout = 30 * time.Second
 	// maxAnswer bounds an answer that is read as a whole.
@@ -86,9 +86,9 @@ func (p *program) newClient(o clientOptions) (*client, error) {
 
 // locate finds out where the server is, and reports whether that is on this machine.
 func (c *client) locate(o clientOptions) (isLocal bool, err error) {
-	switch path, isSocket := strings.CutPrefix(o.url, unixScheme); {
+	switch path, isSocket := strings.CutPrefix(o.url, service.UnixScheme); {
 	case o.url == "":
-		c.useSocket(socketOf(o.dataDir), func(ctx context.Context) (net.Conn, error) { return dialLocal(ctx, o.dataDir) })
+		c.useSocket(service.SocketOf(o.dataDir), func(ctx context.Context) (net.Conn, error) { return service.DialLocal(ctx, o.dataDir) })
 		return true, nil
 	case isSocket && path != "":
 		c.useSocket(o.url, func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) })
@@ -96,7 +96,7 @@ func (c *client) locate(o clientOptions) (isLocal bool, err error) {
 	}
 	u, err := url.Parse(o.url)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return false, usagef("--url %q is no URL of a server, such as %s", o.url, exampleURL)
+		return false, service.Usagef("--url %q is no URL of a server, such as %s", o.url, exampleURL)
 	}
 	c.base = strings.TrimRight(o.url, "/")
 	c.at = c.base
@@ -116,16 +116,16 @@ func (p *program) findKey(c *client, o clientOptions, isLocal bool) (err error) 
 		return nil
 	}
 	if !isLocal {
-		return usagef("--url names another machine: give its key in %s or with --key", envName("key"))
+		return service.Usagef("--url names another machine: give its key in %s or with --key", envName("key"))
 	}
 	if c.key, err = p.secret(envAdminKey); err != nil || c.key != "" {
 		c.from = envAdminKey
 		return err
 	}
-	c.from = filepath.Join(o.dataDir, keyFile)
+	c.from = filepath.Join(o.dataDir, service.KeyFile)
 	dir, err := datadir.Open(o.dataDir)
 	if err == nil {
-		c.key, err = readKey(dir)
+		c.key, err = service.ReadKey(dir)
 		err = errors.Join(err, dir.Close())
 	}
 	switch {
@@ -151,7 +151,7 @@ func (p *program) sameServer(o clientOptions) (flags string) {
 
 // again is the command line that watches a job of the same server.
 func (c *client) again(id string) string {
-	return "appview backfill watch " + plain(shellWord(id)) + c.flags
+	return "appview backfill watch " + term.Plain(shellWord(id)) + c.flags
 }
 
 // patient is the client without its timeouts, for what takes as long as there is
@@ -196,7 +196,7 @@ func (c *client) send(ctx context.Context, method, path string, body io.Reader) 
 		if errors.Is(err, context.Canceled) {
 			return nil, fmt.Errorf("interrupted while %s was asked: %w", c.at, ctx.Err())
 		}
-		if local, is := errors.AsType[localError](err); is {
+		if local, is := errors.AsType[service.LocalError](err); is {
 			return nil, unreachableError{local}
 		}
 		var op *net.OpError

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 )
 
@@ -41,7 +43,7 @@ func TestClientCommands(t *testing.T) {
 	want(t, exitError, "collection is an empty string", nil, in("backfill", "create", "--collection", "")...)
 	want(t, exitError, "no valid NSID", nil, in("backfill", "create", "--collection", "x")...)
 
-	var shown jobView
+	var shown term.Job
 	if err := json.Unmarshal([]byte(want(t, exitOK, id, nil, in("backfill", "show", "--json", id)...)), &shown); err != nil || shown.ID.String() != id {
 		t.Errorf("--json: %v %+v", err, shown)
 	}
@@ -126,7 +128,7 @@ func TestPausedJobGoesOnInTheNextServer(t *testing.T) {
 func TestNoServerIsSaidClearly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, keyFile), testKey)
+	write(t, filepath.Join(dir, service.KeyFile), testKey)
 	no := "no server at " + filepath.Join(dir, "run", "appview.sock") + ": start one with appview serve"
 	want(t, exitError, no, nil, "stats", "--data-dir", dir)
 	leaveSocket(t, dir)
@@ -193,34 +195,6 @@ func TestServerThatIsSomethingElse(t *testing.T) {
 	want(t, exitError, "the export broke off after 2 records", nil, append([]string{"records", "export"}, args...)...)
 }
 
-func TestNumbersAreReadable(t *testing.T) {
-	t.Parallel()
-	for n, text := range map[int64]string{0: "0", 7: "7", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1234: "-1,234", -123: "-123"} {
-		if got := number(&n); got != text {
-			t.Errorf("%d: %s", n, got)
-		}
-	}
-	if got := number(nil); got != "-" {
-		t.Errorf("nil: %s", got)
-	}
-	for n, text := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 5 << 40: "5.0 TiB"} {
-		if got := size(n); got != text {
-			t.Errorf("%d: %s", n, got)
-		}
-	}
-}
-
-func TestTimesAreReadable(t *testing.T) {
-	t.Parallel()
-	for seconds, text := range map[int64]string{
-		0: "0s", 59: "59s", 60: "1m", 119: "1m59s", 1000: "16m40s", 7200: "2h", 12_000: "3h20m", 172_800: "2d", 1_053_000: "12d4h",
-	} {
-		if got := span(seconds); got != text {
-			t.Errorf("%d: %s", seconds, got)
-		}
-	}
-}
-
 func TestWhatIsSaidToBeRunNextReachesTheSameServer(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), filepath.Join(t.TempDir(), "two words")
@@ -238,7 +212,7 @@ func TestWhatIsSaidToBeRunNextReachesTheSameServer(t *testing.T) {
 	if strings.Contains(said, "--") {
 		t.Errorf("names what is known: %q", said)
 	}
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	said = want(t, exitOK, "", nil, "backfill", "create", "--url", s.url, "--key", key)
 	if !strings.HasSuffix(said, " --url "+s.url+"\n") || strings.Contains(said, key) {
 		t.Errorf("got %q", said)

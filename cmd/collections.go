@@ -9,6 +9,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -41,17 +43,17 @@ func newListCollectionsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{empty: "no collection is tracked: add one with appview collections add", columns: []column{
-					{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}, {"READ AGAIN AT", whole}, {"LAST JOB", id}, {"STATUS", whole},
+				t := term.Table{Empty: "no collection is tracked: add one with appview collections add", Columns: []term.Column{
+					term.Whole("COLLECTION"), term.Figure("RECORDS"), term.Figure("REPOS"), term.Figure("AGE"), term.Whole("READ AGAIN AT"), term.ID("LAST JOB"), term.Whole("STATUS"),
 				}}
 				for _, c := range list.Collections {
-					last, status := unknown, unknown
+					last, status := term.Unknown, term.Unknown
 					if c.LastJob != nil {
 						last, status = c.LastJob.ID.String(), string(c.LastJob.Status)
 					}
-					t.add(c.Collection.String(), count(c.Records), count(c.Repos), age(c.AgeSeconds), text(c.RefreshAt, unknown), last, status)
+					t.Add(c.Collection.String(), term.Count(c.Records), term.Count(c.Repos), term.Age(c.AgeSeconds), term.Text(c.RefreshAt, term.Unknown), last, status)
 				}
-				return t.print(w)
+				return t.Print(w)
 			})
 		},
 	}
@@ -110,9 +112,9 @@ it cannot be removed. A server that is started with --collection tracks it again
 			switch records {
 			case api.KeepRecords, api.DeleteRecords:
 			case "":
-				return usagef("say with --records what becomes of its records: keep or delete")
+				return service.Usagef("say with --records what becomes of its records: keep or delete")
 			default:
-				return usagef("--records is %q, it must be keep or delete", records)
+				return service.Usagef("--records is %q, it must be keep or delete", records)
 			}
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -135,7 +137,7 @@ it cannot be removed. A server that is started with --collection tracks it again
 			return o.print(cmd, answer, func(w io.Writer) error {
 				what := "its records are kept"
 				if records == api.DeleteRecords {
-					what = count(removed.Deleted) + " records were deleted"
+					what = term.Count(removed.Deleted) + " records were deleted"
 				}
 				_, err := fmt.Fprintf(w, "%s is tracked no more; %s\n", name, what)
 				return err

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 )
 
@@ -55,11 +56,11 @@ func TestCollectionsAtRunTime(t *testing.T) {
 func TestAgesAreReadable(t *testing.T) {
 	t.Parallel()
 	for seconds, text := range map[int64]string{0: "under a minute", 60: "1m", 3599: "59m", 3600: "1h", 86399: "23h59m", 172800: "2d", 1e7: "115d17h"} {
-		if got := age(&seconds); got != text {
+		if got := term.Age(&seconds); got != text {
 			t.Errorf("%d: %s", seconds, got)
 		}
 	}
-	if got := age(nil); got != "never read" {
+	if got := term.Age(nil); got != "never read" {
 		t.Errorf("nil: %s", got)
 	}
 }

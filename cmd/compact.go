@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/store"
 )
 
@@ -23,17 +25,17 @@ for good.`,
 		Example: `  appview compact --data-dir /var/lib/appview`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path := filepath.Join(dataDir, databaseFile)
-			dir, err := openDataDir(dataDir)
+			path := filepath.Join(dataDir, service.DatabaseFile)
+			dir, err := service.OpenDataDir(dataDir)
 			if err != nil {
 				return err
 			}
 			before, after, err := store.Compact(cmd.Context(), store.Config{Path: path, Dir: dir})
 			err = errors.Join(err, dir.Close())
 			if err != nil {
-				return explainOpen(err)
+				return service.ExplainOpen(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s had %s and has %s: %s given back\n", path, size(before), size(after), size(max(before-after, 0)))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s had %s and has %s: %s given back\n", path, term.Size(before), term.Size(after), term.Size(max(before-after, 0)))
 			return err
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 )
 
@@ -26,7 +27,7 @@ func filled(t *testing.T, world *sandbox.World) string {
 // spoil changes a byte of a record in the database.
 func spoil(t *testing.T, dir string) {
 	t.Helper()
-	path := filepath.Join(dir, databaseFile)
+	path := filepath.Join(dir, service.DatabaseFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

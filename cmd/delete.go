@@ -1,8 +1,6 @@
 package cmd
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -27,7 +27,7 @@ brings back what they still hold.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if collection == "" && did == "" {
-				return usagef("name what to delete: --collection, --did, or both")
+				return service.Usagef("name what to delete: --collection, --did, or both")
 			}
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -47,7 +47,7 @@ brings back what they still hold.`,
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "deleted %s records\n", count(deleted.Deleted))
+				_, err := fmt.Fprintf(w, "deleted %s records\n", term.Count(deleted.Deleted))
 				return err
 			})
 		},
@@ -73,13 +73,13 @@ func chosen(collection, did string) string {
 
 // confirm asks whoever is at the terminal.
 func confirm(cmd *cobra.Command, question string) error {
-	if !isTerminal(cmd.InOrStdin()) {
-		return usagef("nobody is there to ask: give --yes to delete without asking")
+	if !term.IsTerminal(cmd.InOrStdin()) {
+		return service.Usagef("nobody is there to ask: give --yes to delete without asking")
 	}
 	if _, err := fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] "); err != nil {
 		return err
 	}
-	line, err := typedLine(cmd.Context(), cmd.InOrStdin())
+	line, err := term.ReadLine(cmd.Context(), cmd.InOrStdin())
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
@@ -88,28 +88,5 @@ func confirm(cmd *cobra.Command, question string) error {
 		return nil
 	default:
 		return errors.New("nothing was done")
-	}
-}
-
-// typedLine reads a line, or gives up when ctx ends: Ctrl-C must not have to be pressed
-// twice. The reading is then left behind; it ends with the process.
-func typedLine(ctx context.Context, in io.Reader) (string, error) {
-	type answer struct {
-		line string
-		err  error
-	}
-	read := make(chan answer, 1)
-	go func() {
-		line, err := bufio.NewReader(in).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		read <- answer{line, err}
-	}()
-	select {
-	case a := <-read:
-		return a.line, a.err
-	case <-ctx.Done():
-		return "", fmt.Errorf("interrupted: %w", ctx.Err())
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"appview/cmd/term"
 )
 
 func TestDeletionIsConfirmed(t *testing.T) {
@@ -38,7 +40,7 @@ func TestOneInterruptEndsAQuestion(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	asked := make(chan error, 1)
 	go func() {
-		_, err := typedLine(ctx, silence)
+		_, err := term.ReadLine(ctx, silence)
 		asked <- err
 	}()
 	interrupt()
@@ -46,7 +48,7 @@ func TestOneInterruptEndsAQuestion(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for text, want := range map[string]string{"y\nn\n": "y\n", "y": "y", "": ""} {
-		if got, err := typedLine(t.Context(), strings.NewReader(text)); got != want || err != nil {
+		if got, err := term.ReadLine(t.Context(), strings.NewReader(text)); got != want || err != nil {
 			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/internal/sandbox"
@@ -56,7 +58,7 @@ was indexed with what there is, and stays up so that it can be tried out.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.demo(cmd, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", defaultListen, "address to answer on; if it is in use, another port is taken")
+	f.StringVar(&o.listen, "listen", service.DefaultListen, "address to answer on; if it is in use, another port is taken")
 	f.StringVar(&o.dataDir, "data-dir", "", "directory to keep the data in (default: a temporary one, removed at the end)")
 	f.IntVar(&o.repos, "repos", defaultRepos, "repos to invent")
 	f.IntVar(&o.hosts, "hosts", defaultHosts, "hosts to spread them over")
@@ -83,7 +85,7 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	say(out, "inventing %d repos on %d hosts", o.repos, o.hosts)
 	world, err := sandbox.New(sandbox.Config{Seed: o.seed, Repos: o.repos, Hosts: o.hosts})
 	if err != nil {
-		return usageError{err}
+		return service.AsUsage(err)
 	}
 	s, err := openDemo(cmd, o, world)
 	if err != nil {
@@ -93,7 +95,7 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 	defer stop()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return world.Run(gctx) })
-	g.Go(func() error { return s.run(gctx) })
+	g.Go(func() error { return s.Run(gctx) })
 	g.Go(func() error {
 		select {
 		case <-gone:
@@ -103,12 +105,12 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 		return nil
 	})
 	g.Go(func() error {
-		example, err := tour(gctx, newDisplay(out, p.env("TERM")), out, s, world)
+		example, err := tour(gctx, term.NewDisplay(out, p.env("TERM")), out, s, world)
 		switch {
 		case o.exit:
 			stop()
 		case err == nil:
-			err = next(out, s, example)
+			err = next(out, s, o.dataDir, example)
 		case ctx.Err() != nil:
 			err = nil // asked to end in the middle of it
 		}
@@ -126,18 +128,19 @@ func (p *program) demo(cmd *cobra.Command, o demoOptions) (err error) {
 }
 
 // openDemo opens a server over the world, on another port if it has to.
-func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service, error) {
+func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service.Service, error) {
 	log, err := newLog(cmd.ErrOrStderr(), "warn", "text")
 	if err != nil {
 		return nil, err
 	}
-	cfg := serviceConfig{
-		listen: o.listen, dataDir: o.dataDir, relay: world.RelayURL(), plc: world.PLCURL(), allowPrivate: true,
-		hostRPS: demoRPS, relayRPS: demoRPS, plcRPS: demoRPS,
-		maxJobs: defaultMaxJobs, maxHosts: defaultMaxHosts, reposPerHost: demoPerJob,
+	cfg := service.Config{
+		Version: version(), Log: log,
+		Listen: o.listen, DataDir: o.dataDir, Relay: world.RelayURL(), PLC: world.PLCURL(), AllowPrivate: true,
+		HostRPS: demoRPS, RelayRPS: demoRPS, PLCRPS: demoRPS,
+		MaxJobs: defaultMaxJobs, MaxHosts: defaultMaxHosts, ReposPerHost: demoPerJob,
 	}
-	s, err := openService(cmd.Context(), cfg, log)
-	if !isErrno(err, syscall.EADDRINUSE, wsaAddrInUse) {
+	s, err := service.New(cmd.Context(), cfg)
+	if !service.IsErrno(err, syscall.EADDRINUSE, service.WSAAddrInUse) {
 		return s, err
 	}
 	host, _, errSplit := net.SplitHostPort(o.listen)
@@ -145,19 +148,19 @@ func openDemo(cmd *cobra.Command, o demoOptions, world *sandbox.World) (*service
 		return nil, err
 	}
 	say(cmd.OutOrStdout(), "%s is in use: taking another port", o.listen)
-	cfg.listen = net.JoinHostPort(host, "0")
-	return openService(cmd.Context(), cfg, log)
+	cfg.Listen = net.JoinHostPort(host, "0")
+	return service.New(cmd.Context(), cfg)
 }
 
 // tour runs a backfill, shows how it goes and proves its result. It returns the
 // URI of a record that was indexed.
-func tour(ctx context.Context, show display, out io.Writer, s *service, world *sandbox.World) (example string, err error) {
+func tour(ctx context.Context, show term.Display, out io.Writer, s *service.Service, world *sandbox.World) (example string, err error) {
 	collection := sandbox.StatusCollection.String()
-	key, err := readKey(s.dir)
+	key, err := s.Key()
 	if err != nil {
 		return "", err
 	}
-	c := &client{http: &http.Client{Transport: &http.Transport{}}, base: s.url, at: s.url, key: key, from: "the demo"}
+	c := &client{http: &http.Client{Transport: &http.Transport{}}, base: s.URL(), at: s.URL(), key: key, from: "the demo"}
 	defer c.http.CloseIdleConnections()
 	say(out, "backfill of %s from the whole network", collection)
 	began := time.Now()
@@ -167,7 +170,7 @@ func tour(ctx context.Context, show display, out io.Writer, s *service, world *s
 	}
 	job, err := c.watch(ctx, show, made.ID.String(), watching{every: demoEvery})
 	if err == nil {
-		err = job.outcome()
+		err = job.Err()
 	}
 	if err != nil {
 		return "", err
@@ -216,16 +219,16 @@ func compare(index map[string]string, truth map[string]sandbox.Record) error {
 }
 
 // next says what to try. The lines work as they are printed, from the first to the last.
-func next(out io.Writer, s *service, example string) error {
+func next(out io.Writer, s *service.Service, dataDir, example string) error {
 	uri, err := record.ParseURI(example)
 	if err != nil {
 		return err
 	}
-	key, err := readKey(s.dir)
+	key, err := s.Key()
 	if err != nil {
 		return err
 	}
-	dir, err := filepath.Abs(s.cfg.dataDir)
+	dir, err := filepath.Abs(dataDir)
 	if err != nil {
 		return err
 	}
@@ -233,16 +236,16 @@ func next(out io.Writer, s *service, example string) error {
 	admin := curl + `-H "Authorization: Bearer $KEY" `
 	for _, line := range []string{
 		"",
-		"Open " + s.url + " in a browser, and sign in with this key:",
+		"Open " + s.URL() + " in a browser, and sign in with this key:",
 		"  " + key,
 		"Or try, in another terminal:",
-		fmt.Sprintf("%s'%s/api/records?collection=%s&limit=3'", curl, s.url, uri.Collection),
-		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.url, uri.DID, uri.Collection, uri.RKey),
+		fmt.Sprintf("%s'%s/api/records?collection=%s&limit=3'", curl, s.URL(), uri.Collection),
+		fmt.Sprintf("%s'%s/xrpc/com.atproto.repo.getRecord?repo=%s&collection=%s&rkey=%s'", curl, s.URL(), uri.DID, uri.Collection, uri.RKey),
 		"",
 		"  KEY=" + key,
-		fmt.Sprintf("%s%s/admin/backfill/status", admin, s.url),
-		fmt.Sprintf(`%s-d '{"collection":"%s"}' %s/admin/backfill`, admin, sandbox.NoteCollection, s.url),
-		fmt.Sprintf("%s'%s/admin/records/export?collection=%s'", admin, s.url, uri.Collection),
+		fmt.Sprintf("%s%s/admin/backfill/status", admin, s.URL()),
+		fmt.Sprintf(`%s-d '{"collection":"%s"}' %s/admin/backfill`, admin, sandbox.NoteCollection, s.URL()),
+		fmt.Sprintf("%s'%s/admin/records/export?collection=%s'", admin, s.URL(), uri.Collection),
 		"",
 		fmt.Sprintf("  export %s=%s", envName("data-dir"), shellWord(dir)),
 		fmt.Sprintf("  %s stats", appview),
@@ -286,7 +289,7 @@ func (l listened) Write(p []byte) (int, error) {
 
 // heard is w, and tells when nobody reads it any more. A terminal ends with a signal.
 func heard(w io.Writer, gone chan<- struct{}) io.Writer {
-	if isTerminal(w) {
+	if term.IsTerminal(w) {
 		return w
 	}
 	return listened{w, gone}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -50,11 +51,11 @@ func newListDenialsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{empty: "nothing is denied", columns: []column{{"ENTRY", whole}, {"ADDED", whole}, {"REASON", prose}}}
+				t := term.Table{Empty: "nothing is denied", Columns: []term.Column{term.Whole("ENTRY"), term.Whole("ADDED"), term.Prose("REASON")}}
 				for _, d := range list.Entries {
-					t.add(d.Entry, d.AddedAt, text(d.Reason, unknown))
+					t.Add(d.Entry, d.AddedAt, term.Text(d.Reason, term.Unknown))
 				}
-				return t.print(w)
+				return t.Print(w)
 			})
 		},
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appview/cmd/service"
 )
 
 // TestManyIdleConnectionsKeepNobodyOut has 1,500 clients that say nothing, on a machine
@@ -25,7 +27,7 @@ func TestManyIdleConnectionsKeepNobodyOut(t *testing.T) {
 	dir := t.TempDir()
 	c := startChildIn(t, "ulimit -n "+files, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", nobody, "--plc", nobody, "--allow-private-hosts")
 	c.log.wait(t, "msg=serving")
-	url := strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))
+	url := strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile)))
 	for range idle {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
@@ -39,7 +41,7 @@ func TestManyIdleConnectionsKeepNobodyOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(read(t, filepath.Join(dir, keyFile))))
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile))))
 		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 		if err != nil {
 			t.Error(err)
@@ -60,15 +62,15 @@ func TestManyIdleConnectionsKeepNobodyOut(t *testing.T) {
 func TestConnectionsToTheSocketAreBounded(t *testing.T) {
 	t.Parallel()
 	s := serveIn(t, newWorld(t), t.TempDir())
-	for range 3 * maxLocalConnections {
-		conn, err := dialLocal(t.Context(), s.dir)
+	for range 3 * service.MaxLocalConnections {
+		conn, err := service.DialLocal(t.Context(), s.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
 	want(t, exitOK, "no jobs", nil, "backfill", "list", "--data-dir", s.dir)
-	if log := s.log.String(); !strings.Contains(log, "as many connections as may be are open") || !strings.Contains(log, socketFile) {
+	if log := s.log.String(); !strings.Contains(log, "as many connections as may be are open") || !strings.Contains(log, service.SocketFile) {
 		t.Errorf("log: %s", log)
 	}
 	if status, _ := page(t, s.url+"/health"); status != http.StatusOK { // no client has made room for that

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/store/storetest"
 )
@@ -57,7 +58,7 @@ func TestFirstStartOnAFullDiskSaysWhatToDo(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 64<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want(t, exitError, "less than 256 MiB is free at "+filepath.Join(dir, databaseFile)+": make room there, or choose another --data-dir",
+	want(t, exitError, "less than 256 MiB is free at "+filepath.Join(dir, service.DatabaseFile)+": make room there, or choose another --data-dir",
 		nil, "serve", "--listen=127.0.0.1:0", "--data-dir="+dir)
 }
 

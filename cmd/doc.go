@@ -1,4 +1,3 @@
-// Package cmd is the command line: one command a file, the small admin client
-// that they share, and service.go, where the parts of the server are put
-// together, started and stopped.
+// Package cmd is the command line: one command a file, and the small admin client that
+// they share. What is shown to people is in term, and the wiring of a server in service.
 package cmd

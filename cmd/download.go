@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"appview/cmd/term"
 )
 
 // download is an answer in lines of JSON that is not read as a whole.
@@ -24,7 +26,7 @@ func (d download) brokeOff(lines int64, err error) error {
 
 // printDownload writes the lines to where a command prints.
 func printDownload(cmd *cobra.Command, c *client, d download) error {
-	out := bufio.NewWriter(jsonTo(cmd.OutOrStdout()))
+	out := bufio.NewWriter(term.JSONTo(cmd.OutOrStdout()))
 	_, err := c.download(cmd.Context(), d, out)
 	if flushed := out.Flush(); err == nil { // else it says no more
 		err = flushed
@@ -38,7 +40,7 @@ func saveDownload(cmd *cobra.Command, c *client, d download, output string) erro
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s %s to %s\n", count(n), d.unit, output)
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s %s to %s\n", term.Count(n), d.unit, output)
 	return err
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"appview/cmd/service"
 )
 
 const (
@@ -72,14 +74,14 @@ func (p *program) secret(name string) (string, error) {
 	case path == "":
 		return value, nil
 	case value != "":
-		return "", usagef("%s and %s are both set: one of them must go", name, name+fileSuffix)
+		return "", service.Usagef("%s and %s are both set: one of them must go", name, name+fileSuffix)
 	}
 	data, err := readSome(path, maxSecretFile)
 	if err != nil {
-		return "", usagef("%s: %w", name+fileSuffix, err)
+		return "", service.Usagef("%s: %w", name+fileSuffix, err)
 	}
 	if value = strings.TrimSpace(string(data)); value == "" {
-		return "", usagef("%s: %s is empty", name+fileSuffix, path)
+		return "", service.Usagef("%s: %s is empty", name+fileSuffix, path)
 	}
 	return value, nil
 }
@@ -113,7 +115,7 @@ func (p *program) applyEnv(cmd *cobra.Command) error {
 	for _, pair := range p.environ {
 		name, _, _ := strings.Cut(pair, "=")
 		if strings.HasPrefix(name, envPrefix) && !knownEnv(cmd.Root(), name) {
-			errs = append(errs, usagef("unknown variable %s: those of the flags are shown by appview serve --help", name))
+			errs = append(errs, service.Usagef("unknown variable %s: those of the flags are shown by appview serve --help", name))
 		}
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -129,7 +131,7 @@ func (p *program) applyEnv(cmd *cobra.Command) error {
 				continue
 			}
 			if err := cmd.Flags().Set(f.Name, value); err != nil {
-				errs = append(errs, usagef("%s: %w", name, explainValue(err)))
+				errs = append(errs, service.Usagef("%s: %w", name, explainValue(err)))
 			}
 		}
 	})

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"appview/cmd/service"
 )
 
 func TestVariablesOfContainerPlatformsAreNoMistakes(t *testing.T) {
@@ -60,7 +62,7 @@ func TestSecretsFromFiles(t *testing.T) {
 	}
 	c := startChild(t, []string{"APPVIEW_ADMIN_KEY_FILE=" + file}, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", world.RelayURL(), "--plc", world.PLCURL(), "--allow-private-hosts")
 	c.log.wait(t, "msg=serving")
-	if _, err := os.Stat(filepath.Join(dir, keyFile)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(dir, service.KeyFile)); !os.IsNotExist(err) {
 		t.Errorf("a key was made: %v", err)
 	}
 	want(t, exitOK, "no jobs", []string{"APPVIEW_ADMIN_KEY_FILE=" + file}, "backfill", "list", "--data-dir", dir) // as docker exec does

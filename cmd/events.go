@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"appview/cmd/term"
 )
 
 const (
@@ -26,14 +28,14 @@ var errNoEvents = errors.New("the stream of events ended early")
 
 // follow shows a job's states as the server sends them, and returns the final one.
 // Its errors say no more than that the job has to be followed in another way.
-func (c *client) follow(ctx context.Context, id string, patience time.Duration, show func(jobView, json.RawMessage)) (jobView, error) {
+func (c *client) follow(ctx context.Context, id string, patience time.Duration, show func(term.Job, json.RawMessage)) (term.Job, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	late := time.AfterFunc(patience, cancel)
 	defer late.Stop()
 	res, err := c.send(ctx, http.MethodGet, jobPath(id, "events"), nil)
 	if err != nil {
-		return jobView{}, err
+		return term.Job{}, err
 	}
 	defer func() { _ = res.Body.Close() }() // whatever comes after the final state
 	lines := bufio.NewScanner(res.Body)
@@ -47,9 +49,9 @@ func (c *client) follow(ctx context.Context, id string, patience time.Duration, 
 		if !isData {
 			continue
 		}
-		var j jobView
+		var j term.Job
 		if err := decodeAnswer([]byte(data), &j); err != nil {
-			return jobView{}, err
+			return term.Job{}, err
 		}
 		late.Reset(eventSilence)
 		shown = true
@@ -58,5 +60,5 @@ func (c *client) follow(ctx context.Context, id string, patience time.Duration, 
 			return j, nil
 		}
 	}
-	return jobView{}, errors.Join(errNoEvents, ctx.Err(), lines.Err())
+	return term.Job{}, errors.Join(errNoEvents, ctx.Err(), lines.Err())
 }

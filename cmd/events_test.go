@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 	"appview/store/storetest"
 )
@@ -46,7 +48,7 @@ func TestWatchSurvivesProxiesThatBreakEvents(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir)
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	for name, events := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){
 		"gathers": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 			<-r.Context().Done() // it would pass the answer on when that is whole
@@ -103,7 +105,7 @@ func TestWatchFollowsEvents(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	s := serveIn(t, world, dir)
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	var streams atomic.Int64
 	at, asked := between(t, s, func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
 		streams.Add(1)
@@ -125,7 +127,7 @@ func TestFollowGivesUpOnSilence(t *testing.T) {
 	}))
 	defer silent.Close()
 	c := &client{http: silent.Client(), base: silent.URL, key: testKey}
-	_, err := c.follow(t.Context(), "x", 50*time.Millisecond, func(jobView, json.RawMessage) { t.Error("there was nothing to show") })
+	_, err := c.follow(t.Context(), "x", 50*time.Millisecond, func(term.Job, json.RawMessage) { t.Error("there was nothing to show") })
 	if err == nil { // on a busy machine not even the header comes in time
 		t.Errorf("got %v", err)
 	}

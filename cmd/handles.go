@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"appview/cmd/service"
 	"appview/server"
 )
 
@@ -78,7 +79,7 @@ func (n *repoNames) dids(cmd *cobra.Command, p *program) ([]string, error) {
 		names = append(slices.Clip(names), listed...)
 	}
 	if len(names) > server.MaxDIDs {
-		return nil, usagef("%d repos are named, a job takes at most %d: make several jobs", len(names), server.MaxDIDs)
+		return nil, service.Usagef("%d repos are named, a job takes at most %d: make several jobs", len(names), server.MaxDIDs)
 	}
 	dids := make([]string, len(names))
 	handles := map[int]syntax.Handle{}
@@ -89,7 +90,7 @@ func (n *repoNames) dids(cmd *cobra.Command, p *program) ([]string, error) {
 		}
 		h, err := syntax.ParseHandle(strings.TrimPrefix(strings.TrimPrefix(name, "at://"), "@"))
 		if err != nil {
-			return nil, usagef("%q is neither a DID nor a handle", name)
+			return nil, service.Usagef("%q is neither a DID nor a handle", name)
 		}
 		handles[i] = h.Normalize()
 	}
@@ -144,7 +145,7 @@ func readNames(stdin io.Reader, path string) (names []string, err error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, usagef("--dids-file: %w", err)
+			return nil, service.Usagef("--dids-file: %w", err)
 		}
 		defer func() { _ = f.Close() }() // it was only read
 		in = f
@@ -160,9 +161,9 @@ func readNames(stdin io.Reader, path string) (names []string, err error) {
 	case lines.Err() != nil:
 		return nil, fmt.Errorf("read %s: %w", path, lines.Err())
 	case limited.N == 0:
-		return nil, usagef("--dids-file %s is larger than %d MiB", path, maxNamesFile>>20)
+		return nil, service.Usagef("--dids-file %s is larger than %d MiB", path, maxNamesFile>>20)
 	case len(names) == 0:
-		return nil, usagef("--dids-file %s names no repo: leave the flag out to cover every repo", path)
+		return nil, service.Usagef("--dids-file %s names no repo: leave the flag out to cover every repo", path)
 	}
 	return names, nil
 }

@@ -5,6 +5,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"appview/cmd/service"
+	"appview/cmd/term"
 )
 
 // helpWidth is how many columns a help text takes at most: as many as the smallest
@@ -22,7 +25,7 @@ func fold(text string) string {
 	paragraphs := strings.Split(text, "\n\n")
 	for i, p := range paragraphs {
 		if !strings.HasPrefix(p, "\t") && !strings.Contains(p, "\n\t") && !strings.Contains(p, "\n#") {
-			paragraphs[i] = strings.Join(wrap(p, helpWidth), "\n")
+			paragraphs[i] = strings.Join(term.Wrap(p, helpWidth), "\n")
 		}
 	}
 	return strings.Join(paragraphs, "\n\n")
@@ -46,7 +49,7 @@ func explain(cmd *cobra.Command) {
 		if check(cmd, args) == nil {
 			return nil
 		}
-		return usagef("%s takes %s: see %s --help", cmd.CommandPath(), arguments(cmd), cmd.CommandPath())
+		return service.Usagef("%s takes %s: see %s --help", cmd.CommandPath(), arguments(cmd), cmd.CommandPath())
 	}
 }
 

@@ -1,18 +1,10 @@
 package cmd
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
-	"time"
-
-	"appview/internal/api"
 )
-
-// command is what a terminal would obey: to name its window, in two spellings.
-const command = "\x1b]0;owned\a\u009d0;owned\u009c"
 
 // TestTerminalIsNotCommanded has everything that others can write come to where it
 // is printed.
@@ -26,70 +18,5 @@ func TestTerminalIsNotCommanded(t *testing.T) {
 	code, _, stderr := runs(t, nil, "stats", "--url", other.URL, "--key", testKey)
 	if code != exitError || stderr != "appview: the relay says:  ]0;owned  0;owned ; and more\n" {
 		t.Errorf("ended with %d: %q", code, stderr)
-	}
-
-	var out strings.Builder
-	j := running()
-	j.Reasons = map[string]int64{command: 3}
-	j.Waiting = new(api.Waiting(command))
-	d := plainDisplay{w: &out, now: time.Now}
-	d.job(j, nil)
-	d.hosts([]api.Host{{Endpoint: "https://a.example" + command, State: "down"}})
-	if strings.ContainsAny(out.String(), "\x1b\a\u009c\u009d") || !strings.Contains(out.String(), "owned") {
-		t.Errorf("printed %q", out.String())
-	}
-}
-
-// trickle hands on one byte at a time.
-type trickle struct{ to *escaper }
-
-func (w trickle) Write(p []byte) (int, error) {
-	for i := range p {
-		if _, err := w.to.Write(p[i : i+1]); err != nil {
-			return i, err
-		}
-	}
-	return len(p), nil
-}
-
-func TestJSONForATerminalMeansTheSame(t *testing.T) {
-	t.Parallel()
-	const (
-		text = "{\"a\":\"\u009b31m \x7f \u0080\u009f\u00a0 é ÂÂ \u00bf 日本 😀 \u202e\u2066\u061c\u200b\ufeff\u2028\U000e0041 👩\u200d🚀\"}\n"
-		safe = `{"a":"\u009b31m \u007f \u0080\u009f` + "\u00a0 é ÂÂ \u00bf 日本 😀 " + `\u202e\u2066\u061c\u200b\ufeff\u2028\udb40\udc41` + " 👩\u200d🚀\"}\n"
-	)
-	var all, parts strings.Builder
-	for _, err := range []error{
-		second((&escaper{w: &all}).Write([]byte(text))), second(trickle{&escaper{w: &parts}}.Write([]byte(text))),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if all.String() != safe || parts.String() != safe {
-		t.Errorf("got  %q\nand  %q\nwant %q", all.String(), parts.String(), safe)
-	}
-	if _, err := (&escaper{w: &fullDisk{}}).Write([]byte(text)); !errors.Is(err, errFull) {
-		t.Errorf("got %v", err)
-	}
-}
-
-func second(_ int, err error) error { return err }
-
-func TestTextThatLooksLikeAnotherIsEscaped(t *testing.T) {
-	t.Parallel()
-	for text, shown := range map[string]string{
-		"user\u202egpj.exe":               `user\u202egpj.exe`,
-		"\u2066a\u2069\u200e\u200f\u061c": `\u2066a\u2069\u200e\u200f\u061c`,
-		"zero\u200bwidth\ufeff\u00ad":     `zero\u200bwidth\ufeff\u00ad`,
-		"tag\U000e0041":                   `tag\udb40\udc41`,
-		"private\ue000":                   `private\ue000`,
-		"line\u2028paragraph\u2029\u0085": "line paragraph  ",
-		"\x1b[31mred\x9b":                 " [31mred\ufffd",
-		"naïve 日本 👩\u200d🚀 می\u200cخواهم": "naïve 日本 👩\u200d🚀 می\u200cخواهم",
-	} {
-		if got := plain(text); got != shown {
-			t.Errorf("%q: %q, want %q", text, got, shown)
-		}
 	}
 }

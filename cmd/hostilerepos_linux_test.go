@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/internal/sandbox/zoo"
@@ -164,7 +165,7 @@ func readAll(t *testing.T, w *sandbox.World, healthy int, hostile map[string]str
 	run.tooLarge = job.Reasons["too_large"]
 	c.terminate(exitOK)
 	run.cpu = c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
-	if info, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
+	if info, err := os.Stat(filepath.Join(dir, service.DatabaseFile)); err == nil {
 		run.disk = info.Size()
 	}
 	return run

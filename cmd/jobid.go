@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
 	"appview/internal/api"
 )
 
@@ -74,6 +75,6 @@ func fullID(name, what string, all func() ([]string, error)) (string, error) {
 	case 1:
 		return found[0], nil
 	default:
-		return "", usagef("the ids of %d %s begin with %s: give more of it, as in %s", len(found), what, name, found[0])
+		return "", service.Usagef("the ids of %d %s begin with %s: give more of it, as in %s", len(found), what, name, found[0])
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -29,7 +31,7 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
-				return usagef("--limit is %d, it must be at least 1", limit)
+				return service.Usagef("--limit is %d, it must be at least 1", limit)
 			}
 			c, id, err := p.jobClient(cmd, o, args)
 			if err != nil {
@@ -61,17 +63,17 @@ func newJobReposCommand(p *program, o *clientOptions) *cobra.Command {
 }
 
 func printRepos(w io.Writer, list rawRepos) error {
-	t := table{empty: "no such repos", columns: []column{
-		{"DID", whole}, {"STATE", whole}, {"REASON", whole}, {"RECORDS", figure}, {"ATTEMPTS", figure}, {"NEXT ATTEMPT", whole}, {"PDS", prose},
+	t := term.Table{Empty: "no such repos", Columns: []term.Column{
+		term.Whole("DID"), term.Whole("STATE"), term.Whole("REASON"), term.Figure("RECORDS"), term.Figure("ATTEMPTS"), term.Whole("NEXT ATTEMPT"), term.Prose("PDS"),
 	}}
 	for _, raw := range list.Repos {
 		var r api.Repo
 		if err := decodeAnswer(raw, &r); err != nil {
 			return err
 		}
-		t.add(r.DID.String(), string(r.State), text(r.Reason, unknown), count(r.Records), count(r.Attempts), text(r.NextAttemptAt, unknown), text(r.PDS, unknown))
+		t.Add(r.DID.String(), string(r.State), term.Text(r.Reason, term.Unknown), term.Count(r.Records), term.Count(r.Attempts), term.Text(r.NextAttemptAt, term.Unknown), term.Text(r.PDS, term.Unknown))
 	}
-	if err := t.print(w); err != nil || list.Cursor == "" {
+	if err := t.Print(w); err != nil || list.Cursor == "" {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nthere may be more: --cursor %s\n", list.Cursor)
@@ -99,14 +101,14 @@ or down until a moment, done, or stopped with the job.`,
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{empty: "no repo was found on a host so far", columns: []column{
-					{"HOST", prose}, {"STATE", whole}, {"REPOS", figure}, {"COMPLETED", figure}, {"FAILED", figure}, {"RECORDS", figure}, {"PAUSED UNTIL", whole},
+				t := term.Table{Empty: "no repo was found on a host so far", Columns: []term.Column{
+					term.Prose("HOST"), term.Whole("STATE"), term.Figure("REPOS"), term.Figure("COMPLETED"), term.Figure("FAILED"), term.Figure("RECORDS"), term.Whole("PAUSED UNTIL"),
 				}}
 				for _, h := range list.Hosts {
-					t.add(h.Endpoint, string(h.State), count(h.TotalRepos), count(h.CompletedRepos), count(h.FailedRepos), count(h.TotalRecords),
-						text(h.PausedUntil, unknown))
+					t.Add(h.Endpoint, string(h.State), term.Count(h.TotalRepos), term.Count(h.CompletedRepos), term.Count(h.FailedRepos), term.Count(h.TotalRecords),
+						term.Text(h.PausedUntil, term.Unknown))
 				}
-				return t.print(w)
+				return t.Print(w)
 			})
 		},
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -44,7 +46,7 @@ and * for everything. A key can grant only what it holds itself.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(permissions) == 0 {
-				return usagef("say with --permission what the key may do: see appview keys create --help")
+				return service.Usagef("say with --permission what the key may do: see appview keys create --help")
 			}
 			until, err := parseExpiry(expires, time.Now())
 			if err != nil {
@@ -105,7 +107,7 @@ func parseExpiry(text string, now time.Time) (string, error) {
 		d = time.Duration(min(n, 100*366)) * 24 * time.Hour
 	}
 	if err != nil || d <= 0 {
-		return "", usagef("--expires %q is neither a time such as 2030-01-31T00:00:00Z nor a duration such as 12h or 90d", text)
+		return "", service.Usagef("--expires %q is neither a time such as 2030-01-31T00:00:00Z nor a duration such as 12h or 90d", text)
 	}
 	return now.Add(d).UTC().Format(time.RFC3339), nil
 }
@@ -142,16 +144,16 @@ func newListKeysCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{columns: []column{
-					{"ID", id}, {"KEY", whole}, {"STATE", whole}, {"LAST USED", whole}, {"EXPIRES", whole}, {"NAME", prose}, {"PERMISSIONS", prose},
+				t := term.Table{Columns: []term.Column{
+					term.ID("ID"), term.Whole("KEY"), term.Whole("STATE"), term.Whole("LAST USED"), term.Whole("EXPIRES"), term.Prose("NAME"), term.Prose("PERMISSIONS"),
 				}}
 				for _, k := range list.Keys {
-					t.add(k.ID.String(), k.Prefix+"…", string(k.State), text(k.LastUsedAt, "never"), text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "))
+					t.Add(k.ID.String(), k.Prefix+"…", string(k.State), term.Text(k.LastUsedAt, "never"), term.Text(k.ExpiresAt, "never"), k.Name, strings.Join(k.Permissions, " "))
 				}
 				if list.EnvironmentKey {
-					t.add(unknown, envAdminKey, string(api.KeyUsable), unknown, "never", "of the server's environment", "*")
+					t.Add(term.Unknown, envAdminKey, string(api.KeyUsable), term.Unknown, "never", "of the server's environment", "*")
 				}
-				return t.print(w)
+				return t.Print(w)
 			})
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/server"
 	"appview/store"
 )
@@ -74,14 +75,14 @@ func TestRescueMakesAnAdminKeyOfAStoppedServer(t *testing.T) {
 	world, dir := newWorld(t), filepath.Join(t.TempDir(), "data")
 	want(t, exitError, "there is no database", nil, "keys", "rescue", "--data-dir", dir)
 	s := serveIn(t, world, dir)
-	lost := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	lost := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	manager := strings.TrimSpace(want(t, exitOK, "hv_", nil, "keys", "create", "manager", "--permission", "keys:manage", "--data-dir", dir))
 	reader := strings.TrimSpace(want(t, exitOK, "hv_", nil, "keys", "create", "reader", "--permission", "stats:read", "--data-dir", dir))
 	want(t, exitLocked, "stop it, or choose another --data-dir", nil, "keys", "rescue", "--data-dir", dir)
 	s.end()
 
 	key := strings.TrimSpace(want(t, exitOK, "hv_", nil, "keys", "rescue", "--data-dir", dir))
-	if filed := strings.TrimSpace(read(t, filepath.Join(dir, keyFile))); filed != key || key == lost {
+	if filed := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile))); filed != key || key == lost {
 		t.Errorf("printed %q, in the file is %q, lost was %q", key, filed, lost)
 	}
 	s = serveIn(t, world, dir)
@@ -104,7 +105,7 @@ func TestRescueMakesAnAdminKeyOfAStoppedServer(t *testing.T) {
 	}
 	s.end()
 
-	write(t, filepath.Join(dir, databaseFile), strings.Repeat("this is no database. ", 10_000))
+	write(t, filepath.Join(dir, service.DatabaseFile), strings.Repeat("this is no database. ", 10_000))
 	want(t, exitDamaged, "restore a backup", nil, "keys", "rescue", "--data-dir", dir)
 }
 
@@ -116,30 +117,20 @@ func TestStartDoesNotBringARevokedKeyBack(t *testing.T) {
 		"lesser":  {Permissions: []string{"stats:read"}},
 	} {
 		dir := t.TempDir()
-		write(t, filepath.Join(dir, keyFile), testKey+"\n")
+		write(t, filepath.Join(dir, service.KeyFile), testKey+"\n")
 		st := openStore(t, dir)
 		if err := st.PutAPIKey(t.Context(), testKey, k); err != nil {
 			t.Fatal(err)
 		}
-		if path, err := bootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
+		if path, err := service.BootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
 			t.Fatalf("%s: %q, %v", name, path, err)
 		}
-		filed := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+		filed := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 		if made, err := st.APIKey(t.Context(), filed); err != nil || filed == testKey || !made.Admin() || !made.Usable(time.Now()) {
 			t.Errorf("%s: the key of the file is %+v, %v", name, made, err)
 		}
 		if old, err := st.APIKey(t.Context(), testKey); err != nil || old.Admin() && old.Usable(time.Now()) {
 			t.Errorf("%s: the old key is %+v, %v", name, old, err)
 		}
-	}
-}
-
-func TestWhatSomebodySentDoesNotCommandTheTerminal(t *testing.T) {
-	t.Parallel()
-	var out strings.Builder
-	table := table{columns: []column{{"A", whole}, {"B", whole}}}
-	table.add("x\x1b[2Jy\nz\t", "ü")
-	if err := table.print(&out); err != nil || strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != 2 {
-		t.Errorf("printed %q, %v", out.String(), err)
 	}
 }

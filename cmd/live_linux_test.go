@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 )
 
@@ -151,16 +152,16 @@ func TestADeviceIsNoTerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if isTerminal(f) != want || widthOf(f) != 0 {
-			t.Errorf("%s is a terminal: %t, of %d columns", path, isTerminal(f), widthOf(f))
+		if term.IsTerminal(f) != want || term.WidthOf(f) != 0 {
+			t.Errorf("%s is a terminal: %t, of %d columns", path, term.IsTerminal(f), term.WidthOf(f))
 		}
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	}
 	s := newTTY(t, 77)
-	if !isTerminal(s.side) || widthOf(s.side) != 77 {
-		t.Errorf("a terminal of 77 columns has %d", widthOf(s.side))
+	if !term.IsTerminal(s.side) || term.WidthOf(s.side) != 77 {
+		t.Errorf("a terminal of 77 columns has %d", term.WidthOf(s.side))
 	}
 	_ = s.text()
 }
@@ -171,7 +172,7 @@ func TestJSONIsMadeHarmlessOnATerminalOnly(t *testing.T) {
 	var piped strings.Builder
 	s := newTTY(t, 77)
 	for _, w := range []io.Writer{&piped, s.side} {
-		if err := printJSON(w, []byte(value)); err != nil {
+		if err := term.PrintJSON(w, []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,6 +3,8 @@ package cmd
 import (
 	"io"
 	"log/slog"
+
+	"appview/cmd/service"
 )
 
 // newLog makes the log of a server.
@@ -10,7 +12,7 @@ func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{}
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, usagef("log level %q is none of debug, info, warn, error", level)
+		return nil, service.Usagef("log level %q is none of debug, info, warn, error", level)
 	}
 	opts.Level = l
 	switch format {
@@ -19,6 +21,6 @@ func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	default:
-		return nil, usagef("log format %q is neither text nor json", format)
+		return nil, service.Usagef("log format %q is neither text nor json", format)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 )
 
@@ -20,7 +21,7 @@ func TestLogsTellOfReposAndOfNoSecretAndNoRecord(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	s := serveIn(t, world, dir, "--log-level", "debug", "--log-format", "text")
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	for _, did := range []string{broken.DID.String(), world.Repos()[1].DID.String()} {
 		want(t, exitOK, "completed", nil, "backfill", "create", "--watch", "--did", did, "--data-dir", dir)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
@@ -166,7 +167,7 @@ func serveIn(t *testing.T, world *sandbox.World, dir string, args ...string) *se
 	go func() { s.code <- run(ctx, args, nil, s.log, s.log) }()
 	t.Cleanup(stop)
 	s.log.wait(t, "msg=serving")
-	s.url = strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))
+	s.url = strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile)))
 	return s
 }
 

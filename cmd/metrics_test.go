@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 )
 
@@ -23,10 +24,10 @@ func page(t *testing.T, url string) (status int, body string) {
 func pageAs(t *testing.T, url, host, key string) (status int, body string) {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
-	if socket, path, isSocket := strings.Cut(url, "//"); isSocket && strings.HasPrefix(socket, unixScheme) {
+	if socket, path, isSocket := strings.Cut(url, "//"); isSocket && strings.HasPrefix(socket, service.UnixScheme) {
 		url = "http://localhost/" + path
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(socket, unixScheme))
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(socket, service.UnixScheme))
 		}
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
@@ -129,7 +130,7 @@ func TestStrangersNamesReadNoMetrics(t *testing.T) {
 		together.url + "/metrics": together,
 	}
 	for url, s := range paths {
-		key := strings.TrimSpace(read(t, filepath.Join(s.dir, keyFile)))
+		key := strings.TrimSpace(read(t, filepath.Join(s.dir, service.KeyFile)))
 		for host, status := range map[string]int{
 			"evil.example": 421, "evil.example:9090": 421, "127.0.0.1.nip.io": 421, "localhost.evil.example": 421,
 			"": 200, "localhost": 200, "appview:9090": 200, "appview.monitoring.svc": 200, "[::1]:9090": 200, // by its container's or Service's name
@@ -154,16 +155,16 @@ func TestStrangersNamesReadNoMetrics(t *testing.T) {
 			t.Errorf("%s as a stranger: %d", path, got)
 		}
 	}
-	if got, _ := pageAs(t, unixScheme+socketOf(together.dir)+"//metrics", "evil.example", ""); got != http.StatusOK {
+	if got, _ := pageAs(t, service.UnixScheme+service.SocketOf(together.dir)+"//metrics", "evil.example", ""); got != http.StatusOK {
 		t.Errorf("over the socket of the data directory: %d", got)
 	}
 	apart.end()
 	together.end()
 
 	path := filepath.Join(together.shortDir(), "m")
-	s := serveIn(t, world, dir, "--metrics-listen", unixScheme+path)
+	s := serveIn(t, world, dir, "--metrics-listen", service.UnixScheme+path)
 	for _, what := range []string{"/metrics", "/debug/pprof/"} {
-		if got, _ := pageAs(t, unixScheme+path+"/"+what, "evil.example", ""); got != http.StatusOK {
+		if got, _ := pageAs(t, service.UnixScheme+path+"/"+what, "evil.example", ""); got != http.StatusOK {
 			t.Errorf("%s over a socket: %d", what, got)
 		}
 	}

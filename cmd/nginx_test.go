@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"appview/cmd/service"
 )
 
 // These tests run a real nginx, with Debian's configuration and the blocks that
@@ -42,12 +44,12 @@ func documented(t *testing.T, isStripped bool) string {
 func upstream(t *testing.T, block, at string) string {
 	t.Helper()
 	const documentedAddress, documentedSocket = "http://127.0.0.1:3000", "unix:/run/appview/http.sock"
-	if path, isSocket := strings.CutPrefix(at, unixScheme); isSocket {
+	if path, isSocket := strings.CutPrefix(at, service.UnixScheme); isSocket {
 		found := regexp.MustCompile(`[Oo]ver a socket: (\S+)`).FindStringSubmatch(block)
 		if found == nil || !strings.Contains(found[1], documentedSocket) {
 			t.Fatalf("no socket is documented:\n%s", block)
 		}
-		to := strings.Replace(found[1], documentedSocket, unixScheme+path, 1)
+		to := strings.Replace(found[1], documentedSocket, service.UnixScheme+path, 1)
 		return regexp.MustCompile(`proxy_pass [^;]+;`).ReplaceAllLiteralString(block, "proxy_pass "+to+";")
 	}
 	if !strings.Contains(block, documentedAddress) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appview/cmd/service"
 )
 
 // manager is the socket of a service manager.
@@ -53,11 +55,11 @@ func TestServiceManagerIsToldWhenRequestsAreAnswered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m, world, dir := newManager(t, socket), newWorld(t), t.TempDir()
-			c := startChild(t, []string{envNotify + "=" + socket}, sandboxed(world, dir)...)
+			c := startChild(t, []string{service.EnvNotify + "=" + socket}, sandboxed(world, dir)...)
 			if got := m.told(patience); got != "READY=1" {
 				t.Fatalf("told %q, printed:\n%s", got, c.log)
 			}
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))+"/ready", nil)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile)))+"/ready", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +87,7 @@ func TestServiceManagerIsNotToldTooEarly(t *testing.T) {
 	socket, file := filepath.Join(t.TempDir(), "notify"), filepath.Join(t.TempDir(), "stall")
 	m, world, dir := newManager(t, socket), newWorld(t), t.TempDir()
 	write(t, file, "")
-	c := startChild(t, []string{envNotify + "=" + socket, stall + "=" + file}, sandboxed(world, dir)...)
+	c := startChild(t, []string{service.EnvNotify + "=" + socket, stall + "=" + file}, sandboxed(world, dir)...)
 	killStalled(t, c, file)
 	if got := m.told(time.Millisecond); got != "" {
 		t.Errorf("told %q before anything was answered:\n%s", got, c.log)
@@ -100,7 +102,7 @@ func TestServerRunsWithoutAServiceManager(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := startChild(t, []string{envNotify + "=" + socket}, sandboxed(newWorld(t), t.TempDir())...)
+			c := startChild(t, []string{service.EnvNotify + "=" + socket}, sandboxed(newWorld(t), t.TempDir())...)
 			c.log.wait(t, "the service manager could not be told")
 			c.terminate(exitOK)
 			if log := c.log.String(); strings.Count(log, `state="READY=1"`) != 1 || strings.Count(log, `state="STOPPING=1"`) != 1 {

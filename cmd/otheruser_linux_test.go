@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"appview/cmd/service"
 )
 
 // becomeUser gives up everything that root may do.
@@ -71,8 +73,8 @@ func TestWhoMayUseTheSocketOfAServer(t *testing.T) {
 	t.Parallel()
 	dir := dirOfUser(t, owner, 0o755) // as fsGroup and bind mounts leave it
 	c := serveAs(t, owner, dir)
-	url := strings.TrimSpace(read(t, filepath.Join(dir, urlFile)))
-	key := []string{"APPVIEW_KEY=" + strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))}
+	url := strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile)))
+	key := []string{"APPVIEW_KEY=" + strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))}
 	for name, run := range map[string]struct {
 		user    int
 		environ []string
@@ -102,22 +104,17 @@ func TestWhoMayUseTheSocketOfAServer(t *testing.T) {
 func TestKeyDoesNotGoToTheSocketOfAStranger(t *testing.T) {
 	t.Parallel()
 	dir := dirOfUser(t, attacker, 0o777)
-	if err := os.Mkdir(filepath.Join(dir, socketDir), 0o777); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, service.SocketDir), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	s, err := listenLocal(t.Context(), dirOf(t, dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.closeDir() }()
-	asked := hears(t, s.Listener)
+	asked := hears(t, listenAt(t, dir))
 	if err := errors.Join(
-		os.Chmod(filepath.Join(dir, socketDir), 0o777), os.Chmod(socketOf(dir), 0o777), os.Chown(socketOf(dir), attacker, attacker), //nolint:gosec // so that nothing else keeps the others out
+		os.Chmod(filepath.Join(dir, service.SocketDir), 0o777), os.Chmod(service.SocketOf(dir), 0o777), os.Chown(service.SocketOf(dir), attacker, attacker), //nolint:gosec // so that nothing else keeps the others out
 	); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, keyFile), testKey)
-	write(t, filepath.Join(dir, databaseFile), "")
+	write(t, filepath.Join(dir, service.KeyFile), testKey)
+	write(t, filepath.Join(dir, service.DatabaseFile), "")
 	for _, user := range []int{owner, 0} {
 		code, printed := runsAs(t, user, []string{"APPVIEW_KEY=" + testKey}, "stats", "--data-dir", dir)
 		if code != exitError || !strings.Contains(printed, "user 23456 listens there") || !strings.Contains(printed, "no key is sent to it") {
@@ -134,8 +131,8 @@ func TestKeyDoesNotGoToTheSocketOfAStranger(t *testing.T) {
 func TestKeyFileOfAStrangerIsNotUsed(t *testing.T) {
 	t.Parallel()
 	dir := dirOfUser(t, attacker, 0o755)
-	write(t, filepath.Join(dir, keyFile), testKey)
-	if err := errors.Join(os.Chown(filepath.Join(dir, keyFile), attacker, attacker), os.Chmod(filepath.Join(dir, keyFile), 0o644)); err != nil {
+	write(t, filepath.Join(dir, service.KeyFile), testKey)
+	if err := errors.Join(os.Chown(filepath.Join(dir, service.KeyFile), attacker, attacker), os.Chmod(filepath.Join(dir, service.KeyFile), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	for _, user := range []int{owner, 0} { // without a database, root acts for nobody
@@ -156,13 +153,13 @@ func TestServerTakesOverADirectoryThatBelongsToOthers(t *testing.T) {
 	if code := serveAs(t, owner, dir).interrupt(); code != exitOK {
 		t.Errorf("ended with %d", code)
 	}
-	for _, name := range []string{databaseFile, keyFile, socketDir} {
+	for _, name := range []string{service.DatabaseFile, service.KeyFile, service.SocketDir} {
 		if err := os.Chmod(filepath.Join(dir, name), 0o770); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c := serveAs(t, owner, dir)
-	for name, mode := range map[string]os.FileMode{databaseFile: 0o600, keyFile: 0o600, socketDir: 0o700} {
+	for name, mode := range map[string]os.FileMode{service.DatabaseFile: 0o600, service.KeyFile: 0o600, service.SocketDir: 0o700} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
@@ -175,7 +172,7 @@ func TestServerTakesOverADirectoryThatBelongsToOthers(t *testing.T) {
 	c.interrupt()
 
 	// Files that cannot be set back do not keep it from running.
-	if err := errors.Join(os.Chown(filepath.Join(dir, databaseFile), 0, owner), os.Chmod(filepath.Join(dir, databaseFile), 0o660)); err != nil {
+	if err := errors.Join(os.Chown(filepath.Join(dir, service.DatabaseFile), 0, owner), os.Chmod(filepath.Join(dir, service.DatabaseFile), 0o660)); err != nil {
 		t.Fatal(err)
 	}
 	c = serveAs(t, owner, dir)
@@ -194,15 +191,15 @@ func TestRootIsNotLedAstrayInAnothersDirectory(t *testing.T) {
 	serveAs(t, attacker, dir).interrupt()
 	victim := filepath.Join(t.TempDir(), "victim")
 	write(t, victim, "of root's")
-	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil {
+	if err := os.Remove(filepath.Join(dir, service.KeyFile)); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{databaseFile + ".compact", keyFile} {
+	for _, name := range []string{service.DatabaseFile + ".compact", service.KeyFile} {
 		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(dir, databaseFile), 0o666); err != nil { //nolint:gosec // the mode that the victim would get
+	if err := os.Chmod(filepath.Join(dir, service.DatabaseFile), 0o666); err != nil { //nolint:gosec // the mode that the victim would get
 		t.Fatal(err)
 	}
 	want(t, exitOK, "given back", nil, "compact", "--data-dir", dir)
@@ -214,7 +211,7 @@ func TestRootIsNotLedAstrayInAnothersDirectory(t *testing.T) {
 	if st, is := info.Sys().(*syscall.Stat_t); !is || st.Uid != 0 || info.Mode() != 0o600 || read(t, victim) != "of root's" {
 		t.Errorf("a file of root's: %+v, %v, %q", st, info.Mode(), read(t, victim))
 	}
-	for _, name := range []string{databaseFile, keyFile} {
+	for _, name := range []string{service.DatabaseFile, service.KeyFile} {
 		info, err := os.Lstat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store/storetest"
@@ -103,7 +104,7 @@ func waitingOf(t *testing.T, dir string) string {
 	if id == "" {
 		return ""
 	}
-	var j jobView
+	var j term.Job
 	if err := json.Unmarshal(ask(t, dir, "/admin/backfill/"+id), &j); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -26,7 +28,7 @@ figure says what it comes from. Nothing is started.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
-				return usagef("--limit is %d, it must not be negative", limit)
+				return service.Usagef("--limit is %d, it must not be negative", limit)
 			}
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -55,7 +57,7 @@ figure says what it comes from. Nothing is started.`,
 }
 
 func printPlan(w io.Writer, p api.Plan, limit int) error {
-	covers := names(p.Targets)
+	covers := term.Join(p.Targets)
 	switch {
 	case covers == "":
 		covers = "all collections"
@@ -65,35 +67,35 @@ func printPlan(w io.Writer, p api.Plan, limit int) error {
 	if p.Scope == api.ScopeDIDs {
 		covers += " of the repos that are named"
 	}
-	fields := []field{
+	fields := []term.Field{
 		{"covers", covers},
 		{"repos", figureOf(p, p.Repos, p.Basis.Repos)},
 		{"hosts", figureOf(p, p.Hosts, p.Basis.Hosts)},
 		{"requests", figureOf(p, p.Requests, p.Basis.Requests)},
 	}
 	if b := p.Bottleneck; b != nil {
-		fields = append(fields, field{"time", "about " + span(p.Seconds) + ", if everybody is asked as fast as may be"},
-			field{"bottleneck", fmt.Sprintf("%s: %s repos, %s requests", onWhom(*b), count(b.Repos), count(b.Requests))})
+		fields = append(fields, term.Field{"time", "about " + term.Span(p.Seconds) + ", if everybody is asked as fast as may be"},
+			term.Field{"bottleneck", fmt.Sprintf("%s: %s repos, %s requests", onWhom(*b), term.Count(b.Repos), term.Count(b.Requests))})
 	}
 	if p.JobsBefore > 0 {
-		fields = append(fields, field{"before it", count(p.JobsBefore) + " other jobs have to end"})
+		fields = append(fields, term.Field{"before it", term.Count(p.JobsBefore) + " other jobs have to end"})
 	}
 	if p.Repos == 0 {
-		fields = append(fields, field{"note", "no repo is known to have such records: look at how the collection is spelled"})
+		fields = append(fields, term.Field{"note", "no repo is known to have such records: look at how the collection is spelled"})
 	}
-	if err := printFields(w, fields); err != nil || len(p.PerHost) == 0 || limit == 0 {
+	if err := term.PrintFields(w, fields); err != nil || len(p.PerHost) == 0 || limit == 0 {
 		return err
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	t := table{columns: []column{
-		{"WHO", prose}, {"REPOS", figure}, {"REQUESTS", figure}, {"TIME", figure}, {"STATE", whole}, {"PAUSED UNTIL", whole},
+	t := term.Table{Columns: []term.Column{
+		term.Prose("WHO"), term.Figure("REPOS"), term.Figure("REQUESTS"), term.Figure("TIME"), term.Whole("STATE"), term.Whole("PAUSED UNTIL"),
 	}}
 	for _, l := range p.PerHost[:min(limit, len(p.PerHost))] {
-		t.add(onWhom(l.Load), count(l.Repos), count(l.Requests), span(l.Seconds), string(l.State), text(l.PausedUntil, unknown))
+		t.Add(onWhom(l.Load), term.Count(l.Repos), term.Count(l.Requests), term.Span(l.Seconds), string(l.State), term.Text(l.PausedUntil, term.Unknown))
 	}
-	return t.print(w)
+	return t.Print(w)
 }
 
 // roughly is an estimate without the digits of which it knows nothing.
@@ -107,7 +109,7 @@ func roughly(n int64) int64 {
 
 // onWhom says who a load is on.
 func onWhom(l api.Load) string {
-	host := text(l.Host, "a host that is not known yet")
+	host := term.Text(l.Host, "a host that is not known yet")
 	switch l.Role {
 	case api.RolePLC:
 		return host + " (the directory)"
@@ -127,22 +129,22 @@ func figureOf(p api.Plan, n int64, from api.Source) string {
 		job = "job " + p.Basis.EarlierJob.String()
 	}
 	near := roughly(n)
-	about := "about " + count(near)
+	about := "about " + term.Count(near)
 	switch from {
 	case api.SourceNamed:
-		return count(n) + ", which are named"
+		return term.Count(n) + ", which are named"
 	case api.SourceListing:
-		return count(n) + ", by the relay's listing"
+		return term.Count(n) + ", by the relay's listing"
 	case api.SourceLookup:
-		return count(n)
+		return term.Count(n)
 	case api.SourceAtLeast:
-		return "at least " + count(n) + ": the listing goes on, and the relay does not say how far"
+		return "at least " + term.Count(n) + ": the listing goes on, and the relay does not say how far"
 	case api.SourceRelay:
 		return about + ", as the relay has counted"
 	case api.SourceJob:
 		return about + ", as " + job + " found"
 	case api.SourceSample:
-		return fmt.Sprintf("%s, estimated from %s repos", about, count(p.Basis.SampledRepos))
+		return fmt.Sprintf("%s, estimated from %s repos", about, term.Count(p.Basis.SampledRepos))
 	case api.SourceIndex:
 		return about + ", by the records that repos have in the index"
 	case api.SourceAssumed:

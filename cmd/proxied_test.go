@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 )
@@ -80,7 +81,7 @@ func (v visitor) wants(status int, text, method, path, body string, header ...st
 // newVisitor is a client that follows no redirect, and takes answers in small pieces.
 func newVisitor(t *testing.T, base, dir string) visitor {
 	t.Helper()
-	return visitor{t: t, base: base, key: strings.TrimSpace(read(t, filepath.Join(dir, keyFile))), http: &http.Client{
+	return visitor{t: t, base: base, key: strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile))), http: &http.Client{
 		Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
 			if tcp, is := conn.(*net.TCPConn); is {
@@ -140,7 +141,7 @@ func TestNginxInFrontOfEverything(t *testing.T) {
 				args = []string{"--public-url", n.url + shownAt}
 			}
 			if c.isSocket {
-				args = append(args, "--listen", unixScheme+filepath.Join(openToAll(t), "http.sock"))
+				args = append(args, "--listen", service.UnixScheme+filepath.Join(openToAll(t), "http.sock"))
 			}
 			s := serveIn(t, world, dir, args...)
 			n.start(port, upstream(t, documented(t, c.isStripped), strings.TrimSuffix(s.url, shownAt)))

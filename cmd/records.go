@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/internal/api"
 	"appview/internal/record"
 )
@@ -38,7 +40,7 @@ func newGetCommand(p *program, o *clientOptions) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			uri, err := record.ParseURI(args[0])
 			if err != nil {
-				return usageError{err}
+				return service.AsUsage(err)
 			}
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -52,7 +54,7 @@ func newGetCommand(p *program, o *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printJSON(cmd.OutOrStdout(), answer)
+			return term.PrintJSON(cmd.OutOrStdout(), answer)
 		},
 	}
 }
@@ -69,7 +71,7 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if collection == "" && did == "" {
-				return usagef("name what to list: --collection, --did, or both")
+				return service.Usagef("name what to list: --collection, --did, or both")
 			}
 			c, err := p.newClient(*o)
 			if err != nil {
@@ -82,11 +84,11 @@ func newListRecordsCommand(p *program, o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd, answer, func(w io.Writer) error {
-				t := table{empty: "no such records: appview backfill list shows what was read", columns: []column{{"URI", whole}, {"INDEXED", whole}, {"VALUE", prose}}}
+				t := term.Table{Empty: "no such records: appview backfill list shows what was read", Columns: []term.Column{term.Whole("URI"), term.Whole("INDEXED"), term.Prose("VALUE")}}
 				for _, r := range page.Records {
-					t.add(r.URI, r.IndexedAt, cut(plain(string(r.Value)), valueShown))
+					t.Add(r.URI, r.IndexedAt, term.Cut(term.Plain(string(r.Value)), valueShown))
 				}
-				if err := t.print(w); err != nil || page.Cursor == "" {
+				if err := t.Print(w); err != nil || page.Cursor == "" {
 					return err
 				}
 				_, err := fmt.Fprintf(w, "\nthere are more: --cursor %s\n", page.Cursor)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
@@ -68,7 +69,7 @@ func TestKilledJobFetchesAgainOnlyWhatWasInFlight(t *testing.T) {
 		return busy == 0
 	})
 	before := askedAbout(world)
-	settled := settledIn(t, filepath.Join(dir, databaseFile))
+	settled := settledIn(t, filepath.Join(dir, service.DatabaseFile))
 	world.ResetRequests()
 
 	s := serveIn(t, world, dir, "--collection", sandbox.StatusCollection.String())

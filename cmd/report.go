@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -75,7 +76,7 @@ func (c *client) outcomes(ctx context.Context, d download) (map[outcomeKey]outco
 			return nil, d.brokeOff(lines, err)
 		}
 		lines++
-		key := outcomeKey{line.Class, text(line.Reason, "-")}
+		key := outcomeKey{line.Class, term.Text(line.Reason, "-")}
 		n := counts[key]
 		n.repos++
 		n.records += line.Records
@@ -87,17 +88,17 @@ func printOutcomes(w io.Writer, counts map[outcomeKey]outcomeCount) error {
 	keys := slices.SortedFunc(maps.Keys(counts), func(a, b outcomeKey) int {
 		return cmp.Or(cmp.Compare(counts[b].repos, counts[a].repos), cmp.Compare(a.class, b.class), cmp.Compare(a.reason, b.reason))
 	})
-	t := table{columns: []column{{"CLASS", whole}, {"REASON", whole}, {"REPOS", figure}, {"RECORDS", figure}}}
+	t := term.Table{Columns: []term.Column{term.Whole("CLASS"), term.Whole("REASON"), term.Figure("REPOS"), term.Figure("RECORDS")}}
 	var all outcomeCount
 	for _, k := range keys {
 		n := counts[k]
-		t.add(k.class, k.reason, count(n.repos), count(n.records))
+		t.Add(k.class, k.reason, term.Count(n.repos), term.Count(n.records))
 		all.repos += n.repos
 		all.records += n.records
 	}
-	if err := t.print(w); err != nil {
+	if err := t.Print(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s repos, %s records\n", count(all.repos), count(all.records))
+	_, err := fmt.Fprintf(w, "\n%s repos, %s records\n", term.Count(all.repos), term.Count(all.records))
 	return err
 }

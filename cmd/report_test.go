@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/term"
 	"appview/internal/sandbox"
 )
 
@@ -38,7 +39,7 @@ func TestOperatorSeesWhatAJobCameToAndRetriesIt(t *testing.T) {
 	world.SetFault(nil)
 	retried := want(t, exitOK, "retry of   "+id, nil, in("backfill", "retry", "--watch", id)...)
 	id = strings.Fields(retried[strings.Index(retried, "\njob "):])[1]
-	var shown jobView
+	var shown term.Job
 	if err := json.Unmarshal([]byte(want(t, exitOK, "", nil, in("backfill", "show", "--json", id)...)), &shown); err != nil || shown.UnavailableRepos != 1 {
 		t.Fatalf("%v %+v", err, shown)
 	}
@@ -46,7 +47,7 @@ func TestOperatorSeesWhatAJobCameToAndRetriesIt(t *testing.T) {
 	want(t, exitError, "has read every repo: nothing is left to do", nil, in("backfill", "retry", id)...)
 
 	report := want(t, exitOK, "CLASS ", nil, in("backfill", "report", id)...)
-	for _, text := range []string{"exact", "unavailable  deactivated", fmt.Sprintf("\n%d repos, %s records\n", total, number(shown.TotalRecords))} {
+	for _, text := range []string{"exact", "unavailable  deactivated", fmt.Sprintf("\n%d repos, %s records\n", total, term.Number(shown.TotalRecords))} {
 		if !strings.Contains(report, text) {
 			t.Errorf("%q is not in:\n%s", text, report)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
 	"appview/internal/api"
 	"appview/internal/datadir"
 	"appview/server"
@@ -63,14 +64,14 @@ unless --revoke-others takes them away, as is wise if the lost key may have been
 // rescue makes a new admin key. The store has it before the file: a crash between
 // the two leaves the file as it was.
 func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err error) {
-	dir, err := openDataDir(dataDir)
+	dir, err := service.OpenDataDir(dataDir)
 	if err != nil {
 		return done, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	st, err := store.Open(store.Config{Path: filepath.Join(dataDir, databaseFile), Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	st, err := store.Open(store.Config{Path: filepath.Join(dataDir, service.DatabaseFile), Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return done, explainOpen(err)
+		return done, service.ExplainOpen(err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	ctx = store.WithActor(ctx, store.Actor{Kind: api.ActorDataDir})
@@ -90,16 +91,16 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 			done.Revoked++
 		}
 	}
-	done.Key, done.File = server.NewKey(), filepath.Join(dataDir, keyFile)
-	if err := putAdminKey(ctx, st, "rescue", done.Key, now); err != nil {
+	done.Key, done.File = server.NewKey(), filepath.Join(dataDir, service.KeyFile)
+	if err := service.PutAdminKey(ctx, st, "rescue", done.Key, now); err != nil {
 		return done, fmt.Errorf("rescue: %w", err)
 	}
-	err = dir.Replace(keyFile, func(f *os.File) error {
+	err = dir.Replace(service.KeyFile, func(f *os.File) error {
 		if _, err := f.WriteString(done.Key + "\n"); err != nil || os.Geteuid() != 0 {
 			return err
 		}
 		// The user that runs the server must be able to read what root has written.
-		database, err := dir.Lstat(databaseFile)
+		database, err := dir.Lstat(service.DatabaseFile)
 		if err != nil {
 			return err
 		}

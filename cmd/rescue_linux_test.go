@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"appview/cmd/service"
 )
 
 // TestRescueByRootLeavesTheKeyToTheUserOfTheServer: a service has a user of its own,
@@ -17,11 +19,11 @@ func TestRescueByRootLeavesTheKeyToTheUserOfTheServer(t *testing.T) {
 	world, dir := newWorld(t), t.TempDir()
 	serveIn(t, world, dir).end()
 	const user, group = 12345, 23456
-	if err := os.Chown(filepath.Join(dir, databaseFile), user, group); err != nil {
+	if err := os.Chown(filepath.Join(dir, service.DatabaseFile), user, group); err != nil {
 		t.Fatal(err)
 	}
 	want(t, exitOK, "new admin key in", nil, "keys", "rescue", "--data-dir", dir)
-	info, err := os.Stat(filepath.Join(dir, keyFile))
+	info, err := os.Stat(filepath.Join(dir, service.KeyFile))
 	if err != nil {
 		t.Fatal(err)
 	}

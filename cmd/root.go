@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
+	"appview/cmd/term"
 	"appview/store"
 )
 
@@ -43,13 +45,6 @@ Exit codes:
   3    another process has the database open
   4    the database cannot be read, or is newer than this program
   130  a second signal: ended at once`
-
-// usageError is a mistake in how the program was called.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // program is one run of the command line.
 type program struct {
@@ -106,15 +101,15 @@ func (p *program) run(ctx context.Context, args []string, stdout, stderr io.Writ
 		return exitOK
 	}
 	if !p.started {
-		err = usageError{err}
+		err = service.AsUsage(err)
 	}
-	_, _ = fmt.Fprintln(stderr, "appview:", plain(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	_, _ = fmt.Fprintln(stderr, "appview:", term.Plain(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	return exitCode(err)
 }
 
 // exitCode is the one map from errors to exit codes.
 func exitCode(err error) int {
-	var usage usageError
+	var usage service.UsageError
 	switch {
 	case err == nil:
 		return exitOK
@@ -148,7 +143,7 @@ func (p *program) newRoot() *cobra.Command {
 		newBackupCommand(p), newCheckCommand(), newCompactCommand(), newDemoCommand(p), newVersionCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see %s --help", explainValue(err), cmd.CommandPath())
+		return service.Usagef("%w: see %s --help", explainValue(err), cmd.CommandPath())
 	})
 	addCompletions(root)
 	root.SetUsageTemplate(fitted(root.UsageTemplate()))
@@ -169,7 +164,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 				perhaps = ", perhaps " + strings.Join(like, " or ")
 			}
-			return usagef("unknown command %q%s: see %s --help", args[0], perhaps, cmd.CommandPath())
+			return service.Usagef("unknown command %q%s: see %s --help", args[0], perhaps, cmd.CommandPath())
 		}
 		return cmd.Help()
 	}

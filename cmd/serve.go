@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
@@ -13,6 +12,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/spf13/cobra"
 
+	"appview/cmd/service"
 	"appview/internal/network"
 	"appview/server"
 	"appview/store"
@@ -20,7 +20,6 @@ import (
 
 // Defaults of a server.
 const (
-	defaultListen       = "127.0.0.1:3000"
 	defaultDataDir      = "./appview-data"
 	defaultMaxJobs      = 2
 	defaultMaxHosts     = 128
@@ -35,7 +34,7 @@ const (
 const gcPercent = 200
 
 type serveOptions struct {
-	service     serviceConfig
+	service     service.Config
 	collections []string
 	publicURL   string
 	logLevel    string
@@ -66,38 +65,38 @@ admin.key in the data directory.`,
 			}
 			// Whoever reads the log may go, as a journal does that is started anew.
 			signal.Ignore(syscall.SIGPIPE)
-			o.service.limitMemory = p.env("GOMEMLIMIT") == ""
-			o.service.hooks, o.service.notifySocket = p.hooks, p.env(envNotify)
+			o.service.LimitMemory = p.env("GOMEMLIMIT") == ""
+			o.service.Hooks, o.service.NotifySocket = p.hooks, p.env(service.EnvNotify)
 			var err error
-			if o.service.adminKey, err = p.secret(envAdminKey); err != nil {
+			if o.service.AdminKey, err = p.secret(envAdminKey); err != nil {
 				return err
 			}
 			return serve(cmd.Context(), cmd.ErrOrStderr(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.service.listen, "listen", defaultListen, "address to answer on, or unix:/PATH of a socket")
-	f.StringVar(&o.service.basePath, "base-path", "", "path that everything stands behind, such as /appview/, for a proxy that keeps it; /health, /ready and /metrics answer without it too")
-	f.StringVar(&o.service.dataDir, "data-dir", defaultDataDir, "directory of the database and the admin key")
-	f.StringVar(&o.service.relay, "relay", network.DefaultRelay, "relay that lists repos; it must offer listReposByCollection")
-	f.StringVar(&o.service.plc, "plc", network.DefaultPLC, "directory of did:plc identities")
+	f.StringVar(&o.service.Listen, "listen", service.DefaultListen, "address to answer on, or unix:/PATH of a socket")
+	f.StringVar(&o.service.BasePath, "base-path", "", "path that everything stands behind, such as /appview/, for a proxy that keeps it; /health, /ready and /metrics answer without it too")
+	f.StringVar(&o.service.DataDir, "data-dir", defaultDataDir, "directory of the database and the admin key")
+	f.StringVar(&o.service.Relay, "relay", network.DefaultRelay, "relay that lists repos; it must offer listReposByCollection")
+	f.StringVar(&o.service.PLC, "plc", network.DefaultPLC, "directory of did:plc identities")
 	f.StringSliceVar(&o.collections, "collection", nil, "collection to track; may be repeated, or separated by commas")
-	f.BoolVar(&o.service.allowPrivate, "allow-private-hosts", false, "let relay, directory and PDS hosts have private or loopback addresses, any port and plain http")
-	f.IntVar(&o.service.maxJobs, "max-jobs", defaultMaxJobs, "jobs over the network worked on at once; the others wait")
-	f.IntVar(&o.service.maxHosts, "max-hosts", defaultMaxHosts, "hosts read from at once, over all jobs")
-	f.IntVar(&o.service.reposPerHost, "repos-per-host", defaultReposPerHost, "repos read at once from one host, by a job")
-	f.Float64Var(&o.service.hostRPS, "host-rps", network.DefaultHostRPS, "requests a second to one host, over all jobs")
-	f.Float64Var(&o.service.plcRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
-	f.StringVar(&o.service.contact, "contact", "", "URL or mail address to show to the hosts that are read from")
-	f.DurationVar(&o.service.refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
+	f.BoolVar(&o.service.AllowPrivate, "allow-private-hosts", false, "let relay, directory and PDS hosts have private or loopback addresses, any port and plain http")
+	f.IntVar(&o.service.MaxJobs, "max-jobs", defaultMaxJobs, "jobs over the network worked on at once; the others wait")
+	f.IntVar(&o.service.MaxHosts, "max-hosts", defaultMaxHosts, "hosts read from at once, over all jobs")
+	f.IntVar(&o.service.ReposPerHost, "repos-per-host", defaultReposPerHost, "repos read at once from one host, by a job")
+	f.Float64Var(&o.service.HostRPS, "host-rps", network.DefaultHostRPS, "requests a second to one host, over all jobs")
+	f.Float64Var(&o.service.PLCRPS, "plc-rps", network.DefaultPLCRPS, "requests a second to the directory of identities")
+	f.StringVar(&o.service.Contact, "contact", "", "URL or mail address to show to the hosts that are read from")
+	f.DurationVar(&o.service.Refresh, "refresh", defaultRefresh, "how old a tracked collection may become before it is read again; 0: it is not")
 	f.StringVar(&o.publicURL, "public-url", "", "URL under which clients reach the server, with its path, such as https://example.com/appview")
-	f.StringSliceVar(&o.service.allowHosts, "allow-host", nil, "name under which metrics and profiles are answered without a key, beside addresses and names that nobody else can own; may be repeated")
-	f.StringSliceVar(&o.service.corsOrigins, "cors-origin", nil, "origin of pages that may use the admin API, with a key, such as https://admin.example.com; may be repeated")
-	f.BoolVar(&o.service.noPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
-	f.IntVar(&o.service.connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
-	f.Int64Var(&o.service.answerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
-	f.Int64Var(&o.service.accountBytes, "max-account-bytes", store.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
-	f.StringVar(&o.service.metricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
+	f.StringSliceVar(&o.service.AllowHosts, "allow-host", nil, "name under which metrics and profiles are answered without a key, beside addresses and names that nobody else can own; may be repeated")
+	f.StringSliceVar(&o.service.CORSOrigins, "cors-origin", nil, "origin of pages that may use the admin API, with a key, such as https://admin.example.com; may be repeated")
+	f.BoolVar(&o.service.NoPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
+	f.IntVar(&o.service.Connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
+	f.Int64Var(&o.service.AnswerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
+	f.Int64Var(&o.service.AccountBytes, "max-account-bytes", store.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
+	f.StringVar(&o.service.MetricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	configurable(cmd, "listen", "base-path", "data-dir", "relay", "plc", "collection", "allow-private-hosts", "max-jobs", "max-hosts",
@@ -108,62 +107,62 @@ admin.key in the data directory.`,
 // check finds every mistake in the options.
 func (o *serveOptions) check() error {
 	var errs []error
-	if o.service.adminKey != "" {
-		if err := server.CheckKey(o.service.adminKey); err != nil {
-			errs = append(errs, usagef("%s: %w", envAdminKey, err))
+	if o.service.AdminKey != "" {
+		if err := server.CheckKey(o.service.AdminKey); err != nil {
+			errs = append(errs, service.Usagef("%s: %w", envAdminKey, err))
 		}
 	}
 	for _, text := range o.collections {
 		c, err := syntax.ParseNSID(text)
 		if err != nil {
-			errs = append(errs, usagef("collection %q is no valid NSID", text))
+			errs = append(errs, service.Usagef("collection %q is no valid NSID", text))
 		}
-		o.service.collections = append(o.service.collections, c.Normalize())
+		o.service.Collections = append(o.service.Collections, c.Normalize())
 	}
-	basePath, err := server.ParseBasePath(o.service.basePath)
+	basePath, err := server.ParseBasePath(o.service.BasePath)
 	if err != nil {
-		errs = append(errs, usagef("--base-path: %w", err))
+		errs = append(errs, service.Usagef("--base-path: %w", err))
 	}
-	o.service.basePath = basePath
+	o.service.BasePath = basePath
 	if o.publicURL != "" {
 		u, err := server.ParsePublicURL(o.publicURL)
 		if err != nil {
-			errs = append(errs, usagef("--public-url: %w", err))
+			errs = append(errs, service.Usagef("--public-url: %w", err))
 		}
-		o.service.publicURL = u
+		o.service.PublicURL = u
 	}
-	for _, text := range o.service.allowHosts {
+	for _, text := range o.service.AllowHosts {
 		if _, err := server.ParseHostName(text); err != nil {
-			errs = append(errs, usagef("--allow-host: %w", err))
+			errs = append(errs, service.Usagef("--allow-host: %w", err))
 		}
 	}
-	for _, text := range o.service.corsOrigins {
+	for _, text := range o.service.CORSOrigins {
 		if _, err := server.ParseOrigin(text); err != nil {
-			errs = append(errs, usagef("--cors-origin: %w", err))
+			errs = append(errs, service.Usagef("--cors-origin: %w", err))
 		}
 	}
 	for name, n := range map[string]int{
-		"--max-jobs": o.service.maxJobs, "--max-hosts": o.service.maxHosts, "--repos-per-host": o.service.reposPerHost,
+		"--max-jobs": o.service.MaxJobs, "--max-hosts": o.service.MaxHosts, "--repos-per-host": o.service.ReposPerHost,
 	} {
 		if n < 1 {
-			errs = append(errs, usagef("%s is %d, it must be at least 1", name, n))
+			errs = append(errs, service.Usagef("%s is %d, it must be at least 1", name, n))
 		}
 	}
-	if d := o.service.refresh; d != 0 && d < leastRefresh {
-		errs = append(errs, usagef("--refresh is %s, it must be 0 or at least %s", d, leastRefresh))
+	if d := o.service.Refresh; d != 0 && d < leastRefresh {
+		errs = append(errs, service.Usagef("--refresh is %s, it must be 0 or at least %s", d, leastRefresh))
 	}
 	if err := o.boundConnections(); err != nil {
 		errs = append(errs, err)
 	}
-	if o.service.answerBytes < server.LeastAnswerBytes {
-		errs = append(errs, usagef("--max-answer-bytes is %d, it must be at least %d", o.service.answerBytes, server.LeastAnswerBytes))
+	if o.service.AnswerBytes < server.LeastAnswerBytes {
+		errs = append(errs, service.Usagef("--max-answer-bytes is %d, it must be at least %d", o.service.AnswerBytes, server.LeastAnswerBytes))
 	}
-	if o.service.accountBytes < store.LeastMaxAccountBytes {
-		errs = append(errs, usagef("--max-account-bytes is %d, it must be at least %d", o.service.accountBytes, store.LeastMaxAccountBytes))
+	if o.service.AccountBytes < store.LeastMaxAccountBytes {
+		errs = append(errs, service.Usagef("--max-account-bytes is %d, it must be at least %d", o.service.AccountBytes, store.LeastMaxAccountBytes))
 	}
-	for name, rps := range map[string]float64{"--host-rps": o.service.hostRPS, "--plc-rps": o.service.plcRPS} {
+	for name, rps := range map[string]float64{"--host-rps": o.service.HostRPS, "--plc-rps": o.service.PLCRPS} {
 		if !(rps > 0) {
-			errs = append(errs, usagef("%s is %g, it must be above 0", name, rps))
+			errs = append(errs, service.Usagef("%s is %g, it must be above 0", name, rps))
 		}
 	}
 	return errors.Join(errs...)
@@ -171,23 +170,22 @@ func (o *serveOptions) check() error {
 
 // Bounds of the connections of clients.
 const (
-	defaultConnections = 1024
-	leastConnections   = 16
+	leastConnections = 16
 )
 
 // boundConnections leaves the network and the file their part of the open files.
 func (o *serveOptions) boundConnections() error {
 	files, known := maxOpenFiles()
-	n := &o.service.connections
+	n := &o.service.Connections
 	switch {
 	case *n == 0 && known:
-		*n = int(max(leastConnections, min(defaultConnections, files/4)))
+		*n = int(max(leastConnections, min(service.DefaultConnections, files/4)))
 	case *n == 0:
-		*n = defaultConnections
+		*n = service.DefaultConnections
 	case *n < leastConnections:
-		return usagef("--max-connections is %d, it must be at least %d", *n, leastConnections)
+		return service.Usagef("--max-connections is %d, it must be at least %d", *n, leastConnections)
 	case known && uint64(*n) > files/2:
-		return usagef("--max-connections is %d, at most half of the %d open files that the system allows may be clients': raise that (ulimit -n, LimitNOFILE)", *n, files)
+		return service.Usagef("--max-connections is %d, at most half of the %d open files that the system allows may be clients': raise that (ulimit -n, LimitNOFILE)", *n, files)
 	}
 	return nil
 }
@@ -197,33 +195,16 @@ func serve(ctx context.Context, stderr io.Writer, o serveOptions) error {
 	if err = errors.Join(err, o.check()); err != nil {
 		return err
 	}
-	if o.service.allowPrivate {
+	if o.service.AllowPrivate {
 		log.WarnContext(ctx, "private and loopback hosts are allowed: whoever can publish a DID document can make this machine ask any address it can reach")
 	}
-	s, err := openService(ctx, o.service, log)
+	o.service.Log, o.service.Version = log, version()
+	s, err := service.New(ctx, o.service)
 	if errors.Is(err, context.Canceled) {
 		return nil // asked to end before it had begun
 	}
 	if err != nil {
 		return err
 	}
-	s.announce(ctx)
-	// A start must not be refused because a job could not be created: what is
-	// served is there, and the next start tries again.
-	if err := s.track(ctx); err != nil && ctx.Err() == nil {
-		log.ErrorContext(ctx, "tracked collections are not all covered", "err", err)
-	}
-	return s.run(ctx)
-}
-
-// announce tells the operator where everything is.
-func (s *service) announce(ctx context.Context) {
-	if s.keyFile != "" {
-		s.log.InfoContext(ctx, "admin key", "file", s.keyFile)
-	}
-	if s.measured != nil {
-		s.log.InfoContext(ctx, "metrics and profiles", "listen", s.measured.Addr().String())
-	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("url", s.url), slog.String("listen", s.listener.Addr().String()),
-		slog.String("data_dir", s.cfg.dataDir), slog.String("relay", s.cfg.relay), slog.String("version", version()))
+	return s.Run(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 )
 
@@ -35,8 +36,8 @@ func TestOneCommandIsTheMainJob(t *testing.T) {
 	if code := s.end(); code != exitOK {
 		t.Errorf("ended with %d:\n%s", code, s.log)
 	}
-	if _, err := os.Stat(filepath.Join(dir, urlFile)); !os.IsNotExist(err) {
-		t.Errorf("%s is still there: %v", urlFile, err)
+	if _, err := os.Stat(filepath.Join(dir, service.URLFile)); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", service.URLFile, err)
 	}
 	want(t, exitOK, "is consistent", nil, "check", "--data-dir", dir)
 
@@ -79,8 +80,8 @@ func TestPortInUseIsOneClearLine(t *testing.T) {
 	if code := c.wait(); code != exitError || !strings.Contains(c.log.String(), "the port is in use") || strings.Count(c.log.String(), "\n") != 1 {
 		t.Errorf("ended with %d: %s", code, c.log)
 	}
-	if _, err := os.Stat(filepath.Join(dir, urlFile)); !os.IsNotExist(err) {
-		t.Errorf("%s was left: %v", urlFile, err)
+	if _, err := os.Stat(filepath.Join(dir, service.URLFile)); !os.IsNotExist(err) {
+		t.Errorf("%s was left: %v", service.URLFile, err)
 	}
 }
 
@@ -95,7 +96,7 @@ func TestDataDirectoryThatCannotBeWritten(t *testing.T) {
 func TestDatabaseThatCannotBeReadExitsWithFour(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, databaseFile), strings.Repeat("this is no database. ", 10_000))
+	write(t, filepath.Join(dir, service.DatabaseFile), strings.Repeat("this is no database. ", 10_000))
 	want(t, exitDamaged, "restore a backup", nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
 	want(t, exitDamaged, "restore a backup", nil, "check", "--data-dir", dir)
 }
@@ -113,7 +114,7 @@ func TestConfiguredKeyIsNotWritten(t *testing.T) {
 	want(t, exitOK, "no jobs", []string{"APPVIEW_KEY=" + testKey, "APPVIEW_DATA_DIR=" + dir}, "backfill", "list")
 	want(t, exitError, "no key: there is no", nil, "backfill", "list", "--data-dir", dir)
 	want(t, exitError, "the key is not known here (the key came from --key)", nil, "backfill", "list", "--data-dir", dir, "--key", "hv_another-key-than-the-one")
-	if _, err := os.Stat(filepath.Join(dir, keyFile)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(dir, service.KeyFile)); !os.IsNotExist(err) {
 		t.Errorf("a key was written: %v", err)
 	}
 	if err := c.cmd.Process.Kill(); err != nil {

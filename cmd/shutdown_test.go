@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store/storetest"
@@ -53,13 +54,13 @@ func (c *child) terminate(code int) {
 // wants its body.
 func begin(t *testing.T, dir string) net.Conn {
 	t.Helper()
-	addr := strings.TrimPrefix(strings.TrimSpace(read(t, filepath.Join(dir, urlFile))), "http://")
+	addr := strings.TrimPrefix(strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile))), "http://")
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	if _, err := fmt.Fprintf(conn, "POST /admin/backfill HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", key); err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +120,8 @@ func TestClientsThatTakeNothingDoNotHoldUpAShutdown(t *testing.T) {
 	dir := filled(t, world)
 	c := startChild(t, nil, sandboxed(world, dir)...)
 	c.log.wait(t, "msg=serving")
-	addr := strings.TrimPrefix(strings.TrimSpace(read(t, filepath.Join(dir, urlFile))), "http://")
-	key := strings.TrimSpace(read(t, filepath.Join(dir, keyFile)))
+	addr := strings.TrimPrefix(strings.TrimSpace(read(t, filepath.Join(dir, service.URLFile))), "http://")
+	key := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
 	for _, path := range []string{"/admin/records/export", "/admin/backup"} {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 		if err != nil {
@@ -197,8 +198,8 @@ func TestShutdownsInTheMiddleLoseNothing(t *testing.T) {
 		c.terminate(exitOK)
 		shutdowns++
 		want(t, exitOK, "is consistent", nil, "check", "--data-dir", dir)
-		if _, err := os.Stat(filepath.Join(dir, urlFile)); !os.IsNotExist(err) {
-			t.Errorf("%s is still there: %v", urlFile, err)
+		if _, err := os.Stat(filepath.Join(dir, service.URLFile)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", service.URLFile, err)
 		}
 	}
 	if shutdowns < 2 {
@@ -350,7 +351,7 @@ func TestClosedTerminalEndsAServerCleanly(t *testing.T) {
 	if code := c.wait(); code != exitOK || !strings.Contains(c.log.String(), "msg=stopping") {
 		t.Errorf("ended with %d:\n%s", code, c.log)
 	}
-	if _, err := os.Stat(filepath.Join(dir, urlFile)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, service.URLFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its address was left: %v", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
+	"appview/cmd/service"
 	"appview/internal/record"
 	"appview/internal/sandbox"
 	"appview/store"
@@ -58,7 +59,7 @@ func BenchmarkSlowClients(b *testing.B) {
 	} {
 		b.Run(attack.name, func(b *testing.B) {
 			dir := b.TempDir()
-			fillForSlowClients(b, filepath.Join(dir, databaseFile), escaped)
+			fillForSlowClients(b, filepath.Join(dir, service.DatabaseFile), escaped)
 			var worst slowness
 			for b.Loop() {
 				worst = worst.or(attackSlowly(b, dir, "GET "+attack.path+" HTTP/1.1\r\nHost: localhost\r\n"+attack.header+"\r\n", attack.drips))
@@ -130,11 +131,11 @@ func textRecord(tb testing.TB, text string) record.Body {
 // attackSlowly has clients send a request and read nothing, or little, for a while.
 func attackSlowly(b *testing.B, dir, request string, drips bool) (worst slowness) {
 	b.Helper()
-	_ = os.Remove(filepath.Join(dir, urlFile))
+	_ = os.Remove(filepath.Join(dir, service.URLFile))
 	c := startChild(b, nil, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--relay", nobody, "--plc", nobody, "--allow-private-hosts")
 	c.log.wait(b, "msg=serving")
-	url := strings.TrimSpace(read(b, filepath.Join(dir, urlFile)))
-	key := strings.TrimSpace(read(b, filepath.Join(dir, keyFile)))
+	url := strings.TrimSpace(read(b, filepath.Join(dir, service.URLFile)))
+	key := strings.TrimSpace(read(b, filepath.Join(dir, service.KeyFile)))
 	ctx, cancel := context.WithTimeout(b.Context(), slowFor)
 	defer cancel()
 	var clients sync.WaitGroup

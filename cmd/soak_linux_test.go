@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appview/cmd/service"
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -278,7 +279,7 @@ func settled(t *testing.T, dir, id string, trouble map[string]string) (n int) {
 // goroutinesOf is how many the server on a data directory has.
 func goroutinesOf(t *testing.T, dir string) (n int) {
 	t.Helper()
-	_, text := page(t, strings.TrimSpace(read(t, dir+"/"+urlFile))+"/metrics")
+	_, text := page(t, strings.TrimSpace(read(t, dir+"/"+service.URLFile))+"/metrics")
 	_, after, _ := strings.Cut(text, "\ngo_goroutines ")
 	if _, err := fmt.Sscan(after, &n); err != nil {
 		t.Fatalf("goroutines: %v", err)

@@ -11,22 +11,35 @@ import (
 	"strings"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/internal/datadir"
 )
 
 // leaveSocket leaves a socket in a data directory, as a process does that was killed.
 func leaveSocket(t *testing.T, dir string) {
 	t.Helper()
-	s, err := listenLocal(t.Context(), dirOf(t, dir))
+	l := listenAt(t, dir)
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(service.SocketOf(dir)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listenAt listens on the socket of a data directory.
+func listenAt(t *testing.T, dir string) *net.UnixListener {
+	t.Helper()
+	path := service.SocketOf(dir)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Listener.Close(), s.closeDir()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Lstat(socketOf(dir)); err != nil {
-		t.Fatal(err)
-	}
+	return l
 }
 
 // hears serves a listener, and counts what is asked.
@@ -43,21 +56,21 @@ func TestCommandsTalkOverTheSocketOfTheDataDirectory(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), filepath.Join(t.TempDir(), strings.Repeat("long", 40), "data")
 	s := serveIn(t, world, dir)
-	if err := os.Remove(filepath.Join(dir, urlFile)); err != nil { // no command reads it
+	if err := os.Remove(filepath.Join(dir, service.URLFile)); err != nil { // no command reads it
 		t.Fatal(err)
 	}
 	want(t, exitOK, "no jobs", nil, "backfill", "list", "--data-dir", dir)
 	want(t, exitOK, "no jobs", []string{"APPVIEW_DATA_DIR=" + dir}, "backfill", "list")
 	want(t, exitError, "the key is not known here", nil, "backfill", "list", "--data-dir", dir, "--key", testKey, "--json") // a way, not a right
 	if runtime.GOOS != "windows" {
-		for path, mode := range map[string]fs.FileMode{filepath.Join(dir, socketDir): fs.ModeDir | 0o700, socketOf(dir): fs.ModeSocket | 0o600} {
+		for path, mode := range map[string]fs.FileMode{filepath.Join(dir, service.SocketDir): fs.ModeDir | 0o700, service.SocketOf(dir): fs.ModeSocket | 0o600} {
 			if info, err := os.Lstat(path); err != nil || info.Mode() != mode {
 				t.Errorf("%s: %v, %v", path, info.Mode(), err)
 			}
 		}
 	}
 	s.end()
-	if _, err := os.Lstat(socketOf(dir)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(service.SocketOf(dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
 }
@@ -76,10 +89,10 @@ func TestSocketThatAKilledServerHasLeftIsTakenOver(t *testing.T) {
 func TestServerRunsWhereThereCanBeNoSocket(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(dir string) error{
-		"a file in the place of its directory": func(dir string) error { return os.WriteFile(filepath.Join(dir, socketDir), nil, 0o600) },
-		"a link in the place of its directory": func(dir string) error { return os.Symlink(t.TempDir(), filepath.Join(dir, socketDir)) },
+		"a file in the place of its directory": func(dir string) error { return os.WriteFile(filepath.Join(dir, service.SocketDir), nil, 0o600) },
+		"a link in the place of its directory": func(dir string) error { return os.Symlink(t.TempDir(), filepath.Join(dir, service.SocketDir)) },
 		"a file in its place": func(dir string) error {
-			return errors.Join(os.Mkdir(filepath.Join(dir, socketDir), 0o700), os.WriteFile(socketOf(dir), nil, 0o600))
+			return errors.Join(os.Mkdir(filepath.Join(dir, service.SocketDir), 0o700), os.WriteFile(service.SocketOf(dir), nil, 0o600))
 		},
 	} {
 		world, dir := newWorld(t), t.TempDir()
@@ -137,11 +150,11 @@ func TestKeyGoesNowhereElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := hears(t, l)
-	write(t, filepath.Join(dir, urlFile), "http://"+l.Addr().String()+"\n")
-	write(t, filepath.Join(dir, keyFile), testKey+"\n")
+	write(t, filepath.Join(dir, service.URLFile), "http://"+l.Addr().String()+"\n")
+	write(t, filepath.Join(dir, service.KeyFile), testKey+"\n")
 	environ := []string{"APPVIEW_KEY=" + testKey}
 	for _, env := range [][]string{nil, environ, {"APPVIEW_ADMIN_KEY=" + testKey}} {
-		want(t, exitError, "no server at "+socketOf(dir), env, "stats", "--data-dir", dir)
+		want(t, exitError, "no server at "+service.SocketOf(dir), env, "stats", "--data-dir", dir)
 	}
 	select {
 	case r := <-asked:
@@ -157,21 +170,21 @@ func TestKeyFileThatOthersMayWriteIsNotUsed(t *testing.T) {
 	}
 	for mode, used := range map[fs.FileMode]bool{0o600: true, 0o400: true, 0o644: true, 0o660: false, 0o602: false} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, keyFile)
+		path := filepath.Join(dir, service.KeyFile)
 		write(t, path, testKey)
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readKey(dirOf(t, dir)); (err == nil) != used || err != nil && !strings.Contains(err.Error(), "make it 0600") {
+		if _, err := service.ReadKey(dirOf(t, dir)); (err == nil) != used || err != nil && !strings.Contains(err.Error(), "make it 0600") {
 			t.Errorf("%v: %v", mode, err)
 		}
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "elsewhere"), testKey)
-	if err := os.Symlink("elsewhere", filepath.Join(dir, keyFile)); err != nil {
+	if err := os.Symlink("elsewhere", filepath.Join(dir, service.KeyFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readKey(dirOf(t, dir)); !errors.Is(err, datadir.ErrLink) {
+	if _, err := service.ReadKey(dirOf(t, dir)); !errors.Is(err, datadir.ErrLink) {
 		t.Errorf("a link: %v", err)
 	}
 }
@@ -183,13 +196,13 @@ func TestStartSetsItsFilesBackToTheirOwner(t *testing.T) {
 	}
 	world, dir := newWorld(t), t.TempDir()
 	serveIn(t, world, dir).end()
-	for _, name := range []string{databaseFile, keyFile} {
+	for _, name := range []string{service.DatabaseFile, service.KeyFile} {
 		if err := os.Chmod(filepath.Join(dir, name), 0o664); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s := serveIn(t, world, dir)
-	for _, name := range []string{databaseFile, keyFile} {
+	for _, name := range []string{service.DatabaseFile, service.KeyFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
@@ -202,7 +215,7 @@ func TestDatabaseOfNoBytesBesideAKeyIsDamage(t *testing.T) {
 	t.Parallel()
 	world, dir := newWorld(t), t.TempDir()
 	serveIn(t, world, dir).end()
-	path := filepath.Join(dir, databaseFile)
+	path := filepath.Join(dir, service.DatabaseFile)
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +226,7 @@ func TestDatabaseOfNoBytesBesideAKeyIsDamage(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Size() != 0 {
 		t.Errorf("something was begun: %v, %v", info, err)
 	}
-	if err := errors.Join(os.Remove(path), os.Remove(filepath.Join(dir, keyFile))); err != nil {
+	if err := errors.Join(os.Remove(path), os.Remove(filepath.Join(dir, service.KeyFile))); err != nil {
 		t.Fatal(err)
 	}
 	serveIn(t, world, dir).end()

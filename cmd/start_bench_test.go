@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 
+	"appview/cmd/service"
 	"appview/internal/record"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
@@ -41,7 +42,7 @@ func BenchmarkStartAfterKill(b *testing.B) {
 		records = n
 	}
 	dir := b.TempDir()
-	path := filepath.Join(dir, databaseFile)
+	path := filepath.Join(dir, service.DatabaseFile)
 	fillForStart(b, path, records)
 	world := sandboxtest.Start(b, sandbox.Config{
 		Seed: 98, Repos: 20_000, Hosts: 16, LogSize: 1,
@@ -121,14 +122,14 @@ func fillForStart(b *testing.B, path string, records int) {
 func awaitReady(b *testing.B, dir string, c *child) {
 	b.Helper()
 	client := &http.Client{Timeout: patience}
-	old := strings.TrimSpace(read(b, filepath.Join(dir, urlFile))) // of the process before
+	old := strings.TrimSpace(read(b, filepath.Join(dir, service.URLFile))) // of the process before
 	for tick, late := time.Tick(time.Millisecond), time.After(time.Minute); ; {
 		select {
 		case <-tick:
 		case <-late:
 			b.Fatalf("the server is not ready:\n%s", c.log)
 		}
-		url := strings.TrimSpace(read(b, filepath.Join(dir, urlFile)))
+		url := strings.TrimSpace(read(b, filepath.Join(dir, service.URLFile)))
 		if url == old && !strings.Contains(c.log.String(), "msg=serving") {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -37,17 +38,17 @@ func newStatsCommand(p *program) *cobra.Command {
 }
 
 func printStats(w io.Writer, st api.Stats) error {
-	t := table{empty: "no records: appview backfill list shows what is being read", columns: []column{{"COLLECTION", whole}, {"RECORDS", figure}, {"REPOS", figure}, {"AGE", figure}}}
+	t := term.Table{Empty: "no records: appview backfill list shows what is being read", Columns: []term.Column{term.Whole("COLLECTION"), term.Figure("RECORDS"), term.Figure("REPOS"), term.Figure("AGE")}}
 	for _, name := range slices.Sorted(maps.Keys(st.Collections)) {
 		n := st.Collections[name]
-		t.add(name.String(), count(n.Records), count(n.Repos), age(n.AgeSeconds))
+		t.Add(name.String(), term.Count(n.Records), term.Count(n.Repos), term.Age(n.AgeSeconds))
 	}
-	if err := t.print(w); err != nil {
+	if err := t.Print(w); err != nil {
 		return err
 	}
 	tracked := "none, so jobs cover every collection"
 	if len(st.Tracked) > 0 {
-		tracked = names(st.Tracked)
+		tracked = term.Join(st.Tracked)
 	}
 	full := ""
 	if st.DiskFull {
@@ -56,11 +57,11 @@ func printStats(w io.Writer, st api.Stats) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	return printFields(w, []field{
+	return term.PrintFields(w, []term.Field{
 		{"tracked", tracked},
-		{"repos", count(st.Repos) + " known"},
-		{"changes", count(st.Seq)},
-		{"database", fmt.Sprintf("%s, %s of it free%s", size(st.Database.FileBytes), size(st.Database.FreeBytes), full)},
+		{"repos", term.Count(st.Repos) + " known"},
+		{"changes", term.Count(st.Seq)},
+		{"database", fmt.Sprintf("%s, %s of it free%s", term.Size(st.Database.FileBytes), term.Size(st.Database.FreeBytes), full)},
 		{"version", st.Version},
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appview/cmd/service"
 )
 
 // fenced are the blocks of a language in a page, in order.
@@ -74,7 +76,7 @@ func TestTutorial(t *testing.T) {
 					}
 				})
 				log.wait(t, "msg=serving")
-				url = strings.TrimSpace(read(t, filepath.Join(dir, defaultDataDir, urlFile)))
+				url = strings.TrimSpace(read(t, filepath.Join(dir, defaultDataDir, service.URLFile)))
 			default:
 				out, err := shell(strings.ReplaceAll(line, exampleURL, url)).CombinedOutput()
 				if err != nil {

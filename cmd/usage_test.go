@@ -3,13 +3,12 @@ package cmd
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
+	"appview/cmd/service"
 	"appview/store"
 )
 
@@ -97,42 +96,11 @@ func TestNoAddressIsNotEveryAddress(t *testing.T) {
 		"serve", "--data-dir", dir, "--listen", "")
 }
 
-func TestWindowsSaysOfAPortInNumbersOfItsOwn(t *testing.T) {
-	t.Parallel()
-	for _, errno := range []syscall.Errno{syscall.EADDRINUSE, 10048} {
-		err := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", errno)}
-		if !isErrno(err, syscall.EADDRINUSE, wsaAddrInUse) || isErrno(err, syscall.EADDRNOTAVAIL, wsaAddrNotAvail) || isErrno(err, syscall.EACCES, wsaAccess) {
-			t.Errorf("%v is not taken for what it is", err)
-		}
-	}
-}
-
-func TestAddressOfAServerAsAURL(t *testing.T) {
-	t.Parallel()
-	for url, addr := range map[string]net.TCPAddr{
-		"http://127.0.0.1:3000":           {IP: net.IPv4(127, 0, 0, 1), Port: 3000},
-		"http://127.0.0.1:3001":           {IP: net.IPv4zero, Port: 3001},
-		"http://127.0.0.1:3002":           {IP: net.IPv6unspecified, Port: 3002},
-		"http://[::1]:3000":               {IP: net.IPv6loopback, Port: 3000},
-		"http://192.0.2.7:3000":           {IP: net.IPv4(192, 0, 2, 7), Port: 3000},
-		"http://[fe80::1%25eth0]:3000":    {IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 3000},
-		"http://[fe80::1%25eth0.7]:65535": {IP: net.ParseIP("fe80::1"), Zone: "eth0.7", Port: 65535},
-	} {
-		if got := localURL(&addr, ""); got != url {
-			t.Errorf("%s: %s, want %s", addr.String(), got, url)
-		}
-		c, err := (&program{}).newClient(clientOptions{url: url, key: testKey})
-		if err != nil || c.base != url {
-			t.Errorf("%s: no command finds it: %v", url, err)
-		}
-	}
-}
-
 func TestCommandsOnADirectoryWithoutADatabaseSayWhichItIs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, command := range []string{"check", "compact", "keys rescue"} {
-		want(t, exitError, "appview: there is no database "+filepath.Join(dir, databaseFile)+": say with --data-dir where it is\n", nil,
+		want(t, exitError, "appview: there is no database "+filepath.Join(dir, service.DatabaseFile)+": say with --data-dir where it is\n", nil,
 			append(strings.Fields(command), "--data-dir", dir)...)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
@@ -174,7 +142,7 @@ func TestErrorsHaveTheirExitCode(t *testing.T) {
 	for err, code := range map[error]int{
 		nil:                                   exitOK,
 		errors.New("x"):                       exitError,
-		usagef("x"):                           exitUsage,
+		service.Usagef("x"):                   exitUsage,
 		fmt.Errorf("x: %w", store.ErrLocked):  exitLocked,
 		fmt.Errorf("x: %w", store.ErrNewer):   exitDamaged,
 		fmt.Errorf("x: %w", store.ErrDamaged): exitDamaged,
@@ -194,5 +162,13 @@ func TestHelpIsNoError(t *testing.T) {
 		if code, stdout, _ := runs(t, nil, strings.Fields(args)...); code != exitOK || stdout == "" {
 			t.Errorf("%q: %d %q", args, code, stdout)
 		}
+	}
+}
+
+func TestURLWithAZoneIsOneOfAServer(t *testing.T) {
+	t.Parallel()
+	const url = "http://[fe80::1%25eth0.7]:65535"
+	if c, err := (&program{}).newClient(clientOptions{url: url, key: testKey}); err != nil || c.base != url {
+		t.Errorf("no command finds it: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"appview/cmd/term"
 	"appview/internal/api"
 )
 
@@ -27,19 +28,6 @@ const (
 	hostsShare = 20
 )
 
-// display shows how a job goes on. hosts and lost may be called at any time, job and
-// end only by one at a time.
-type display interface {
-	// job shows the job's state, which is not the one before. raw is the server's JSON.
-	job(j jobView, raw json.RawMessage)
-	// hosts shows the hosts of the job.
-	hosts(list []api.Host)
-	// lost shows that the server does not answer, or that it does again.
-	lost(is bool)
-	// end leaves what was shown last where it is.
-	end()
-}
-
 // watching is how a job is watched. Zero values mean the defaults.
 type watching struct {
 	every time.Duration // watchEvery
@@ -49,14 +37,14 @@ type watching struct {
 // watch shows a job until it is final, and returns it: as the server sends it, or,
 // where something on the way keeps its events back, by asking again and again. A
 // server that goes away is waited for: the job goes on when it is there again.
-func (c *client) watch(ctx context.Context, show display, id string, how watching) (jobView, error) {
+func (c *client) watch(ctx context.Context, show term.Display, id string, how watching) (term.Job, error) {
 	if how.every == 0 {
 		how.every = watchEvery
 	}
 	if how.lost == 0 {
 		how.lost = watchLost
 	}
-	defer show.end()
+	defer show.End()
 	hostsCtx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() { defer close(ended); c.watchHosts(hostsCtx, show, id) }()
@@ -66,13 +54,13 @@ func (c *client) watch(ctx context.Context, show display, id string, how watchin
 	defer tick.Stop()
 	var lostAt time.Time
 	seen, streams := false, watchStreams
-	saw := func(j jobView, raw json.RawMessage) {
+	saw := func(j term.Job, raw json.RawMessage) {
 		if !lostAt.IsZero() {
-			show.lost(false)
+			show.Lost(false)
 			lostAt, streams = time.Time{}, watchStreams
 		}
 		seen = true
-		show.job(j, raw)
+		show.Job(j, raw)
 	}
 	for {
 		if streams > 0 {
@@ -81,7 +69,7 @@ func (c *client) watch(ctx context.Context, show display, id string, how watchin
 				return j, nil
 			}
 		}
-		var j jobView
+		var j term.Job
 		raw, err := c.get(ctx, jobPath(id), &j)
 		switch {
 		case ctx.Err() != nil:
@@ -95,9 +83,9 @@ func (c *client) watch(ctx context.Context, show display, id string, how watchin
 			return j, err
 		case lostAt.IsZero():
 			lostAt = time.Now()
-			show.lost(true)
+			show.Lost(true)
 		case time.Since(lostAt) > how.lost:
-			return j, fmt.Errorf("the server has not answered for %s, the job goes on when it runs again: %w", span(int64(how.lost.Seconds())), err)
+			return j, fmt.Errorf("the server has not answered for %s, the job goes on when it runs again: %w", term.Span(int64(how.lost.Seconds())), err)
 		}
 		select {
 		case <-tick.C:
@@ -122,7 +110,7 @@ func mayPass(err error) bool {
 }
 
 // watchHosts shows the hosts of a job until ctx ends.
-func (c *client) watchHosts(ctx context.Context, show display, id string) {
+func (c *client) watchHosts(ctx context.Context, show term.Display, id string) {
 	for wait := hostsEvery / 3; ; {
 		select {
 		case <-time.After(wait):
@@ -132,7 +120,7 @@ func (c *client) watchHosts(ctx context.Context, show display, id string) {
 		began := time.Now()
 		var list api.Hosts
 		if _, err := c.get(ctx, jobPath(id, "pds-summary"), &list); err == nil { // else the job's own state says more
-			show.hosts(list.Hosts)
+			show.Hosts(list.Hosts)
 		}
 		wait = max(hostsEvery, hostsShare*time.Since(began))
 	}
@@ -167,23 +155,23 @@ watching, not the job.`,
 // watchJob shows a job to its end, and what it came to.
 func (p *program) watchJob(cmd *cobra.Command, c *client, o *clientOptions, id string) error {
 	if o.json {
-		j, err := c.watch(cmd.Context(), &jsonDisplay{w: jsonTo(cmd.OutOrStdout())}, id, watching{})
+		j, err := c.watch(cmd.Context(), term.NewJSONDisplay(cmd.OutOrStdout()), id, watching{})
 		if err != nil {
 			return err
 		}
-		return j.outcome()
+		return j.Err()
 	}
 	out := cmd.OutOrStdout()
-	j, err := c.watch(cmd.Context(), newDisplay(out, p.env("TERM")), id, watching{})
+	j, err := c.watch(cmd.Context(), term.NewDisplay(out, p.env("TERM")), id, watching{})
 	if err != nil {
 		return err
 	}
-	var again jobView
+	var again term.Job
 	if _, err := c.get(cmd.Context(), jobPath(id), &again); err != nil {
 		return err
 	}
 	if err := printJob(out, again); err != nil {
 		return err
 	}
-	return j.outcome()
+	return j.Err()
 }

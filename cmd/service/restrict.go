@@ -1,4 +1,4 @@
-package cmd
+package service
 
 import (
 	"context"
@@ -31,7 +31,7 @@ func restrictFiles(ctx context.Context, dir *datadir.Dir, log *slog.Logger) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if name != keyFile && name != databaseFile && !strings.HasPrefix(name, databaseFile+".format") {
+		if name != KeyFile && name != DatabaseFile && !strings.HasPrefix(name, DatabaseFile+".format") {
 			continue
 		}
 		if err := restrictFile(dir, name); err != nil {

@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"cmp"
@@ -14,11 +14,11 @@ import (
 	"appview/internal/network/outcome"
 )
 
-// jobView is a job as it is shown.
-type jobView struct{ api.JobDetail }
+// Job is a job as it is shown.
+type Job struct{ api.JobDetail }
 
-// origin says who wanted the job.
-func (j jobView) origin() string {
+// MadeBy says who wanted the job.
+func (j Job) MadeBy() string {
 	switch j.Origin {
 	case api.OriginStart:
 		return "the start of the server: its settings name the collection"
@@ -29,13 +29,13 @@ func (j jobView) origin() string {
 	}
 }
 
-// covers says what the job is about.
-func (j jobView) covers() string {
-	what := text(j.Collection, "tracked or all collections") // the list does not say
+// Covers says what the job is about.
+func (j Job) Covers() string {
+	what := Text(j.Collection, "tracked or all collections") // the list does not say
 	switch {
 	case j.Collection != nil:
 	case len(j.Targets) > 0:
-		what = "the tracked collections " + names(j.Targets)
+		what = "the tracked collections " + Join(j.Targets)
 	case j.Targets != nil:
 		what = "all collections"
 	}
@@ -48,8 +48,8 @@ func (j jobView) covers() string {
 	return what
 }
 
-// names are collections, one after the other.
-func names(list []syntax.NSID) string {
+// Join are collections, one after the other.
+func Join(list []syntax.NSID) string {
 	texts := make([]string, len(list))
 	for i, c := range list {
 		texts[i] = c.String()
@@ -57,30 +57,30 @@ func names(list []syntax.NSID) string {
 	return strings.Join(texts, ", ")
 }
 
-// phase is the job's stage while it is worked on, else what it is.
-func (j jobView) phase() string {
+// Phase is the job's stage while it is worked on, else what it is.
+func (j Job) Phase() string {
 	if j.Status == api.StatusRunning {
 		return string(j.Stage)
 	}
 	return string(j.Status)
 }
 
-// outcome is the error of a final job that did not end well.
-func (j jobView) outcome() error {
+// Err is the error of a final job that did not end well.
+func (j Job) Err() error {
 	if j.Status == api.StatusCompleted {
 		return nil
 	}
-	return fmt.Errorf("job %s is %s: %s", j.ID, j.Status, text(j.Error, "no reason was given"))
+	return fmt.Errorf("job %s is %s: %s", j.ID, j.Status, Text(j.Error, "no reason was given"))
 }
 
 // line is the job's state on one line.
-func (j jobView) line(now time.Time) string {
+func (j Job) line(now time.Time) string {
 	parts := []string{
-		fmt.Sprintf("%-17s", j.phase()),
-		fmt.Sprintf("%s/%s repos", number(j.ProcessedRepos), number(j.TotalRepos)),
+		fmt.Sprintf("%-17s", j.Phase()),
+		fmt.Sprintf("%s/%s repos", Number(j.ProcessedRepos), Number(j.TotalRepos)),
 	}
-	parts = append(parts, j.pace()...)
-	if lost := j.losses(); lost != "" {
+	parts = append(parts, j.Pace()...)
+	if lost := j.Losses(); lost != "" {
 		parts = append(parts, lost)
 	}
 	if service := j.service(now); service != "" {
@@ -89,9 +89,9 @@ func (j jobView) line(now time.Time) string {
 	return strings.TrimSpace(strings.Join(parts, "  "))
 }
 
-// pace says what has been found, and how fast that goes.
-func (j jobView) pace() []string {
-	parts := []string{number(j.TotalRecords) + " records"}
+// Pace says what has been found, and how fast that goes.
+func (j Job) Pace() []string {
+	parts := []string{Number(j.TotalRecords) + " records"}
 	if j.Status.Final() {
 		return parts
 	}
@@ -99,7 +99,7 @@ func (j jobView) pace() []string {
 		parts = append(parts, perSecond(j.ReposPerSecond)+" repos/s", perSecond(j.RecordsPerSecond)+" records/s")
 	}
 	if j.ETASeconds != nil {
-		parts = append(parts, span(int64(*j.ETASeconds))+" left")
+		parts = append(parts, Span(int64(*j.ETASeconds))+" left")
 	}
 	if j.Waiting != nil {
 		parts = append(parts, "waits for "+waits(*j.Waiting))
@@ -108,13 +108,13 @@ func (j jobView) pace() []string {
 }
 
 // service says how the relay or the directory answers that a job waits for.
-func (j jobView) service(now time.Time) string {
+func (j Job) service(now time.Time) string {
 	if j.WaitingHost == nil {
 		return ""
 	}
-	s := *j.WaitingHost + " has not answered since " + text(j.WaitingSince, "lately")
-	if until, err := time.Parse(time.RFC3339, text(j.WaitingUntil, "")); err == nil && until.After(now) {
-		s += ", is asked again in " + span(int64(until.Sub(now).Seconds())+1)
+	s := *j.WaitingHost + " has not answered since " + Text(j.WaitingSince, "lately")
+	if until, err := time.Parse(time.RFC3339, Text(j.WaitingUntil, "")); err == nil && until.After(now) {
+		s += ", is asked again in " + Span(int64(until.Sub(now).Seconds())+1)
 	}
 	if j.WaitingAnswer != nil {
 		s += ": " + *j.WaitingAnswer
@@ -142,8 +142,8 @@ func waits(what api.Waiting) string {
 	}
 }
 
-// losses says which repos were not read, and why: those that were given up first.
-func (j jobView) losses() string {
+// Losses says which repos were not read, and why: those that were given up first.
+func (j Job) Losses() string {
 	var parts []string
 	for _, c := range []struct {
 		class outcome.Class
@@ -153,7 +153,7 @@ func (j jobView) losses() string {
 		if c.n == 0 {
 			continue
 		}
-		part := count(c.n) + " " + c.name
+		part := Count(c.n) + " " + c.name
 		if why := j.why(c.class); why != "" {
 			part += " (" + why + ")"
 		}
@@ -163,14 +163,14 @@ func (j jobView) losses() string {
 }
 
 // why counts the repos of a class by reason, the most frequent first.
-func (j jobView) why(class outcome.Class) string {
+func (j Job) why(class outcome.Class) string {
 	var parts []string
 	reasons := slices.SortedFunc(maps.Keys(j.Reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(j.Reasons[b], j.Reasons[a]), cmp.Compare(a, b))
 	})
 	for _, r := range reasons {
 		if n := j.Reasons[r]; outcome.Reason(r).Class() == class {
-			parts = append(parts, count(n)+" "+r)
+			parts = append(parts, Count(n)+" "+r)
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -182,5 +182,5 @@ func perSecond(rate float64) string {
 		return fmt.Sprintf("%.1f", rate)
 	}
 	n := int64(rate)
-	return count(n)
+	return Count(n)
 }

@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"bytes"
@@ -9,20 +9,20 @@ import (
 	"unicode/utf8"
 )
 
-// printJSON prints what the server answered, indented.
-func printJSON(w io.Writer, data json.RawMessage) error {
+// PrintJSON prints what the server answered, indented.
+func PrintJSON(w io.Writer, data json.RawMessage) error {
 	var out bytes.Buffer
 	if err := json.Indent(&out, bytes.TrimSpace(data), "", "  "); err != nil {
 		return fmt.Errorf("print the answer: %w", err)
 	}
-	_, err := fmt.Fprintln(jsonTo(w), out.String())
+	_, err := fmt.Fprintln(JSONTo(w), out.String())
 	return err
 }
 
-// jsonTo is where JSON is printed: as it is, but on a terminal without what could
+// JSONTo is where JSON is printed: as it is, but on a terminal without what could
 // command that.
-func jsonTo(w io.Writer) io.Writer {
-	if isTerminal(w) {
+func JSONTo(w io.Writer) io.Writer {
+	if IsTerminal(w) {
 		return &escaper{w: w}
 	}
 	return w
@@ -54,8 +54,8 @@ func (e *escaper) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// number prints n with separators, and a dash for what is not known.
-func number(n *int64) string {
+// Number prints n with separators, and a dash for what is not known.
+func Number(n *int64) string {
 	if n == nil {
 		return "-"
 	}
@@ -70,19 +70,19 @@ func number(n *int64) string {
 	return out.String()
 }
 
-// count prints a number that is known.
-func count[N int | int64 | uint64](n N) string { return number(new(int64(n))) }
+// Count prints a number that is known.
+func Count[N int | int64 | uint64](n N) string { return Number(new(int64(n))) }
 
-// many prints a number with its noun.
-func many(n int, noun string) string {
+// Many prints a number with its noun.
+func Many(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}
-	return count(n) + " " + noun
+	return Count(n) + " " + noun
 }
 
-// span prints a time in seconds by its two largest units.
-func span(seconds int64) string {
+// Span prints a time in seconds by its two largest units.
+func Span(seconds int64) string {
 	for _, u := range []struct {
 		name, next string
 		size, part int64
@@ -99,28 +99,28 @@ func span(seconds int64) string {
 	return fmt.Sprintf("%ds", seconds)
 }
 
-// text prints what may be unknown.
-func text(s *string, unknown string) string {
+// Text prints what may be unknown.
+func Text(s *string, unknown string) string {
 	if s == nil {
 		return unknown
 	}
 	return *s
 }
 
-// age prints how old an index is.
-func age(seconds *int64) string {
+// Age prints how old an index is.
+func Age(seconds *int64) string {
 	switch {
 	case seconds == nil:
 		return "never read"
 	case *seconds < 60:
 		return "under a minute"
 	default:
-		return span(*seconds / 60 * 60)
+		return Span(*seconds / 60 * 60)
 	}
 }
 
-// size prints a number of bytes.
-func size(n int64) string {
+// Size prints a number of bytes.
+func Size(n int64) string {
 	const unit = 1024
 	if n < unit {
 		return fmt.Sprintf("%d B", n)

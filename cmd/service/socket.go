@@ -1,4 +1,4 @@
-package cmd
+package service
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 // directory. It has a directory of its own, which only its owner enters: the data
 // directory itself may be open to a group, or belong to somebody else.
 const (
-	socketDir  = "run"
-	socketFile = "appview.sock"
+	SocketDir  = "run"
+	SocketFile = "appview.sock"
 	// maxSocketPath is the longest path of a socket that every system takes.
 	maxSocketPath = 103
 )
@@ -38,10 +38,10 @@ func listenLocal(ctx context.Context, data *datadir.Dir) (_ *localSocket, err er
 	s := &localSocket{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("listen on %s: %w", socketOf(data.Path()), err), s.closeDir())
+			err = errors.Join(fmt.Errorf("listen on %s: %w", SocketOf(data.Path()), err), s.closeDir())
 		}
 	}()
-	if s.dir, err = data.Subdir(socketDir, 0o700); err != nil {
+	if s.dir, err = data.Subdir(SocketDir, 0o700); err != nil {
 		return nil, err
 	}
 	if s.handle, err = s.dir.Handle(); err != nil {
@@ -64,7 +64,7 @@ func listenLocal(ctx context.Context, data *datadir.Dir) (_ *localSocket, err er
 	if l, ok := s.Listener.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(false) // the next process may have put its own there
 	}
-	s.made, err = s.dir.Lstat(socketFile)
+	s.made, err = s.dir.Lstat(SocketFile)
 	return s, err
 }
 
@@ -88,7 +88,7 @@ func (s *localSocket) secureDir() error {
 
 // removeSocket removes a socket that a process has left.
 func removeSocket(dir *datadir.Dir) error {
-	switch info, err := dir.Lstat(socketFile); {
+	switch info, err := dir.Lstat(SocketFile); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
@@ -96,14 +96,14 @@ func removeSocket(dir *datadir.Dir) error {
 	case info.Mode()&fs.ModeSocket == 0 && runtime.GOOS != "windows": // where a socket has a mode of its own
 		return errors.New("what is there is no socket: remove it")
 	}
-	return dir.Remove(socketFile)
+	return dir.Remove(SocketFile)
 }
 
 // Close closes the socket, and removes it unless another has taken its place.
 func (s *localSocket) Close() error {
 	err := s.Listener.Close()
-	if there, errStat := s.dir.Lstat(socketFile); errStat == nil && os.SameFile(there, s.made) {
-		err = errors.Join(err, s.dir.Remove(socketFile))
+	if there, errStat := s.dir.Lstat(SocketFile); errStat == nil && os.SameFile(there, s.made) {
+		err = errors.Join(err, s.dir.Remove(SocketFile))
 	}
 	return errors.Join(err, s.closeDir())
 }
@@ -127,16 +127,16 @@ func withoutAddress(err error) error {
 	return err
 }
 
-// socketOf is the path of the socket of a data directory, as it is shown.
-func socketOf(dataDir string) string { return filepath.Join(dataDir, socketDir, socketFile) }
+// SocketOf is the path of the socket of a data directory, as it is shown.
+func SocketOf(dataDir string) string { return filepath.Join(dataDir, SocketDir, SocketFile) }
 
 // socketPath is a path by which the system finds the socket of an open directory, also
 // where its own path is longer than an address may be.
 func socketPath(dir *datadir.Dir, handle *os.File) (string, error) {
 	if path, ok := socketByHandle(handle); ok {
-		return filepath.Join(path, socketFile), nil
+		return filepath.Join(path, SocketFile), nil
 	}
-	path := filepath.Join(dir.Path(), socketFile)
+	path := filepath.Join(dir.Path(), SocketFile)
 	if len(path) > maxSocketPath {
 		if wd, err := os.Getwd(); err == nil {
 			if rel, err := filepath.Rel(wd, path); err == nil && len(rel) < len(path) {
@@ -150,23 +150,23 @@ func socketPath(dir *datadir.Dir, handle *os.File) (string, error) {
 	return path, nil
 }
 
-// localError says why the server of a data directory cannot be talked to, and what to do.
-type localError struct{ error }
+// LocalError says why the server of a data directory cannot be talked to, and what to do.
+type LocalError struct{ error }
 
-func (e localError) Unwrap() error { return e.error }
+func (e LocalError) Unwrap() error { return e.error }
 
-// dialLocal connects to the server of a data directory. It first looks who listens:
+// DialLocal connects to the server of a data directory. It first looks who listens:
 // a key must not go to a stranger who has put a socket of his own there.
-func dialLocal(ctx context.Context, dataDir string) (_ net.Conn, err error) {
+func DialLocal(ctx context.Context, dataDir string) (_ net.Conn, err error) {
 	conn, err := dialSocket(ctx, dataDir)
-	path := socketOf(dataDir)
+	path := SocketOf(dataDir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), isErrno(err, errRefused, wsaRefused):
-		return nil, localError{fmt.Errorf("no server at %s: start one with appview serve on this --data-dir, or name one with --url", path)}
+	case errors.Is(err, fs.ErrNotExist), IsErrno(err, errRefused, wsaRefused):
+		return nil, LocalError{fmt.Errorf("no server at %s: start one with appview serve on this --data-dir, or name one with --url", path)}
 	case errors.Is(err, fs.ErrPermission):
-		return nil, localError{fmt.Errorf("%s is open to the user that runs the server alone: be that user, or name the server with --url, and give its key with --key", path)}
+		return nil, LocalError{fmt.Errorf("%s is open to the user that runs the server alone: be that user, or name the server with --url, and give its key with --key", path)}
 	case err != nil:
-		return nil, localError{fmt.Errorf("connect to %s: %w", path, err)}
+		return nil, LocalError{fmt.Errorf("connect to %s: %w", path, err)}
 	}
 	return conn, nil
 }
@@ -177,12 +177,12 @@ func dialSocket(ctx context.Context, dataDir string) (conn net.Conn, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, data.Close()) }()
-	dir, err := data.OpenSubdir(socketDir)
+	dir, err := data.OpenSubdir(SocketDir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	info, err := dir.Lstat(socketFile)
+	info, err := dir.Lstat(SocketFile)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"encoding/json"
@@ -34,18 +34,18 @@ type liveDisplay struct {
 	bar      *mpb.Bar // nil until there is something to show
 
 	mu     sync.Mutex
-	now    jobView
+	now    Job
 	paused []api.Host // hosts that may not be asked
 	away   bool       // the server is
 	frame  []string   // the lines that are being drawn
 }
 
-func (d *liveDisplay) job(j jobView, _ json.RawMessage) {
+func (d *liveDisplay) Job(j Job, _ json.RawMessage) {
 	d.mu.Lock()
 	d.now = j
 	d.mu.Unlock()
 	if d.bar == nil {
-		_, _ = fmt.Fprintln(d.w, plain("job "+j.ID.String()+": "+j.covers())) // nobody may read it any more
+		_, _ = fmt.Fprintln(d.w, Plain("job "+j.ID.String()+": "+j.Covers())) // nobody may read it any more
 		d.begin()
 	}
 	done, total := int64(0), int64(0)
@@ -63,16 +63,16 @@ func (d *liveDisplay) begin() {
 	for i := range lines {
 		lines[i] = mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error { return d.draw(w, i, s.AvailableWidth) })
 	}
-	say := func(what func(jobView) string) decor.Decorator {
+	say := func(what func(Job) string) decor.Decorator {
 		return decor.Any(func(decor.Statistics) string {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			return plain(what(d.now))
+			return Plain(what(d.now))
 		})
 	}
 	d.bar = d.progress.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.PrependDecorators(say(func(j jobView) string { return fmt.Sprintf("%-17s", j.phase()) })),
-		mpb.AppendDecorators(say(func(j jobView) string { return " " + j.share() })),
+		mpb.PrependDecorators(say(func(j Job) string { return fmt.Sprintf("%-17s", j.Phase()) })),
+		mpb.AppendDecorators(say(func(j Job) string { return " " + j.share() })),
 		mpb.BarBtmExtender(lines...))
 }
 
@@ -95,8 +95,8 @@ func (l fromLeft) Write(p []byte) (int, error) {
 }
 
 // share says how much of the job is done.
-func (j jobView) share() string {
-	repos := number(j.ProcessedRepos) + "/" + number(j.TotalRepos) + " repos"
+func (j Job) share() string {
+	repos := Number(j.ProcessedRepos) + "/" + Number(j.TotalRepos) + " repos"
 	if j.ProcessedRepos == nil || j.TotalRepos == nil || *j.TotalRepos == 0 || !j.DiscoveryComplete {
 		return repos // of which nobody knows the end
 	}
@@ -113,14 +113,14 @@ func (d *liveDisplay) draw(w io.Writer, i, width int) error {
 	if i >= len(d.frame) {
 		return nil
 	}
-	_, err := fmt.Fprintln(w, cut(plain(d.frame[i]), width))
+	_, err := fmt.Fprintln(w, Cut(Plain(d.frame[i]), width))
 	return err
 }
 
 // lines are what there is to say below the bar.
 func (d *liveDisplay) lines(now time.Time) []string {
-	lines := []string{strings.Join(d.now.pace(), "  ")}
-	if lost := d.now.losses(); lost != "" {
+	lines := []string{strings.Join(d.now.Pace(), "  ")}
+	if lost := d.now.Losses(); lost != "" {
 		lines = append(lines, lost)
 	}
 	if service := d.now.service(now); service != "" {
@@ -139,7 +139,7 @@ func (d *liveDisplay) lines(now time.Time) []string {
 	return lines
 }
 
-func (d *liveDisplay) hosts(list []api.Host) {
+func (d *liveDisplay) Hosts(list []api.Host) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.paused = nil
@@ -150,14 +150,14 @@ func (d *liveDisplay) hosts(list []api.Host) {
 	}
 }
 
-func (d *liveDisplay) lost(is bool) {
+func (d *liveDisplay) Lost(is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.away = is
 }
 
-// end draws the lines for the last time, without what is over.
-func (d *liveDisplay) end() {
+// End draws the lines for the last time, without what is over.
+func (d *liveDisplay) End() {
 	d.mu.Lock()
 	if d.now.Status.Final() {
 		d.paused = nil

@@ -1,4 +1,4 @@
-package cmd
+package service
 
 import (
 	"context"
@@ -21,16 +21,16 @@ import (
 
 // Files of a data directory.
 const (
-	databaseFile = "appview.db"
-	keyFile      = "admin.key"
-	urlFile      = "server.url" // of the running server, for people and their scripts; no command reads it
+	DatabaseFile = "appview.db"
+	KeyFile      = "admin.key"
+	URLFile      = "server.url" // of the running server, for people and their scripts; no command reads it
 )
 
 // maxKeyFile bounds a file that holds a key.
 const maxKeyFile = 4 << 10
 
-// makeDataDir opens the data directory, and makes it if it is not there.
-func makeDataDir(path string) (*datadir.Dir, error) {
+// MakeDataDir opens the data directory, and makes it if it is not there.
+func MakeDataDir(path string) (*datadir.Dir, error) {
 	err := os.MkdirAll(path, 0o700)
 	var dir *datadir.Dir
 	if err == nil {
@@ -45,11 +45,11 @@ func makeDataDir(path string) (*datadir.Dir, error) {
 	return nil, fmt.Errorf("data directory: %w: name one that can be written with --data-dir", err)
 }
 
-// openDataDir opens a data directory that has a database.
-func openDataDir(path string) (*datadir.Dir, error) {
+// OpenDataDir opens a data directory that has a database.
+func OpenDataDir(path string) (*datadir.Dir, error) {
 	dir, err := datadir.Open(path)
 	if err == nil {
-		if _, err = dir.Lstat(databaseFile); err == nil {
+		if _, err = dir.Lstat(DatabaseFile); err == nil {
 			err = checkEmptied(dir)
 		}
 		if err != nil {
@@ -58,7 +58,7 @@ func openDataDir(path string) (*datadir.Dir, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no database %s: say with --data-dir where it is", filepath.Join(path, databaseFile))
+		return nil, fmt.Errorf("there is no database %s: say with --data-dir where it is", filepath.Join(path, DatabaseFile))
 	case err != nil:
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -68,25 +68,25 @@ func openDataDir(path string) (*datadir.Dir, error) {
 // checkEmptied refuses a database of no bytes beside a key: there was one, and it is
 // gone. To begin anew there would look like a network without records.
 func checkEmptied(dir *datadir.Dir) error {
-	database, err := dir.Lstat(databaseFile)
+	database, err := dir.Lstat(DatabaseFile)
 	if err != nil || database.Size() > 0 || !database.Mode().IsRegular() {
 		return nil //nolint:nilerr // a new beginning, or for the store to refuse
 	}
-	if _, err := dir.Lstat(keyFile); err != nil {
+	if _, err := dir.Lstat(KeyFile); err != nil {
 		return nil //nolint:nilerr // a new beginning
 	}
 	return fmt.Errorf("%w: %s has no bytes, but there is an %s beside it, so that it had some: restore a backup, or remove both files to begin anew",
-		store.ErrDamaged, filepath.Join(dir.Path(), databaseFile), keyFile)
+		store.ErrDamaged, filepath.Join(dir.Path(), DatabaseFile), KeyFile)
 }
 
-// bootstrapKey makes sure that some key opens the admin API: where the store holds none
+// BootstrapKey makes sure that some key opens the admin API: where the store holds none
 // that does, a new one is made and written to the data directory's key file. It returns
 // the file's path then. A key that stands in that file already is never adopted: whoever
 // may write to the directory could have put it there.
 //
 // The file is written before the store: a crash between the two leaves a key that opens
 // nothing, and that the next start replaces.
-func bootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now time.Time) (path string, err error) {
+func BootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now time.Time) (path string, err error) {
 	keys, err := st.APIKeys(ctx)
 	if err != nil {
 		return "", fmt.Errorf("look for an admin key: %w", err)
@@ -95,14 +95,14 @@ func bootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now ti
 		return "", nil
 	}
 	key := server.NewKey()
-	if err := errors.Join(dir.RemoveParts(keyFile), writeFile(dir, keyFile, key+"\n")); err != nil {
+	if err := errors.Join(dir.RemoveParts(KeyFile), writeFile(dir, KeyFile, key+"\n")); err != nil {
 		return "", fmt.Errorf("write admin key: %w", err)
 	}
-	return filepath.Join(dir.Path(), keyFile), putAdminKey(store.WithActor(ctx, store.Actor{Kind: api.ActorStart}), st, "admin", key, now)
+	return filepath.Join(dir.Path(), KeyFile), PutAdminKey(store.WithActor(ctx, store.Actor{Kind: api.ActorStart}), st, "admin", key, now)
 }
 
-// putAdminKey stores a key that has every permission.
-func putAdminKey(ctx context.Context, st *store.Store, name, key string, now time.Time) error {
+// PutAdminKey stores a key that has every permission.
+func PutAdminKey(ctx context.Context, st *store.Store, name, key string, now time.Time) error {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return fmt.Errorf("make admin key: %w", err)
@@ -112,12 +112,12 @@ func putAdminKey(ctx context.Context, st *store.Store, name, key string, now tim
 	})
 }
 
-// readKey reads the key file of a data directory. It counts only if it belongs to the
+// ReadKey reads the key file of a data directory. It counts only if it belongs to the
 // user of this process, or for root to the owner of the database, and if nobody else may
 // write it.
-func readKey(dir *datadir.Dir) (string, error) {
-	path := filepath.Join(dir.Path(), keyFile)
-	data, info, err := dir.ReadFile(keyFile, maxKeyFile)
+func ReadKey(dir *datadir.Dir) (string, error) {
+	path := filepath.Join(dir.Path(), KeyFile)
+	data, info, err := dir.ReadFile(KeyFile, maxKeyFile)
 	if err != nil {
 		return "", fmt.Errorf("read admin key: %w", err)
 	}
@@ -143,7 +143,7 @@ func isTrusted(dir *datadir.Dir, owner int) bool {
 	if owner == user || user != 0 {
 		return owner == user
 	}
-	database, err := dir.Lstat(databaseFile)
+	database, err := dir.Lstat(DatabaseFile)
 	if err != nil {
 		return false
 	}

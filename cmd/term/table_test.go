@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"strings"
@@ -7,10 +7,10 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-func jobTable() *table {
-	t := &table{columns: []column{{"ID", id}, {"STATE", whole}, {"REPOS", figure}, {"COVERS", prose}, {"NEXT", whole}}}
-	t.add("6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20", "running", "1,234", "xyz.statusphere.status", "-")
-	t.add("6c0e8a3e-9c55-4dd3-9a5a-0b3d3f7c1a21", "completed", "7", "すべてのコレクション of \x1b[31mdid:plc:abc\n", "-")
+func jobTable() *Table {
+	t := &Table{Columns: []Column{ID("ID"), Whole("STATE"), Figure("REPOS"), Prose("COVERS"), Whole("NEXT")}}
+	t.Add("6c0e8a3e-3c55-4dd3-9a5a-0b3d3f7c1a20", "running", "1,234", "xyz.statusphere.status", "-")
+	t.Add("6c0e8a3e-9c55-4dd3-9a5a-0b3d3f7c1a21", "completed", "7", "すべてのコレクション of \x1b[31mdid:plc:abc\n", "-")
 	return t
 }
 
@@ -71,7 +71,7 @@ func TestTablesFitTheTerminal(t *testing.T) {
 func TestFieldsBreakBetweenWords(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	fields := []field{{"job", "6c0e8a3e"}, {"error", "3 of 42 repos could not be read: 2 timeout, 1 http_5xx"}, {"note", ""}}
+	fields := []Field{{"job", "6c0e8a3e"}, {"error", "3 of 42 repos could not be read: 2 timeout, 1 http_5xx"}, {"note", ""}}
 	if err := printFieldsIn(&out, fields, 30); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"bytes"
@@ -18,28 +18,44 @@ const (
 	plainHosts = 10
 )
 
-// newDisplay is how a job is shown on w: in place on a terminal that can do that,
+// Display shows how a job goes on. hosts and lost may be called at any time, job and
+// end only by one at a time.
+type Display interface {
+	// Job shows the job's state, which is not the one before. raw is the server's JSON.
+	Job(j Job, raw json.RawMessage)
+	// Hosts shows the hosts of the job.
+	Hosts(list []api.Host)
+	// Lost shows that the server does not answer, or that it does again.
+	Lost(is bool)
+	// End leaves what was shown last where it is.
+	End()
+}
+
+// NewDisplay is how a job is shown on w: in place on a terminal that can do that,
 // which the variable TERM tells.
-func newDisplay(w io.Writer, term string) display {
-	if isTerminal(w) && term != "dumb" {
+func NewDisplay(w io.Writer, term string) Display {
+	if IsTerminal(w) && term != "dumb" {
 		return &liveDisplay{w: w}
 	}
 	return &plainDisplay{w: w, now: time.Now}
 }
 
+// NewJSONDisplay prints every state of the job as a line of JSON on w.
+func NewJSONDisplay(w io.Writer) Display { return &jsonDisplay{w: JSONTo(w)} }
+
 // jsonDisplay prints every state of the job as a line of JSON.
 type jsonDisplay struct{ w io.Writer }
 
-func (d *jsonDisplay) job(_ jobView, raw json.RawMessage) {
+func (d *jsonDisplay) Job(_ Job, raw json.RawMessage) {
 	var line bytes.Buffer
 	if json.Compact(&line, raw) == nil { // it was decoded before
 		_, _ = fmt.Fprintln(d.w, line.String()) // nobody may read it any more
 	}
 }
 
-func (*jsonDisplay) hosts([]api.Host) {}
-func (*jsonDisplay) lost(bool)        {}
-func (*jsonDisplay) end()             {}
+func (*jsonDisplay) Hosts([]api.Host) {}
+func (*jsonDisplay) Lost(bool)        {}
+func (*jsonDisplay) End()             {}
 
 // plainDisplay prints a line now and then, whenever the job enters another phase,
 // and when it stands otherwise with a host.
@@ -54,19 +70,19 @@ type plainDisplay struct {
 }
 
 func (d *plainDisplay) say(format string, args ...any) {
-	_, _ = fmt.Fprintln(d.w, plain(fmt.Sprintf(format, args...))) // nobody may read it any more
+	_, _ = fmt.Fprintln(d.w, Plain(fmt.Sprintf(format, args...))) // nobody may read it any more
 }
 
-func (d *plainDisplay) job(j jobView, _ json.RawMessage) {
+func (d *plainDisplay) Job(j Job, _ json.RawMessage) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := d.now(); j.phase() != d.phase || now.Sub(d.at) >= plainEvery {
-		d.phase, d.at = j.phase(), now
+	if now := d.now(); j.Phase() != d.phase || now.Sub(d.at) >= plainEvery {
+		d.phase, d.at = j.Phase(), now
 		d.say("%s", j.line(now))
 	}
 }
 
-func (d *plainDisplay) hosts(list []api.Host) {
+func (d *plainDisplay) Hosts(list []api.Host) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.states == nil {
@@ -79,10 +95,10 @@ func (d *plainDisplay) hosts(list []api.Host) {
 		case h.State == before:
 		case isSetAside(h):
 			d.states[h.Endpoint] = h.State
-			news = append(news, fmt.Sprintf("host %s is %s until %s, %s repos left", h.Endpoint, h.State, text(h.PausedUntil, "it answers"), left(h)))
+			news = append(news, fmt.Sprintf("host %s is %s until %s, %s repos left", h.Endpoint, h.State, Text(h.PausedUntil, "it answers"), left(h)))
 		case before != "":
 			delete(d.states, h.Endpoint)
-			news = append(news, fmt.Sprintf("host %s is %s: %s repos read, %s given up", h.Endpoint, h.State, count(h.CompletedRepos), count(h.FailedRepos)))
+			news = append(news, fmt.Sprintf("host %s is %s: %s repos read, %s given up", h.Endpoint, h.State, Count(h.CompletedRepos), Count(h.FailedRepos)))
 		}
 	}
 	for _, line := range news[:min(len(news), plainHosts)] {
@@ -93,7 +109,7 @@ func (d *plainDisplay) hosts(list []api.Host) {
 	}
 }
 
-func (d *plainDisplay) lost(is bool) {
+func (d *plainDisplay) Lost(is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if is {
@@ -103,7 +119,7 @@ func (d *plainDisplay) lost(is bool) {
 	}
 }
 
-func (*plainDisplay) end() {}
+func (*plainDisplay) End() {}
 
 // serverLost is shown while a server is waited for.
 const serverLost = "the server does not answer: trying again"
@@ -113,12 +129,12 @@ func isSetAside(h api.Host) bool { return h.State == api.HostParked || h.State =
 
 // left is how many repos of the host are not settled.
 func left(h api.Host) string {
-	return count(h.TotalRepos - h.CompletedRepos - h.FailedRepos)
+	return Count(h.TotalRepos - h.CompletedRepos - h.FailedRepos)
 }
 
 // askedAgain says when a host is asked again.
 func askedAgain(h api.Host, now time.Time) string {
-	until, err := time.Parse(time.RFC3339, text(h.PausedUntil, ""))
+	until, err := time.Parse(time.RFC3339, Text(h.PausedUntil, ""))
 	if err != nil {
 		return ""
 	}
@@ -126,5 +142,5 @@ func askedAgain(h api.Host, now time.Time) string {
 	if left <= 0 {
 		return "is asked again"
 	}
-	return "asked again in " + span(left)
+	return "asked again in " + Span(left)
 }

@@ -1,4 +1,4 @@
-package cmd
+package service
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// envNotify names the socket of a service manager that wants to be told how the program
+// EnvNotify names the socket of a service manager that wants to be told how the program
 // fares, as sd_notify(3) has it. systemd sets it for services of Type=notify.
-const envNotify = "NOTIFY_SOCKET"
+const EnvNotify = "NOTIFY_SOCKET"
 
 // What a service manager is told.
 const (
@@ -29,18 +29,18 @@ func notify(socket, state string) (err error) {
 		return nil
 	}
 	if !strings.HasPrefix(socket, "/") && !strings.HasPrefix(socket, "@") {
-		return fmt.Errorf("%s is %q, which is no Unix socket", envNotify, socket)
+		return fmt.Errorf("%s is %q, which is no Unix socket", EnvNotify, socket)
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
-		return fmt.Errorf("%s: %w", envNotify, err)
+		return fmt.Errorf("%s: %w", EnvNotify, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	if err := conn.SetWriteDeadline(time.Now().Add(notifyTimeout)); err != nil {
-		return fmt.Errorf("%s: %w", envNotify, err)
+		return fmt.Errorf("%s: %w", EnvNotify, err)
 	}
 	if _, err := conn.Write([]byte(state)); err != nil {
-		return fmt.Errorf("%s: %w", envNotify, err)
+		return fmt.Errorf("%s: %w", EnvNotify, err)
 	}
 	return nil
 }

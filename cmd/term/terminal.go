@@ -1,4 +1,4 @@
-package cmd
+package term
 
 import (
 	"fmt"
@@ -13,16 +13,16 @@ import (
 	"golang.org/x/term"
 )
 
-// isTerminal tells whether somebody watches what is written to stream, or types
+// IsTerminal tells whether somebody watches what is written to stream, or types
 // what is read from it.
-func isTerminal(stream any) bool {
+func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// widthOf is how many columns the terminal has that w writes to. It is 0 where
+// WidthOf is how many columns the terminal has that w writes to. It is 0 where
 // there is no terminal: nothing has to fit then.
-func widthOf(w io.Writer) int {
+func WidthOf(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {
 		return 0
@@ -34,10 +34,10 @@ func widthOf(w io.Writer) int {
 	return width
 }
 
-// plain is s without what could break a line, command a terminal, or show something else
+// Plain is s without what could break a line, command a terminal, or show something else
 // than what is there: others have written some of it. White space and controls become
 // blanks; what is not to be seen, or turns the order of letters around, becomes an escape.
-func plain(s string) string {
+func Plain(s string) string {
 	var out []byte
 	for _, c := range s {
 		switch {
@@ -72,12 +72,12 @@ func appendEscaped(out []byte, c rune) []byte {
 	return fmt.Appendf(out, `\u%04x`, c)
 }
 
-// cut shortens s to so many columns.
-func cut(s string, width int) string { return runewidth.Truncate(s, width, "…") }
+// Cut shortens s to so many columns.
+func Cut(s string, width int) string { return runewidth.Truncate(s, width, "…") }
 
-// wrap breaks s between words into lines of so many columns. A word that is longer
+// Wrap breaks s between words into lines of so many columns. A word that is longer
 // stays whole: it may be there to be copied.
-func wrap(s string, width int) (lines []string) {
+func Wrap(s string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(s) {
 		switch {
