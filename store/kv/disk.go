@@ -8,8 +8,13 @@ import (
 // ErrDiskFull says that less than the reserve of free disk is left.
 var ErrDiskFull = errors.New("disk is full")
 
-// DiskFull reports whether writes wait because less than the reserve is free.
-func (db *DB) DiskFull() bool { return db.full.Load() }
+// DiskFull looks at the disk, and reports whether writes wait, or would, because less than
+// the reserve is free. What the last write has seen is not enough: who is told to send
+// nothing while the disk is full would never learn that it has room again.
+func (db *DB) DiskFull() bool {
+	db.checkDisk()
+	return db.full.Load()
+}
 
 // FreeDisk is how many bytes are free on the disk that holds the file.
 func (db *DB) FreeDisk() (uint64, error) {

@@ -117,6 +117,22 @@ func TestFullDiskMakesWorkWaitAndUsersTold(t *testing.T) {
 	}
 }
 
+// TestDiskIsLookedAtThoughNothingIsWritten has the disk fill, and room made again, while
+// nobody writes.
+func TestDiskIsLookedAtThoughNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	db, free := onADisk(t, kv.Hooks{})
+	for _, full := range []bool{false, true, false} {
+		free.Store(1 << 40)
+		if full {
+			free.Store(1)
+		}
+		if db.DiskFull() != full {
+			t.Errorf("the disk counts as full: %t, want %t", !full, full)
+		}
+	}
+}
+
 // TestWorkIsEndedWhateverWaitsForAFullDisk has as much queued as may be, and somebody
 // wait who brings more.
 func TestWorkIsEndedWhateverWaitsForAFullDisk(t *testing.T) {
