@@ -123,7 +123,7 @@ func TestJobsKeepTheirOrderWhateverTheClockDoes(t *testing.T) {
 		made = append(made, r.complete(store.Request{Collection: status}).ID.String())
 	}
 	slices.Reverse(made)
-	jobs, err := r.store.Jobs(t.Context())
+	jobs, err := r.store.Jobs.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

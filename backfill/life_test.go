@@ -187,7 +187,7 @@ func (l *life) process(hooks store.Hooks) (err error) {
 // forward proves that no commit has put a counter back, whatever processes there were
 // before.
 func (l *life) forward(s *store.Store) {
-	jobs, err := s.Jobs(context.WithoutCancel(l.t.Context()))
+	jobs, err := s.Jobs.List(context.WithoutCancel(l.t.Context()))
 	if err != nil {
 		l.t.Errorf("jobs: %v", err)
 	}
@@ -231,7 +231,7 @@ func (p *process) until(ctx context.Context, what string, is func() (bool, error
 
 // nth is the nth job of the life, created by make if it is not there yet.
 func (p *process) nth(ctx context.Context, n int, create func() (store.Job, error)) (store.Job, error) {
-	jobs, err := p.s.Jobs(ctx)
+	jobs, err := p.s.Jobs.List(ctx)
 	switch {
 	case err != nil:
 		return store.Job{}, err
@@ -606,7 +606,7 @@ func (l *life) verify() []store.Job {
 		l.t.Fatal(err)
 	}
 	(&rig{t: l.t, world: l.world, store: s, liar: l.liar}).wantTruth("")
-	jobs, err := s.Jobs(l.t.Context())
+	jobs, err := s.Jobs.List(l.t.Context())
 	log, _, errLog := s.Events(l.t.Context(), 0, 10_000)
 	if err := errors.Join(err, errLog, s.Close()); err != nil {
 		l.t.Fatal(err)

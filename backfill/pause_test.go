@@ -236,7 +236,7 @@ type witness struct {
 }
 
 func (w *witness) look() error {
-	jobs, err := w.store.Load().Jobs(context.Background())
+	jobs, err := w.store.Load().Jobs.List(context.Background())
 	if err != nil {
 		return err
 	}

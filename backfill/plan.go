@@ -104,7 +104,7 @@ func (b *Backfill) Plan(ctx context.Context, req store.Request) (Plan, error) {
 
 // ahead is how many jobs have to end before a new one begins.
 func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
-	jobs, err := b.cfg.Store.Jobs(ctx)
+	jobs, err := b.cfg.Store.Jobs.List(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -292,7 +292,7 @@ func (p *planner) hostsOfRelay(ctx context.Context) bool {
 // earlier is the latest job over the same collections of the network that has
 // found and looked up everything, with the hosts that it has found.
 func (p *planner) earlier(ctx context.Context) (store.Job, []store.JobHost, error) {
-	jobs, err := p.b.cfg.Store.Jobs(ctx)
+	jobs, err := p.b.cfg.Store.Jobs.List(ctx)
 	if err != nil {
 		return store.Job{}, nil, fmt.Errorf("plan: %w", err)
 	}

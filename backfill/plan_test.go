@@ -35,7 +35,7 @@ func (r *rig) plan(req store.Request) backfill.Plan {
 
 func (r *rig) jobs() int {
 	r.t.Helper()
-	jobs, err := r.store.Jobs(r.t.Context())
+	jobs, err := r.store.Jobs.List(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}

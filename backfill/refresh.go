@@ -105,7 +105,7 @@ func (b *Backfill) refresh(ctx context.Context) error {
 // there is room to work on them: whoever asks for a job must not wait for all of
 // them. The end of a job makes room, and has this called again.
 func (b *Backfill) refreshDue(ctx context.Context) error {
-	list, err := b.cfg.Store.Collections(ctx)
+	list, err := b.cfg.Store.Collections.List(ctx)
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (k *kept) idle() {
 // jobs are all jobs, in the order of their creation.
 func (k *kept) jobs() []store.Job {
 	k.t.Helper()
-	list, err := k.store.Jobs(k.t.Context())
+	list, err := k.store.Jobs.List(k.t.Context())
 	if err != nil {
 		k.t.Fatal(err)
 	}

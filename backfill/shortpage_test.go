@@ -73,7 +73,7 @@ func newWatchedRig(t *testing.T, world sandbox.Config, o options) *rig {
 	var r *rig
 	last := map[uuid.UUID]store.Job{}
 	o.store.Hooks.AfterCommit = func() error {
-		jobs, err := r.store.Jobs(context.Background())
+		jobs, err := r.store.Jobs.List(context.Background())
 		for _, j := range jobs {
 			storetest.NothingBack(t, last[j.ID], j)
 			last[j.ID] = j

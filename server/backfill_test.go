@@ -236,7 +236,7 @@ func TestCancelOfACompletedJobIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settle(alice, store.AccountActive, nil)
-	jobs, err := r.store.Jobs(t.Context())
+	jobs, err := r.store.Jobs.List(t.Context())
 	r.check(err)
 	r.do(http.MethodPost, "/admin/backfill/"+jobs[0].ID.String()+"/cancel", "").want(t, 400, "is completed: only a running, pausing or paused job")
 }

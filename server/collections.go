@@ -30,7 +30,7 @@ func (s *Server) listCollections(r *http.Request) (reply, error) {
 	if _, err := query(r); err != nil {
 		return reply{}, err
 	}
-	list, err := s.cfg.Store.Collections(r.Context())
+	list, err := s.cfg.Store.Collections.List(r.Context())
 	if err != nil {
 		return reply{}, err
 	}

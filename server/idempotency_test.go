@@ -210,7 +210,7 @@ func TestMalformedIdempotencyKeyMakesNoJob(t *testing.T) {
 // newest is the path of the job that was made last.
 func (r *rig) newest() string {
 	r.t.Helper()
-	jobs, err := r.store.Jobs(r.t.Context())
+	jobs, err := r.store.Jobs.List(r.t.Context())
 	r.check(err)
 	return pathOf(jobs[0])
 }

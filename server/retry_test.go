@@ -36,7 +36,7 @@ func TestRetryIsRefusedWhereNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settle(alice, store.AccountActive, nil)
-	jobs, err := r.store.Jobs(t.Context())
+	jobs, err := r.store.Jobs.List(t.Context())
 	r.check(err)
 	path := pathOf(jobs[0])
 	r.do(http.MethodPost, path+"/retry", "").want(t, 400, "has read every repo: nothing is left to do")

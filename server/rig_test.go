@@ -378,7 +378,7 @@ func (r *rig) check(err error) {
 // jobsStored is how many jobs there are.
 func (r *rig) jobsStored() int {
 	r.t.Helper()
-	jobs, err := r.store.Jobs(r.t.Context())
+	jobs, err := r.store.Jobs.List(r.t.Context())
 	r.check(err)
 	return len(jobs)
 }

@@ -320,13 +320,8 @@ func TestOldFileIsSized(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "appview.db")
 		writeAll(t, path, populated(t))
 		before := raw(t, path)
-		if err := store.Unsize(path); err != nil {
+		if err := store.Unsize(path, uint64(step)); err != nil {
 			t.Fatal(err)
-		}
-		if step > 0 {
-			if err := store.SizeSome(path, uint64(step)); err != nil {
-				t.Fatal(err)
-			}
 		}
 		s, err := store.Open(store.Config{Path: path, FlushEvery: time.Millisecond, Hooks: store.Hooks{Step: step}, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {

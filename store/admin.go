@@ -21,10 +21,3 @@ var ErrLastAdmin = admin.ErrLastAdmin
 // WithActor returns a context whose changes are noted in the audit log as this
 // actor's.
 func WithActor(ctx context.Context, a Actor) context.Context { return admin.WithActor(ctx, a) }
-
-// note writes what ctx's actor does into the audit log: see admin.Note.
-func (g *group) note(ctx context.Context, e Event) error { return admin.Note(ctx, g.in, e) }
-
-func (g *group) noteOf(actor Actor, e Event) error { return admin.NoteOf(g.in, actor, e) }
-
-func actorIn(ctx context.Context) *Actor { return admin.ActorIn(ctx) }

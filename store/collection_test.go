@@ -26,7 +26,7 @@ func TestAddedCollectionIsTrackedAndRead(t *testing.T) {
 	if err != nil || added || again == nil || again.ID != id {
 		t.Errorf("again: %+v, %t, %v", again, added, err)
 	}
-	list, err := s.Collections(t.Context())
+	list, err := s.Collections.List(t.Context())
 	if err != nil || len(list) != 1 || list[0].NSID != note || list[0].Since.IsZero() || list[0].Job.ID != id || !list[0].Covered {
 		t.Errorf("collections: %+v, %v", list, err)
 	}
@@ -39,7 +39,7 @@ func TestAddedCollectionIsTrackedAndRead(t *testing.T) {
 	if none, added, err := s.AddCollection(asAdmin(t), note, uuid.New()); err != nil || added || none != nil {
 		t.Errorf("when no job runs: %+v, %t, %v", none, added, err)
 	}
-	if list, err = s.Collections(t.Context()); err != nil || list[0].Job.ID != id || list[0].Covered {
+	if list, err = s.Collections.List(t.Context()); err != nil || list[0].Job.ID != id || list[0].Covered {
 		t.Errorf("collections: %+v, %v", list, err)
 	}
 	wantAudit(t, s, "collection:add com.example.note () done", "backfill:create "+id.String()+" (com.example.note of every repo) done")
@@ -65,7 +65,7 @@ func TestOfManyWhoAddACollectionOneMakesItsJob(t *testing.T) {
 			n++
 		}
 	}
-	if jobs, err := s.Jobs(t.Context()); err != nil || n != 1 || len(jobs) != 1 {
+	if jobs, err := s.Jobs.List(t.Context()); err != nil || n != 1 || len(jobs) != 1 {
 		t.Errorf("%d added it, %d jobs, %v", n, len(jobs), err)
 	}
 }
@@ -210,7 +210,7 @@ func TestTrackedCollectionsAreBounded(t *testing.T) {
 	if _, _, err := s.AddCollection(t.Context(), note, uuid.New()); !errors.Is(err, store.ErrTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
-	if jobs, err := s.Jobs(t.Context()); err != nil || len(jobs) != 0 {
+	if jobs, err := s.Jobs.List(t.Context()); err != nil || len(jobs) != 0 {
 		t.Errorf("%d jobs, %v", len(jobs), err)
 	}
 }

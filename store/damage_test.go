@@ -116,7 +116,7 @@ func everything(t *testing.T, s *store.Store) (map[string]string, error) {
 		got[r.URI().String()] = r.Body.CID.String() + " " + string(r.Body.Data)
 		return nil
 	})
-	jobs, errJobs := s.Jobs(t.Context())
+	jobs, errJobs := s.Jobs.List(t.Context())
 	for _, j := range jobs {
 		got[j.ID.String()] = fmt.Sprint(j.Processed, j.TotalRepos, j.Tally)
 	}
@@ -212,7 +212,7 @@ func TestFlippedBytesAreNeverAnsweredFrom(t *testing.T) {
 					if !errors.Is(s.Err(), store.ErrDamaged) || !strings.Contains(s.Err().Error(), "restore a backup") {
 						t.Errorf("%s: the store failed with %v", what, s.Err())
 					}
-					if _, err := s.Jobs(t.Context()); !errors.Is(err, store.ErrDamaged) {
+					if _, err := s.Jobs.List(t.Context()); !errors.Is(err, store.ErrDamaged) {
 						t.Errorf("%s: after that it still answers, %v", what, err)
 					}
 				default:

@@ -1,7 +1,9 @@
 // Package store keeps everything appview knows in one bbolt file: the records,
 // the repos they came from, the change log, and the backfill jobs with what each
-// still owes. Package kv below it opens the file, commits to it, and knows nothing of
-// what the rows mean. Package admin has the API keys and the audit log.
+// still owes. Package kv opens the file, commits to it, and knows nothing of what the rows
+// mean. Above it, each standing on those before, are packages admin (API keys, audit log),
+// index (records, repos, deny list, deletions) and jobs (jobs, their work, tracked
+// collections). This package opens the file with what they bring, and hands them out.
 //
 // # Schema
 //
@@ -34,7 +36,7 @@
 //	audit                  sequence              what an administrator did: who, what, to what, when
 //
 // Integers in keys are big-endian, strings are separated by a zero byte, which no
-// identifier holds. keys.go makes every key.
+// identifier holds. keys.go of each package makes its keys.
 //
 // Rows of records, and those that are JSON, are sealed: they end in a checksum of key
 // and row (kv.Seal).
@@ -43,7 +45,7 @@
 //
 // The size of an account is in its repo's row, and moves with the rows that it is the
 // size of. A reading that would make an account larger than it may be is not written
-// (accountbytes.go).
+// (index/accountbytes.go).
 //
 // # Append order
 //

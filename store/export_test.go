@@ -6,7 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -14,11 +14,16 @@ import (
 	"go.etcd.io/bbolt"
 
 	"appview/internal/api"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/kv"
 )
 
 // LastRev is the rev as of which an administrator deletes, as it reads in a row.
-var LastRev = syntax.NewTIDFromInteger(lastRev.Integer())
+var LastRev = syntax.NewTIDFromInteger(index.LastRev.Integer())
+
+// repos are the rows of repos, by their numbers.
+var repos = kv.Table[index.Repo]{Name: "repos", Version: 1, Fill: kv.FillAppend}
 
 // Deletion is a deletion that is kept.
 type Deletion struct {
@@ -30,84 +35,85 @@ type Deletion struct {
 }
 
 // Deletions are the deletions that are kept of a collection, in their order.
-func (s *Store) Deletions(ctx context.Context, collection syntax.NSID) (list []Deletion, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(deletionsBucket)).Bucket([]byte(collection))
+func (s *Store) Deletions(ctx context.Context, collection syntax.NSID) ([]Deletion, error) {
+	return kv.Read(ctx, s.db, func(tx *kv.Tx) (list []Deletion, err error) {
+		b := tx.Bucket([]byte("deletions")).Bucket([]byte(collection))
 		if b == nil {
-			return nil
+			return nil, nil
 		}
-		return b.ForEach(func(k, row []byte) error {
-			n, rkey, ok := splitRecordKey(row[deletionHead:])
-			if !ok {
-				return fmt.Errorf("deletion %x: %w", k, errRow)
-			}
-			repo, err := repos.get(repos.bucket(tx), ridKey(n))
+		err = b.ForEach(func(k, row []byte) error {
+			const head, number = 16, 4
+			repo, err := repos.Get(repos.Bucket(tx), row[head:head+number])
 			list = append(list, Deletion{
 				Seq: binary.BigEndian.Uint64(k), At: time.Unix(int64(binary.BigEndian.Uint64(row)), 0).UTC(),
-				Rev: syntax.NewTIDFromInteger(binary.BigEndian.Uint64(row[8:])), DID: repo.DID, RKey: rkey,
+				Rev: syntax.NewTIDFromInteger(binary.BigEndian.Uint64(row[8:])), DID: repo.DID, RKey: syntax.RecordKey(row[head+number:]),
 			})
 			return err
 		})
+		return list, err
 	})
-	return list, err
 }
 
 // Numbered are the repos that have a number, in the order of these.
-func (s *Store) Numbered(ctx context.Context) (dids []syntax.DID, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		return repos.bucket(tx).ForEach(func(k, row []byte) error {
-			repo, err := repos.decode(k, row)
+func (s *Store) Numbered(ctx context.Context) ([]syntax.DID, error) {
+	return kv.Read(ctx, s.db, func(tx *kv.Tx) (dids []syntax.DID, err error) {
+		err = repos.Bucket(tx).ForEach(func(k, row []byte) error {
+			repo, err := repos.Decode(k, row)
 			dids = append(dids, repo.DID)
 			return err
 		})
+		return dids, err
 	})
-	return dids, err
 }
 
 // Indexed is the last change that the key index of a collection contains.
-func (s *Store) Indexed(ctx context.Context, collection syntax.NSID) (at uint64, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		at, err = watermark(tx, []byte(collection))
-		return err
+func (s *Store) Indexed(ctx context.Context, collection syntax.NSID) (uint64, error) {
+	return kv.Read(ctx, s.db, func(tx *kv.Tx) (uint64, error) {
+		row := tx.Bucket([]byte("rkeys_at")).Get([]byte(collection))
+		if row == nil {
+			return 0, nil
+		}
+		at, ok := kv.NumberOf([]byte(collection), row)
+		if !ok {
+			return 0, kv.ErrRow
+		}
+		return at, nil
 	})
-	return at, err
 }
 
 // Formats is how many formats of the file there are.
-func Formats() int { return len(migrations()) }
+func Formats() int { return version }
 
 // MigrateTo does what Open does to an older file, as far as the format given: the
 // process ends there.
 func MigrateTo(path string, format int) error {
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	from, v := uint64(0), 0
-	err = db.View(func(tx *bbolt.Tx) error { from, err = metaOf(tx, "schema"); return err })
-	for v = int(from); err == nil && v < format; v++ {
-		migrate := migrations()[v]
-		for again := true; again && err == nil; {
-			err = db.Update(func(tx *bbolt.Tx) error {
-				err := migrate(&kv.Tx{Tx: tx})
-				if again = errors.Is(err, kv.ErrAgain); again {
-					return nil
-				}
-				return errors.Join(err, asFormat(tx, v+1))
-			})
+	return edit(path, func(db *bbolt.DB) error {
+		var from uint64
+		err := db.View(func(tx *bbolt.Tx) (err error) {
+			from, err = (&kv.Tx{Tx: tx}).Meta("schema")
+			return err
+		})
+		migrations := schema(index.New(0)).Migrations
+		for v := int(from); err == nil && v < format; v++ {
+			for again := true; again && err == nil; {
+				err = db.Update(func(tx *bbolt.Tx) error {
+					err := migrations[v](&kv.Tx{Tx: tx})
+					if again = errors.Is(err, kv.ErrAgain); again {
+						return nil
+					}
+					return errors.Join(err, asFormat(tx, v+1))
+				})
+			}
 		}
-	}
-	return errors.Join(err, db.Close())
+		return err
+	})
 }
 
 // AsFormat has a file say that it is of a format.
 func AsFormat(path string, format int) error {
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error { return asFormat(tx, format) })
-	return errors.Join(err, db.Close())
+	return edit(path, func(db *bbolt.DB) error {
+		return db.Update(func(tx *bbolt.Tx) error { return asFormat(tx, format) })
+	})
 }
 
 func asFormat(tx *bbolt.Tx, format int) error {
@@ -117,14 +123,10 @@ func asFormat(tx *bbolt.Tx, format int) error {
 // Unseal makes a file what the program of the format before has left: only records are
 // sealed. It returns how many other rows were.
 func Unseal(path string) (rows int, err error) {
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		return 0, err
-	}
 	unseal := func(b *bbolt.Bucket) error {
 		found := map[string][]byte{}
 		if err := b.ForEach(func(k, row []byte) error {
-			if row, ok := unsealed(k, row); ok {
+			if row, ok := kv.Unseal(k, row); ok {
 				row = bytes.Clone(row)
 				if row[0]&kv.SealedRow == kv.SealedRow { // of a table
 					row[0] &^= kv.SealedRow
@@ -143,63 +145,59 @@ func Unseal(path string) (rows int, err error) {
 		}
 		return nil
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{
-			repos.name, counts.name, jobs.name, "keys", collections.name, purges.name, denials.name, distrusted.name,
-			"audit", freshness.name, totals.name, pauses.name, replies.name, "meta", keyIndexAtBucket,
-		} {
-			if err := unseal(tx.Bucket([]byte(name))); err != nil {
+	err = edit(path, func(db *bbolt.DB) error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range []string{
+				"repos", "counts", "jobs", "keys", "collections", "purges", "denylist", "distrusted",
+				"audit", "freshness", "totals", "pauses", "replies", "meta", "rkeys_at",
+			} {
+				if err := unseal(tx.Bucket([]byte(name))); err != nil {
+					return err
+				}
+			}
+			work := tx.Bucket([]byte("work"))
+			if err := work.ForEachBucket(func(seq []byte) error {
+				w := work.Bucket(seq)
+				return errors.Join(unseal(w.Bucket([]byte("cursor"))), unseal(w.Bucket([]byte("repos"))),
+					unseal(w.Bucket([]byte("owed"))), unseal(w.Bucket([]byte("hosts"))))
+			}); err != nil {
 				return err
 			}
-		}
-		work := tx.Bucket([]byte(workBucket))
-		if err := work.ForEachBucket(func(seq []byte) error {
-			w := work.Bucket(seq)
-			return errors.Join(unseal(w.Bucket([]byte(cursorBucket))), unseal(w.Bucket([]byte(workReposBucket))),
-				unseal(w.Bucket([]byte(owedBucket))), unseal(w.Bucket([]byte(hostsBucket))))
-		}); err != nil {
-			return err
-		}
-		return asFormat(tx, 6)
-	})
-	return rows, errors.Join(err, db.Close())
-}
-
-// StatusMoves is every way that a status may change.
-func StatusMoves() map[api.Status][]api.Status { return statusMoves }
-
-// Unsize makes a file what a program has left that knows no sizes of accounts.
-func Unsize(path string) error {
-	return edit(path, func(tx *bbolt.Tx) error {
-		b := repos.bucket(tx)
-		rows := map[string]Repo{}
-		err := b.ForEach(func(k, row []byte) error {
-			repo, err := repos.decode(k, row)
-			repo.Bytes = 0
-			rows[string(k)] = repo
-			return err
+			return asFormat(tx, 6)
 		})
-		for k, repo := range rows {
-			err = errors.Join(err, repos.put(b, []byte(k), repo))
-		}
-		return errors.Join(err, asFormat(tx, 8))
+	})
+	return rows, err
+}
+
+// Unsize makes a file what a program has left that knows no sizes of accounts, and a later
+// one that was cut off when it had sized the repos below a number.
+func Unsize(path string, from uint64) error {
+	return edit(path, func(db *bbolt.DB) error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			b := repos.Bucket(&kv.Tx{Tx: tx})
+			rows := map[string]index.Repo{}
+			err := b.ForEach(func(k, row []byte) error {
+				repo, err := repos.Decode(k, row)
+				if uint64(binary.BigEndian.Uint32(k)) >= from {
+					repo.Bytes = 0
+				}
+				rows[string(k)] = repo
+				return err
+			})
+			for k, repo := range rows {
+				err = errors.Join(err, repos.Put(b, []byte(k), repo))
+			}
+			return errors.Join(err, asFormat(tx, 8))
+		})
 	})
 }
 
-// SizeSome sizes the repos below a number, as a migration that is cut off.
-func SizeSome(path string, below uint64) error {
-	return edit(path, func(tx *bbolt.Tx) error {
-		sizes, err := sizesOf(tx, 0, below)
-		return errors.Join(err, putSizes(tx, 0, below, sizes))
-	})
-}
-
-func edit(path string, do func(*bbolt.Tx) error) error {
+func edit(path string, do func(*bbolt.DB) error) error {
 	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		return err
 	}
-	return errors.Join(db.Update(do), db.Close())
+	return errors.Join(do(db), db.Close())
 }
 
 // BucketBytes is what the pages of a bucket hold.
@@ -211,14 +209,15 @@ type BucketBytes struct {
 // far as anything was written to it.
 func (s *Store) Layout(ctx context.Context, c syntax.NSID) (buckets map[string]BucketBytes, written int64, err error) {
 	buckets = map[string]BucketBytes{}
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		for _, name := range []string{recordsBucket, logBucket, keyIndexBucket} {
+	err = s.db.View(ctx, func(tx *kv.Tx) error {
+		for _, name := range []string{"records", "log", "rkeys"} {
 			b := tx.Bucket([]byte(name)).Bucket([]byte(c))
 			if b == nil {
 				continue
 			}
+			const element = 16 // and as long is a page's header
 			st, page := b.Stats(), int64(tx.DB().Info().PageSize)
-			elements := leafElement * int64(st.KeyN+st.LeafPageN) // a page's header is as long
+			elements := element * int64(st.KeyN+st.LeafPageN)
 			buckets[name] = BucketBytes{
 				Rows: int64(st.LeafInuse) - elements, Elements: elements,
 				Empty: int64(st.LeafPageN+st.LeafOverflowN)*page - int64(st.LeafInuse), Branch: int64(st.BranchPageN) * page,
@@ -230,32 +229,45 @@ func (s *Store) Layout(ctx context.Context, c syntax.NSID) (buckets map[string]B
 	return buckets, written, err
 }
 
+// reply is as much of a kept reply as tests make of one.
+type reply struct {
+	Status   int       `json:"status"`
+	Body     string    `json:"body"`
+	Request  []byte    `json:"request"`
+	KeptFrom time.Time `json:"kept_from"`
+}
+
+var replies = kv.Table[reply]{Name: "replies", Version: 1, Fill: kv.FillSpread}
+
 // Replies are the Idempotency-Keys of the replies that are kept, by owner, in their order.
-func (s *Store) Replies(ctx context.Context) (of map[uuid.UUID][]string, err error) {
-	of = map[uuid.UUID][]string{}
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		return replies.bucket(tx).ForEach(func(k, _ []byte) error {
-			owner, key, err := splitReplyKey(k)
-			of[owner] = append(of[owner], key)
-			return err
+func (s *Store) Replies(ctx context.Context) (map[uuid.UUID][]string, error) {
+	return kv.Read(ctx, s.db, func(tx *kv.Tx) (map[uuid.UUID][]string, error) {
+		of := map[uuid.UUID][]string{}
+		return of, replies.Bucket(tx).ForEach(func(k, _ []byte) error {
+			owner := uuid.UUID(k[:len(uuid.Nil)])
+			of[owner] = append(of[owner], string(k[len(owner):]))
+			return nil
 		})
 	})
-	return of, err
 }
 
 // FillReplies puts n replies there, one an age older than the one before it, and their
 // Idempotency-Keys are their numbers.
 func (s *Store) FillReplies(ctx context.Context, owner uuid.UUID, n int, age time.Duration) error {
-	return s.do(ctx, "fill replies", func(g *group) error {
+	return s.db.Do(ctx, kv.Change{Op: "fill replies", Urgent: true, Apply: func(tx *kv.Tx) error {
 		for i := range n {
-			row := replyRow{Reply: Reply{Status: 201}, Request: make([]byte, sha256.Size), KeptFrom: g.steady.Add(-time.Duration(i) * age)}
-			if err := replies.put(replies.bucket(g.tx), replyKey(owner, fmt.Sprint(i)), row); err != nil {
+			key := append(owner[:], strconv.Itoa(i)...)
+			row := reply{Status: 201, Request: make([]byte, sha256.Size), KeptFrom: tx.Steady.Add(-time.Duration(i) * age)}
+			if err := replies.Put(replies.Bucket(tx), key, row); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
+	}})
 }
 
 // MaxReplies is how many replies are kept.
-const MaxReplies = keepRepliesNo
+const MaxReplies = jobs.MaxReplies
+
+// StatusMoves is every way that a status may change.
+func StatusMoves() map[api.Status][]api.Status { return jobs.StatusMoves() }

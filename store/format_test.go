@@ -48,7 +48,7 @@ func TestOldFileIsBroughtUpToDate(t *testing.T) {
 	if !s.Denied(bob, "https://spam.example.com") {
 		t.Error("the deny list is lost")
 	}
-	jobs, err := s.Jobs(t.Context())
+	jobs, err := s.Jobs.List(t.Context())
 	if err != nil || len(jobs) != 3 {
 		t.Fatalf("%d jobs, %v", len(jobs), err)
 	}

@@ -220,7 +220,7 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 	}))
 	st, err := s.Stats(ctx)
 	must(err)
-	jobs, err := s.Jobs(ctx)
+	jobs, err := s.Jobs.List(ctx)
 	must(err)
 	for _, c := range collections {
 		if n, ok := st.Collections[c]; ok {

@@ -29,7 +29,7 @@ func (w *world) prune() {
 // kept wants exactly these jobs to be there.
 func (w *world) kept(want ...store.Job) {
 	w.t.Helper()
-	list, err := w.s.Jobs(w.t.Context())
+	list, err := w.s.Jobs.List(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func TestReplyIsKeptWithItsJob(t *testing.T) {
 
 func jobsOf(tb testing.TB, s *store.Store) []store.Job {
 	tb.Helper()
-	jobs, err := s.Jobs(tb.Context())
+	jobs, err := s.Jobs.List(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,16 +1,15 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"io"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"appview/internal/datadir"
 	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/kv"
 )
 
@@ -47,7 +46,7 @@ type Config struct {
 	Observe    func(Commit)                     // told of every commit, by the writer; must not wait for anything
 	Hooks      Hooks                            // tests crash here
 
-	MaxAccountBytes int64 // what one account may take of the file: DefaultMaxAccountBytes
+	MaxAccountBytes int64 // what one account may take of the file: index.DefaultMaxAccountBytes
 }
 
 // file is what the file itself is to know.
@@ -58,42 +57,36 @@ func (c Config) file() kv.Config {
 	}
 }
 
-// Store is an open database file.
+// Store is an open database file. Its parts hand out what is in it.
 type Store struct {
 	*admin.Admin
+	*index.Index
+	*jobs.Jobs
+	*jobs.Work
+	*jobs.Collections
 
 	db *kv.DB
-
-	maxAccountBytes int64
-
-	purges [][]byte // deletions that an earlier process has left
-
-	tails tails
-
-	denied  atomic.Pointer[denied]
-	denying sync.Mutex // held while denied is changed
 }
+
+// version is the format of the files that this program writes.
+const version = 9
+
+// schema is what a file of ours consists of.
+func schema(ix *index.Index) kv.Schema { return kv.Join(version, admin.Part(), ix.Part(), jobs.Part()) }
 
 // Open opens the file, making it if it is not there, and brings it to the
 // current schema. It fails with ErrLocked, ErrNewer or ErrDamaged where these
 // apply.
 func Open(cfg Config) (*Store, error) {
-	s, with := &Store{maxAccountBytes: cmp.Or(cfg.MaxAccountBytes, DefaultMaxAccountBytes)}, schema()
-	with.Load = s.load
+	s := &Store{Index: index.New(cfg.MaxAccountBytes)}
 	var err error
-	if s.db, err = kv.Open(cfg.file(), with); err != nil {
+	if s.db, err = kv.Open(cfg.file(), schema(s.Index)); err != nil {
 		return nil, err
 	}
 	s.Admin = admin.New(s.db)
+	s.Use(s.db)
+	s.Jobs, s.Work, s.Collections = jobs.New(s.db, s.Index)
 	return s, nil
-}
-
-// load reads what is kept in memory.
-func (s *Store) load(tx *kv.Tx) (err error) {
-	if s.purges, err = openPurges(tx.Tx); err != nil {
-		return err
-	}
-	return s.loadDenied(tx.Tx)
 }
 
 // Close commits what is queued and closes the file.
@@ -102,7 +95,7 @@ func (s *Store) Close() error { return s.db.Close(s.FlushUses()...) }
 // Compact gives back to the disk what is free in the file of a stopped server. It
 // returns the lengths before and after.
 func Compact(ctx context.Context, cfg Config) (before, after int64, err error) {
-	return kv.Compact(ctx, cfg.file(), schema())
+	return kv.Compact(ctx, cfg.file(), schema(index.New(0)))
 }
 
 // Backup writes a copy of the file as it is at one moment. begin is called once,
@@ -133,3 +126,30 @@ func (s *Store) DiskFull() bool { return s.db.DiskFull() }
 // Flush has the changes that were queued be committed without waiting for company:
 // whoever could bring more waits for them.
 func (s *Store) Flush() { s.db.Flush() }
+
+// Load is what the store has before it.
+type Load struct {
+	Queued   int    // changes that wait for the writer
+	IndexLag uint64 // changes that the key index of a collection is behind, at most
+	FreeDisk uint64 // bytes on the disk that holds the file
+	Reads    int    // transactions that are open, during which the file cannot reuse pages
+}
+
+// Load tells what the store has before it.
+func (s *Store) Load(ctx context.Context) (Load, error) {
+	free, err := s.db.FreeDisk()
+	if err != nil {
+		return Load{}, err
+	}
+	l := Load{Queued: s.db.Queued(), FreeDisk: free, Reads: s.db.OpenReads()}
+	l.IndexLag, err = s.MaxLag(ctx)
+	return l, err
+}
+
+// Stats is what the file holds, by counts that are kept.
+func (s *Store) Stats(ctx context.Context) (jobs.Stats, error) { return s.Collections.Stats(ctx) }
+
+// Prune deletes a bounded step of what is kept no longer: old notes of deleted records, the
+// work rows of jobs that ended long ago, jobs, old events, and old replies. It returns true
+// when nothing is left to delete.
+func (s *Store) Prune(ctx context.Context) (bool, error) { return s.db.Prune(ctx) }

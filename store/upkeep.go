@@ -2,11 +2,7 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
-
-	"github.com/bluesky-social/indigo/atproto/syntax"
-	"go.etcd.io/bbolt"
 
 	"appview/store/admin"
 )
@@ -25,12 +21,8 @@ const (
 // notes when API keys were used, brings the key index up to date, and notices when
 // the file is taken away.
 func (s *Store) Run(ctx context.Context) error {
-	// First of all: what is denied is served until it is hidden.
-	if err := s.enforce(ctx); err != nil {
+	if err := s.Resume(ctx); err != nil {
 		return ended(ctx, err)
-	}
-	if err := s.resumePurges(ctx); err != nil {
-		return ended(ctx, fmt.Errorf("go on with deletions: %w", err))
 	}
 	var pruned time.Time
 	saved := time.Now()
@@ -56,7 +48,7 @@ func (s *Store) Run(ctx context.Context) error {
 			saved = time.Now()
 		}
 		began := time.Now()
-		if err := s.indexAll(ctx); err != nil {
+		if err := s.IndexAll(ctx); err != nil {
 			return ended(ctx, err)
 		}
 		timer.Reset(max(indexEvery, indexShare*time.Since(began)))
@@ -72,32 +64,6 @@ func (s *Store) Run(ctx context.Context) error {
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
-	}
-	return nil
-}
-
-// indexAll brings the key index of every collection a run nearer to its records.
-func (s *Store) indexAll(ctx context.Context) error {
-	var behind []syntax.NSID
-	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		for _, name := range collectionNames(tx) {
-			lag, err := indexLag(tx, []byte(name))
-			if err != nil {
-				return err
-			}
-			if lag > 0 {
-				behind = append(behind, syntax.NSID(name))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, c := range behind {
-		if _, err := s.IndexKeys(ctx, c); err != nil {
-			return err
-		}
 	}
 	return nil
 }

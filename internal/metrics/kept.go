@@ -133,7 +133,7 @@ func (k *kept) Collect(ch chan<- prometheus.Metric) {
 // collectJobs tells of the jobs there are, and of what all that there ever were have
 // settled.
 func (k *kept) collectJobs(ctx context.Context, out output) error {
-	jobs, err := k.Store.Jobs(ctx)
+	jobs, err := k.Store.Jobs.List(ctx)
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func TestWhatTheDatabaseHoldsIsCountedOnce(t *testing.T) {
 func settle(t *testing.T, st *store.Store, i int, reason string) {
 	t.Helper()
 	ctx, did := t.Context(), syntax.DID(fmt.Sprintf("did:web:%d.example.com", i))
-	jobs, err := st.Jobs(ctx)
+	jobs, err := st.Jobs.List(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

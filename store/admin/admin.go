@@ -18,11 +18,21 @@ type Admin struct {
 // New returns what an open file holds.
 func New(db *kv.DB) *Admin { return &Admin{db: db} }
 
-// Buckets are those of this package at the top of the file.
-func Buckets() []string { return []string{apiKeys.Name, events.Name} }
+// Part is what this package brings to a file.
+func Part() kv.Part {
+	return kv.Part{
+		Buckets: []string{apiKeys.Name, events.Name},
+		Migrations: map[int]func(*kv.Tx) error{
+			1: func(tx *kv.Tx) error { return kv.MakeBuckets(tx, apiKeys.Name) },
+			3: addAudit,
+		},
+		Check: check,
+		Prune: func(context.Context, *kv.DB) (func(*kv.Tx, *int) error, error) { return prune, nil },
+	}
+}
 
-// Check checks that every key and every event can be read.
-func Check(ctx context.Context, c *kv.Checker) error {
+// check checks that every key and every event can be read.
+func check(ctx context.Context, c *kv.Checker) error {
 	kv.CheckTable(c, apiKeys)
 	kv.CheckTable(c, events)
 	return ctx.Err()

@@ -23,16 +23,7 @@ type file struct {
 	db *kv.DB
 }
 
-func schema() kv.Schema {
-	return kv.Schema{
-		Migrations: []func(*kv.Tx) error{func(tx *kv.Tx) error {
-			_, err := tx.CreateBucketIfNotExists([]byte("keys"))
-			return err
-		}, admin.AddAudit},
-		Buckets: admin.Buckets(),
-		Checks:  []func(context.Context, *kv.Checker) error{admin.Check},
-	}
-}
+func schema() kv.Schema { return kv.Join(3, admin.Part()) }
 
 // newPath is where a test makes its file.
 func newPath(tb testing.TB) string {
@@ -81,11 +72,7 @@ func (f file) prune(tb testing.TB) {
 	tb.Helper()
 	for done := false; !done; {
 		var err error
-		done, err = kv.Write(tb.Context(), f.db, kv.Change{Op: "prune", Urgent: true}, func(tx *kv.Tx) (bool, error) {
-			left := 100
-			err := admin.Prune(tx, &left)
-			return left > 0, err
-		})
+		done, err = f.db.Prune(tb.Context())
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -63,13 +63,8 @@ type Event struct {
 
 var events = kv.Table[Event]{Name: "audit", Version: 1, Fill: kv.FillAppend}
 
-// AddAudit makes the bucket of the audit log, in a file from before there was one.
-func AddAudit(tx *kv.Tx) error {
-	if _, err := tx.CreateBucketIfNotExists([]byte(events.Name)); err != nil {
-		return fmt.Errorf("create bucket %s: %w", events.Name, err)
-	}
-	return nil
-}
+// addAudit makes the bucket of the audit log, in a file from before there was one.
+func addAudit(tx *kv.Tx) error { return kv.MakeBuckets(tx, events.Name) }
 
 // Note writes what ctx's actor does into the audit log, in the transaction that
 // does it. It is the last step of a change: one that is refused notes nothing.
@@ -136,8 +131,8 @@ func (a *Admin) Events(ctx context.Context, below uint64, limit int) (list []Eve
 	return list, next, err
 }
 
-// Prune deletes events that are too old or too many, no more than left.
-func Prune(tx *kv.Tx, left *int) error {
+// prune deletes events that are too old or too many, no more than left.
+func prune(tx *kv.Tx, left *int) error {
 	b := events.Bucket(tx)
 	last, limit := b.Sequence(), tx.Steady.Add(-keepEvents)
 	var errDecode error

@@ -41,20 +41,20 @@ func SealedNumber(key []byte, n uint64) []byte { return Seal(key, NumberKey(n)) 
 // NumberOf is the number whose row stands under key. One that was written before there
 // were checksums is shorter by that.
 func NumberOf(key, row []byte) (uint64, bool) {
-	if len(row) == numberLen+SealLen {
+	if len(row) == NumberLen+SealLen {
 		var ok bool
 		if row, ok = Unseal(key, row); !ok {
 			return 0, false
 		}
 	}
-	if len(row) != numberLen {
+	if len(row) != NumberLen {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(row), true
 }
 
-// numberLen is the length of a number without a checksum.
-const numberLen = 8
+// NumberLen is the length of a number without a checksum, and of a NumberKey.
+const NumberLen = 8
 
 // NumberKey is a number as a key: keys stand in the order of their numbers.
 func NumberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

@@ -30,6 +30,8 @@ type Schema struct {
 	// Load, if not nil, reads what is kept in memory, before anything is written. It is
 	// not called for a file that is opened for reading only.
 	Load func(*Tx) error
+	// Prunes delete what is kept no longer.
+	Prunes []Pruner
 }
 
 // metaSchema is the name of the version in the bucket meta.

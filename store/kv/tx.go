@@ -17,6 +17,9 @@ type (
 	Cursor = bbolt.Cursor
 )
 
+// MaxKeyLen is the longest that a key can be.
+const MaxKeyLen = bbolt.MaxKeySize
+
 // Tx is a transaction. What it gives is bbolt's memory, and dies with it.
 type Tx struct {
 	*bbolt.Tx
