@@ -80,9 +80,13 @@ func TestMistakesInTheCallExitWithTwo(t *testing.T) {
 func TestMistakesInAnAddressExitWithTwo(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"--listen", "--metrics-listen"} {
-		for _, address := range []string{"3000", "127.0.0.1", "127.0.0.1:99999"} {
-			args := []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0"}
+		for _, address := range []string{"3000", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:no such port", "::1:3000"} {
+			dir := t.TempDir()
+			args := []string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0"}
 			want(t, exitUsage, flag+" is \""+address+"\", it must be an address and a port, such as 127.0.0.1:3000: ", nil, append(args, flag, address)...)
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("%s %s left %v (%v)", flag, address, left, err)
+			}
 		}
 	}
 }

@@ -16,13 +16,34 @@ import (
 // UnixScheme begins the address of a socket.
 const UnixScheme = "unix:"
 
+// checkAddress refuses what cannot be the address of a listener. It asks nobody for a name.
+func checkAddress(ctx context.Context, flag, address string) error {
+	if path, isSocket := strings.CutPrefix(address, UnixScheme); isSocket {
+		if path == "" {
+			return Usagef("%s is %q, it must name the file of a socket, such as %s/run/appview/http.sock", flag, UnixScheme, UnixScheme)
+		}
+		return nil
+	}
+	if address == "" { // to net.Listen any port at all addresses of the machine
+		return Usagef("%s is empty, it must be an address and a port, such as %s", flag, DefaultListen)
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	}
+	if bad, is := errors.AsType[*net.AddrError](err); is {
+		return Usagef("%s is %q, it must be an address and a port, such as %s: %s", flag, address, DefaultListen, bad.Err)
+	}
+	if err != nil {
+		return Usagef("%s is %q, it must be an address and a port, such as %s: there is no port %q", flag, address, DefaultListen, port)
+	}
+	return nil
+}
+
 // listenOn opens the port that a flag names.
 func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	if path, isSocket := strings.CutPrefix(address, UnixScheme); isSocket {
 		return listenUnix(ctx, flag, path)
-	}
-	if address == "" { // any port at all addresses of the machine
-		return nil, Usagef("%s is empty, it must be an address and a port, such as %s", flag, DefaultListen)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
@@ -33,9 +54,6 @@ func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	case IsErrno(err, syscall.EACCES, wsaAccess):
 		return nil, fmt.Errorf("listen on %s: this user may not use the port: choose one from 1024 on with %s: %w", address, flag, err)
 	case err != nil:
-		if bad, is := errors.AsType[*net.AddrError](err); is {
-			return nil, Usagef("%s is %q, it must be an address and a port, such as %s: %s", flag, address, DefaultListen, bad.Err)
-		}
 		return nil, fmt.Errorf("listen on %s (%s): %w", address, flag, err)
 	}
 	return l, nil
@@ -57,9 +75,6 @@ func IsErrno(err error, unix, windows syscall.Errno) bool {
 // listenUnix opens a socket of the operator's choice. Who may connect to it is decided by
 // its directory: over it as over a port, what is secret needs a key.
 func listenUnix(ctx context.Context, flag, path string) (net.Listener, error) {
-	if path == "" {
-		return nil, Usagef("%s is %q, it must name the file of a socket, such as %s/run/appview/http.sock", flag, UnixScheme, UnixScheme)
-	}
 	fail := func(err error) error { return fmt.Errorf("listen on %s (%s): %w", path, flag, withoutAddress(err)) }
 	// What a process has left that was killed is in the way; what somebody listens on is
 	// not to be removed.

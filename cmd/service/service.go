@@ -93,6 +93,14 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 
 func (s *Service) open(ctx context.Context) (err error) {
 	cfg, log := s.cfg, s.log
+	if err := checkAddress(ctx, "--listen", cfg.Listen); err != nil {
+		return err
+	}
+	if cfg.MetricsListen != "" {
+		if err := checkAddress(ctx, "--metrics-listen", cfg.MetricsListen); err != nil {
+			return err
+		}
+	}
 	s.metrics = metrics.New(cfg.Version)
 	// Before anything is written: it refuses addresses that cannot be.
 	s.network, err = network.New(network.Config{
