@@ -38,6 +38,7 @@ type account struct {
 	keyTurn    int
 	document   []byte // DID document; nil when it has to be made again
 	clock      clock
+	counts     bool // its host counts: its revs are no times
 	rev        syntax.TID
 	shelves    map[syntax.NSID]*shelf // none is empty
 	head       *Head                  // commit of rev; nil when it has to be made

@@ -55,13 +55,20 @@ func (w *World) Delete(did syntax.DID, collection syntax.NSID, rkey syntax.Recor
 // Apply does several writes in one commit, all of them or none, and returns the
 // commit's rev. No two of them may be to one record.
 func (w *World) Apply(did syntax.DID, writes []Write) (syntax.TID, error) {
-	_, rev, err := w.commit(did, func(*account) ([]Write, error) { return writes, nil })
+	_, rev, err := w.commit(did, EventCommit, func(*account) ([]Write, error) { return writes, nil })
+	return rev, err
+}
+
+// Resync does several writes in one commit whose contents are not announced, as after an
+// import: observers hear of a sync.
+func (w *World) Resync(did syntax.DID, writes []Write) (syntax.TID, error) {
+	_, rev, err := w.commit(did, EventSync, func(*account) ([]Write, error) { return writes, nil })
 	return rev, err
 }
 
 // Empty deletes all records of a repo in one commit.
 func (w *World) Empty(did syntax.DID) (syntax.TID, error) {
-	_, rev, err := w.commit(did, func(a *account) ([]Write, error) {
+	_, rev, err := w.commit(did, EventCommit, func(a *account) ([]Write, error) {
 		var writes []Write
 		for _, collection := range a.collections() {
 			for _, r := range a.shelves[collection].records {
@@ -74,7 +81,7 @@ func (w *World) Empty(did syntax.DID) (syntax.TID, error) {
 }
 
 func (w *World) write(did syntax.DID, one Write) (Record, error) {
-	made, _, err := w.commit(did, func(*account) ([]Write, error) { return []Write{one}, nil })
+	made, _, err := w.commit(did, EventCommit, func(*account) ([]Write, error) { return []Write{one}, nil })
 	if err != nil {
 		return Record{}, err
 	}
@@ -83,7 +90,7 @@ func (w *World) write(did syntax.DID, one Write) (Record, error) {
 
 // commit makes one commit of what plan wants. plan sees the repo as it is and
 // nobody else sees it until the records and the rev have moved.
-func (w *World) commit(did syntax.DID, plan func(*account) ([]Write, error)) ([]Record, syntax.TID, error) {
+func (w *World) commit(did syntax.DID, kind EventKind, plan func(*account) ([]Write, error)) ([]Record, syntax.TID, error) {
 	a, err := w.account(did)
 	if err != nil {
 		return nil, "", err
@@ -93,6 +100,11 @@ func (w *World) commit(did syntax.DID, plan func(*account) ([]Write, error)) ([]
 	if a.status != StatusActive {
 		return nil, "", fmt.Errorf("write to %s, which is %s: %w", did, a.status, ErrInactive)
 	}
+	watching := w.observer.Load()
+	last, err := watching.before(a)
+	if err != nil {
+		return nil, "", err
+	}
 	writes, err := plan(a)
 	if err != nil {
 		return nil, "", err
@@ -101,8 +113,9 @@ func (w *World) commit(did syntax.DID, plan func(*account) ([]Write, error)) ([]
 	if err != nil {
 		return nil, "", err
 	}
-	made := make([]Record, len(writes))
+	made, ops := make([]Record, len(writes)), make([]EventOp, len(writes))
 	for i, c := range changes {
+		ops[i] = a.opOf(writes[i].Op, c)
 		a.put(c.collection, c.rkey, c.record)
 		if c.record != nil {
 			made[i] = publicRecord(a.did, c.collection, c.record)
@@ -110,7 +123,7 @@ func (w *World) commit(did syntax.DID, plan func(*account) ([]Write, error)) ([]
 		}
 	}
 	a.rev, a.head = rev, nil
-	return made, rev, nil
+	return made, rev, watching.committed(a, kind, last, ops)
 }
 
 // change is a write that was found possible.

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -11,19 +10,15 @@ import (
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
-)
 
-// Block is one entry of a CAR.
-type Block struct {
-	CID  cid.Cid
-	Data []byte
-}
+	"appview/internal/sandbox/encode"
+)
 
 // Head is the signed commit of a rev with the tree under it. It is never changed.
 type Head struct {
 	Rev    syntax.TID
 	CID    cid.Cid
-	Blocks []Block // the tree's nodes, its top last, and behind them the commit
+	Blocks []encode.Block // the tree's nodes, its top last, and behind them the commit
 }
 
 // Commit is the commit's block.
@@ -109,24 +104,24 @@ func (a *account) headOver(tree mst.Tree) (*Head, error) {
 }
 
 // SignCommit makes the block of a commit with a new signature.
-func SignCommit(commit repo.Commit, key atcrypto.PrivateKey) (Block, error) {
+func SignCommit(commit repo.Commit, key atcrypto.PrivateKey) (encode.Block, error) {
 	commit.Sig = nil
 	if err := commit.Sign(key); err != nil {
-		return Block{}, fmt.Errorf("sign commit %s of %s: %w", commit.Rev, commit.DID, err)
+		return encode.Block{}, fmt.Errorf("sign commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
 	var buf bytes.Buffer
 	if err := commit.MarshalCBOR(&buf); err != nil {
-		return Block{}, fmt.Errorf("encode commit %s of %s: %w", commit.Rev, commit.DID, err)
+		return encode.Block{}, fmt.Errorf("encode commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
-	c, err := CIDOf(buf.Bytes())
+	c, err := encode.CID(buf.Bytes())
 	if err != nil {
-		return Block{}, fmt.Errorf("hash commit %s of %s: %w", commit.Rev, commit.DID, err)
+		return encode.Block{}, fmt.Errorf("hash commit %s of %s: %w", commit.Rev, commit.DID, err)
 	}
-	return Block{c, buf.Bytes()}, nil
+	return encode.Block{CID: c, Data: buf.Bytes()}, nil
 }
 
 // nodes collects the blocks of a tree whose CIDs have been computed.
-func nodes(into []Block, n *mst.Node) ([]Block, error) {
+func nodes(into []encode.Block, n *mst.Node) ([]encode.Block, error) {
 	for _, e := range n.Entries {
 		if e.Child == nil {
 			continue
@@ -141,7 +136,7 @@ func nodes(into []Block, n *mst.Node) ([]Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(into, Block{*c, b}), nil
+	return append(into, encode.Block{CID: *c, Data: b}), nil
 }
 
 // car appends the whole repo as a CAR. With since equal to the current rev it is
@@ -153,46 +148,16 @@ func (a *account) car(into []byte, since string) ([]byte, error) {
 		a.mu.Unlock()
 		return nil, err
 	}
-	var blocks []Block
+	var blocks []encode.Block
 	if since != h.Rev.String() {
 		blocks = slices.Clone(h.Blocks)
 		for _, s := range a.shelves {
 			for _, r := range s.records {
-				blocks = append(blocks, Block{r.cid, r.block})
+				blocks = append(blocks, encode.Block{CID: r.cid, Data: r.block})
 			}
 		}
 	}
 	a.mu.Unlock()
 
-	return AppendCAR(into, h.CID, blocks), nil
-}
-
-// AppendCAR writes a CAR of blocks in no helpful order, and the commit not first, as real hosts
-// do: a reader must not count on either.
-func AppendCAR(into []byte, root cid.Cid, blocks []Block) []byte {
-	slices.SortFunc(blocks, func(x, y Block) int { return bytes.Compare(x.CID.Bytes(), y.CID.Bytes()) })
-	blocks = slices.CompactFunc(blocks, func(x, y Block) bool { return x.CID == y.CID })
-	if len(blocks) > 1 && blocks[0].CID == root {
-		blocks[0], blocks[1] = blocks[1], blocks[0]
-	}
-	into = AppendCARHeader(into, root)
-	for _, b := range blocks {
-		id := b.CID.Bytes()
-		into = binary.AppendUvarint(into, uint64(len(id)+len(b.Data)))
-		into = append(append(into, id...), b.Data...)
-	}
-	return into
-}
-
-// AppendCARHeader writes {"roots":[root],"version":1} in DAG-CBOR behind its
-// length: the only shape that a repo's CAR has.
-func AppendCARHeader(into []byte, root cid.Cid) []byte {
-	id := root.Bytes()
-	header := append([]byte{0xa2, 0x65}, "roots"...)
-	header = append(header, 0x81, 0xd8, 0x2a, 0x58, byte(len(id)+1), 0x00)
-	header = append(header, id...)
-	header = append(append(header, 0x67), "version"...)
-	header = append(header, 0x01)
-	into = binary.AppendUvarint(into, uint64(len(header)))
-	return append(into, header...)
+	return encode.CAR(into, h.CID, blocks), nil
 }

@@ -33,6 +33,9 @@
 // Trees and signatures are made when somebody asks for a CAR or a commit CID, so
 // that a world of thousands of repos is there in a moment.
 //
+// [World.Observe] tells of every change as it happens; package stream makes of it what
+// hosts, relays and Jetstreams send. It is for tests alone.
+//
 // # Watching and breaking
 //
 // Every request lands in a bounded log ([World.Requests]) and in counters

@@ -7,6 +7,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox/encode"
 )
 
 // Whoever misbehaves is a host with the account's key in its hands: what it says is
@@ -74,7 +76,7 @@ func (w *World) Head(did syntax.DID) (*Head, error) {
 
 // HeadOver signs a commit of the current rev over the repo's tree as change leaves it,
 // and gives the repo's records beside it.
-func (w *World) HeadOver(did syntax.DID, change func(*mst.Tree) error) (*Head, []Block, error) {
+func (w *World) HeadOver(did syntax.DID, change func(*mst.Tree) error) (*Head, []encode.Block, error) {
 	a, err := w.account(did)
 	if err != nil {
 		return nil, nil, err
@@ -88,10 +90,10 @@ func (w *World) HeadOver(did syntax.DID, change func(*mst.Tree) error) (*Head, [
 	if err := change(&tree); err != nil {
 		return nil, nil, fmt.Errorf("change tree of %s: %w", did, err)
 	}
-	var records []Block
+	var records []encode.Block
 	for _, s := range a.shelves {
 		for _, r := range s.records {
-			records = append(records, Block{r.cid, r.block})
+			records = append(records, encode.Block{CID: r.cid, Data: r.block})
 		}
 	}
 	h, err := a.headOver(tree)
@@ -99,16 +101,16 @@ func (w *World) HeadOver(did syntax.DID, change func(*mst.Tree) error) (*Head, [
 }
 
 // Sign makes the block of a commit with a new signature by the account's key.
-func (w *World) Sign(did syntax.DID, commit repo.Commit) (Block, error) {
+func (w *World) Sign(did syntax.DID, commit repo.Commit) (encode.Block, error) {
 	a, err := w.account(did)
 	if err != nil {
-		return Block{}, err
+		return encode.Block{}, err
 	}
 	a.mu.Lock()
 	key, err := a.signingKey()
 	a.mu.Unlock()
 	if err != nil {
-		return Block{}, err
+		return encode.Block{}, err
 	}
 	return SignCommit(commit, key)
 }

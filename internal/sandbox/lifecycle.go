@@ -31,6 +31,7 @@ func (w *World) setStatus(did syntax.DID, status Status) error {
 		return fmt.Errorf("make %s %s: it was deleted: %w", did, status, ErrInactive)
 	}
 	a.status = status
+	w.observer.Load().changed(a, EventAccount)
 	return nil
 }
 
@@ -44,6 +45,7 @@ func (w *World) DeleteAccount(did syntax.DID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status, a.head, a.shelves = StatusDeleted, nil, make(map[syntax.NSID]*shelf)
+	w.observer.Load().changed(a, EventAccount)
 	return nil
 }
 
@@ -57,6 +59,7 @@ func (w *World) Tombstone(did syntax.DID) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.tombstoned = true
+	w.observer.Load().changed(a, EventIdentity)
 	return nil
 }
 
@@ -80,19 +83,52 @@ func (w *World) Move(did syntax.DID, hostURL string) error {
 	if a.host == to {
 		return fmt.Errorf("move %s: it is at %s already", did, hostURL)
 	}
+	watching := w.observer.Load()
+	if _, err = watching.before(a); err != nil {
+		return fmt.Errorf("move %s: %w", did, err)
+	}
 	left, err := a.makeHead()
 	if err != nil {
 		return fmt.Errorf("move %s: %w", did, err)
 	}
 	_, returns := a.former[to]
 	delete(a.former, to)
+	goodbye := a.event(EventAccount)
+	goodbye.Status = StatusDeactivated
 	a.former[a.host], a.host = left, to
 	a.key, a.keyTurn, a.document, a.head = nil, a.keyTurn+1, nil, nil
+	a.setClock(to.counts.Load())
 	a.rev = a.clock.next()
 	if !returns {
 		to.admit(a) // a host lists an account once, however often it comes
 	}
+	if watching == nil {
+		return nil
+	}
+	watching.changed(a, EventIdentity, EventAccount)
+	err = watching.committed(a, EventCommit, left, nil)
+	watching.tell(goodbye)
+	return err
+}
+
+// CountRevs makes a host count the revs of who moves there from now on, from the lowest
+// on, as arroba does: they are no times.
+func (w *World) CountRevs(hostURL string) error {
+	h, err := w.host(hostURL)
+	if err != nil {
+		return err
+	}
+	h.counts.Store(true)
 	return nil
+}
+
+// setClock begins to count, or to tell the time again. The caller holds mu for writing.
+func (a *account) setClock(counts bool) {
+	if a.counts = counts; counts {
+		a.clock = clock{id: a.clock.id}
+		return
+	}
+	a.clock.skipTo(WorldStart + worldSpan)
 }
 
 // AddRepo makes a new active account without records at a host; with an empty
@@ -110,7 +146,18 @@ func (w *World) AddRepo(hostURL string) (syntax.DID, error) {
 			return "", err
 		}
 	}
-	return w.admit(newAccount(w.cfg.Seed, len(w.order), h, WorldStart+worldSpan)), nil
+	watching, born := w.observer.Load(), WorldStart+worldSpan
+	if watching != nil {
+		born = max(born, watching.now().UnixMicro())
+	}
+	a := newAccount(w.cfg.Seed, len(w.order), h, born)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	watching.changed(a, EventIdentity, EventAccount)
+	if err := watching.committed(a, EventCommit, nil, nil); err != nil {
+		return "", err
+	}
+	return w.admit(a), nil
 }
 
 // Forget makes the relay forget a repo: no listing names it any more. Remember

@@ -34,7 +34,7 @@ func (w *World) Mutate(rng *rand.Rand) (Change, error) {
 			continue
 		}
 		var done Change
-		_, rev, err := w.commit(a.did, func(a *account) ([]Write, error) {
+		_, rev, err := w.commit(a.did, EventCommit, func(a *account) ([]Write, error) {
 			one := w.randomWrite(a, rng)
 			done = Change{Op: one.Op, URI: uriOf(a.did, one.Collection, one.RKey)}
 			return []Write{one}, nil

@@ -48,6 +48,7 @@ type part struct {
 	listener  net.Listener
 	server    *http.Server
 	endpoints map[string]endpoint
+	handlers  map[string]http.Handler     // by path, ahead of all else; fixed when the world runs
 	gate      func(method string) *answer // answers in place of the endpoints; nil: never
 	limit     *rateLimit                  // nil: none
 
@@ -64,7 +65,7 @@ func (w *World) newPart(kind Part, number int, endpoints map[string]endpoint) (*
 	}
 	p := &part{
 		kind: kind, url: "http://" + ln.Addr().String(), world: w, listener: ln,
-		endpoints: endpoints, counts: map[string]*atomic.Int64{MethodOther: new(atomic.Int64)},
+		endpoints: endpoints, handlers: make(map[string]http.Handler), counts: map[string]*atomic.Int64{MethodOther: new(atomic.Int64)},
 	}
 	for method := range endpoints {
 		p.counts[method] = new(atomic.Int64)
@@ -131,6 +132,10 @@ func (p *part) close() error {
 // and writes the log before it sends, so that a client which has its answer
 // finds the request in the log.
 func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := p.handlers[r.URL.Path]; h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
 	q := r.URL.Query()
 	req := p.describe(r, q)
 	req.Number = p.world.watch.arrived.Add(1)

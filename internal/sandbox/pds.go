@@ -3,8 +3,11 @@ package sandbox
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox/encode"
 )
 
 const (
@@ -15,6 +18,8 @@ const (
 // host is one PDS.
 type host struct {
 	*part
+
+	counts atomic.Bool // the revs of who moves here
 
 	mu       sync.RWMutex
 	accounts []*account // all that ever came here, in order of arrival
@@ -138,15 +143,15 @@ func (h *host) describeRepo(q query) answer {
 	a.mu.RLock()
 	collections := a.collections()
 	a.mu.RUnlock()
-	b := appendString([]byte(`{"handle":`), a.handle)
-	b = appendString(append(b, `,"did":`...), a.did.String())
+	b := encode.String([]byte(`{"handle":`), a.handle)
+	b = encode.String(append(b, `,"did":`...), a.did.String())
 	b = append(append(b, `,"didDoc":`...), document...)
 	b = append(b, `,"collections":[`...)
 	for i, collection := range collections {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, collection.String())
+		b = encode.String(b, collection.String())
 	}
 	return okJSON(append(b, `],"handleIsCorrect":true}`...))
 }

@@ -1,6 +1,10 @@
 package sandbox
 
-import "net/http"
+import (
+	"net/http"
+
+	"appview/internal/sandbox/encode"
+)
 
 func (w *World) plcEndpoints() map[string]endpoint {
 	return map[string]endpoint{
@@ -26,6 +30,6 @@ func (w *World) plcDocument(q query) answer {
 
 // plcError is an error in the directory's own shape.
 func plcError(status int, message string) answer {
-	b := appendString([]byte(`{"message":`), message)
+	b := encode.String([]byte(`{"message":`), message)
 	return answer{status: status, contentType: contentJSON, body: append(b, '}')}
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox/encode"
 )
 
 // getProof is com.atproto.sync.getRecord: one record with its proof, or the proof that
@@ -46,18 +48,18 @@ func (a *account) proof(into []byte, collection syntax.NSID, rkey syntax.RecordK
 	if err != nil {
 		return nil, err
 	}
-	blocks := []Block{h.Blocks[len(h.Blocks)-1]}
+	blocks := []encode.Block{h.Blocks[len(h.Blocks)-1]}
 	if blocks, err = h.Lead(blocks, []byte(collection.String()+"/"+rkey.String())); err != nil {
 		return nil, fmt.Errorf("prove %s: %w", uriOf(a.did, collection, rkey), err)
 	}
 	if r != nil {
-		blocks = append(blocks, Block{r.cid, r.block})
+		blocks = append(blocks, encode.Block{CID: r.cid, Data: r.block})
 	}
-	return AppendCAR(into, h.CID, blocks), nil
+	return encode.CAR(into, h.CID, blocks), nil
 }
 
 // Lead collects the nodes that lead to a key, or to where it would be.
-func (h *Head) Lead(into []Block, key []byte) ([]Block, error) {
+func (h *Head) Lead(into []encode.Block, key []byte) ([]encode.Block, error) {
 	at := &h.Blocks[len(h.Blocks)-2].CID // the top comes last but for the commit
 	for at != nil {
 		b, err := h.find(*at)
@@ -84,11 +86,11 @@ func (h *Head) Lead(into []Block, key []byte) ([]Block, error) {
 	return into, nil
 }
 
-func (h *Head) find(id cid.Cid) (Block, error) {
+func (h *Head) find(id cid.Cid) (encode.Block, error) {
 	for _, b := range h.Blocks {
 		if b.CID == id {
 			return b, nil
 		}
 	}
-	return Block{}, fmt.Errorf("no node %s", id)
+	return encode.Block{}, fmt.Errorf("no node %s", id)
 }

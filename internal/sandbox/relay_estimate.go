@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox/encode"
 )
 
 const (
@@ -26,7 +28,7 @@ func (w *World) relayListCollections(q query) answer {
 		if n > 0 {
 			b = append(b, ',')
 		}
-		b, n = append(appendString(b, c), ':'), n+1
+		b, n = append(encode.String(b, c), ':'), n+1
 		b = strconv.AppendInt(b, int64(count), 10)
 	}
 	b = append(b, `},"cursor":""}`...)
@@ -59,7 +61,7 @@ func (w *World) relayListHosts(q query) answer {
 			b = append(b, ',')
 		}
 		url := w.hosts[i].url
-		b = appendString(append(b, `{"hostname":`...), strings.TrimPrefix(url, "http://"))
+		b = encode.String(append(b, `{"hostname":`...), strings.TrimPrefix(url, "http://"))
 		b = strconv.AppendInt(append(b, `,"accountCount":`...), int64(accounts[url]), 10)
 		b = append(b, `,"seq":1,"status":"active"}`...)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox/encode"
 )
 
 // record is one record at one rev. It is never changed after it was made, so
@@ -24,11 +26,11 @@ type record struct {
 }
 
 func newRecord(did syntax.DID, collection syntax.NSID, rkey syntax.RecordKey, rev syntax.TID, value map[string]any, odd bool) (*record, error) {
-	block, body, err := encodeValue(value)
+	block, body, err := encode.Value(value)
 	if err != nil {
 		return nil, fmt.Errorf("make record %s: %w", uriOf(did, collection, rkey), err)
 	}
-	c, err := CIDOf(block)
+	c, err := encode.CID(block)
 	if err != nil {
 		return nil, fmt.Errorf("hash record %s: %w", uriOf(did, collection, rkey), err)
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/ipfs/go-cid"
+
+	"appview/internal/sandbox/encode"
 )
 
 const (
@@ -88,7 +90,7 @@ func (g generator) link(codec uint64) cid.Cid {
 	for i := range content {
 		content[i] = byte(g.rng.IntN(256))
 	}
-	c, err := cid.V1Builder{Codec: codec, MhType: sha2x256}.Sum(content[:])
+	c, err := cid.V1Builder{Codec: codec, MhType: encode.SHA256}.Sum(content[:])
 	if err != nil {
 		return cid.Undef // not with a hash that is always there
 	}

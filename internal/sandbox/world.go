@@ -23,6 +23,7 @@ type World struct {
 	relayMode  atomic.Int32
 	watch      *watch
 	behaviours *behaviours
+	observer   atomic.Pointer[observer] // nil: nobody
 	ran        atomic.Bool
 
 	mu     sync.RWMutex // guards what follows; taken before an account's lock

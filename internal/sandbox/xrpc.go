@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"appview/internal/sandbox/encode"
 )
 
 const xrpcPrefix = "/xrpc/"
@@ -40,8 +42,8 @@ type query struct {
 
 // fail is an XRPC error.
 func fail(status int, name, message string) answer {
-	b := appendString([]byte(`{"error":`), name)
-	b = appendString(append(b, `,"message":`...), message)
+	b := encode.String([]byte(`{"error":`), name)
+	b = encode.String(append(b, `,"message":`...), message)
 	return answer{status: status, contentType: contentJSON, body: append(b, '}')}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/encode"
 )
 
 func carZoo() []Behaviour {
@@ -102,8 +103,8 @@ func commitOf(w *sandbox.World, did syntax.DID) (commit repo.Commit, err error) 
 }
 
 // setRoot makes a commit the root of the CAR.
-func (c *carBlocks) setRoot(commit sandbox.Block) {
-	c.header = sandbox.AppendCARHeader(nil, commit.CID)
+func (c *carBlocks) setRoot(commit encode.Block) {
+	c.header = encode.CARHeader(nil, commit.CID)
 	c.blocks = append(c.blocks, slices.Concat(commit.CID.Bytes(), commit.Data))
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/encode"
 )
 
 // Heavy are behaviours that want a reader's memory, time or disk. They are not in the
@@ -167,7 +168,7 @@ func named(beginning string, records, size int, own bool) (cid.Cid, []byte, erro
 		}
 	}
 	data := encodeNode(nil, entries)
-	root, err := sandbox.CIDOf(data)
+	root, err := encode.CID(data)
 	return root, appendBlock(blocks, root, data), err
 }
 
@@ -191,7 +192,7 @@ func filled(size int, block func(n int) []byte) (cid.Cid, []byte, error) {
 	for n := 0; err == nil && len(blocks) < size; n++ {
 		data := block(n)
 		var id cid.Cid
-		if id, err = sandbox.CIDOf(data); err == nil {
+		if id, err = encode.CID(data); err == nil {
 			blocks = appendBlock(blocks, id, data)
 		}
 	}
@@ -201,14 +202,14 @@ func filled(size int, block func(n int) []byte) (cid.Cid, []byte, error) {
 // towerOf is a tree with one node on each layer, whose keys all name one record.
 func towerOf(beginning string, layers, each int, value cid.Cid, blocks []byte) (cid.Cid, []byte, error) {
 	data := encodeNode(nil, nil)
-	root, err := sandbox.CIDOf(data)
+	root, err := encode.CID(data)
 	if layers == 0 {
 		return root, appendBlock(blocks, root, data), err
 	}
 	var below *cid.Cid
 	for layer := range layers {
 		data := encodeNode(below, entriesOn(layer, beginning+string(rune('a'+layer)), each, value))
-		if root, err = sandbox.CIDOf(data); err != nil {
+		if root, err = encode.CID(data); err != nil {
 			return cid.Undef, nil, err
 		}
 		below, blocks = new(root), appendBlock(blocks, root, data)

@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/encode"
 )
 
 func pathZoo() []Behaviour {
@@ -66,8 +67,8 @@ func withStrays(name string, strays ...stray) Behaviour {
 		if i < 0 || !ok {
 			return nil, false
 		}
-		way, err := h.Lead([]sandbox.Block{h.Blocks[len(h.Blocks)-1]}, []byte(path))
-		return sandbox.AppendCAR(nil, h.CID, append(way, blocks[i])), err == nil
+		way, err := h.Lead([]encode.Block{h.Blocks[len(h.Blocks)-1]}, []byte(path))
+		return encode.CAR(nil, h.CID, append(way, blocks[i])), err == nil
 	})
 	pages := onPages(func(_ *sandbox.World, r sandbox.Request, l *listedPage) {
 		for _, s := range strays {
@@ -111,7 +112,7 @@ func onProof(change func(w *sandbox.World, did syntax.DID, path string) ([]byte,
 
 // item is the entry as listRecords sends it.
 func (s stray) item(did string) json.RawMessage {
-	c, err := sandbox.CIDOf(s.block)
+	c, err := encode.CID(s.block)
 	if err != nil {
 		return json.RawMessage("null")
 	}
@@ -156,20 +157,20 @@ func strayBlocks(w *sandbox.World, did syntax.DID, strays []stray) (c carBlocks,
 	}
 	slices.SortFunc(c.blocks, bytes.Compare)
 	c.blocks = slices.CompactFunc(c.blocks, bytes.Equal)
-	c.header = sandbox.AppendCARHeader(nil, h.CID)
+	c.header = encode.CARHeader(nil, h.CID)
 	return c, true
 }
 
 // strayHead is the commit of the repo with strays in its tree, their blocks, and those of
 // the records.
-func strayHead(w *sandbox.World, did syntax.DID, strays []stray) (h *sandbox.Head, blocks, records []sandbox.Block, ok bool) {
+func strayHead(w *sandbox.World, did syntax.DID, strays []stray) (h *sandbox.Head, blocks, records []encode.Block, ok bool) {
 	h, records, err := w.HeadOver(did, func(tree *mst.Tree) error {
 		for _, s := range strays {
-			id, err := sandbox.CIDOf(s.block)
+			id, err := encode.CID(s.block)
 			if err != nil {
 				return err
 			}
-			blocks = append(blocks, sandbox.Block{CID: id, Data: s.block})
+			blocks = append(blocks, encode.Block{CID: id, Data: s.block})
 			if _, err := tree.Insert([]byte(s.path), id); err != nil {
 				// Of no length that a key may have: it has no place in a sound tree.
 				tree.Root.Entries = append(tree.Root.Entries, mst.NodeEntry{Key: []byte(s.path), Value: &id, Dirty: true})

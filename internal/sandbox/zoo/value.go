@@ -10,6 +10,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
+	"appview/internal/sandbox/encode"
 )
 
 func valueZoo() []Behaviour {
@@ -82,7 +83,7 @@ func WrongCIDInDoubt() Behaviour {
 
 // wrongCID gives an entry the CID of another record.
 func wrongCID(entry string) string {
-	c, err := sandbox.CIDOf([]byte("another record"))
+	c, err := encode.CID([]byte("another record"))
 	before, after, ok := strings.Cut(entry, `"cid":"`)
 	if _, rest, more := strings.Cut(after, `"`); err == nil && ok && more {
 		return before + `"cid":"` + c.String() + `"` + rest

@@ -1,4 +1,6 @@
-package sandbox
+// Package encode writes what the hosts of the sandbox send: records as DAG-CBOR and as JSON,
+// and CARs. It imports nothing that the sandbox is used to test, so that it can contradict it.
+package encode
 
 import (
 	"cmp"
@@ -17,18 +19,18 @@ import (
 const (
 	// maxDepth bounds the nesting of a record value.
 	maxDepth = 64
-	// sha2x256 is the multihash code of SHA-256, the only hash of repo blocks.
-	sha2x256 = 0x12
+	// SHA256 is the multihash code of SHA-256, the only hash of repo blocks.
+	SHA256 = 0x12
 )
 
-// CIDOf names a DAG-CBOR block.
-func CIDOf(block []byte) (cid.Cid, error) {
-	return cid.V1Builder{Codec: cid.DagCBOR, MhType: sha2x256}.Sum(block)
+// CID names a DAG-CBOR block.
+func CID(block []byte) (cid.Cid, error) {
+	return cid.V1Builder{Codec: cid.DagCBOR, MhType: SHA256}.Sum(block)
 }
 
-// encodeValue gives the two forms of a record: the DAG-CBOR that is hashed and
+// Value gives the two forms of a record: the DAG-CBOR that is hashed and
 // stored in the repo, and the JSON that hosts serve.
-func encodeValue(value map[string]any) (block, body []byte, err error) {
+func Value(value map[string]any) (block, body []byte, err error) {
 	body, err = appendJSON(nil, value, maxDepth)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode value as JSON: %w", err)
@@ -52,7 +54,7 @@ func appendJSON(b []byte, value any, depth int) ([]byte, error) {
 	case bool:
 		return strconv.AppendBool(b, v), nil
 	case string:
-		return appendString(b, v), nil
+		return String(b, v), nil
 	case int:
 		return strconv.AppendInt(b, int64(v), 10), nil
 	case int64:
@@ -70,7 +72,7 @@ func appendJSON(b []byte, value any, depth int) ([]byte, error) {
 		return append(b, `"}`...), nil
 	case atdata.Blob:
 		b = append(append(append(b, `{"$type":"blob","ref":{"$link":"`...), v.Ref.String()...), `"},"mimeType":`...)
-		b = append(appendString(b, v.MimeType), `,"size":`...)
+		b = append(String(b, v.MimeType), `,"size":`...)
 		return append(strconv.AppendInt(b, v.Size, 10), '}'), nil
 	case []any:
 		return appendArray(b, v, depth)
@@ -121,7 +123,7 @@ func appendObject(b []byte, members map[string]any, depth int) ([]byte, error) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(appendString(b, name), ':')
+		b = append(String(b, name), ':')
 		if b, err = appendJSON(b, members[name], depth-1); err != nil {
 			return nil, err
 		}
@@ -129,9 +131,9 @@ func appendObject(b []byte, members map[string]any, depth int) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// appendString quotes s as JSON.stringify does: encoding/json would also escape
+// String quotes s as JSON.stringify does: encoding/json would also escape
 // <, > and &, which hosts send as they are.
-func appendString(b []byte, s string) []byte {
+func String(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	for i := range len(s) {
