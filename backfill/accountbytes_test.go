@@ -13,6 +13,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -31,7 +32,7 @@ func fullWorld(t *testing.T, b zoo.Behaviour) (r *rig, did syntax.DID) {
 // bytesOf is what an account takes of the file.
 func (r *rig) bytesOf(did syntax.DID) int64 {
 	r.t.Helper()
-	repo, err := r.store.Repo(r.t.Context(), did)
+	repo, err := r.store.Index.Repo(r.t.Context(), did)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -49,8 +50,8 @@ func TestEndlessRepoIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, did := fullWorld(t, b)
-			first := r.complete(store.Request{Collection: status})
-			wantFull := func(job store.Job, others int64) {
+			first := r.complete(jobs.Request{Collection: status})
+			wantFull := func(job jobs.Job, others int64) {
 				t.Helper()
 				if job.Failed != 1 || job.Reasons["too_large"] != 1 || job.Reasons["exact"] != others || job.Processed != others+1 || job.Tally.Deleted != 0 {
 					t.Errorf("job %d: %d settled, %d failed, %+v, %v", job.Seq, job.Processed, job.Failed, job.Tally, job.Reasons)
@@ -73,14 +74,14 @@ func TestEndlessRepoIsBounded(t *testing.T) {
 			served := len(r.servedOf(did))
 			wantFull(r.retry(first), 0)
 			r.restart()
-			wantFull(r.complete(store.Request{Collection: status}), 5)
+			wantFull(r.complete(jobs.Request{Collection: status}), 5)
 			for _, url := range r.world.HostURLs() { // it moves, and is no other account for it
 				if url != r.world.Repos()[0].Host {
 					r.must(r.world.Move(did, url))
 					break
 				}
 			}
-			wantFull(r.complete(store.Request{Collection: status}), 5)
+			wantFull(r.complete(jobs.Request{Collection: status}), 5)
 			if got := r.bytesOf(did); got != takes || len(r.servedOf(did)) != served {
 				t.Errorf("it takes %d bytes, before %d; %d records are served, before %d", got, takes, len(r.servedOf(did)), served)
 			}
@@ -94,7 +95,7 @@ func TestWholeRepoIsReadPastAnEndlessListing(t *testing.T) {
 	t.Parallel()
 	r, did := fullWorld(t, zoo.EndlessPages())
 	r.liar = ""
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Failed != 0 || job.Reasons["exact"] != 6 {
 		t.Errorf("job: %+v", job)
 	}
@@ -120,7 +121,7 @@ func TestFullAccountInEveryWayOfReading(t *testing.T) {
 			if c.listed {
 				listOnly(r.world, nil)
 			}
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			r.wantTruth("")
 			before := r.servedOf(did)
 			r.must(r.world.Delete(did, status, syntax.RecordKey(before[0][strings.LastIndexByte(before[0], '/')+1:])))
@@ -131,7 +132,7 @@ func TestFullAccountInEveryWayOfReading(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			r.ended(job, did, outcome.ClassFailed, outcome.ReasonTooLarge)
 			if job.Reasons["exact"] != 3 || job.Tally.Deleted != 0 || r.bytesOf(did) > fullBytes {
 				t.Errorf("job: %+v; the account takes %d bytes", job, r.bytesOf(did))

@@ -19,6 +19,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/network"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // Config says what to work with and how much at once. Zero values mean the
@@ -147,7 +148,7 @@ func (b *Backfill) now() time.Time { return b.began.Add(b.cfg.Now().Sub(b.began)
 // Recover stops the jobs that were asked to stop or to pause before the process
 // ended. It is to be called before the first request is answered.
 func (b *Backfill) Recover(ctx context.Context) error {
-	jobs, err := b.cfg.Store.Unfinished(ctx)
+	jobs, err := b.cfg.Store.Jobs.Unfinished(ctx)
 	if err != nil {
 		return fmt.Errorf("recover jobs: %w", err)
 	}
@@ -155,7 +156,7 @@ func (b *Backfill) Recover(ctx context.Context) error {
 		if !asked(j) {
 			continue
 		}
-		if _, err := b.cfg.Store.FinishJob(ctx, j.Seq, summary); err != nil {
+		if _, err := b.cfg.Store.Jobs.FinishJob(ctx, j.Seq, summary); err != nil {
 			return fmt.Errorf("recover job %s: %w", j.ID, err)
 		}
 	}
@@ -163,19 +164,19 @@ func (b *Backfill) Recover(ctx context.Context) error {
 }
 
 // asked reports whether the job is to stop or to pause, and does not yet.
-func asked(j store.Job) bool {
+func asked(j jobs.Job) bool {
 	return j.Status == api.StatusCancelling || j.Status == api.StatusPausing
 }
 
 // Create stores a new job and has it worked on. What it covers is fixed here.
-func (b *Backfill) Create(ctx context.Context, req store.Request) (store.Job, error) {
+func (b *Backfill) Create(ctx context.Context, req jobs.Request) (jobs.Job, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return store.Job{}, fmt.Errorf("create job: %w", err)
+		return jobs.Job{}, fmt.Errorf("create job: %w", err)
 	}
-	job, err := b.cfg.Store.CreateJob(ctx, id, req, nil)
+	job, err := b.cfg.Store.Jobs.CreateJob(ctx, id, req, nil)
 	if err != nil {
-		return store.Job{}, err
+		return jobs.Job{}, err
 	}
 	b.cfg.Log.InfoContext(ctx, "job created", "job", job.ID, "collection", req.Collection, "did", req.DID)
 	b.notify()
@@ -183,16 +184,16 @@ func (b *Backfill) Create(ctx context.Context, req store.Request) (store.Job, er
 }
 
 // Retry stores a new job that carries a final one on, and has it worked on. It
-// fails with store.ErrMove when the job is not final, with store.ErrNothingLeft
+// fails with jobs.ErrMove when the job is not final, with jobs.ErrNothingLeft
 // when it has left nothing undone, and with store.ErrNotFound when there is none.
-func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (store.Job, error) {
+func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (jobs.Job, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return store.Job{}, fmt.Errorf("retry job: %w", err)
+		return jobs.Job{}, fmt.Errorf("retry job: %w", err)
 	}
-	job, err := b.cfg.Store.RetryJob(ctx, old, id)
+	job, err := b.cfg.Store.Jobs.RetryJob(ctx, old, id)
 	if err != nil {
-		return store.Job{}, err
+		return jobs.Job{}, err
 	}
 	b.cfg.Log.InfoContext(ctx, "job created", "job", job.ID, "retry_of", old)
 	b.notify()
@@ -200,12 +201,12 @@ func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (store.Job, error) 
 }
 
 // Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing)
-// or to go on (store.StatusRunning). It fails with store.ErrMove when the job is not
+// or to go on (store.StatusRunning). It fails with jobs.ErrMove when the job is not
 // in a status from which it can, and with store.ErrNotFound when there is none.
-func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error) {
-	job, err := b.cfg.Store.MoveJob(ctx, id, to)
+func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to api.Status) (jobs.Job, error) {
+	job, err := b.cfg.Store.Jobs.MoveJob(ctx, id, to)
 	if err != nil {
-		return store.Job{}, err
+		return jobs.Job{}, err
 	}
 	b.cfg.Log.InfoContext(ctx, "job was asked for", "job", id, "status", to)
 	if to != api.StatusRunning {
@@ -259,7 +260,7 @@ func stopped(ctx context.Context, err error) error {
 
 // start takes up the jobs for which there is room, oldest first.
 func (b *Backfill) start(ctx context.Context, g *errgroup.Group) error {
-	jobs, err := b.cfg.Store.Unfinished(ctx)
+	jobs, err := b.cfg.Store.Jobs.Unfinished(ctx)
 	if err != nil {
 		return err
 	}
@@ -311,7 +312,7 @@ func (b *Backfill) work(ctx, own context.Context, w *worker) error {
 		// At a shutdown the rows say what is owed.
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}
-	job, err := b.cfg.Store.FinishJob(ctx, w.seq, summary)
+	job, err := b.cfg.Store.Jobs.FinishJob(ctx, w.seq, summary)
 	if err != nil {
 		return stopped(ctx, fmt.Errorf("job %s: %w", w.id, err))
 	}

@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // maxBackoff is the longest wait between two attempts at the same thing.
@@ -25,7 +25,7 @@ func backoff(base time.Duration, attempts int) time.Duration {
 // due reports whether an attempt may be made now. A time in the file that is
 // further away than any backoff was written by a clock that has been set since:
 // nothing waits for it.
-func due(o store.Owed, now time.Time) bool {
+func due(o jobs.Owed, now time.Time) bool {
 	wait := o.NotBefore.Sub(now)
 	return wait <= 0 || wait > 2*maxBackoff
 }

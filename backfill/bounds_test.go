@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"appview/store"
+	"appview/store/jobs"
 )
 
 func TestCircleOfCursorsIsFound(t *testing.T) {
@@ -31,7 +31,7 @@ func TestNothingWaitsForAClockThatWasSetBack(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for wait, want := range map[time.Duration]bool{-time.Hour: true, time.Second: false, maxBackoff: false, 24 * time.Hour: true} {
-		if got := due(store.Owed{NotBefore: now.Add(wait)}, now); got != want {
+		if got := due(jobs.Owed{NotBefore: now.Add(wait)}, now); got != want {
 			t.Errorf("due in %s: %t, want %t", wait, got, want)
 		}
 	}

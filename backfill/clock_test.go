@@ -13,6 +13,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -37,11 +38,11 @@ func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
 		var n [256]atomic.Int64
 		return func(q sandbox.Request) int { return int(n[q.DID[len(q.DID)-2]].Add(1)) }
 	}
-	run := func(disturb func(r *rig, job store.Job) store.Job) (store.Job, time.Duration) {
+	run := func(disturb func(r *rig, job jobs.Job) jobs.Job) (jobs.Job, time.Duration) {
 		r := newRig(t, world)
 		r.world.SetFault(trouble(counting()))
 		began := time.Now()
-		job := r.create(store.Request{Collection: status})
+		job := r.create(jobs.Request{Collection: status})
 		if disturb != nil {
 			job = disturb(r, job)
 		}
@@ -63,14 +64,14 @@ func TestClockThatJumpsChangesOnlyTimes(t *testing.T) {
 		by := time.Duration(rng.Int64N(int64(2*year))) - year
 		clock.Set(by.Truncate(time.Second))
 	}
-	disturbed, took := run(func(r *rig, job store.Job) store.Job {
+	disturbed, took := run(func(r *rig, job jobs.Job) jobs.Job {
 		o := options{config: backfill.Config{Now: clock.Now}}
 		for settled := int64(0); settled < undisturbed.TotalRepos; settled += 80 {
 			set()
 			r.stop()
 			r.run(o)
 			set()
-			job = r.await(job, "getting on", func(j store.Job) bool { return j.Status.Final() || j.Processed > settled })
+			job = r.await(job, "getting on", func(j jobs.Job) bool { return j.Status.Final() || j.Processed > settled })
 			set()
 		}
 		return job
@@ -93,19 +94,19 @@ func TestHostThatLimitsIsNotWaitedForForAYear(t *testing.T) {
 		return sandbox.Fault{Name: "limited", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3000"}}, Body: []byte(`{}`)}
 	})
 	host := r.world.HostURLs()[0]
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "limited", func(j store.Job) bool {
-		h, err := r.store.Host(t.Context(), j.Seq, host)
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "limited", func(j jobs.Job) bool {
+		h, err := r.store.Work.Host(t.Context(), j.Seq, host)
 		return err == nil && !h.LimitedAt.IsZero()
 	})
 	r.stop()
 	ahead := time.Now().Add(year).UTC().Truncate(time.Second)
-	if err := r.store.PutHost(t.Context(), job.Seq, host, store.Behaviour{LimitedAt: ahead}); err != nil {
+	if err := r.store.Work.PutHost(t.Context(), job.Seq, host, jobs.Behaviour{LimitedAt: ahead}); err != nil {
 		t.Fatal(err)
 	}
 	r.run(options{})
-	r.await(job, "limited since a time that has been", func(j store.Job) bool {
-		h, err := r.store.Host(t.Context(), j.Seq, host)
+	r.await(job, "limited since a time that has been", func(j jobs.Job) bool {
+		h, err := r.store.Work.Host(t.Context(), j.Seq, host)
 		return err == nil && !h.LimitedAt.IsZero() && h.LimitedAt.Before(time.Now())
 	})
 }
@@ -120,7 +121,7 @@ func TestJobsKeepTheirOrderWhateverTheClockDoes(t *testing.T) {
 	var made []string
 	for i := range 4 {
 		clock.Set(-time.Duration(i) * year)
-		made = append(made, r.complete(store.Request{Collection: status}).ID.String())
+		made = append(made, r.complete(jobs.Request{Collection: status}).ID.String())
 	}
 	slices.Reverse(made)
 	jobs, err := r.store.Jobs.List(t.Context())
@@ -152,14 +153,14 @@ func TestHostThatLimitsIsNotGivenUpForAJump(t *testing.T) {
 		}
 		return sandbox.Fault{Name: "limited", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"2"}}, Body: []byte(`{}`)}
 	})
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "limited", func(j store.Job) bool {
-		h, err := r.store.Host(t.Context(), j.Seq, r.world.HostURLs()[0])
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "limited", func(j jobs.Job) bool {
+		h, err := r.store.Work.Host(t.Context(), j.Seq, r.world.HostURLs()[0])
 		return err == nil && !h.LimitedAt.IsZero()
 	})
 	clock.Set(year)
 	asked := r.world.Faults("limited")
-	r.await(job, "limited once more", func(store.Job) bool { return r.world.Faults("limited") > asked })
+	r.await(job, "limited once more", func(jobs.Job) bool { return r.world.Faults("limited") > asked })
 	r.world.SetFault(nil)
 	if job = r.finish(job); job.Status != api.StatusCompleted || job.Failed != 0 {
 		t.Errorf("job: %+v", job)

@@ -65,7 +65,7 @@ func (p *planner) add(ctx context.Context) error {
 func (p *planner) load(ctx context.Context, host string, share, each, ends float64) (Load, error) {
 	repos := share * float64(p.plan.Repos)
 	ends *= repos
-	distrusted, err := p.b.cfg.Store.Distrusted(ctx, host)
+	distrusted, err := p.b.cfg.Store.Work.Distrusted(ctx, host)
 	if err != nil {
 		return Load{}, err
 	}

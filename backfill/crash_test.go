@@ -11,6 +11,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -70,7 +71,7 @@ type lifetime struct {
 	apart   bool                    // it is for the kinds of commits that no other has
 	resting []int                   // jobs during which the world does not change
 
-	jobs    []store.Job    // of the undisturbed life
+	jobs    []jobs.Job     // of the undisturbed life
 	kinds   map[string]int // its commits by kind
 	commits int
 }

@@ -11,14 +11,14 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 func TestDeniedReposAndHostsAreNeitherReadNorStoredNorServed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 80, Repos: 30, Hosts: 3, Collections: statuses(2, 2)})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	did := r.world.Repos()[0].DID
 	host := r.world.HostURLs()[1]
 	u, err := url.Parse(host)
@@ -26,7 +26,7 @@ func TestDeniedReposAndHostsAreNeitherReadNorStoredNorServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, entry := range []string{did.String(), u.Host} {
-		if err := r.store.Deny(t.Context(), entry, "asked for"); err != nil {
+		if err := r.store.Index.Deny(t.Context(), entry, "asked for"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -41,7 +41,7 @@ func TestDeniedReposAndHostsAreNeitherReadNorStoredNorServed(t *testing.T) {
 		t.Errorf("%d records served after the denial, want %d", got, want)
 	}
 	r.world.ResetRequests()
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if got := len(r.served(status)); got != want || job.Reasons["denied"] != 11 || job.Unavailable != 11 {
 		t.Errorf("%d records served after another job, want %d: %+v", got, want, job)
 	}
@@ -51,11 +51,11 @@ func TestDeniedReposAndHostsAreNeitherReadNorStoredNorServed(t *testing.T) {
 		}
 	}
 	for _, entry := range []string{did.String(), u.Host} {
-		if err := r.store.Allow(t.Context(), entry); err != nil {
+		if err := r.store.Index.Allow(t.Context(), entry); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 }
 
@@ -71,9 +71,9 @@ func TestRepoDeniedWhileItIsReadIsNotStored(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	<-reached
-	if err := r.store.Deny(t.Context(), did.String(), ""); err != nil {
+	if err := r.store.Index.Deny(t.Context(), did.String(), ""); err != nil {
 		t.Fatal(err)
 	}
 	close(let)
@@ -111,18 +111,18 @@ func TestDenyingRacesWithAJob(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	jobs := []store.Job{r.create(store.Request{}), r.create(store.Request{Collection: status})}
+	jobList := []jobs.Job{r.create(jobs.Request{}), r.create(jobs.Request{Collection: status})}
 	<-let
 	var denying sync.WaitGroup
 	for _, entry := range entries {
 		denying.Go(func() {
-			if err := r.store.Deny(t.Context(), entry, "race"); err != nil {
+			if err := r.store.Index.Deny(t.Context(), entry, "race"); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	denying.Wait()
-	for _, job := range jobs {
+	for _, job := range jobList {
 		if job = r.finish(job); job.Status != api.StatusCompleted || job.Failed > 0 {
 			t.Errorf("job: %+v", job)
 		}
@@ -144,17 +144,17 @@ func TestDenyingRacesWithAJob(t *testing.T) {
 	r.stop()
 	r.run(options{})
 	r.world.ResetRequests()
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	wantAllowed("after a restart and another job")
 	for _, q := range r.world.Requests(func(q sandbox.Request) bool { return q.Part == sandbox.PartPDS && denied[syntax.DID(q.DID)] }) {
 		t.Errorf("asked for a denied repo: %+v", q)
 	}
 	for _, entry := range entries {
-		if err := r.store.Allow(t.Context(), entry); err != nil {
+		if err := r.store.Index.Allow(t.Context(), entry); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	r.wantTruth("")
 }
 
@@ -174,7 +174,7 @@ func TestWhatIsDeniedByMistakeIsReadAnew(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	g.arrival(t)
 	r.pause(job)
 	close(g.opened)
@@ -182,8 +182,8 @@ func TestWhatIsDeniedByMistakeIsReadAnew(t *testing.T) {
 		t.Fatalf("%d records are stored when the job pauses", n)
 	}
 	entry := r.world.Repos()[0].DID.String()
-	r.must(r.store.Deny(t.Context(), entry, "by mistake"))
-	r.must(r.store.Allow(t.Context(), entry))
+	r.must(r.store.Index.Deny(t.Context(), entry, "by mistake"))
+	r.must(r.store.Index.Allow(t.Context(), entry))
 	r.ask(job, api.StatusRunning)
 	if job = r.finish(job); job.Reasons["exact"] != 1 || job.Tally.Records != 1200 {
 		t.Errorf("job: %+v", job)

@@ -13,7 +13,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/polite"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -36,7 +36,7 @@ func TestDirectoryThatIsDownWhileReposAreFetched(t *testing.T) {
 		}
 		return sandbox.Fault{Name: "gone", Status: http.StatusBadGateway}
 	})
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	r.wantTruth("")
 	if job.Failed != 0 || !probed.Load() {
 		t.Errorf("after %d faults: %+v", r.world.Faults("gone"), job)
@@ -50,7 +50,7 @@ func TestNobodyIsBelievedWhileTheDirectoryIsAway(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 111, Repos: 1, Hosts: 2, Collections: statuses(5, 5)})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	did, urls := r.world.Repos()[0].DID, r.world.HostURLs()
 	var once sync.Once
 	var away atomic.Int64
@@ -66,7 +66,7 @@ func TestNobodyIsBelievedWhileTheDirectoryIsAway(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.Reasons["exact"] != 1 || r.world.Faults("away") == 0 || r.world.Faults("deleted") == 0 {
 		t.Errorf("job: %+v", job)

@@ -13,7 +13,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/internal/network/polite"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -46,7 +46,7 @@ func (w *worker) discover(ctx context.Context) error {
 	if reason != "" {
 		w.log.ErrorContext(ctx, "discovery failed", "err", reason)
 	}
-	if err := w.b.cfg.Store.EndDiscovery(ctx, w.seq, reason); err != nil {
+	if err := w.b.cfg.Store.Work.EndDiscovery(ctx, w.seq, reason); err != nil {
 		return err
 	}
 	w.listed.Store(true)
@@ -59,8 +59,8 @@ func (w *worker) discover(ctx context.Context) error {
 // be followed; err is the store's.
 func (w *worker) list(ctx context.Context) (reason string, err error) {
 	for done := !w.retry; !done; {
-		done, err = w.b.cfg.Store.DiscoverRetry(ctx, w.seq)
-		if errors.Is(err, store.ErrNothingLeft) {
+		done, err = w.b.cfg.Store.Work.DiscoverRetry(ctx, w.seq)
+		if errors.Is(err, jobs.ErrNothingLeft) {
 			return err.Error(), nil
 		}
 		if err != nil {
@@ -69,12 +69,12 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		w.more()
 	}
 	if w.named {
-		at, err := w.b.cfg.Store.Listing(ctx, w.seq, didListing)
+		at, err := w.b.cfg.Store.Work.Listing(ctx, w.seq, didListing)
 		if err != nil || at.Done {
 			return "", err
 		}
-		_, err = w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{
-			Listing: didListing, DIDs: w.request.Named(), Cursor: store.Cursor{Pages: 1, Done: true},
+		_, err = w.b.cfg.Store.Work.Discover(ctx, w.seq, jobs.Discovery{
+			Listing: didListing, DIDs: w.request.Named(), Cursor: jobs.Cursor{Pages: 1, Done: true},
 		})
 		return "", err
 	}
@@ -101,7 +101,7 @@ func (w *worker) list(ctx context.Context) (reason string, err error) {
 		}
 	}
 	for done := false; !done; {
-		if done, err = w.b.cfg.Store.DiscoverHeld(ctx, w.seq); err != nil {
+		if done, err = w.b.cfg.Store.Work.DiscoverHeld(ctx, w.seq); err != nil {
 			return "", err
 		}
 		w.more()
@@ -119,7 +119,7 @@ type listing struct {
 // follow reads a listing from where it was left to its end. sole says that no
 // other listing has named repos before it.
 func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
-	at, err := w.b.cfg.Store.Listing(ctx, w.seq, l.name)
+	at, err := w.b.cfg.Store.Work.Listing(ctx, w.seq, l.name)
 	if err != nil || at.Done {
 		return err
 	}
@@ -152,8 +152,8 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 		case at.Pages >= maxListingPages:
 			return fmt.Errorf("%w: %s has more than %d pages", errListing, l.call, maxListingPages)
 		}
-		at = store.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done, Relay: relay}
-		added, err := w.b.cfg.Store.Discover(ctx, w.seq, store.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
+		at = jobs.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done, Relay: relay}
+		added, err := w.b.cfg.Store.Work.Discover(ctx, w.seq, jobs.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 	"appview/backfill/read"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 
 // fetch sweeps the queues of hosts until the job owes nothing any more.
 func (w *worker) fetch(ctx context.Context) error {
-	hosts, err := w.b.cfg.Store.OwedHosts(ctx, w.seq)
+	hosts, err := w.b.cfg.Store.Work.OwedHosts(ctx, w.seq)
 	if err != nil {
 		return err
 	}
@@ -67,11 +67,11 @@ func (w *worker) fetch(ctx context.Context) error {
 
 // done reports whether the job owes nothing any more.
 func (w *worker) done(ctx context.Context) (bool, error) {
-	job, err := w.b.cfg.Store.Job(ctx, w.id)
+	job, err := w.b.cfg.Store.Jobs.Job(ctx, w.id)
 	if err != nil || !job.Done() {
 		return false, err
 	}
-	doubted, err := w.b.cfg.Store.Doubted(ctx, w.seq)
+	doubted, err := w.b.cfg.Store.Work.Doubted(ctx, w.seq)
 	if len(doubted) > 0 {
 		notify(w.doubts)
 	}
@@ -128,14 +128,14 @@ func (w *worker) sweepHost(ctx context.Context, host string) (scanResult, error)
 // it is not down, whatever it never answers.
 func (w *worker) judgeHost(ctx context.Context, host string, progressed, gave bool) error {
 	now := w.b.now()
-	known, err := w.b.cfg.Store.Host(ctx, w.seq, host)
+	known, err := w.b.cfg.Store.Work.Host(ctx, w.seq, host)
 	if err != nil {
 		return err
 	}
 	state := w.b.cfg.Network.HostState(network.Host(host))
 	until, parked := w.b.cfg.Network.ParkedUntil(network.Host(host))
-	note := store.Behaviour{}
-	var verdict *store.Verdict
+	note := jobs.Behaviour{}
+	var verdict *jobs.Verdict
 	switch {
 	case w.b.cfg.Network.Outage():
 		note = known.Behaviour // our own network is gone: that says nothing about the host
@@ -170,11 +170,11 @@ func (w *worker) judgeHost(ctx context.Context, host string, progressed, gave bo
 		notify(w.judged)
 	}
 	if note.Probes != known.Probes || note.Error != known.Error || !note.LimitedAt.Equal(known.LimitedAt) {
-		return ignoreStale(w.b.cfg.Store.PutHost(ctx, w.seq, host, note))
+		return ignoreStale(w.b.cfg.Store.Work.PutHost(ctx, w.seq, host, note))
 	}
 	return nil
 }
 
-func (w *worker) verdict(r outcome.Reason, text string) *store.Verdict {
-	return &store.Verdict{Class: string(r.Class()), Reason: string(r), Detail: text}
+func (w *worker) verdict(r outcome.Reason, text string) *jobs.Verdict {
+	return &jobs.Verdict{Class: string(r.Class()), Reason: string(r), Detail: text}
 }

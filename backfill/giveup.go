@@ -12,7 +12,7 @@ import (
 	"appview/backfill/read"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -62,7 +62,7 @@ func (w *worker) handle(ctx context.Context, c *checks, r ripeHost) error {
 
 // dismiss gives up what the job owes at a host. What comes into its queue from here on
 // is read.
-func (w *worker) dismiss(ctx context.Context, host string, v store.Verdict) error {
+func (w *worker) dismiss(ctx context.Context, host string, v jobs.Verdict) error {
 	select {
 	case <-w.queues.close(host):
 	case <-ctx.Done():
@@ -73,10 +73,10 @@ func (w *worker) dismiss(ctx context.Context, host string, v store.Verdict) erro
 }
 
 // giveUp settles everything that the job still owes at a host.
-func (w *worker) giveUp(ctx context.Context, host string, v store.Verdict) error {
+func (w *worker) giveUp(ctx context.Context, host string, v jobs.Verdict) error {
 	total := 0
 	for {
-		n, err := w.b.cfg.Store.SettleHost(ctx, w.seq, host, v)
+		n, err := w.b.cfg.Store.Work.SettleHost(ctx, w.seq, host, v)
 		if err != nil {
 			return ignoreStale(err)
 		}
@@ -90,9 +90,9 @@ func (w *worker) giveUp(ctx context.Context, host string, v store.Verdict) error
 
 // endWeb gives up the look-ups on hosts of their own that have failed before. From here
 // on each such look-up is the last.
-func (w *worker) endWeb(ctx context.Context, v store.Verdict) error {
+func (w *worker) endWeb(ctx context.Context, v jobs.Verdict) error {
 	w.webOver.Store(true)
-	return w.scanChosen(ctx, keyRange{host: unknownHost, after: webDIDs}, func(o store.Owed) bool { return o.Attempts > 0 },
+	return w.scanChosen(ctx, keyRange{host: unknownHost, after: webDIDs}, func(o jobs.Owed) bool { return o.Attempts > 0 },
 		func(ctx context.Context, t task) {
 			t.Detail = v.Detail
 			w.settleWithout(ctx, t, t.Owed, outcome.Reason(v.Reason), false)
@@ -100,7 +100,7 @@ func (w *worker) endWeb(ctx context.Context, v store.Verdict) error {
 }
 
 // scanChosen has do work on the chosen rows of a queue, whether they are due or not.
-func (w *worker) scanChosen(ctx context.Context, keys keyRange, chosen func(store.Owed) bool, do func(context.Context, task)) error {
+func (w *worker) scanChosen(ctx context.Context, keys keyRange, chosen func(jobs.Owed) bool, do func(context.Context, task)) error {
 	s := scan{w: w, keys: keys, width: checkWidth, do: do, until: w.b.now().Add(maxLimited), chosen: chosen}
 	_, err := s.run(ctx)
 	return err
@@ -117,9 +117,9 @@ func (w *worker) checkHost(ctx context.Context, c *checks, host string) error {
 	if err != nil {
 		return err
 	}
-	moved, err := w.checkRepos(timed, c, host, func(o store.Owed) bool { return all || sample[o.DID] })
+	moved, err := w.checkRepos(timed, c, host, func(o jobs.Owed) bool { return all || sample[o.DID] })
 	if err == nil && moved && !all {
-		_, err = w.checkRepos(timed, c, host, func(o store.Owed) bool { return !sample[o.DID] })
+		_, err = w.checkRepos(timed, c, host, func(o jobs.Owed) bool { return !sample[o.DID] })
 	}
 	if timed.Err() != nil && ctx.Err() == nil {
 		return nil
@@ -133,7 +133,7 @@ func (w *worker) sampleQueue(ctx context.Context, host string) (sample map[synta
 	var chosen []syntax.DID
 	seen, after := 0, syntax.DID("")
 	for more := true; more; {
-		rows, err := w.b.cfg.Store.Owed(ctx, w.seq, host, after, queuePage)
+		rows, err := w.b.cfg.Store.Work.Owed(ctx, w.seq, host, after, queuePage)
 		if err != nil {
 			return nil, false, err
 		}
@@ -157,7 +157,7 @@ func (w *worker) sampleQueue(ctx context.Context, host string) (sample map[synta
 // checkRepos looks at the documents of the chosen repos of a host: first those in the
 // directory, then for a bounded time those on hosts of their own. It reports whether a
 // repo has moved.
-func (w *worker) checkRepos(ctx context.Context, c *checks, host string, chosen func(store.Owed) bool) (bool, error) {
+func (w *worker) checkRepos(ctx context.Context, c *checks, host string, chosen func(jobs.Owed) bool) (bool, error) {
 	var moved atomic.Bool
 	if err := w.scanChosen(ctx, keyRange{host: host, end: webDIDs}, chosen, w.check(c.plc, &moved)); err != nil {
 		return false, err

@@ -20,6 +20,8 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -127,7 +129,7 @@ func listOnly(world *sandbox.World, hook func(sandbox.Request) sandbox.Fault) {
 	})
 }
 
-func (r *rig) create(req store.Request) store.Job {
+func (r *rig) create(req jobs.Request) jobs.Job {
 	r.t.Helper()
 	job, err := r.b.Create(r.t.Context(), req)
 	if err != nil {
@@ -136,9 +138,9 @@ func (r *rig) create(req store.Request) store.Job {
 	return job
 }
 
-func (r *rig) job(job store.Job) store.Job {
+func (r *rig) job(job jobs.Job) jobs.Job {
 	r.t.Helper()
-	job, err := r.store.Job(context.WithoutCancel(r.t.Context()), job.ID)
+	job, err := r.store.Jobs.Job(context.WithoutCancel(r.t.Context()), job.ID)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -146,7 +148,7 @@ func (r *rig) job(job store.Job) store.Job {
 }
 
 // await waits until the job is as wanted.
-func (r *rig) await(job store.Job, what string, is func(store.Job) bool) store.Job {
+func (r *rig) await(job jobs.Job, what string, is func(jobs.Job) bool) jobs.Job {
 	r.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -164,13 +166,13 @@ func (r *rig) await(job store.Job, what string, is func(store.Job) bool) store.J
 }
 
 // finish waits for the end of a job.
-func (r *rig) finish(job store.Job) store.Job {
+func (r *rig) finish(job jobs.Job) jobs.Job {
 	r.t.Helper()
-	return r.await(job, "final", func(j store.Job) bool { return j.Status.Final() })
+	return r.await(job, "final", func(j jobs.Job) bool { return j.Status.Final() })
 }
 
 // complete runs a job and wants it completed.
-func (r *rig) complete(req store.Request) store.Job {
+func (r *rig) complete(req jobs.Request) jobs.Job {
 	r.t.Helper()
 	job := r.finish(r.create(req))
 	if job.Status != api.StatusCompleted {
@@ -189,7 +191,7 @@ func (r *rig) complete(req store.Request) store.Job {
 func (r *rig) served(collection syntax.NSID) map[string]string {
 	r.t.Helper()
 	got := map[string]string{}
-	err := r.store.Export(r.t.Context(), store.Filter{Collection: collection}, func(uint64) error { return nil }, func(rec *store.Record) error {
+	err := r.store.Index.Export(r.t.Context(), index.Filter{Collection: collection}, func(uint64) error { return nil }, func(rec *index.Record) error {
 		value, err := rec.Body.JSON()
 		if err != nil {
 			return err
@@ -257,15 +259,15 @@ func canonical(tb testing.TB, value []byte) string {
 }
 
 // counters are the parts of a job that count.
-func counters(j store.Job) any {
+func counters(j jobs.Job) any {
 	return struct {
 		Total, Processed, Failed, Unavailable int64
-		Tally                                 store.Tally
+		Tally                                 index.Tally
 		Reasons                               map[string]int64
 	}{j.TotalRepos, j.Processed, j.Failed, j.Unavailable, j.Tally, j.Reasons}
 }
 
-func wantCounters(tb testing.TB, got, want store.Job) {
+func wantCounters(tb testing.TB, got, want jobs.Job) {
 	tb.Helper()
 	if g, w := counters(got), counters(want); !reflect.DeepEqual(g, w) {
 		tb.Errorf("counters are %+v, want %+v", g, w)

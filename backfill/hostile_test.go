@@ -17,6 +17,8 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // statuses is the one collection of a small world.
@@ -48,7 +50,7 @@ func firstDID(w *sandbox.World) string {
 func TestPageOfAnotherRepoDeletesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 40, Repos: 2, Hosts: 1, Collections: statuses(5, 5)})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	one, two := r.world.Repos()[0].DID, r.world.Repos()[1].DID
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method != listRecords || q.DID != string(one) {
@@ -59,7 +61,7 @@ func TestPageOfAnotherRepoDeletesNothing(t *testing.T) {
 			return a
 		}}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if r.world.Faults("mixed up") == 0 || job.Reasons["rejected"] != 1 || job.Tally.Rejected != 5 {
 		t.Errorf("job: %+v", job)
@@ -70,7 +72,7 @@ func TestPagesWithoutKeysDeleteNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 41, Repos: 1, Hosts: 1, Collections: statuses(50, 50)})
 	listOnly(r.world, nil)
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	var n atomic.Int64
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		if q.Method == listRecords && (q.Cursor == "" || strings.HasPrefix(q.Cursor, "zz")) {
@@ -80,7 +82,7 @@ func TestPagesWithoutKeysDeleteNothing(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if r.world.Faults("no key") != 7 || job.Tally.Deleted != 0 || job.Tally.Rejected != 7 || job.Failed != 1 {
 		t.Errorf("job: %+v", job)
@@ -97,7 +99,7 @@ func TestEmptyPageBeforeTheEndDeletesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, sandbox.Config{Seed: 42, Repos: 1, Hosts: 1, Collections: statuses(50, 50)})
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			var n atomic.Int64
 			hook := func(q sandbox.Request) sandbox.Fault {
 				if i := n.Add(1); q.Method == listRecords && i <= c.empty {
@@ -110,7 +112,7 @@ func TestEmptyPageBeforeTheEndDeletesNothing(t *testing.T) {
 			if c.listed {
 				listOnly(r.world, hook)
 			}
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			r.wantTruth(status)
 			if r.world.Faults("empty") == 0 || job.Reasons[c.want] != 1 {
 				t.Errorf("reasons %v, want %s", job.Reasons, c.want)
@@ -123,7 +125,7 @@ func TestRelayThatGoesInCirclesFailsTheJob(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 43, Repos: 20, Hosts: 1})
 	for _, c := range []syntax.NSID{status, notes} {
-		if err := r.store.Track(t.Context(), c); err != nil {
+		if err := r.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,7 +137,7 @@ func TestRelayThatGoesInCirclesFailsTheJob(t *testing.T) {
 		}
 		return says("circle", fmt.Sprintf(`{"repos":[{"did":%q}],"cursor":"%d"}`, did, n.Add(1)%3))
 	})
-	job := r.finish(r.create(store.Request{}))
+	job := r.finish(r.create(jobs.Request{}))
 	if job.Status != api.StatusFailed || !strings.Contains(job.Error, "twice") || n.Load() > 20 {
 		t.Errorf("after %d pages: %+v", n.Load(), job)
 	}
@@ -156,7 +158,7 @@ func TestOneParkedLookUpHoldsUpNobody(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.await(r.create(store.Request{Collection: status}), "done but for one", func(j store.Job) bool {
+	job := r.await(r.create(jobs.Request{Collection: status}), "done but for one", func(j jobs.Job) bool {
 		return j.Discovered && j.Processed == j.TotalRepos-1
 	})
 	if r.world.Faults("sent on") == 0 {
@@ -184,7 +186,7 @@ func TestHostThatSendsOnToADeadOneIsGivenUpSoon(t *testing.T) {
 		return sandbox.Fault{Name: "sent on", Status: http.StatusFound, Header: http.Header{"Location": {dead.URL + "/"}}}
 	})
 	began := time.Now()
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Failed != 20 || job.Reasons["exact"] != 60 || r.world.Faults("sent on") == 0 {
 		t.Errorf("job: %+v", job)
 	}
@@ -200,9 +202,9 @@ func TestNamedJobDoesNotWaitBehindBusyHosts(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == repoStatus && q.Host != named.Host}
 	})
-	busy := r.create(store.Request{Collection: status})
-	r.await(busy, "hanging", func(store.Job) bool { return r.world.Faults("hang") > 0 })
-	r.complete(store.Request{DID: named.DID})
+	busy := r.create(jobs.Request{Collection: status})
+	r.await(busy, "hanging", func(jobs.Job) bool { return r.world.Faults("hang") > 0 })
+	r.complete(jobs.Request{DID: named.DID})
 }
 
 func TestLargeRepoThatGetsOnIsNotGivenUp(t *testing.T) {
@@ -215,7 +217,7 @@ func TestLargeRepoThatGetsOnIsNotGivenUp(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if got := r.world.Faults("sick"); job.Reasons["exact"] != 1 || got < 6 {
 		t.Errorf("after %d failures: %+v", got, job)
@@ -233,7 +235,7 @@ func TestStatusThatMayPassIsAskedAgain(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.Failed > 0 || r.world.Faults("out of step") != 1 {
 		t.Errorf("job: %+v", job)
@@ -253,7 +255,7 @@ func TestPostponedRepoDoesNotHoldUpItsHost(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.await(r.create(store.Request{Collection: status}), "done but for one", func(j store.Job) bool {
+	job := r.await(r.create(jobs.Request{Collection: status}), "done but for one", func(j jobs.Job) bool {
 		return j.Discovered && j.Processed == j.TotalRepos-1
 	})
 	if r.world.Faults("sick") != 1 {
@@ -288,8 +290,8 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 	}}}
 	r := newRigWith(t, sandbox.Config{Seed: 50, Repos: 40, Collections: statuses(1, 3)}, o)
 	full(r, &free)
-	job := r.create(store.Request{Collection: status})
-	job = r.await(job, "waiting for disk", func(j store.Job) bool {
+	job := r.create(jobs.Request{Collection: status})
+	job = r.await(job, "waiting for disk", func(j jobs.Job) bool {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"
 	})
@@ -302,15 +304,15 @@ func TestFullDiskHoldsUpNeitherCancelNorShutdown(t *testing.T) {
 	}
 
 	emptied.Store(true)
-	r.await(job, "able to write", func(store.Job) bool {
+	r.await(job, "able to write", func(jobs.Job) bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		second, err := r.b.Create(ctx, store.Request{Collection: status})
+		second, err := r.b.Create(ctx, jobs.Request{Collection: status})
 		job = second
 		return err == nil
 	})
 	emptied.Store(false)
-	r.await(job, "waiting for disk", func(j store.Job) bool {
+	r.await(job, "waiting for disk", func(j jobs.Job) bool {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"
 	})
@@ -342,15 +344,15 @@ func TestRepoOfManyCollectionsIsReadInSteps(t *testing.T) {
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == listRecords && q.Collection == last}
 	})
-	job := r.create(store.Request{DID: did})
-	r.await(job, "nearly read", func(store.Job) bool { return r.world.Faults("hang") > 0 })
+	job := r.create(jobs.Request{DID: did})
+	r.await(job, "nearly read", func(jobs.Job) bool { return r.world.Faults("hang") > 0 })
 	if n := len(r.served("")); n < 60 {
 		t.Errorf("%d records of 87 read are committed", n)
 	}
 	r.stop()
 	listOnly(r.world, nil)
 	r.run(options{})
-	if job = r.finish(job); job.Tally != (store.Tally{Records: 90, Created: 90}) || job.Reasons["exact"] != 1 {
+	if job = r.finish(job); job.Tally != (index.Tally{Records: 90, Created: 90}) || job.Reasons["exact"] != 1 {
 		t.Errorf("job: %+v", job)
 	}
 	r.wantTruth("")

@@ -15,6 +15,8 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -84,19 +86,19 @@ func TestRepoThatChangesBetweenTheProbesOfTwoJobs(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	one := r.create(store.Request{DID: did, Collection: status})
+	one := r.create(jobs.Request{DID: did, Collection: status})
 	g.arrival(t)
 	keys := r.keysOf(did)
 	r.must(r.world.Delete(did, status, keys[0]))
-	two := r.create(store.Request{DIDs: dids, Collection: status})
+	two := r.create(jobs.Request{DIDs: dids, Collection: status})
 	// It comes to the other repo after this one.
-	r.await(two, "past the repo", func(j store.Job) bool { return j.Processed > 0 })
+	r.await(two, "past the repo", func(j jobs.Job) bool { return j.Processed > 0 })
 	_, err := r.world.Update(did, status, keys[1], map[string]any{"$type": string(status), "status": "🦀", "createdAt": "2026-01-01T00:00:00Z"})
 	r.must(err)
 	close(g.opened)
 	one, two = r.finish(one), r.finish(two)
 	r.wantTruth(status)
-	if one.Reasons["exact"] != 1 || two.Reasons["exact"] != 2 || one.Tally != (store.Tally{Records: 4, Created: 4}) || two.Tally != (store.Tally{Records: 9, Created: 5}) {
+	if one.Reasons["exact"] != 1 || two.Reasons["exact"] != 2 || one.Tally != (index.Tally{Records: 4, Created: 4}) || two.Tally != (index.Tally{Records: 9, Created: 5}) {
 		t.Errorf("the first %+v, the second %+v", one, two)
 	}
 	seen := r.world.Requests(func(q sandbox.Request) bool { return q.DID == string(did) && q.Part == sandbox.PartPDS })
@@ -126,7 +128,7 @@ func TestLargeRepoReadByTwoJobsInTurns(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	one := r.create(store.Request{Collection: status})
+	one := r.create(jobs.Request{Collection: status})
 	g.arrival(t)
 	if n := len(r.served(status)); n < 500 || n >= 1200 {
 		t.Fatalf("%d records are stored when the first job stumbles", n)
@@ -141,8 +143,8 @@ func TestLargeRepoReadByTwoJobsInTurns(t *testing.T) {
 	}
 	_, err := r.world.Create(did, status, "", value)
 	r.must(err)
-	two := r.create(store.Request{DID: did, Collection: status})
-	r.await(two, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching })
+	two := r.create(jobs.Request{DID: did, Collection: status})
+	r.await(two, "fetching", func(j jobs.Job) bool { return j.Stage == api.StageFetching })
 	close(g.opened)
 	two = r.finish(two)
 	if r.job(one).Status.Final() {
@@ -181,12 +183,12 @@ func TestAccountThatMovesInTheMiddleOfItsPages(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.TotalRepos != 1 || job.Tally.Records != 1199 || job.Reasons["exact"] != 1 {
 		t.Errorf("job: %+v", job)
 	}
-	hosts, err := r.store.JobHosts(t.Context(), job.Seq)
+	hosts, err := r.store.Jobs.JobHosts(t.Context(), job.Seq)
 	if err != nil || len(hosts) != 2 || hosts[0].Host != urls[1] || hosts[0].Records != 1199 || hosts[0].Completed != 1 || hosts[1].Total != 0 {
 		t.Errorf("hosts: %+v, %v", hosts, err)
 	}
@@ -208,7 +210,7 @@ func TestAccountThatMovesJustBeforeItIsFetched(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	r.wantTruth(status)
 	if job.Tally.Records != 5 || job.Reasons["exact"] != 1 || r.world.CountAt(urls[0], getRepo) != 1 || r.world.CountAt(urls[1], getRepo) != 1 {
 		t.Errorf("job: %+v", job)
@@ -225,7 +227,7 @@ func TestAccountThatIsSwitchedOffJustBeforeItIsFetched(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, sandbox.Config{Seed: 78, Repos: 1, Hosts: 1, Collections: statuses(5, 5)})
 			did := r.world.Repos()[0].DID
-			r.complete(store.Request{})
+			r.complete(jobs.Request{})
 			var off sync.Once
 			var is atomic.Bool
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
@@ -243,7 +245,7 @@ func TestAccountThatIsSwitchedOffJustBeforeItIsFetched(t *testing.T) {
 					return sandbox.Fault{}
 				}
 			})
-			job := r.complete(store.Request{})
+			job := r.complete(jobs.Request{})
 			if job.Reasons["deactivated"] != 1 || r.world.Faults("unknown") == 0 {
 				t.Errorf("job: %+v", job)
 			}
@@ -273,12 +275,12 @@ func TestHostThatShowsAnOlderRev(t *testing.T) {
 			return a
 		}}
 	})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	keys := r.keysOf(dids[0])
 	r.must(r.world.Delete(dids[0], status, keys[0]))
 	_, err := r.world.Create(dids[0], status, "", map[string]any{"$type": string(status), "status": "🦀", "createdAt": "2026-01-01T00:00:00Z"})
 	r.must(err)
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	seq := r.seq()
 
@@ -291,7 +293,7 @@ func TestHostThatShowsAnOlderRev(t *testing.T) {
 		}
 		return sandbox.Fault{Name: "old", Rewrite: func(sandbox.Answer) sandbox.Answer { return a }}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if r.world.Faults("old") == 0 || job.Reasons["rev_went_back"] != 1 || job.Reasons["exact"] != 1 || job.Tally.Deleted != 0 {
 		t.Errorf("job: %+v", job)
 	}
@@ -313,7 +315,7 @@ func TestHostThatIsLostAfterPageOneDeletesNothing(t *testing.T) {
 			})
 			did := r.world.Repos()[0].DID
 			listOnly(r.world, nil)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			keys := r.keysOf(did)
 			for _, i := range []int{5, 50, 650, 1150} {
 				r.must(r.world.Delete(did, status, keys[i]))
@@ -325,7 +327,7 @@ func TestHostThatIsLostAfterPageOneDeletesNothing(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if r.world.Faults("lost") == 0 || job.Failed != 1 || job.Tally.Deleted != 0 {
 				t.Errorf("job: %+v", job)
 			}
@@ -354,7 +356,7 @@ func TestRecordsAreDeletedWhileAJobReadsThem(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 75, Repos: 120, Hosts: 4, Collections: statuses(4, 8)}, options{
 		store: store.Config{Hooks: store.Hooks{Step: 7}},
 	})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	total := int64(len(r.world.Truth(status)))
 	g := newGate()
 	var pages atomic.Int64
@@ -369,22 +371,22 @@ func TestRecordsAreDeletedWhileAJobReadsThem(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	g.arrival(t)
-	r.await(job, "under way", func(j store.Job) bool { return j.Processed > 10 })
+	r.await(job, "under way", func(j jobs.Job) bool { return j.Processed > 10 })
 	type answer struct {
 		n   int64
 		err error
 	}
 	deleted := make(chan answer, 1)
-	early, _, err := r.store.JobRepos(t.Context(), job.Seq, "", 1000, func(repo store.JobRepo) bool { return repo.State == store.RepoSettled })
+	early, _, err := r.store.Jobs.JobRepos(t.Context(), job.Seq, "", 1000, func(repo jobs.JobRepo) bool { return repo.State == jobs.RepoSettled })
 	r.must(err)
 	before := r.seq()
 	go func() {
-		n, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status})
+		n, err := r.store.Collections.DeleteRecords(t.Context(), index.Filter{Collection: status})
 		deleted <- answer{n, err}
 	}()
-	r.await(job, "being undone", func(store.Job) bool { return r.seq() > before })
+	r.await(job, "being undone", func(jobs.Job) bool { return r.seq() > before })
 	close(g.opened) // now both are at work
 	d := <-deleted
 	job = r.finish(job)
@@ -413,7 +415,7 @@ func TestRecordsAreDeletedWhileAJobReadsThem(t *testing.T) {
 	if kept == 0 || kept > total || total-kept > d.n {
 		t.Errorf("%d of %d records are left, and %d were deleted", kept, total, d.n)
 	}
-	again := r.complete(store.Request{Collection: status})
+	again := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if again.Tally.Created != total-kept {
 		t.Errorf("%d records were brought back, %d were missing", again.Tally.Created, total-kept)
@@ -426,12 +428,12 @@ func TestExportSeesNothingOfDeletions(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 76, Repos: 60, Hosts: 2, Collections: statuses(3, 5)}, options{
 		store: store.Config{Hooks: store.Hooks{Step: 5}},
 	})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	want := r.world.Truth(status)
 	seen, total := 0, len(want)
-	err := r.store.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec *store.Record) error {
+	err := r.store.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, func(rec *index.Record) error {
 		if seen++; seen == total/3 {
-			n, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status})
+			n, err := r.store.Collections.DeleteRecords(t.Context(), index.Filter{Collection: status})
 			if err != nil || n != int64(total) {
 				t.Errorf("%d of %d records deleted, %v", n, total, err)
 			}

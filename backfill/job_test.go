@@ -19,6 +19,8 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -36,10 +38,10 @@ const (
 func TestJobMakesTheIndexEqualTheNetwork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 1, Repos: 300, Hosts: 6})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	truth := r.world.Truth(status)
-	if job.Tally != (store.Tally{Records: int64(len(truth)), Created: int64(len(truth))}) {
+	if job.Tally != (index.Tally{Records: int64(len(truth)), Created: int64(len(truth))}) {
 		t.Errorf("tally %+v for %d records", job.Tally, len(truth))
 	}
 	if requests := r.world.Count(sandbox.PartPDS, ""); float64(requests) > 3.1*float64(job.TotalRepos) {
@@ -53,7 +55,7 @@ func TestJobMakesTheIndexEqualTheNetwork(t *testing.T) {
 func TestEveryCollectionIsCoveredWhenNoneIsNamed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 2, Repos: 60})
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	r.wantTruth("")
 }
 
@@ -61,11 +63,11 @@ func TestTrackedCollectionsAreTheTargetsWhenNoneIsNamed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 3, Repos: 60})
 	for _, c := range []syntax.NSID{status, notes} {
-		if err := r.store.Track(t.Context(), c); err != nil {
+		if err := r.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	r.wantTruth(status)
 	r.wantTruth(notes)
 	if got := len(r.served("")); got != len(r.world.Truth(status, notes)) {
@@ -80,7 +82,7 @@ func TestNamedRepoIsReadWithoutTheRelay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 4, Repos: 10})
 	did := r.world.Repos()[0].DID
-	job := r.complete(store.Request{DID: did})
+	job := r.complete(jobs.Request{DID: did})
 	if n := r.world.Count(sandbox.PartRelay, ""); n != 0 {
 		t.Errorf("%d requests to the relay", n)
 	}
@@ -92,9 +94,9 @@ func TestNamedRepoIsReadWithoutTheRelay(t *testing.T) {
 func TestRerunOnUnchangedDataChangesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 5, Repos: 80, LargeRepos: 1})
-	first := r.complete(store.Request{Collection: status})
+	first := r.complete(jobs.Request{Collection: status})
 	before, rows := r.seq(), r.rows()
-	second := r.complete(store.Request{Collection: status})
+	second := r.complete(jobs.Request{Collection: status})
 	if after := r.seq(); after != before {
 		t.Errorf("the highest seq went from %d to %d", before, after)
 	}
@@ -118,7 +120,7 @@ func (r *rig) seq() uint64 {
 // rows are all records with everything that is stored of them.
 func (r *rig) rows() (rows []string) {
 	r.t.Helper()
-	err := r.store.Export(r.t.Context(), store.Filter{}, func(uint64) error { return nil }, func(rec *store.Record) error {
+	err := r.store.Index.Export(r.t.Context(), index.Filter{}, func(uint64) error { return nil }, func(rec *index.Record) error {
 		rows = append(rows, strings.Join([]string{
 			rec.URI().String(), rec.Rev.String(), rec.IndexedAt.String(), strconv.FormatUint(rec.Seq, 10), rec.Body.CID.String(), string(rec.Body.Data), rec.Source.String(),
 		}, " "))
@@ -133,7 +135,7 @@ func (r *rig) rows() (rows []string) {
 func TestRerunFollowsEveryKindOfChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 6, Repos: 120, Hosts: 4})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	var with []syntax.DID // repos that have the collection
 	for _, repo := range r.world.Repos() {
 		if len(r.world.TruthOf(repo.DID, status)) > 0 {
@@ -180,7 +182,7 @@ func TestRerunFollowsEveryKindOfChange(t *testing.T) {
 	_, err = r.world.Create(fresh, status, "", value)
 	must(err)
 
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	for reason, n := range map[string]int64{"deactivated": 1, "taken_down": 1, "suspended": 1, "tombstoned": 1, "empty": 1} {
 		if job.Reasons[reason] != n {
@@ -193,7 +195,7 @@ func TestRerunFollowsEveryKindOfChange(t *testing.T) {
 
 	must(r.world.Activate(with[3]))
 	before := r.seq()
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if r.seq() != before {
 		t.Error("a reactivated account was written anew")
@@ -218,19 +220,19 @@ func TestTwoJobsOverChangingReposEndExact(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	one, two := r.create(store.Request{Collection: status}), r.create(store.Request{})
+	one, two := r.create(jobs.Request{Collection: status}), r.create(jobs.Request{})
 	one, two = r.finish(one), r.finish(two)
 	r.world.SetFault(nil)
 	if changes < 100 {
 		t.Errorf("the world changed only %d times", changes)
 	}
-	for _, job := range []store.Job{one, two} {
+	for _, job := range []jobs.Job{one, two} {
 		if job.Status != api.StatusCompleted || job.Failed > 0 {
 			t.Errorf("job ended %s: %s", job.Status, job.Error)
 		}
 	}
 	// The network rests now, and two more jobs race over it.
-	one, two = r.create(store.Request{Collection: status}), r.create(store.Request{})
+	one, two = r.create(jobs.Request{Collection: status}), r.create(jobs.Request{})
 	r.finish(one)
 	r.finish(two)
 	r.wantTruth("")
@@ -250,7 +252,7 @@ func TestRelayFailureFailsTheJob(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, sandbox.Config{Seed: 8, Repos: 10})
 			r.world.SetRelay(c.mode)
-			job := r.finish(r.create(store.Request{Collection: status}))
+			job := r.finish(r.create(jobs.Request{Collection: status}))
 			if job.Status != api.StatusFailed || job.Stage != api.StageFailed || job.CompletedAt.IsZero() {
 				t.Errorf("job: %+v", job)
 			}
@@ -276,7 +278,7 @@ func TestRelayThatFailsMidwayLosesNothingFound(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.finish(r.create(store.Request{Collection: status}))
+	job := r.finish(r.create(jobs.Request{Collection: status}))
 	if job.Status != api.StatusFailed || job.TotalRepos != 1000 || job.Processed != 1000 || job.Tally.Records != 1000 {
 		t.Errorf("job: %+v", job)
 	}
@@ -291,8 +293,8 @@ func TestCancelStopsAtOnceWhateverHostsDo(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == listRecords}
 	})
-	job := r.create(store.Request{Collection: status})
-	job = r.await(job, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching && r.world.Faults("hang") > 0 })
+	job := r.create(jobs.Request{Collection: status})
+	job = r.await(job, "fetching", func(j jobs.Job) bool { return j.Stage == api.StageFetching && r.world.Faults("hang") > 0 })
 	asked := time.Now()
 	got, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling)
 	if err != nil || got.Status != api.StatusCancelling {
@@ -305,7 +307,7 @@ func TestCancelStopsAtOnceWhateverHostsDo(t *testing.T) {
 	if job.Status != api.StatusCancelled || job.Stage != api.StageCancelled || job.Error != "cancelled by request" {
 		t.Errorf("job: %+v", job)
 	}
-	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); !errors.Is(err, store.ErrMove) {
+	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); !errors.Is(err, jobs.ErrMove) {
 		t.Errorf("second cancel: %v", err)
 	}
 	if _, err := r.b.Move(t.Context(), uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
@@ -323,10 +325,10 @@ func TestJobsWaitForTheirTurnAndNamedOnesDoNot(t *testing.T) {
 	})
 	named := r.world.Repos()[3].DID
 	held.Store(string(named), true)
-	first := r.create(store.Request{Collection: status})
-	r.await(first, "started", func(j store.Job) bool { return !j.StartedAt.IsZero() })
-	second := r.create(store.Request{Collection: notes})
-	third := r.complete(store.Request{DID: named})
+	first := r.create(jobs.Request{Collection: status})
+	r.await(first, "started", func(j jobs.Job) bool { return !j.StartedAt.IsZero() })
+	second := r.create(jobs.Request{Collection: notes})
+	third := r.complete(jobs.Request{DID: named})
 	if third.StartedAt.IsZero() {
 		t.Errorf("named job: %+v", third)
 	}
@@ -366,7 +368,7 @@ func TestFailuresAreRetriedAndThenShown(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if failed != 3 {
 		t.Errorf("the sick repo failed %d times, want 3", failed)
 	}
@@ -399,7 +401,7 @@ func TestRejectedRecordHidesNothing(t *testing.T) {
 			return a
 		}}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if r.world.Faults("lie") == 0 {
 		t.Fatal("no fault was injected")
 	}
@@ -421,7 +423,7 @@ func TestDeadHostIsGivenUpAndHoldsUpNobody(t *testing.T) {
 		}
 		return sandbox.Fault{Name: "dead", Status: http.StatusBadGateway, Header: http.Header{"Content-Type": {"text/html"}}, Body: []byte("<html>Bad Gateway</html>")}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Failed != 50 || job.Processed != 200 || job.Reasons["exact"] != 150 {
 		t.Errorf("job: %+v", job)
 	}
@@ -433,8 +435,8 @@ func TestDeadHostIsGivenUpAndHoldsUpNobody(t *testing.T) {
 //nolint:paralleltest // it looks at every goroutine of the process
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 15, Repos: 50})
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "fetching", func(j store.Job) bool { return j.Stage == api.StageFetching })
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "fetching", func(j jobs.Job) bool { return j.Stage == api.StageFetching })
 	r.stop()
 	r.net.Close()
 	deadline := time.After(patience)

@@ -12,6 +12,8 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -33,27 +35,27 @@ func (r *rig) asked(did syntax.DID) (n asked) {
 // for, if and only if it is known to be just what the repo holds.
 func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 	t.Parallel()
-	one, both, all := store.Request{Collection: status}, store.Request{}, store.Request{}
+	one, both, all := jobs.Request{Collection: status}, jobs.Request{}, jobs.Request{}
 	for name, c := range map[string]struct {
 		tracked []syntax.NSID // what both covers
-		first   store.Request
+		first   jobs.Request
 		reading func(*rig, syntax.DID) // during the first job, at each listing of the repo
 		between func(*rig, syntax.DID) // the first job and its leaving
 		leave   func(*sandbox.World, syntax.DID) error
 		away    func(*rig, syntax.DID)
 		back    func(*rig, syntax.DID)
-		second  store.Request
+		second  jobs.Request
 		want    asked
 	}{
 		"deactivated":            {first: one, second: one, want: asked{probes: 1}},
 		"taken down":             {first: one, leave: (*sandbox.World).TakeDown, second: one, want: asked{probes: 1}},
 		"suspended":              {first: one, leave: (*sandbox.World).Suspend, second: one, want: asked{probes: 1}},
-		"named by its did":       {first: one, second: store.Request{Collection: status, DID: "it"}, want: asked{probes: 1}},
+		"named by its did":       {first: one, second: jobs.Request{Collection: status, DID: "it"}, want: asked{probes: 1}},
 		"two collections":        {tracked: []syntax.NSID{status, notes}, first: both, second: both, want: asked{probes: 1}},
 		"all collections":        {first: all, second: all, want: asked{probes: 2, descriptions: 1}},
 		"one of two is new":      {tracked: []syntax.NSID{status, notes}, first: one, second: both, want: asked{probes: 2, listings: 2}},
 		"one of all is new":      {first: one, second: all, want: asked{probes: 1, descriptions: 1, wholes: 1}},
-		"another is read before": {first: store.Request{Collection: notes}, second: one, want: asked{probes: 1, listings: 2}},
+		"another is read before": {first: jobs.Request{Collection: notes}, second: one, want: asked{probes: 1, listings: 2}},
 		"one of all has changed before": {first: all, between: func(r *rig, did syntax.DID) {
 			write(r, did)
 			r.complete(one)
@@ -71,7 +73,7 @@ func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 		},
 		"records were deleted here": {
 			first: one, away: func(r *rig, did syntax.DID) {
-				if n, err := r.store.DeleteRecords(r.t.Context(), store.Filter{DID: did}); err != nil || n == 0 {
+				if n, err := r.store.Collections.DeleteRecords(r.t.Context(), index.Filter{DID: did}); err != nil || n == 0 {
 					r.t.Errorf("%d records deleted, %v", n, err)
 				}
 			}, second: one, want: asked{probes: 1, listings: 2},
@@ -86,7 +88,7 @@ func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 				{NSID: status, Share: 1, MinRecords: 2, MaxRecords: 3}, {NSID: notes, Share: 1, MinRecords: 1, MaxRecords: 3},
 			}})
 			for _, nsid := range c.tracked {
-				r.must(r.store.Track(t.Context(), nsid))
+				r.must(r.store.Collections.Track(t.Context(), nsid))
 			}
 			did := r.world.Repos()[2].DID
 			if c.second.DID != "" {
@@ -113,7 +115,7 @@ func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 			}
 			r.must(c.leave(r.world, did))
 			r.complete(c.first) // which learns of it
-			if repo, err := r.store.Repo(t.Context(), did); err != nil || repo.Active() {
+			if repo, err := r.store.Index.Repo(t.Context(), did); err != nil || repo.Active() {
 				t.Fatalf("the account is %q, %v", repo.Account, err)
 			}
 			if c.away != nil {
@@ -134,15 +136,15 @@ func TestAccountThatComesBackIsReadOnlyIfItHasChanged(t *testing.T) {
 			if kept := c.want.listings+c.want.wholes == 0; kept && r.seq() != before {
 				t.Errorf("it is kept, and %d records were written", r.seq()-before)
 			}
-			read, _, err := r.store.JobRepos(t.Context(), job.Seq, "", 100, func(o store.JobRepo) bool { return o.DID == did })
+			read, _, err := r.store.Jobs.JobRepos(t.Context(), job.Seq, "", 100, func(o jobs.JobRepo) bool { return o.DID == did })
 			held := r.world.TruthOf(did, c.second.Collection)
 			if c.second.Collection == "" {
 				held = r.world.TruthOf(did)
 			}
-			if err != nil || len(read) != 1 || read[0].Records != int64(len(held)) || read[0].Class != store.ClassDone {
+			if err != nil || len(read) != 1 || read[0].Records != int64(len(held)) || read[0].Class != jobs.ClassDone {
 				t.Errorf("the job has it as %+v, %v; want %d records", read, err, len(held))
 			}
-			if repo, err := r.store.Repo(t.Context(), did); err != nil || !repo.Active() {
+			if repo, err := r.store.Index.Repo(t.Context(), did); err != nil || !repo.Active() {
 				t.Errorf("afterwards the account is %q, %v", repo.Account, err)
 			}
 		})
@@ -173,15 +175,15 @@ func TestWhatIsKeptIsLookedAtAgainAfterARestart(t *testing.T) {
 			}})
 			did := r.world.Repos()[0].DID
 			listOnly(r.world, nil)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			r.must(r.world.Deactivate(did))
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			r.must(r.world.Activate(did))
 			r.world.ResetRequests()
-			r.must(errors.Join(r.store.Track(t.Context(), status), r.store.Track(t.Context(), notes)))
-			job := r.stopInTheMiddle(store.Request{}, notes)
+			r.must(errors.Join(r.store.Collections.Track(t.Context(), status), r.store.Collections.Track(t.Context(), notes)))
+			job := r.stopInTheMiddle(jobs.Request{}, notes)
 			if deleted {
-				if n, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status}); err != nil || n != 3 {
+				if n, err := r.store.Collections.DeleteRecords(t.Context(), index.Filter{Collection: status}); err != nil || n != 3 {
 					t.Fatalf("%d records deleted, %v", n, err)
 				}
 			}
@@ -209,9 +211,9 @@ func TestAccountThatComesBackAndChangesMeanwhile(t *testing.T) {
 	}
 	r := newRig(t, sandbox.Config{Seed: 23, Repos: 1, Hosts: 1, Collections: many})
 	did := r.world.Repos()[0].DID
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	r.must(r.world.Deactivate(did))
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	r.must(r.world.Activate(did))
 	var once sync.Once
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
@@ -224,7 +226,7 @@ func TestAccountThatComesBackAndChangesMeanwhile(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	r.world.ResetRequests()
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	if got, want := r.asked(did), (asked{probes: 2, descriptions: 1, wholes: 1}); got != want {
 		t.Errorf("its host was asked %+v, want %+v", got, want)
 	}
@@ -245,14 +247,14 @@ func TestAccountThatComesBackElsewhereAtTheSameRev(t *testing.T) {
 			did = repo.DID
 		}
 	}
-	r.complete(store.Request{DID: did, Collection: status})
-	repo, err := r.store.Repo(t.Context(), did)
+	r.complete(jobs.Request{DID: did, Collection: status})
+	repo, err := r.store.Index.Repo(t.Context(), did)
 	r.must(err)
 	r.must(r.world.Deactivate(did))
-	r.complete(store.Request{DID: did, Collection: status})
+	r.complete(jobs.Request{DID: did, Collection: status})
 	r.world.Assign(strange, zoo.ShortPages(1, 0))
-	r.complete(store.Request{DID: strange, Collection: status})
-	if known, err := r.store.Distrusted(t.Context(), to); err != nil || !known {
+	r.complete(jobs.Request{DID: strange, Collection: status})
+	if known, err := r.store.Work.Distrusted(t.Context(), to); err != nil || !known {
 		t.Fatalf("%s is distrusted: %t, %v", to, known, err)
 	}
 	r.must(errors.Join(r.world.Activate(did), r.world.Move(did, to)))
@@ -263,7 +265,7 @@ func TestAccountThatComesBackElsewhereAtTheSameRev(t *testing.T) {
 		}
 		return says("the same rev", fmt.Sprintf(`{"did":%q,"active":true,"rev":%q}`, did, repo.Floor))
 	})
-	r.complete(store.Request{DID: did, Collection: status})
+	r.complete(jobs.Request{DID: did, Collection: status})
 	for uri := range r.world.TruthOf(did, status) {
 		if _, ok := r.served(status)[uri]; !ok {
 			t.Errorf("%s is not served", uri)
@@ -277,17 +279,17 @@ func TestRepoThatLosesRecordsWhileItIsReadIsReadWhenItComesBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 22, Repos: 1, Hosts: 1, Collections: statuses(2000, 2000)})
 	did := r.world.Repos()[0].DID
-	job := r.stopInTheMiddle(store.Request{Collection: status}, status)
-	n, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status})
+	job := r.stopInTheMiddle(jobs.Request{Collection: status}, status)
+	n, err := r.store.Collections.DeleteRecords(t.Context(), index.Filter{Collection: status})
 	if err != nil || n < 1000 {
 		t.Fatalf("%d records deleted, %v", n, err)
 	}
 	r.run(options{})
 	r.finish(job)
 	r.must(r.world.Deactivate(did))
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.must(r.world.Activate(did))
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 }
 
@@ -304,17 +306,17 @@ func TestHostIsNotAskedAgainAndAgainWhileADeletionGoesOn(t *testing.T) {
 	r.grow(other, status, 1500) // they are deleted two at a time, before those of did
 	listOnly(r.world, nil)
 	for _, one := range []syntax.DID{other, did} {
-		r.complete(store.Request{Collection: status, DID: one})
+		r.complete(jobs.Request{Collection: status, DID: one})
 	}
 	r.must(r.world.Deactivate(did))
-	r.complete(store.Request{Collection: status, DID: did})
+	r.complete(jobs.Request{Collection: status, DID: did})
 	r.must(r.world.Activate(did))
-	r.must(errors.Join(r.store.Track(t.Context(), status), r.store.Track(t.Context(), notes)))
-	job := r.stopInTheMiddle(store.Request{DID: did}, notes)
+	r.must(errors.Join(r.store.Collections.Track(t.Context(), status), r.store.Collections.Track(t.Context(), notes)))
+	job := r.stopInTheMiddle(jobs.Request{DID: did}, notes)
 	r.world.ResetRequests()
 	before, done := r.seq(), make(chan error, 1)
 	go func() {
-		_, err := r.store.DeleteRecords(t.Context(), store.Filter{Collection: status})
+		_, err := r.store.Collections.DeleteRecords(t.Context(), index.Filter{Collection: status})
 		done <- err
 	}()
 	for tick := time.Tick(time.Millisecond); r.seq() == before; <-tick {

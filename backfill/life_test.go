@@ -25,6 +25,9 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -46,7 +49,7 @@ type life struct {
 	mu    sync.Mutex
 	once  map[string]bool // what has happened to the world, which happens once
 	fault func(sandbox.Request) sandbox.Fault
-	last  map[uuid.UUID]store.Job // as they were committed last
+	last  map[uuid.UUID]jobs.Job // as they were committed last
 }
 
 // act is what the user of an index does until it has its effect. After a crash it
@@ -72,7 +75,7 @@ func newLife(t *testing.T, world sandbox.Config, acts []act, listed bool) *life 
 	t.Helper()
 	l := &life{
 		t: t, path: filepath.Join(t.TempDir(), "appview.db"), acts: acts, world: sandboxtest.Start(t, world),
-		once: map[string]bool{}, last: map[uuid.UUID]store.Job{},
+		once: map[string]bool{}, last: map[uuid.UUID]jobs.Job{},
 	}
 	hook := func(q sandbox.Request) sandbox.Fault {
 		l.mu.Lock()
@@ -159,7 +162,7 @@ func (l *life) process(hooks store.Hooks) (err error) {
 	if l.check != nil {
 		b.Check(l.check)
 	}
-	ctx, cancel := context.WithTimeout(store.WithActor(l.t.Context(), store.Actor{Kind: api.ActorKey, Name: "user"}), 2*patience)
+	ctx, cancel := context.WithTimeout(admin.WithActor(l.t.Context(), admin.Actor{Kind: api.ActorKey, Name: "user"}), 2*patience)
 	defer cancel()
 	g, running := errgroup.WithContext(ctx)
 	p := &process{l: l, s: s, b: b}
@@ -230,57 +233,57 @@ func (p *process) until(ctx context.Context, what string, is func() (bool, error
 }
 
 // nth is the nth job of the life, created by make if it is not there yet.
-func (p *process) nth(ctx context.Context, n int, create func() (store.Job, error)) (store.Job, error) {
-	jobs, err := p.s.Jobs.List(ctx)
+func (p *process) nth(ctx context.Context, n int, create func() (jobs.Job, error)) (jobs.Job, error) {
+	jobList, err := p.s.Jobs.List(ctx)
 	switch {
 	case err != nil:
-		return store.Job{}, err
-	case len(jobs) >= n:
-		return jobs[len(jobs)-n], nil
+		return jobs.Job{}, err
+	case len(jobList) >= n:
+		return jobList[len(jobList)-n], nil
 	}
 	return create()
 }
 
 // created is the nth job, if something else has created it. It may not have had to.
-func (p *process) created(ctx context.Context, n int) (store.Job, error) {
-	return p.nth(ctx, n, func() (store.Job, error) { return store.Job{}, fmt.Errorf("there is no job %d", n) })
+func (p *process) created(ctx context.Context, n int) (jobs.Job, error) {
+	return p.nth(ctx, n, func() (jobs.Job, error) { return jobs.Job{}, fmt.Errorf("there is no job %d", n) })
 }
 
 // network creates the nth job, for the whole network.
-func (p *process) network(ctx context.Context, n int) (store.Job, error) {
-	return p.nth(ctx, n, func() (store.Job, error) { return p.b.Create(ctx, store.Request{}) })
+func (p *process) network(ctx context.Context, n int) (jobs.Job, error) {
+	return p.nth(ctx, n, func() (jobs.Job, error) { return p.b.Create(ctx, jobs.Request{}) })
 }
 
 // asked creates the nth job, by a request that is repeated, here and by the next process.
-func (p *process) asked(ctx context.Context, n int) (store.Job, error) {
-	ctx = store.WithIdempotency(ctx, store.Idempotency{Key: fmt.Sprint("job ", n), Reply: func(job *store.Job, _ bool) (store.Reply, error) {
-		return store.Reply{Status: http.StatusCreated, Body: job.ID.String()}, nil
+func (p *process) asked(ctx context.Context, n int) (jobs.Job, error) {
+	ctx = jobs.WithIdempotency(ctx, jobs.Idempotency{Key: fmt.Sprint("job ", n), Reply: func(job *jobs.Job, _ bool) (jobs.Reply, error) {
+		return jobs.Reply{Status: http.StatusCreated, Body: job.ID.String()}, nil
 	}})
 	for {
-		_, err := p.b.Create(ctx, store.Request{})
-		if was, is := errors.AsType[*store.ReplyError](err); is {
-			return p.s.Job(ctx, uuid.MustParse(was.Reply.Body))
+		_, err := p.b.Create(ctx, jobs.Request{})
+		if was, is := errors.AsType[*jobs.ReplyError](err); is {
+			return p.s.Jobs.Job(ctx, uuid.MustParse(was.Reply.Body))
 		}
 		if err != nil {
-			return store.Job{}, err
+			return jobs.Job{}, err
 		}
 	}
 }
 
 // carryOn creates the nth job, which carries on the one before it.
-func (p *process) carryOn(ctx context.Context, n int) (store.Job, error) {
-	return p.nth(ctx, n, func() (store.Job, error) {
-		old, err := p.s.JobBySeq(ctx, uint64(n-1))
+func (p *process) carryOn(ctx context.Context, n int) (jobs.Job, error) {
+	return p.nth(ctx, n, func() (jobs.Job, error) {
+		old, err := p.s.Jobs.JobBySeq(ctx, uint64(n-1))
 		if err != nil {
-			return store.Job{}, err
+			return jobs.Job{}, err
 		}
 		return p.b.Retry(ctx, old.ID)
 	})
 }
 
 // end waits for a job to be as wanted.
-func (p *process) end(ctx context.Context, job store.Job, want api.Status) error {
-	return p.await(ctx, job.ID, string(want), func(j store.Job) (bool, error) {
+func (p *process) end(ctx context.Context, job jobs.Job, want api.Status) error {
+	return p.await(ctx, job.ID, string(want), func(j jobs.Job) (bool, error) {
 		if j.Status.Final() && j.Status != want {
 			return false, fmt.Errorf("job %d is %s: %s", j.Seq, j.Status, j.Error)
 		}
@@ -288,9 +291,9 @@ func (p *process) end(ctx context.Context, job store.Job, want api.Status) error
 	})
 }
 
-func (p *process) await(ctx context.Context, id uuid.UUID, what string, is func(store.Job) (bool, error)) error {
+func (p *process) await(ctx context.Context, id uuid.UUID, what string, is func(jobs.Job) (bool, error)) error {
 	return p.until(ctx, "job "+what, func() (bool, error) {
-		j, err := p.s.Job(ctx, id)
+		j, err := p.s.Jobs.Job(ctx, id)
 		if err != nil {
 			return false, err
 		}
@@ -307,16 +310,16 @@ func lifeWorld() sandbox.Config {
 var acts = []act{
 	{"keys are made, and one is revoked", func(ctx context.Context, p *process) error {
 		for id, secret := range keys {
-			key := store.APIKey{ID: id, Name: secret, Permissions: []string{"stats:read"}}
-			if err := p.s.PutAPIKey(ctx, secret, key); err != nil && !errors.Is(err, store.ErrExists) {
+			key := admin.APIKey{ID: id, Name: secret, Permissions: []string{"stats:read"}}
+			if err := p.s.Admin.PutAPIKey(ctx, secret, key); err != nil && !errors.Is(err, store.ErrExists) {
 				return err
 			}
 		}
-		return p.s.RevokeAPIKey(ctx, revoked, false)
+		return p.s.Admin.RevokeAPIKey(ctx, revoked, false)
 	}},
 	{"a host asks for a pause, which ends", func(ctx context.Context, p *process) error {
 		for _, row := range [][]byte{[]byte(`{}`), nil} {
-			if err := p.s.PutPauses(ctx, map[string][]byte{"https://pds.example": row}); err != nil {
+			if err := p.s.Work.PutPauses(ctx, map[string][]byte{"https://pds.example": row}); err != nil {
 				return err
 			}
 		}
@@ -346,7 +349,7 @@ var acts = []act{
 		if err != nil {
 			return err
 		}
-		if _, err := p.b.Move(ctx, job.ID, api.StatusRunning); err != nil && !errors.Is(err, store.ErrMove) {
+		if _, err := p.b.Move(ctx, job.ID, api.StatusRunning); err != nil && !errors.Is(err, jobs.ErrMove) {
 			return err
 		}
 		return p.stopAt(ctx, 24, api.StatusCancelling, api.StatusCancelled)
@@ -354,19 +357,19 @@ var acts = []act{
 	{"job 4 carries it on", func(ctx context.Context, p *process) error { return p.complete(ctx, p.carryOn, 4) }},
 	{"an account and a host are denied, and allowed again", func(ctx context.Context, p *process) error {
 		for _, entry := range p.l.denials() {
-			if err := p.s.Deny(ctx, entry, "because"); err != nil {
+			if err := p.s.Index.Deny(ctx, entry, "because"); err != nil {
 				return err
 			}
 		}
 		for _, entry := range p.l.denials() {
-			if err := p.s.Allow(ctx, entry); err != nil && !errors.Is(err, store.ErrNotFound) {
+			if err := p.s.Index.Allow(ctx, entry); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
 		}
 		return nil
 	}},
 	{"records are deleted", func(ctx context.Context, p *process) error {
-		_, err := p.s.DeleteRecords(ctx, store.Filter{Collection: notes})
+		_, err := p.s.Collections.DeleteRecords(ctx, index.Filter{Collection: notes})
 		return err
 	}},
 	{"the configuration has the collection tracked, and job 5 brings them back", func(ctx context.Context, p *process) error {
@@ -388,7 +391,7 @@ var acts = []act{
 		return p.complete(ctx, p.asked, 7)
 	}},
 	{"a collection is removed with its records", func(ctx context.Context, p *process) error {
-		_, err := p.s.RemoveCollection(ctx, status, true)
+		_, err := p.s.Collections.RemoveCollection(ctx, status, true)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
@@ -402,16 +405,16 @@ var acts = []act{
 	}},
 	{"a backup is noted, and a key is used", func(ctx context.Context, p *process) error {
 		for id := range keys {
-			p.s.UseAPIKey(id, time.Now())
+			p.s.Admin.UseAPIKey(id, time.Now())
 		}
-		return p.s.Note(ctx, store.Event{Action: api.ActBackup})
+		return p.s.Admin.Note(ctx, admin.Event{Action: api.ActBackup})
 	}},
 	{"the program is started again", func(context.Context, *process) error { return errRestart }},
 	{"the key index is made", func(ctx context.Context, p *process) error {
 		for _, c := range []syntax.NSID{notes, status} {
 			for done := false; !done; {
 				var err error
-				if done, err = p.s.IndexKeys(ctx, c); err != nil {
+				if done, err = p.s.Index.IndexKeys(ctx, c); err != nil {
 					return err
 				}
 			}
@@ -430,7 +433,7 @@ var acts = []act{
 				return err
 			}
 		}
-		if _, _, err := p.s.JobRepos(ctx, 8, "", 1, nil); !errors.Is(err, store.ErrNotFound) {
+		if _, _, err := p.s.Jobs.JobRepos(ctx, 8, "", 1, nil); !errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("the work of a job that ended 40 days ago: %w", err)
 		}
 		return nil
@@ -451,8 +454,8 @@ func doubtWorld() sandbox.Config {
 // after many ends have been taken for granted.
 var doubt = []act{
 	{"job 1 takes ends for granted, and comes to doubt them", func(ctx context.Context, p *process) error {
-		return p.complete(ctx, func(ctx context.Context, n int) (store.Job, error) {
-			return p.nth(ctx, n, func() (store.Job, error) { return p.b.Create(ctx, store.Request{Collection: status}) })
+		return p.complete(ctx, func(ctx context.Context, n int) (jobs.Job, error) {
+			return p.nth(ctx, n, func() (jobs.Job, error) { return p.b.Create(ctx, jobs.Request{Collection: status}) })
 		}, 1)
 	}},
 }
@@ -490,20 +493,20 @@ func (p *process) stopAt(ctx context.Context, requests int64, ask, end api.Statu
 	if err != nil {
 		return err
 	}
-	err = p.await(ctx, job.ID, "is half done", func(j store.Job) (bool, error) {
+	err = p.await(ctx, job.ID, "is half done", func(j jobs.Job) (bool, error) {
 		return j.Status != api.StatusRunning || p.l.asked.Load() > requests, nil
 	})
 	if err != nil {
 		return err
 	}
-	if _, err := p.b.Move(ctx, job.ID, ask); err != nil && !errors.Is(err, store.ErrMove) {
+	if _, err := p.b.Move(ctx, job.ID, ask); err != nil && !errors.Is(err, jobs.ErrMove) {
 		return err
 	}
 	return p.end(ctx, job, end)
 }
 
 // complete creates the nth job, unless it is there, and waits for it to complete.
-func (p *process) complete(ctx context.Context, create func(context.Context, int) (store.Job, error), n int) error {
+func (p *process) complete(ctx context.Context, create func(context.Context, int) (jobs.Job, error), n int) error {
 	job, err := create(ctx, n)
 	if err != nil {
 		return err
@@ -513,7 +516,7 @@ func (p *process) complete(ctx context.Context, create func(context.Context, int
 
 // denials are an account and a host.
 func (l *life) denials() []string {
-	entry, err := store.DenialOf(l.world.HostURLs()[0])
+	entry, err := index.DenialOf(l.world.HostURLs()[0])
 	l.must(err)
 	return []string{string(l.did(4)), entry}
 }
@@ -599,7 +602,7 @@ func (l *life) shrink() {
 
 // verify proves that the file is in order and that the index serves what the world
 // holds, and returns the jobs in order of creation.
-func (l *life) verify() []store.Job {
+func (l *life) verify() []jobs.Job {
 	l.t.Helper()
 	s, err := store.Open(store.Config{Path: l.path, ReadOnly: true})
 	if err != nil {
@@ -607,7 +610,7 @@ func (l *life) verify() []store.Job {
 	}
 	(&rig{t: l.t, world: l.world, store: s, liar: l.liar}).wantTruth("")
 	jobs, err := s.Jobs.List(l.t.Context())
-	log, _, errLog := s.Events(l.t.Context(), 0, 10_000)
+	log, _, errLog := s.Admin.Events(l.t.Context(), 0, 10_000)
 	if err := errors.Join(err, errLog, s.Close()); err != nil {
 		l.t.Fatal(err)
 	}
@@ -619,7 +622,7 @@ func (l *life) verify() []store.Job {
 
 // audited proves that the audit log has the creation of every job once: whatever a
 // crash undoes and a user does again.
-func (l *life) audited(jobs []store.Job, log []store.Event) {
+func (l *life) audited(jobs []jobs.Job, log []admin.Event) {
 	l.t.Helper()
 	noted := map[string]int{}
 	for _, e := range log {

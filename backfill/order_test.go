@@ -12,7 +12,8 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -65,17 +66,17 @@ func TestListingInAnyOrderIsReadToItsEnd(t *testing.T) {
 				t.Parallel()
 				r, did := longRepo(t, size)
 				r.world.Assign(did, b)
-				first := r.complete(store.Request{Collection: status})
+				first := r.complete(jobs.Request{Collection: status})
 				r.wantTruth(status)
-				if want := (store.Tally{Records: int64(size), Created: int64(size)}); first.Tally != want || first.Reasons["exact"] != 1 {
+				if want := (index.Tally{Records: int64(size), Created: int64(size)}); first.Tally != want || first.Reasons["exact"] != 1 {
 					t.Errorf("job: %+v, want %+v", first, want)
 				}
 				deleted := r.remove(did, func(i int) bool { return i%40 == 7 })
 				r.grow(did, status, 5)
-				second := r.complete(store.Request{Collection: status})
+				second := r.complete(jobs.Request{Collection: status})
 				r.wantTruth(status)
 				left := int64(size) - deleted
-				want := store.Tally{Records: left + 5, Created: 5, Updated: deleted, Deleted: deleted}
+				want := index.Tally{Records: left + 5, Created: 5, Updated: deleted, Deleted: deleted}
 				if second.Tally != want || second.Reasons["exact"] != 1 {
 					t.Errorf("job: %+v, want %+v", second, want)
 				}
@@ -99,7 +100,7 @@ func TestListingInAnyOrderGoesOnInTheMiddle(t *testing.T) {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			r, did := longRepo(t, 3000)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			deleted := r.remove(did, func(i int) bool { return i%100 == 50 })
 			r.world.Assign(did, b)
 			var pages atomic.Int64
@@ -107,15 +108,15 @@ func TestListingInAnyOrderGoesOnInTheMiddle(t *testing.T) {
 				return sandbox.Fault{Hang: q.Method == listRecords && pages.Add(1) > 18}
 			}
 			listOnly(r.world, stuck)
-			job := r.create(store.Request{Collection: status})
-			r.await(job, "in the middle", func(store.Job) bool { return r.world.Faults("hang") > 0 })
+			job := r.create(jobs.Request{Collection: status})
+			r.await(job, "in the middle", func(jobs.Job) bool { return r.world.Faults("hang") > 0 })
 			r.stop()
 			r.world.ResetRequests()
 			listOnly(r.world, nil)
 			r.run(options{})
 			job = r.finish(job)
 			r.wantTruth(status)
-			want := store.Tally{Records: 3000 - deleted, Updated: deleted, Deleted: deleted}
+			want := index.Tally{Records: 3000 - deleted, Updated: deleted, Deleted: deleted}
 			if job.Tally != want || job.Reasons["exact"] != 1 {
 				t.Errorf("job: %+v, want %+v", job, want)
 			}
@@ -139,8 +140,8 @@ func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
 				t.Parallel()
 				r, did := longRepo(t, size)
 				r.world.Assign(did, b)
-				job := r.complete(store.Request{Collection: status})
-				if repo := r.repo(job, did); repo.Class != store.ClassFailed || repo.Reason != "incomplete" || repo.Detail == "" {
+				job := r.complete(jobs.Request{Collection: status})
+				if repo := r.repo(job, did); repo.Class != jobs.ClassFailed || repo.Reason != "incomplete" || repo.Detail == "" {
 					t.Errorf("repo: %+v", repo)
 				}
 				want := min(size, 100) // of a first page
@@ -154,14 +155,14 @@ func TestListingWithoutAnEndIsIncomplete(t *testing.T) {
 					t.Errorf("%d pages were read", n)
 				}
 				r.world.Assign(did, nil)
-				r.complete(store.Request{Collection: status})
+				r.complete(jobs.Request{Collection: status})
 				r.wantTruth(status)
 				if size == 1 {
 					return
 				}
 				deleted := r.remove(did, func(i int) bool { return i == size-1 || i%90 == 10 })
 				r.world.Assign(did, b)
-				if job = r.complete(store.Request{Collection: status}); job.Tally.Deleted != 0 || job.Reasons["incomplete"] != 1 || deleted == 0 {
+				if job = r.complete(jobs.Request{Collection: status}); job.Tally.Deleted != 0 || job.Reasons["incomplete"] != 1 || deleted == 0 {
 					t.Errorf("%d were deleted in the repo, job: %+v", deleted, job)
 				}
 				if n := len(r.served(status)); n != size {
@@ -200,12 +201,12 @@ func TestRecordThatSlippedFromAListingStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, did := longRepo(t, c.size)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			deleted := r.remove(did, func(i int) bool { return i%60 == 30 })
 			r.world.Assign(did, zoo.LostTies(100))
 			listOnly(r.world, c.hook)
-			job := r.complete(store.Request{Collection: status})
-			if repo := r.repo(job, did); repo.Class != store.ClassFailed || repo.Reason != "incomplete" || repo.Detail == "" {
+			job := r.complete(jobs.Request{Collection: status})
+			if repo := r.repo(job, did); repo.Class != jobs.ClassFailed || repo.Reason != "incomplete" || repo.Detail == "" {
 				t.Errorf("repo: %+v", repo)
 			}
 			if !c.deletes {
@@ -221,7 +222,7 @@ func TestRecordThatSlippedFromAListingStays(t *testing.T) {
 				}
 			}
 			r.world.Assign(did, nil)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			r.wantTruth(status)
 		})
 	}
@@ -239,7 +240,7 @@ func TestRepoThatChangesWhileItIsListedInNoOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, did := longRepo(t, c.size)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			deleted := r.remove(did, func(i int) bool { return i%50 == 3 })
 			r.world.Assign(did, zoo.CreationOrder(100))
 			var changes atomic.Int64
@@ -249,7 +250,7 @@ func TestRepoThatChangesWhileItIsListedInNoOrder(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if job.Reasons[c.want] != 1 {
 				t.Errorf("job: %+v, want %s", job, c.want)
 			}
@@ -271,11 +272,11 @@ func TestWholeRepoShowsWhatIsAbsentFromAListingInNoOrder(t *testing.T) {
 	for deletes, whole := range map[int]int64{3: 0, 12: 1} {
 		r, did := longRepo(t, 300)
 		r.world.SetFault(nil)
-		r.complete(store.Request{Collection: status})
+		r.complete(jobs.Request{Collection: status})
 		r.remove(did, func(i int) bool { return i%20 == 10 && i < 20*deletes })
 		r.world.Assign(did, zoo.CreationOrder(100))
 		r.world.ResetRequests()
-		job := r.complete(store.Request{Collection: status})
+		job := r.complete(jobs.Request{Collection: status})
 		r.wantTruth(status)
 		if n := r.world.Count(sandbox.PartPDS, getRepo); n != whole || job.Reasons["exact"] != 1 || job.Tally.Deleted != int64(deletes) {
 			t.Errorf("%d were deleted, %d times read in one piece: %+v", deletes, n, job)
@@ -288,7 +289,7 @@ func TestWholeRepoShowsWhatIsAbsentFromAListingInNoOrder(t *testing.T) {
 func TestOrderIsRememberedOverARestart(t *testing.T) {
 	t.Parallel()
 	r, did := longRepo(t, 1500)
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	var pages atomic.Int64
 	hook := func(hangs bool) func(sandbox.Request) sandbox.Fault {
 		return func(q sandbox.Request) sandbox.Fault {
@@ -312,8 +313,8 @@ func TestOrderIsRememberedOverARestart(t *testing.T) {
 		}
 	}
 	listOnly(r.world, hook(true))
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "in the middle", func(store.Job) bool { return r.world.Faults("hang") > 0 })
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "in the middle", func(jobs.Job) bool { return r.world.Faults("hang") > 0 })
 	r.stop()
 	listOnly(r.world, hook(false))
 	r.run(options{})

@@ -10,7 +10,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -31,15 +31,15 @@ func TestOwnOutageCostsNothing(t *testing.T) {
 	}
 	o.network.HostRPS = 80 // so that there is a middle
 	r := newRigWith(t, sandbox.Config{Seed: 140, Repos: 300, Hosts: 6, Collections: statuses(1, 2)}, o)
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	waiting := func() api.Waiting {
 		what, _, _ := r.b.Progress(r.job(job))
 		return what
 	}
 	want := r.job(job).Processed + 40
-	r.await(job, "under way", func(j store.Job) bool { return j.Processed >= want })
+	r.await(job, "under way", func(j jobs.Job) bool { return j.Processed >= want })
 	plug := sandboxtest.Unplug(t, netip.MustParsePrefix("127.77.0.0/16"))
-	r.await(job, "waiting for the network", func(store.Job) bool { return waiting() == "network" })
+	r.await(job, "waiting for the network", func(jobs.Job) bool { return waiting() == "network" })
 	still := r.job(job)
 	// Long enough for everything to be given up if it were tried.
 	out := time.NewTimer(2500 * time.Millisecond)
@@ -49,7 +49,7 @@ func TestOwnOutageCostsNothing(t *testing.T) {
 	}
 	plug()
 	back := time.Now()
-	r.await(job, "going on", func(j store.Job) bool { return j.Processed > still.Processed+20 })
+	r.await(job, "going on", func(j jobs.Job) bool { return j.Processed > still.Processed+20 })
 	if took := time.Since(back); took > 5*time.Second {
 		t.Errorf("it went on %s after the network was back", took)
 	}

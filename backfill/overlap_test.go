@@ -11,6 +11,7 @@ import (
 	"appview/backfill"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // TestHostsAreReadWhileResultsAreCommitted holds up the commit of one repo's result until
@@ -85,7 +86,7 @@ func wantReadDuringCommit(t *testing.T, hosts int) {
 	})
 	second.Store("move " + dids[1].String())
 	first.Store("settle " + dids[0].String())
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	if !waited.Load() {
 		t.Error("no commit was held up")
 	}

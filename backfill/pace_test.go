@@ -12,6 +12,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -44,7 +45,7 @@ func TestHealthyHostsDoNotWaitForOthers(t *testing.T) {
 		spoiled := spoil(r)
 		began := time.Now()
 		var took timed
-		job := r.await(r.create(store.Request{Collection: status}), "done", func(j store.Job) bool {
+		job := r.await(r.create(jobs.Request{Collection: status}), "done", func(j jobs.Job) bool {
 			if took.healthy == 0 && r.settledBut(j, spoiled) == perHost*healthy {
 				took.healthy = time.Since(began)
 			}
@@ -111,9 +112,9 @@ func TestHealthyHostsDoNotWaitForOthers(t *testing.T) {
 }
 
 // settledBut is how many repos are settled of the hosts that are not left out.
-func (r *rig) settledBut(job store.Job, leftOut map[string]bool) (n int) {
+func (r *rig) settledBut(job jobs.Job, leftOut map[string]bool) (n int) {
 	r.t.Helper()
-	hosts, err := r.store.JobHosts(r.t.Context(), job.Seq)
+	hosts, err := r.store.Jobs.JobHosts(r.t.Context(), job.Seq)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func (r *rig) settledBut(job store.Job, leftOut map[string]bool) (n int) {
 func TestNothingWaitsForCompanyThatDoesNotCome(t *testing.T) {
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 31, Repos: 60, Hosts: 3}, options{store: store.Config{FlushEvery: 24 * time.Hour}})
-	r.complete(store.Request{Collection: status})
-	r.complete(store.Request{DID: r.world.Repos()[7].DID})
+	r.complete(jobs.Request{Collection: status})
+	r.complete(jobs.Request{DID: r.world.Repos()[7].DID})
 	r.wantTruth(status)
 }

@@ -12,6 +12,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -22,10 +23,10 @@ type ended struct {
 }
 
 // ends are what became of the repos of a job.
-func (r *rig) ends(job store.Job) map[syntax.DID]ended {
+func (r *rig) ends(job jobs.Job) map[syntax.DID]ended {
 	r.t.Helper()
 	all := map[syntax.DID]ended{}
-	list, _, err := r.store.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
+	list, _, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func (way wayOfReading) read(t *testing.T, repos int, odd map[int][]string) int6
 	r := newRigWith(t, sandbox.Config{Seed: 160, Repos: repos, Hosts: 1, Collections: []sandbox.Collection{
 		{NSID: notes, Share: 1, MinRecords: way.records, MaxRecords: way.records},
 	}}, options{store: store.Config{Hooks: hooks}})
-	request, want, is := store.Request{}, map[syntax.DID]ended{}, map[syntax.DID][]string{}
+	request, want, is := jobs.Request{}, map[syntax.DID]ended{}, map[syntax.DID][]string{}
 	if !way.all {
 		request.Collection = notes
 	}

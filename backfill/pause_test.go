@@ -20,11 +20,12 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // ask asks a job for something and wants that to be possible.
-func (r *rig) ask(job store.Job, to api.Status) {
+func (r *rig) ask(job jobs.Job, to api.Status) {
 	r.t.Helper()
 	if got, err := r.b.Move(r.t.Context(), job.ID, to); err != nil || got.Status != to {
 		r.t.Fatalf("ask for %s: %+v, %v", to, got, err)
@@ -32,10 +33,10 @@ func (r *rig) ask(job store.Job, to api.Status) {
 }
 
 // pause pauses a job and waits until it has.
-func (r *rig) pause(job store.Job) store.Job {
+func (r *rig) pause(job jobs.Job) jobs.Job {
 	r.t.Helper()
 	r.ask(job, api.StatusPausing)
-	return r.await(job, "paused", func(j store.Job) bool { return j.Status == api.StatusPaused })
+	return r.await(job, "paused", func(j jobs.Job) bool { return j.Status == api.StatusPaused })
 }
 
 // restart ends the backfill and starts the next.
@@ -49,7 +50,7 @@ func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	world := sandbox.Config{Seed: 60, Repos: 300, Hosts: 5, LargeRepos: 1, Collections: statuses(0, 3)}
-	undisturbed := newRig(t, world).complete(store.Request{Collection: status})
+	undisturbed := newRig(t, world).complete(jobs.Request{Collection: status})
 	limited := http.Header{"Retry-After": {"3000"}, "Content-Type": {"application/json"}}
 	for name, fault := range map[string]func(sandbox.Request) sandbox.Fault{
 		"hosts hang": func(q sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: q.Method == listRecords} },
@@ -74,8 +75,8 @@ func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 				}
 				return f
 			})
-			job := r.create(store.Request{Collection: status})
-			before := r.await(job, "far enough", func(j store.Job) bool { return faults.Load() > 0 || j.Processed > 10 })
+			job := r.create(jobs.Request{Collection: status})
+			before := r.await(job, "far enough", func(j jobs.Job) bool { return faults.Load() > 0 || j.Processed > 10 })
 			asked := time.Now()
 			paused := r.pause(job)
 			if took := time.Since(asked); took > time.Second {
@@ -92,7 +93,7 @@ func TestPauseStopsAtOnceWhateverHostsDo(t *testing.T) {
 			}
 			r.world.SetFault(nil)
 			r.restart() // the pause outlives the process, and what hosts have asked of it
-			if n := r.complete(store.Request{DID: r.world.Repos()[0].DID}).TotalRepos; n != 1 {
+			if n := r.complete(jobs.Request{DID: r.world.Repos()[0].DID}).TotalRepos; n != 1 {
 				t.Errorf("another job found %d repos", n)
 			}
 			if got := r.job(job); got.Status != api.StatusPaused || got.Stage != paused.Stage || got.Processed != paused.Processed {
@@ -117,8 +118,8 @@ func TestPauseWorksOnAFullDiskAndResumeWaitsForRoom(t *testing.T) {
 	o := options{store: store.Config{FreeSpace: func(string) (uint64, error) { return free.Load(), nil }}}
 	r := newRigWith(t, sandbox.Config{Seed: 61, Repos: 40, Collections: statuses(1, 3)}, o)
 	full(r, &free)
-	job := r.create(store.Request{Collection: status})
-	job = r.await(job, "waiting for disk", func(j store.Job) bool {
+	job := r.create(jobs.Request{Collection: status})
+	job = r.await(job, "waiting for disk", func(j jobs.Job) bool {
 		waiting, _, _ := r.b.Progress(j)
 		return waiting == "disk"
 	})
@@ -132,7 +133,7 @@ func TestPauseWorksOnAFullDiskAndResumeWaitsForRoom(t *testing.T) {
 	}
 	r.world.SetFault(nil)
 	free.Store(1 << 40)
-	r.await(job, "able to go on", func(store.Job) bool {
+	r.await(job, "able to go on", func(jobs.Job) bool {
 		_, err := r.b.Move(t.Context(), job.ID, api.StatusRunning)
 		return err == nil
 	})
@@ -146,10 +147,10 @@ func TestPausedJobTakesNoPlace(t *testing.T) {
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 62, Repos: 60}, options{config: backfill.Config{MaxJobs: 1}})
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: q.Collection == notes} })
-	first := r.create(store.Request{Collection: notes})
-	r.await(first, "started", func(j store.Job) bool { return !j.StartedAt.IsZero() })
-	second := r.create(store.Request{Collection: status})
-	third := r.create(store.Request{Collection: status})
+	first := r.create(jobs.Request{Collection: notes})
+	r.await(first, "started", func(j jobs.Job) bool { return !j.StartedAt.IsZero() })
+	second := r.create(jobs.Request{Collection: status})
+	third := r.create(jobs.Request{Collection: status})
 	if waiting, _, _ := r.b.Progress(r.job(second)); waiting != "queue" {
 		t.Fatalf("the second job waits for %q", waiting)
 	}
@@ -162,7 +163,7 @@ func TestPausedJobTakesNoPlace(t *testing.T) {
 		t.Errorf("the job behind a paused one: %+v", second)
 	}
 	r.world.SetFault(nil)
-	for _, job := range []store.Job{first, third} {
+	for _, job := range []jobs.Job{first, third} {
 		if job = r.job(job); job.Status != api.StatusPaused {
 			t.Errorf("job: %+v", job)
 		}
@@ -179,7 +180,7 @@ func TestPausingBeforeACrashIsPausedAfterIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 63, Repos: 20})
 	r.stop()
-	job := r.create(store.Request{Collection: status}) // nobody works on it
+	job := r.create(jobs.Request{Collection: status}) // nobody works on it
 	r.ask(job, api.StatusPausing)
 	if got := r.job(job); got.Status != api.StatusPausing {
 		t.Fatalf("job is %s", got.Status)
@@ -231,22 +232,22 @@ type witness struct {
 	store atomic.Pointer[store.Store]
 
 	mu    sync.Mutex // commits go on behind the end of the jobs
-	seen  map[uuid.UUID]store.Job
+	seen  map[uuid.UUID]jobs.Job
 	moves map[string]int
 }
 
 func (w *witness) look() error {
-	jobs, err := w.store.Load().Jobs.List(context.Background())
+	jobList, err := w.store.Load().Jobs.List(context.Background())
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, now := range jobs {
+	for _, now := range jobList {
 		was, known := w.seen[now.ID]
 		w.seen[now.ID] = now
 		if !known {
-			was = store.Job{Status: api.StatusRunning, Stage: api.StagePending}
+			was = jobs.Job{Status: api.StatusRunning, Stage: api.StagePending}
 		}
 		if was.Status != now.Status {
 			w.moves[string(was.Status)+" → "+string(now.Status)]++
@@ -277,7 +278,7 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			w := &witness{t: t, seen: map[uuid.UUID]store.Job{}, moves: map[string]int{}}
+			w := &witness{t: t, seen: map[uuid.UUID]jobs.Job{}, moves: map[string]int{}}
 			r := newRigWith(t, sandbox.Config{Seed: 64, Repos: 120, Hosts: 4, Collections: statuses(0, 3)}, options{
 				store: store.Config{Hooks: store.Hooks{AfterCommit: func() error {
 					if w.store.Load() == nil {
@@ -288,7 +289,7 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 			})
 			w.store.Store(r.store)
 			var mu sync.Mutex
-			jobs := []store.Job{r.create(store.Request{Collection: status}), r.create(store.Request{DIDs: r.dids(40)})}
+			jobList := []jobs.Job{r.create(jobs.Request{Collection: status}), r.create(jobs.Request{DIDs: r.dids(40)})}
 			for round := range uint64(3) {
 				var users sync.WaitGroup
 				for user := range uint64(4) {
@@ -296,11 +297,11 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 						rng := rand.New(rand.NewPCG(seed, 10*round+user))
 						for range 25 {
 							mu.Lock()
-							job := jobs[rng.IntN(len(jobs))]
+							job := jobList[rng.IntN(len(jobList))]
 							mu.Unlock()
 							if more := r.whim(rng, job); more != nil {
 								mu.Lock()
-								jobs = append(jobs, *more)
+								jobList = append(jobList, *more)
 								mu.Unlock()
 							}
 						}
@@ -308,19 +309,19 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 				}
 				users.Wait()
 				r.restart()
-				for _, job := range jobs {
+				for _, job := range jobList {
 					if got := r.job(job); got.Status == api.StatusPausing || got.Status == api.StatusCancelling {
 						t.Errorf("after a start a job is still %s", got.Status)
 					}
 				}
 			}
-			for _, job := range jobs {
+			for _, job := range jobList {
 				if r.job(job).Status == api.StatusPaused {
 					r.ask(job, api.StatusRunning)
 				}
 				r.finish(job)
 			}
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			r.wantTruth(status)
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -334,18 +335,18 @@ func TestOrdersMayRaceEachOther(t *testing.T) {
 
 // whim asks for one thing or another, and wants an answer that the contract gives.
 // It returns the job that came of it, if any.
-func (r *rig) whim(rng *rand.Rand, job store.Job) *store.Job {
+func (r *rig) whim(rng *rand.Rand, job jobs.Job) *jobs.Job {
 	to := []api.Status{api.StatusPausing, api.StatusRunning}[rng.IntN(2)]
 	if rng.IntN(25) == 0 {
 		to = api.StatusCancelling
 	}
-	var is *store.MoveError
+	var is *jobs.MoveError
 	if rng.IntN(10) == 0 {
 		more, err := r.b.Retry(r.t.Context(), job.ID)
 		switch {
 		case err == nil:
 			return &more
-		case errors.As(err, &is) && is.Status.Final(), !errors.Is(err, store.ErrMove) && !errors.Is(err, store.ErrNothingLeft):
+		case errors.As(err, &is) && is.Status.Final(), !errors.Is(err, jobs.ErrMove) && !errors.Is(err, jobs.ErrNothingLeft):
 			r.t.Errorf("retry: %v", err)
 		}
 		return nil

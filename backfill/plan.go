@@ -15,6 +15,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/polite"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // Bounds of what a plan asks the network for.
@@ -73,11 +74,11 @@ func (e *PlanError) Error() string { return e.Text }
 // repos is planned from what the index knows; for the others the relay is asked,
 // and the directory about some of the repos, within the bounds above. It fails
 // with a *PlanError where the job would fail.
-func (b *Backfill) Plan(ctx context.Context, req store.Request) (Plan, error) {
+func (b *Backfill) Plan(ctx context.Context, req jobs.Request) (Plan, error) {
 	var err error
 	targets := []syntax.NSID{req.Collection}
 	if req.Collection == "" {
-		if targets, err = b.cfg.Store.Tracked(ctx); err != nil {
+		if targets, err = b.cfg.Store.Collections.Tracked(ctx); err != nil {
 			return Plan{}, fmt.Errorf("plan: %w", err)
 		}
 	}
@@ -103,7 +104,7 @@ func (b *Backfill) Plan(ctx context.Context, req store.Request) (Plan, error) {
 }
 
 // ahead is how many jobs have to end before a new one begins.
-func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
+func (b *Backfill) ahead(ctx context.Context, req jobs.Request) (int, error) {
 	jobs, err := b.cfg.Store.Jobs.List(ctx)
 	if err != nil {
 		return 0, err
@@ -124,9 +125,9 @@ func (b *Backfill) ahead(ctx context.Context, req store.Request) (int, error) {
 // planner makes one plan.
 type planner struct {
 	b       *Backfill
-	req     store.Request
+	req     jobs.Request
 	targets []syntax.NSID
-	stats   store.Stats
+	stats   jobs.Stats
 	listed  map[syntax.NSID]int64 // about how many repos have each target
 	dids    []syntax.DID          // that a listing has named
 	share   map[string]float64    // of the repos, by host: less than 1 together if some have none
@@ -155,7 +156,7 @@ func (p *planner) named(ctx context.Context) error {
 
 // known is the host where the index has found a repo, empty if it has not.
 func (p *planner) known(ctx context.Context, did syntax.DID) (string, error) {
-	repo, err := p.b.cfg.Store.Repo(ctx, did)
+	repo, err := p.b.cfg.Store.Index.Repo(ctx, did)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return "", fmt.Errorf("plan: %w", err)
 	}
@@ -291,30 +292,30 @@ func (p *planner) hostsOfRelay(ctx context.Context) bool {
 
 // earlier is the latest job over the same collections of the network that has
 // found and looked up everything, with the hosts that it has found.
-func (p *planner) earlier(ctx context.Context) (store.Job, []store.JobHost, error) {
-	jobs, err := p.b.cfg.Store.Jobs.List(ctx)
+func (p *planner) earlier(ctx context.Context) (jobs.Job, []jobs.JobHost, error) {
+	jobList, err := p.b.cfg.Store.Jobs.List(ctx)
 	if err != nil {
-		return store.Job{}, nil, fmt.Errorf("plan: %w", err)
+		return jobs.Job{}, nil, fmt.Errorf("plan: %w", err)
 	}
-	for _, j := range jobs {
+	for _, j := range jobList {
 		whole := j.Discovered && j.DiscoveryError == "" && j.Unresolved == 0 && j.RetryOf == 0
 		if !whole || !j.Request.Network() || j.TotalRepos == 0 || !slices.Equal(j.Targets, p.targets) {
 			continue
 		}
-		hosts, err := p.b.cfg.Store.JobHosts(ctx, j.Seq)
+		hosts, err := p.b.cfg.Store.Jobs.JobHosts(ctx, j.Seq)
 		if errors.Is(err, store.ErrNotFound) {
 			return j, nil, nil // its hosts are forgotten, and those of all before it
 		}
 		if err != nil {
-			return store.Job{}, nil, fmt.Errorf("plan: %w", err)
+			return jobs.Job{}, nil, fmt.Errorf("plan: %w", err)
 		}
 		return j, hosts, nil
 	}
-	return store.Job{}, nil, nil
+	return jobs.Job{}, nil, nil
 }
 
 // fromJob takes the hosts from an earlier job.
-func (p *planner) fromJob(j store.Job, hosts []store.JobHost) {
+func (p *planner) fromJob(j jobs.Job, hosts []jobs.JobHost) {
 	p.plan.HostsFrom, p.plan.EarlierJob = api.SourceJob, j.ID
 	p.share, p.cheap = map[string]float64{}, map[string]bool{}
 	for _, h := range hosts {

@@ -15,12 +15,12 @@ import (
 	"appview/internal/api"
 	"appview/internal/network"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // plan makes a plan, and wants it to have created nothing.
-func (r *rig) plan(req store.Request) backfill.Plan {
+func (r *rig) plan(req jobs.Request) backfill.Plan {
 	r.t.Helper()
 	before := r.jobs()
 	p, err := r.b.Plan(r.t.Context(), req)
@@ -54,7 +54,7 @@ func loads(p backfill.Plan) map[string]backfill.Load {
 func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 61, Repos: 150, Hosts: 4, Skew: true})
-	p := r.plan(store.Request{Collection: status})
+	p := r.plan(jobs.Request{Collection: status})
 	if !p.Exact() || p.ReposFrom != api.SourceListing || p.HostsFrom != api.SourceLookup || p.RequestsFrom != api.SourceAssumed {
 		t.Errorf("the plan is %+v", p)
 	}
@@ -66,12 +66,12 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 		t.Errorf("hosts were asked %d times", n)
 	}
 	listed := r.world.Count(sandbox.PartRelay, "")
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	planned := loads(p)
 	if p.Repos != job.TotalRepos || p.Hosts != 4 {
 		t.Errorf("planned %d repos on %d hosts, the job found %d on 4", p.Repos, p.Hosts, job.TotalRepos)
 	}
-	hosts, err := r.store.JobHosts(t.Context(), job.Seq)
+	hosts, err := r.store.Jobs.JobHosts(t.Context(), job.Seq)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestPlanOfASmallCollectionIsWhatTheJobThenDoes(t *testing.T) {
 	if want := time.Duration(float64(most.Requests) / 100_000 * float64(time.Second)); p.Bottleneck != p.Loads[0] || most.Time != want {
 		t.Errorf("the bottleneck is %+v, the host with most requests %+v takes %s", p.Bottleneck, most, want)
 	}
-	again := r.plan(store.Request{Collection: status})
+	again := r.plan(jobs.Request{Collection: status})
 	if !again.Exact() || r.world.Count(sandbox.PartPLC, "") != looked+job.TotalRepos || again.RequestsFrom != api.SourceIndex {
 		t.Errorf("with everything in the index, the plan is %+v after %d look-ups", again, r.world.Count(sandbox.PartPLC, "")-looked-job.TotalRepos)
 	}
@@ -126,14 +126,14 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 		Seed: 62, Repos: 2300, Hosts: 8, Skew: true,
 		Collections: []sandbox.Collection{{NSID: status, Share: 0.9, MinRecords: 1, MaxRecords: 1}},
 	}, options{network: network.Config{HostRPS: 10_000}})
-	p := r.plan(store.Request{})
+	p := r.plan(jobs.Request{})
 	if p.ReposFrom != api.SourceRelay || p.HostsFrom != api.SourceRelay || p.Repos != 2300 || p.Hosts != 8 || p.Sampled != 0 {
 		t.Errorf("the plan of everything is %+v", p)
 	}
 	if n := r.world.Count(sandbox.PartPLC, "") + r.world.Count(sandbox.PartRelay, ""); n != 3 {
 		t.Errorf("%d requests for the plan of everything", n)
 	}
-	p = r.plan(store.Request{Collection: status})
+	p = r.plan(jobs.Request{Collection: status})
 	if p.Exact() || p.ReposFrom != api.SourceRelay || p.HostsFrom != api.SourceSample || p.Sampled != 200 {
 		t.Errorf("the plan is %+v", p)
 	}
@@ -144,12 +144,12 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 		t.Errorf("%d requests to the relay", n)
 	}
 	r.world.SetRelay(sandbox.RelayNoEstimates)
-	if floor := r.plan(store.Request{Collection: status}); floor.ReposFrom != api.SourceAtLeast || floor.Repos != 2000 || floor.HostsFrom != api.SourceSample {
+	if floor := r.plan(jobs.Request{Collection: status}); floor.ReposFrom != api.SourceAtLeast || floor.Repos != 2000 || floor.HostsFrom != api.SourceSample {
 		t.Errorf("where the relay does not count, the plan is %+v", floor)
 	}
 	r.world.SetRelay(sandbox.RelayUp)
-	job := r.complete(store.Request{Collection: status})
-	hosts, err := r.store.JobHosts(t.Context(), job.Seq)
+	job := r.complete(jobs.Request{Collection: status})
+	hosts, err := r.store.Jobs.JobHosts(t.Context(), job.Seq)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 
 	// What a job has found is known from then on.
 	looked := r.world.Count(sandbox.PartPLC, "")
-	again := r.plan(store.Request{Collection: status})
+	again := r.plan(jobs.Request{Collection: status})
 	if again.HostsFrom != api.SourceJob || again.EarlierJob != job.ID || r.world.Count(sandbox.PartPLC, "") != looked {
 		t.Errorf("the second plan is %+v", again)
 	}
@@ -171,7 +171,7 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 		t.Errorf("the second plan has %+v on %d hosts, the job found %+v on %d", again.Bottleneck, again.Hosts, hosts[0], len(hosts))
 	}
 	r.world.SetRelay(sandbox.RelayNoEstimates)
-	if again = r.plan(store.Request{Collection: status}); again.ReposFrom != api.SourceJob || again.Repos != job.TotalRepos {
+	if again = r.plan(jobs.Request{Collection: status}); again.ReposFrom != api.SourceJob || again.Repos != job.TotalRepos {
 		t.Errorf("where the relay does not count, the plan is %+v", again)
 	}
 }
@@ -179,7 +179,7 @@ func TestPlanOfMoreThanALookCanTellIsEstimated(t *testing.T) {
 func TestPlanOfASmallNetworkKnowsEverything(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 64, Repos: 90, Hosts: 3})
-	p := r.plan(store.Request{})
+	p := r.plan(jobs.Request{})
 	if p.ReposFrom != api.SourceListing || p.HostsFrom != api.SourceLookup || p.RequestsFrom != api.SourceFixed || p.Repos != 90 || p.Hosts != 3 || len(p.Targets) != 0 {
 		t.Errorf("the plan is %+v", p)
 	}
@@ -195,13 +195,13 @@ func TestPlanOfSeveralCollectionsCountsARepoOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 65, Repos: 120, Hosts: 3})
 	for _, c := range []syntax.NSID{status, notes} {
-		if err := r.store.Track(t.Context(), c); err != nil {
+		if err := r.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p := r.plan(store.Request{})
+	p := r.plan(jobs.Request{})
 	listed, looked := r.world.Count(sandbox.PartRelay, ""), r.world.Count(sandbox.PartPLC, "")
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	if p.Repos != job.TotalRepos || len(p.Targets) != 2 || !p.Exact() {
 		t.Errorf("planned %+v, the job found %d repos", p, job.TotalRepos)
 	}
@@ -215,7 +215,7 @@ func TestPlanOfNamedReposAsksNobody(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 66, Repos: 10, Hosts: 2})
 	known, unknown := r.world.Repos()[0], r.world.Repos()[1]
-	r.complete(store.Request{DID: known.DID})
+	r.complete(jobs.Request{DID: known.DID})
 	asked := func() (n int64) {
 		for _, part := range []sandbox.Part{sandbox.PartPDS, sandbox.PartPLC, sandbox.PartRelay} {
 			n += r.world.Count(part, "")
@@ -223,11 +223,11 @@ func TestPlanOfNamedReposAsksNobody(t *testing.T) {
 		return n
 	}
 	before := asked()
-	p := r.plan(store.Request{DID: known.DID, Collection: status})
+	p := r.plan(jobs.Request{DID: known.DID, Collection: status})
 	if !p.Exact() || p.Repos != 1 || p.Hosts != 1 || loads(p)["pds "+known.Host].Requests != 3 {
 		t.Errorf("the plan of a known repo is %+v", p)
 	}
-	p = r.plan(store.Request{DIDs: []syntax.DID{known.DID, unknown.DID}})
+	p = r.plan(jobs.Request{DIDs: []syntax.DID{known.DID, unknown.DID}})
 	if p.Exact() || p.HostsFrom != api.SourceAssumed || p.Repos != 2 || p.Hosts != 2 || loads(p)["pds "].Repos != 1 || loads(p)["pds "].Requests != 2 {
 		t.Errorf("the plan of an unknown repo is %+v", p)
 	}
@@ -239,7 +239,7 @@ func TestPlanOfNamedReposAsksNobody(t *testing.T) {
 func TestPlanOfNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 67, Repos: 5})
-	p := r.plan(store.Request{Collection: "com.example.unheard"})
+	p := r.plan(jobs.Request{Collection: "com.example.unheard"})
 	if !p.Exact() || p.Repos != 0 || p.Hosts != 0 || p.Requests != 1 || p.Bottleneck.Role != api.RoleRelay {
 		t.Errorf("the plan is %+v", p)
 	}
@@ -257,7 +257,7 @@ func TestPlanCountsReposThatHaveNoHost(t *testing.T) {
 			gone++
 		}
 	}
-	p := r.plan(store.Request{Collection: status})
+	p := r.plan(jobs.Request{Collection: status})
 	housed := int64(0)
 	for _, l := range p.Loads {
 		if l.Role == api.RolePDS {
@@ -277,7 +277,7 @@ func TestPlanFailsWhereTheJobWould(t *testing.T) {
 	} {
 		r := newRig(t, sandbox.Config{Seed: 69, Repos: 5})
 		r.world.SetRelay(mode)
-		_, err := r.b.Plan(t.Context(), store.Request{Collection: status})
+		_, err := r.b.Plan(t.Context(), jobs.Request{Collection: status})
 		var failed *backfill.PlanError
 		if !errors.As(err, &failed) || !strings.Contains(failed.Text, text) || !strings.HasSuffix(failed.Text, "then plan again") {
 			t.Errorf("relay mode %d: %v", mode, err)
@@ -294,7 +294,7 @@ func TestPlanWaitsForNobody(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	_, err := r.b.Plan(t.Context(), store.Request{Collection: status})
+	_, err := r.b.Plan(t.Context(), jobs.Request{Collection: status})
 	var failed *backfill.PlanError
 	if !errors.As(err, &failed) || time.Until(failed.Until) < 4*time.Minute || !strings.Contains(failed.Text, "asked to be left alone until") {
 		t.Errorf("a relay that asks for five minutes: %v", err)
@@ -308,7 +308,7 @@ func TestPlanWaitsForNobody(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	if _, err = r.b.Plan(t.Context(), store.Request{Collection: status}); !errors.As(err, &failed) || !strings.Contains(failed.Text, "--plc") {
+	if _, err = r.b.Plan(t.Context(), jobs.Request{Collection: status}); !errors.As(err, &failed) || !strings.Contains(failed.Text, "--plc") {
 		t.Errorf("a directory that is broken: %v", err)
 	}
 
@@ -319,7 +319,7 @@ func TestPlanWaitsForNobody(t *testing.T) {
 		return sandbox.Fault{Hang: true}
 	})
 	go func() { <-asked; cancel() }()
-	if _, err = r.b.Plan(ctx, store.Request{Collection: status}); !errors.Is(err, context.Canceled) {
+	if _, err = r.b.Plan(ctx, jobs.Request{Collection: status}); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up while the relay hangs: %v", err)
 	}
 }
@@ -335,16 +335,16 @@ func TestPlanSaysHowManyJobsComeFirst(t *testing.T) {
 	}
 	r.world.SetFault(hang)
 	for want := range 3 {
-		if p := r.plan(store.Request{Collection: status}); p.Ahead != want {
+		if p := r.plan(jobs.Request{Collection: status}); p.Ahead != want {
 			t.Errorf("%d jobs come first, want %d", p.Ahead, want)
 		}
-		r.create(store.Request{Collection: status})
+		r.create(jobs.Request{Collection: status})
 	}
-	r.pause(r.create(store.Request{Collection: status}))
-	if p := r.plan(store.Request{Collection: status}); p.Ahead != 3 {
+	r.pause(r.create(jobs.Request{Collection: status}))
+	if p := r.plan(jobs.Request{Collection: status}); p.Ahead != 3 {
 		t.Errorf("%d jobs come first, want 3: a paused one is in nobody's way", p.Ahead)
 	}
-	if p := r.plan(store.Request{DID: r.world.Repos()[0].DID}); p.Ahead != 0 {
+	if p := r.plan(jobs.Request{DID: r.world.Repos()[0].DID}); p.Ahead != 0 {
 		t.Errorf("%d jobs come before one that names its repo", p.Ahead)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // Progress tells what a job waits for, if anything, and how fast it settles
 // repos and finds records at the moment.
-func (b *Backfill) Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64) {
+func (b *Backfill) Progress(job jobs.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64) {
 	if job.Status != api.StatusRunning {
 		return "", 0, 0 // it waits for nothing: it has ended, rests, or is about to
 	}
@@ -26,7 +26,7 @@ func (b *Backfill) Progress(job store.Job) (waiting api.Waiting, reposPerSecond,
 }
 
 // Waits is the job's wait for the relay or the directory, if it waits for one of these.
-func (b *Backfill) Waits(job store.Job) (host string, since, until time.Time, answer string) {
+func (b *Backfill) Waits(job jobs.Job) (host string, since, until time.Time, answer string) {
 	b.mu.Lock()
 	w := b.workers[job.ID]
 	b.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -67,10 +68,10 @@ func numbered(t *testing.T, o options, values ...map[string]any) (*rig, syntax.D
 }
 
 // records are what the index holds of the collection, by their keys.
-func (r *rig) records() map[syntax.RecordKey]store.Record {
+func (r *rig) records() map[syntax.RecordKey]index.Record {
 	r.t.Helper()
-	all := map[syntax.RecordKey]store.Record{}
-	err := r.store.Export(r.t.Context(), store.Filter{Collection: status}, func(uint64) error { return nil }, func(rec *store.Record) error {
+	all := map[syntax.RecordKey]index.Record{}
+	err := r.store.Index.Export(r.t.Context(), index.Filter{Collection: status}, func(uint64) error { return nil }, func(rec *index.Record) error {
 		one := *rec
 		one.Body.Data = append([]byte(nil), rec.Body.Data...)
 		all[rec.RKey] = one
@@ -80,7 +81,7 @@ func (r *rig) records() map[syntax.RecordKey]store.Record {
 	return all
 }
 
-func (r *rig) outcome(job store.Job, did syntax.DID) string {
+func (r *rig) outcome(job jobs.Job, did syntax.DID) string {
 	o := r.outcomes(job)[did]
 	return o.Class + " " + o.Reason
 }
@@ -141,7 +142,7 @@ func TestListedValueIsJudgedAsItsBlockIs(t *testing.T) {
 				default:
 					r.world.SetFault(noProofs(hook))
 				}
-				job := r.complete(store.Request{Collection: status})
+				job := r.complete(jobs.Request{Collection: status})
 				if got := r.outcome(job, did); got != want {
 					t.Fatalf("the repo ended %q, want %q", got, want)
 				}
@@ -154,7 +155,7 @@ func TestListedValueIsJudgedAsItsBlockIs(t *testing.T) {
 					r.wantTruth(status)
 				}
 				seq := rec.Seq
-				again := r.complete(store.Request{Collection: status})
+				again := r.complete(jobs.Request{Collection: status})
 				if rec = r.records()["key0000"]; rec.Seq != seq || again.Tally.Updated != 0 || again.Tally.Created != 0 {
 					t.Errorf("the second job wrote it anew: %+v", again.Tally)
 				}
@@ -172,7 +173,7 @@ func TestWholeRepoAndListingByTurns(t *testing.T) {
 	var seqs map[syntax.RecordKey]uint64
 	for i, whole := range []bool{true, false, true, false, false, true} {
 		r.world.SetFault(hook)
-		req := store.Request{}
+		req := jobs.Request{}
 		if !whole {
 			req.Collection = status
 			listOnly(r.world, noProofs(hook))
@@ -184,7 +185,7 @@ func TestWholeRepoAndListingByTurns(t *testing.T) {
 		r.wantTruth(status)
 		now := map[syntax.RecordKey]uint64{}
 		for k, rec := range r.records() {
-			if now[k] = rec.Seq; !rec.Body.Verified || rec.Source != store.SourceRepo {
+			if now[k] = rec.Seq; !rec.Body.Verified || rec.Source != index.SourceRepo {
 				t.Errorf("job %d: %s of %s", i, rec.Provenance(), k)
 			}
 		}
@@ -208,10 +209,10 @@ func TestProofsAreBounded(t *testing.T) {
 			}
 			r, did := numbered(t, options{}, values...)
 			listOnly(r.world, listings(printed(".25", "")))
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			proved, want := 0, "done exact"
 			for _, rec := range r.records() {
-				if rec.Source == store.SourceProof && rec.Body.Verified {
+				if rec.Source == index.SourceProof && rec.Body.Verified {
 					proved++
 				}
 			}
@@ -225,7 +226,7 @@ func TestProofsAreBounded(t *testing.T) {
 				t.Errorf("the tally is %+v", job.Tally)
 			}
 			// What is proved is not asked for again: the next hundred are.
-			job = r.complete(store.Request{Collection: status})
+			job = r.complete(jobs.Request{Collection: status})
 			if got := r.requested(getProof); got != min(n, 200) || job.Tally.Records != int64(min(n, 200)) {
 				t.Errorf("after the second job %d were asked for, the tally is %+v", got, job.Tally)
 			}
@@ -248,7 +249,7 @@ func TestFewRecordsAreProvedWithoutTheRepo(t *testing.T) {
 			}
 			r, did := numbered(t, options{}, values...)
 			r.world.SetFault(listings(printed(".25", "")))
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if got := r.outcome(job, did); got != "done exact" {
 				t.Errorf("ended %s", got)
 			}
@@ -311,7 +312,7 @@ func TestProofsOfHostsThatFail(t *testing.T) {
 				}
 				return rounded(q)
 			})
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if got := r.outcome(job, did); got != c.want || r.requested(getProof) != c.asked {
 				t.Errorf("ended %s after %d requests for proofs, want %s after %d", got, r.requested(getProof), c.want, c.asked)
 			}
@@ -344,7 +345,7 @@ func TestRecordThatChangesBeforeItsProof(t *testing.T) {
 				}
 				return rounded(q)
 			})
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if got := r.outcome(job, did); got != "done exact" {
 				t.Errorf("ended %s", got)
 			}
@@ -391,9 +392,9 @@ func TestBlockIsJudgedAlikeHoweverItCame(t *testing.T) {
 						want, kept, rejected = "failed rejected", c.kept-1, 1
 					}
 				}
-				req := store.Request{Collection: notes}
+				req := jobs.Request{Collection: notes}
 				if way == "whole" {
-					req = store.Request{}
+					req = jobs.Request{}
 				}
 				job := r.complete(req)
 				if got := r.outcome(job, did); got != want || job.Tally.Rejected != rejected {
@@ -427,7 +428,7 @@ func TestProofsAreCountedOverARestart(t *testing.T) {
 		}
 		return rounded
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	g.arrival(t)
 	if n := r.requested(getProof); n != 100 {
 		t.Errorf("%d proofs were asked for in the first step", n)

@@ -9,7 +9,7 @@ import (
 
 	"appview/backfill"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -31,12 +31,12 @@ func spends(r *rig, name string, method func(string) bool) {
 func TestSpentQuotaOfOneKindLeavesTheOther(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		request store.Request
+		request jobs.Request
 		spent   func(method string) bool
 		used    string
 	}{
-		"of listing": {store.Request{Collection: status}, func(m string) bool { return m != getRepo }, getRepo},
-		"of getRepo": {store.Request{}, func(m string) bool { return m == getRepo }, listRecords},
+		"of listing": {jobs.Request{Collection: status}, func(m string) bool { return m != getRepo }, getRepo},
+		"of getRepo": {jobs.Request{}, func(m string) bool { return m == getRepo }, listRecords},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,7 +61,7 @@ func TestHostThatWantsADayOfSilenceIsGivenUpAtOnce(t *testing.T) {
 		}
 		return sandbox.Fault{Name: "tomorrow", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"86400"}}}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Reasons["rate_limited"] != 20 || job.Reasons["exact"] != 40 || job.Failed != 20 {
 		t.Errorf("job: %+v", job)
 	}
@@ -76,7 +76,7 @@ func TestHostThatNeverAnswersGetRepoIsListed(t *testing.T) {
 	o.network.Timing.Header = patient(300 * time.Millisecond)
 	r := newRigWith(t, sandbox.Config{Seed: 102, Repos: 40, Hosts: 1}, o)
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: q.Method == getRepo} })
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	r.wantTruth("")
 	if n := r.world.Faults("hang"); n == 0 || n > 20 || job.Failed > 0 {
 		t.Errorf("%d requests for whole repos: %+v", n, job)
@@ -94,7 +94,7 @@ func TestDeadHostCostsAFewTimeouts(t *testing.T) {
 	r := newRigWith(t, sandbox.Config{Seed: 104, Repos: 1000, Hosts: 2, Collections: statuses(1, 1)}, o)
 	dead := r.world.HostURLs()[0]
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: q.Host == dead} })
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Reasons["exact"] != 500 || job.Failed != 500 || job.Reasons["host_down"] < 490 {
 		t.Errorf("job: %+v", job)
 	}
@@ -116,7 +116,7 @@ func TestHalfDeadHostIsGivenUp(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Host == half && q.Method != repoStatus}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Reasons["exact"] != 400 || job.Failed != 200 || job.Reasons["host_down"] < 150 {
 		t.Errorf("job: %+v", job)
 	}
@@ -145,7 +145,7 @@ func TestRepoThatCannotBeReadWholeHoldsUpNoOther(t *testing.T) {
 		}
 		return sandbox.Fault{Hang: q.Method == listRecords}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Reasons["exact"] != 180 || job.Failed != 20 || r.world.Faults("sick") < 20 {
 		t.Errorf("job: %+v", job)
 	}
@@ -163,7 +163,7 @@ func TestHostThatNeverListsIsReadWhole(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Host == half && q.Method == listRecords}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.Failed != 0 || job.Reasons["exact"] != 600 {
 		t.Errorf("job: %+v", job)

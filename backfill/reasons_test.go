@@ -24,7 +24,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // tries is how often a job of TestEveryReason tries a repo.
@@ -134,7 +134,7 @@ func ways() map[outcome.Reason]way {
 		outcome.ReasonBadDID:      {spoil: func(*rig, syntax.DID) syntax.DID { return "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme" }},
 		outcome.ReasonTombstoned:  {spoil: changed((*sandbox.World).Tombstone)},
 		outcome.ReasonDenied: {spoil: func(r *rig, did syntax.DID) syntax.DID {
-			if err := r.store.Deny(r.t.Context(), did.String(), ""); err != nil {
+			if err := r.store.Index.Deny(r.t.Context(), did.String(), ""); err != nil {
 				r.t.Fatal(err)
 			}
 			return did
@@ -194,10 +194,10 @@ func TestEveryReason(t *testing.T) {
 			o.network.Timing = network.Timing{Probe: 10 * time.Millisecond, MaxProbe: 10 * time.Millisecond, Header: patient(300 * time.Millisecond)}
 			// Two pages, so that there is something to change in between.
 			r := newRigWith(t, sandbox.Config{Seed: 130, Repos: 12, Hosts: 1, Collections: statuses(120, 120)}, o)
-			r.complete(store.Request{}) // so that there is something to go back behind
+			r.complete(jobs.Request{}) // so that there is something to go back behind
 			before := r.rows()
 			did := way.spoil(r, r.world.Repos()[0].DID)
-			request := store.Request{Collection: status, DID: did}
+			request := jobs.Request{Collection: status, DID: did}
 			if way.whole {
 				request.Collection = ""
 			}
@@ -240,9 +240,9 @@ func refused(r *rig, did syntax.DID) int {
 }
 
 // last is the last repo of a job's that has ended with the reason.
-func (r *rig) last(job store.Job, reason outcome.Reason) syntax.DID {
+func (r *rig) last(job jobs.Job, reason outcome.Reason) syntax.DID {
 	r.t.Helper()
-	list, _, err := r.store.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
+	list, _, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, "", 1000, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -256,10 +256,10 @@ func (r *rig) last(job store.Job, reason outcome.Reason) syntax.DID {
 }
 
 // repo is what became of one repo of a job.
-func (r *rig) repo(job store.Job, did syntax.DID) store.JobRepo {
+func (r *rig) repo(job jobs.Job, did syntax.DID) jobs.JobRepo {
 	r.t.Helper()
 	for after := syntax.DID(""); ; {
-		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
+		list, next, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func (r *rig) repo(job store.Job, did syntax.DID) store.JobRepo {
 }
 
 // wantReason looks at what is shown of a repo that ended with a reason.
-func (r *rig) wantReason(job store.Job, repo store.JobRepo, reason outcome.Reason) {
+func (r *rig) wantReason(job jobs.Job, repo jobs.JobRepo, reason outcome.Reason) {
 	r.t.Helper()
 	if repo.Class != string(reason.Class()) || repo.Reason != string(reason) {
 		r.t.Errorf("ended %s %s (%s), want %s %s", repo.Class, repo.Reason, repo.Detail, reason.Class(), reason)
@@ -322,7 +322,7 @@ func wantRefusedAddress(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	job, err := b.Create(t.Context(), store.Request{DID: "did:web:inside.example.com", Collection: status})
+	job, err := b.Create(t.Context(), jobs.Request{DID: "did:web:inside.example.com", Collection: status})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -30,12 +31,12 @@ const (
 
 // AddCollection tracks a collection and has a job read it, which it returns. If it
 // was tracked before, it changes nothing, and returns the job under way, if any.
-func (b *Backfill) AddCollection(ctx context.Context, c syntax.NSID) (*store.Job, bool, error) {
+func (b *Backfill) AddCollection(ctx context.Context, c syntax.NSID) (*jobs.Job, bool, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, false, fmt.Errorf("add collection: %w", err)
 	}
-	job, added, err := b.cfg.Store.AddCollection(ctx, c, id)
+	job, added, err := b.cfg.Store.Collections.AddCollection(ctx, c, id)
 	if err == nil && added && job.ID == id {
 		b.cfg.Log.InfoContext(ctx, "job created", "job", job.ID, "collection", c)
 		b.notify()
@@ -46,10 +47,10 @@ func (b *Backfill) AddCollection(ctx context.Context, c syntax.NSID) (*store.Job
 // ConfigureCollection tracks a collection that the configuration names, and has a
 // job read it if none ever has completely and none is about to.
 func (b *Backfill) ConfigureCollection(ctx context.Context, c syntax.NSID) error {
-	if err := b.cfg.Store.Track(ctx, c); err != nil {
+	if err := b.cfg.Store.Collections.Track(ctx, c); err != nil {
 		return err
 	}
-	f, err := b.cfg.Store.Freshness(ctx, c)
+	f, err := b.cfg.Store.Collections.Freshness(ctx, c)
 	if err != nil || !f.SyncedAt.IsZero() {
 		return err
 	}
@@ -63,9 +64,9 @@ func (b *Backfill) cover(ctx context.Context, c syntax.NSID, origin api.Origin, 
 	if err != nil {
 		return fmt.Errorf("cover collection: %w", err)
 	}
-	job, err := b.cfg.Store.CoverCollection(ctx, c, id, origin, last)
+	job, err := b.cfg.Store.Collections.CoverCollection(ctx, c, id, origin, last)
 	switch {
-	case errors.Is(err, store.ErrBusy), errors.Is(err, store.ErrStale), errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, jobs.ErrBusy), errors.Is(err, jobs.ErrStale), errors.Is(err, store.ErrNotFound):
 		return nil
 	case err != nil:
 		return err
@@ -109,7 +110,7 @@ func (b *Backfill) refreshDue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	running, err := b.cfg.Store.Unfinished(ctx)
+	running, err := b.cfg.Store.Jobs.Unfinished(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,11 +121,11 @@ func (b *Backfill) refreshDue(ctx context.Context) error {
 		}
 	}
 	now := b.cfg.Now()
-	list = slices.DeleteFunc(list, func(c store.Collection) bool {
+	list = slices.DeleteFunc(list, func(c jobs.Collection) bool {
 		at := b.refreshAt(c, now)
 		return c.Covered || at.IsZero() || at.After(now)
 	})
-	slices.SortFunc(list, func(x, y store.Collection) int { return b.refreshAt(x, now).Compare(b.refreshAt(y, now)) })
+	slices.SortFunc(list, func(x, y jobs.Collection) int { return b.refreshAt(x, now).Compare(b.refreshAt(y, now)) })
 	for _, c := range list[:min(max(room, 0), len(list))] {
 		if err := b.cover(ctx, c.NSID, api.OriginRefresh, c.Fresh.Last); err != nil {
 			return err
@@ -134,13 +135,13 @@ func (b *Backfill) refreshDue(ctx context.Context) error {
 }
 
 // RefreshAt is when a tracked collection is to be read again; zero: never.
-func (b *Backfill) RefreshAt(c store.Collection) time.Time { return b.refreshAt(c, b.cfg.Now()) }
+func (b *Backfill) RefreshAt(c jobs.Collection) time.Time { return b.refreshAt(c, b.cfg.Now()) }
 
 // refreshAt is a while after the last complete job began, since what that found is as
 // old as that. After a failure it is sooner. A job that somebody has cancelled is made
 // again when as much time has passed as if it had been complete, and so is one whose
 // records somebody has deleted.
-func (b *Backfill) refreshAt(c store.Collection, now time.Time) time.Time {
+func (b *Backfill) refreshAt(c jobs.Collection, now time.Time) time.Time {
 	every := b.cfg.Refresh
 	if every == 0 {
 		return time.Time{}

@@ -14,6 +14,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -43,7 +44,7 @@ func newKept(t *testing.T, world sandbox.Config, every time.Duration, collection
 	o := options{store: store.Config{Now: clock.now}, config: backfill.Config{Now: clock.now, Refresh: every, MaxJobs: 8}}
 	k := &kept{rig: newRigWith(t, world, o), clock: clock, o: o}
 	for _, c := range collections {
-		if err := k.store.Track(t.Context(), c); err != nil {
+		if err := k.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +53,7 @@ func newKept(t *testing.T, world sandbox.Config, every time.Duration, collection
 
 // tick lets what is due begin and everything end. It returns the jobs that began since
 // the last tick: here, or in Run.
-func (k *kept) tick() []store.Job {
+func (k *kept) tick() []jobs.Job {
 	k.t.Helper()
 	if err := k.b.RefreshDue(k.t.Context()); err != nil {
 		k.t.Fatal(err)
@@ -70,7 +71,7 @@ func (k *kept) idle() {
 	tick, late := time.NewTicker(2*time.Millisecond), time.After(patience)
 	defer tick.Stop()
 	for {
-		list, err := k.store.Unfinished(k.t.Context())
+		list, err := k.store.Jobs.Unfinished(k.t.Context())
 		if err != nil {
 			k.t.Fatal(err)
 		}
@@ -86,7 +87,7 @@ func (k *kept) idle() {
 }
 
 // jobs are all jobs, in the order of their creation.
-func (k *kept) jobs() []store.Job {
+func (k *kept) jobs() []jobs.Job {
 	k.t.Helper()
 	list, err := k.store.Jobs.List(k.t.Context())
 	if err != nil {
@@ -171,7 +172,7 @@ func TestWeekOfAWorldThatChanges(t *testing.T) {
 func (k *kept) oneAtATime(collections []syntax.NSID, apart time.Duration) {
 	k.t.Helper()
 	for _, c := range collections {
-		var last, complete store.Job
+		var last, complete jobs.Job
 		for _, j := range k.jobs() {
 			if j.Request.Collection != c {
 				continue
@@ -281,7 +282,7 @@ func TestCancelledRefreshIsLeftAlone(t *testing.T) {
 
 func TestCollectionThatIsBeingReadIsNotRefreshed(t *testing.T) {
 	t.Parallel()
-	for name, req := range map[string]store.Request{
+	for name, req := range map[string]jobs.Request{
 		"its own job": {Collection: sandbox.StatusCollection}, "a job over all that is tracked": {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -289,12 +290,12 @@ func TestCollectionThatIsBeingReadIsNotRefreshed(t *testing.T) {
 			k := newKept(t, sandbox.Config{Seed: 3, Repos: 6, Hosts: 1}, day)
 			k.world.SetFault(func(r sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: r.Part == sandbox.PartPDS} })
 			k.stop() // else it may have a job of its own as soon as the collection is tracked
-			if err := k.store.Track(t.Context(), sandbox.StatusCollection); err != nil {
+			if err := k.store.Collections.Track(t.Context(), sandbox.StatusCollection); err != nil {
 				t.Fatal(err)
 			}
 			job := k.create(req)
 			k.run(k.o)
-			k.create(store.Request{Collection: sandbox.StatusCollection, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}) // reads not the network
+			k.create(jobs.Request{Collection: sandbox.StatusCollection, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}) // reads not the network
 			k.clock.pass(10 * day)
 			if err := k.b.RefreshDue(t.Context()); err != nil {
 				t.Fatal(err)
@@ -324,7 +325,7 @@ func TestRefreshLeavesRoomForOthers(t *testing.T) {
 	k.o.config.MaxJobs = 2
 	k.run(k.o)
 	for _, c := range all {
-		if err := k.store.Track(t.Context(), c); err != nil {
+		if err := k.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,13 +336,13 @@ func TestRefreshLeavesRoomForOthers(t *testing.T) {
 	tick, late := time.NewTicker(time.Millisecond), time.After(patience)
 	defer tick.Stop()
 	for covered := 0; covered < len(all); {
-		list, err := k.store.Unfinished(t.Context())
+		list, err := k.store.Jobs.Unfinished(t.Context())
 		if err != nil || len(list) > 2 {
 			t.Fatalf("%d jobs at once, %v", len(list), err)
 		}
 		covered = 0
 		for _, c := range all {
-			f, err := k.store.Freshness(t.Context(), c)
+			f, err := k.store.Collections.Freshness(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -378,7 +379,7 @@ func TestConfiguredCollectionIsReadOnce(t *testing.T) {
 	}
 	k.wantTruth(sandbox.StatusCollection)
 	// One that was removed with its records is there again after a start that names it.
-	if _, err := k.store.RemoveCollection(t.Context(), sandbox.StatusCollection, true); err != nil {
+	if _, err := k.store.Collections.RemoveCollection(t.Context(), sandbox.StatusCollection, true); err != nil {
 		t.Fatal(err)
 	}
 	configure()
@@ -398,7 +399,7 @@ func TestRefreshIsSpreadAndTheSameAfterARestart(t *testing.T) {
 	now := k.clock.now()
 	seen := map[time.Time]bool{}
 	for i := range 100 {
-		c := store.Collection{NSID: sandbox.StatusCollection, Fresh: store.Freshness{Last: 1, SyncedAt: now.Add(-time.Duration(i) * time.Second)}}
+		c := jobs.Collection{NSID: sandbox.StatusCollection, Fresh: jobs.Freshness{Last: 1, SyncedAt: now.Add(-time.Duration(i) * time.Second)}}
 		at := k.b.RefreshAt(c)
 		wait := at.Sub(c.Fresh.SyncedAt)
 		if wait < day || wait >= day+day/10 || !at.Equal(k.b.RefreshAt(c)) {

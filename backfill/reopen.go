@@ -17,7 +17,7 @@ func (w *worker) reopen(ctx context.Context) error {
 		}
 		told := map[string]bool{}
 		for after, more := syntax.DID(""), true; more; more = after != "" {
-			hosts, next, err := w.b.cfg.Store.Reopen(ctx, w.seq, after)
+			hosts, next, err := w.b.cfg.Store.Work.Reopen(ctx, w.seq, after)
 			if err != nil {
 				return ignoreStale(stopped(ctx, err))
 			}

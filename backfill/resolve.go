@@ -70,7 +70,7 @@ func (w *worker) resolveRange(ctx context.Context, keys keyRange, width int, fou
 
 // lookUp finds out where one repo lives.
 func (w *worker) lookUp(ctx context.Context, t task) {
-	if w.b.cfg.Store.Denied(t.DID, "") {
+	if w.b.cfg.Store.Index.Denied(t.DID, "") {
 		w.settleWithout(ctx, t, t.Owed, outcome.ReasonDenied, false)
 		return
 	}
@@ -108,7 +108,7 @@ func isWeb(did syntax.DID) bool { return did > webDIDs }
 
 // rehost puts a repo into the queue of the host where it lives.
 func (w *worker) rehost(ctx context.Context, t task, host string) {
-	w.giveBack(t, w.b.cfg.Store.Rehost(ctx, w.seq, t.DID, t.Host, host, func(err error) {
+	w.giveBack(t, w.b.cfg.Store.Work.Rehost(ctx, w.seq, t.DID, t.Host, host, func(err error) {
 		t.done(err)
 		if err == nil {
 			w.queues.ready(host)

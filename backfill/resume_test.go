@@ -14,7 +14,8 @@ import (
 	"appview/backfill"
 	"appview/internal/api"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -25,12 +26,12 @@ func TestInterruptedJobGoesOnWhereItWas(t *testing.T) {
 		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 0, MaxRecords: 3}},
 	}
 	r := newRig(t, world)
-	undisturbed := r.complete(store.Request{Collection: status})
+	undisturbed := r.complete(jobs.Request{Collection: status})
 
 	r = newRig(t, world)
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	for _, share := range []int64{0, 10, 4, 2} { // of the repos settled when the process ends
-		job = r.await(job, "far enough", func(j store.Job) bool {
+		job = r.await(job, "far enough", func(j jobs.Job) bool {
 			return j.Status.Final() || (share == 0 && j.Listed) || (share > 0 && j.Processed > undisturbed.TotalRepos/share)
 		})
 		r.stop()
@@ -60,7 +61,7 @@ func TestCancelledBeforeACrashIsCancelledAfterIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 21, Repos: 20})
 	r.stop()
-	job := r.create(store.Request{Collection: status}) // nobody works on it
+	job := r.create(jobs.Request{Collection: status}) // nobody works on it
 	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +83,12 @@ func TestLargeRepoGoesOnInTheMiddle(t *testing.T) {
 		Collections: []sandbox.Collection{{NSID: status, Share: 1, MinRecords: 3000, MaxRecords: 3000}},
 	}
 	r := newRig(t, world)
-	job := r.stopInTheMiddle(store.Request{Collection: status}, status)
+	job := r.stopInTheMiddle(jobs.Request{Collection: status}, status)
 	r.world.ResetRequests()
 	r.run(options{})
 	job = r.finish(job)
 	r.wantTruth(status)
-	if job.Tally != (store.Tally{Records: 3000, Created: 3000}) || job.Reasons["exact"] != 1 {
+	if job.Tally != (index.Tally{Records: 3000, Created: 3000}) || job.Reasons["exact"] != 1 {
 		t.Errorf("job: %+v", job)
 	}
 	pages := r.world.Requests(func(q sandbox.Request) bool { return q.Method == listRecords })
@@ -155,8 +156,8 @@ func TestRelayThatLosesItsPlace(t *testing.T) {
 				}
 				return says("page", b.String())
 			})
-			job := r.create(store.Request{Collection: status})
-			r.await(job, "in the middle of the listing", func(store.Job) bool { return r.world.Faults("hang") > 0 })
+			job := r.create(jobs.Request{Collection: status})
+			r.await(job, "in the middle of the listing", func(jobs.Job) bool { return r.world.Faults("hang") > 0 })
 			r.stop()
 			process.Store(2)
 			r.run(options{})
@@ -191,8 +192,8 @@ func TestBackoffSurvivesARestart(t *testing.T) {
 		asked = append(asked, time.Now())
 		return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
 	})
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "postponed", func(j store.Job) bool {
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "postponed", func(j jobs.Job) bool {
 		return j.Processed == 3 && r.repo(j, sick).Attempts == 1
 	})
 	next := r.repo(job, sick).NextAttempt
@@ -212,14 +213,14 @@ func TestBackoffSurvivesARestart(t *testing.T) {
 
 // stopInTheMiddle makes a job, and ends the process when it has read a thousand
 // records of a collection that is listed in steps.
-func (r *rig) stopInTheMiddle(req store.Request, of syntax.NSID) store.Job {
+func (r *rig) stopInTheMiddle(req jobs.Request, of syntax.NSID) jobs.Job {
 	r.t.Helper()
 	var pages atomic.Int64
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == listRecords && q.Collection == of && pages.Add(1) > 12}
 	})
 	job := r.create(req)
-	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(of)) >= 1000 })
+	r.await(job, "in the middle", func(jobs.Job) bool { return len(r.served(of)) >= 1000 })
 	r.stop()
 	listOnly(r.world, nil)
 	return job

@@ -18,11 +18,12 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // retry carries a job on, and wants the new one completed.
-func (r *rig) retry(old store.Job) store.Job {
+func (r *rig) retry(old jobs.Job) jobs.Job {
 	r.t.Helper()
 	job, err := r.b.Retry(r.t.Context(), old.ID)
 	if err != nil {
@@ -44,7 +45,7 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	first := r.complete(store.Request{Collection: status})
+	first := r.complete(jobs.Request{Collection: status})
 	if first.Failed != 20 || r.world.Faults("sick") == 0 {
 		t.Fatalf("job: %+v", first)
 	}
@@ -75,7 +76,7 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 			t.Errorf("changed: %s", row)
 		}
 	}
-	if _, err := r.b.Retry(t.Context(), second.ID); !errors.Is(err, store.ErrNothingLeft) {
+	if _, err := r.b.Retry(t.Context(), second.ID); !errors.Is(err, jobs.ErrNothingLeft) {
 		t.Errorf("retry of a job that left nothing: %v", err)
 	}
 	if _, err := r.b.Retry(t.Context(), uuid.New()); !errors.Is(err, store.ErrNotFound) {
@@ -85,16 +86,16 @@ func TestRetryCompletesThePictureAndTouchesNothingElse(t *testing.T) {
 }
 
 // states counts the repos of a job by state and reason.
-func (r *rig) states(job store.Job) map[string]int {
+func (r *rig) states(job jobs.Job) map[string]int {
 	r.t.Helper()
 	states := map[string]int{}
 	for after := syntax.DID(""); ; {
-		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 7, nil)
+		list, next, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, after, 7, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		for _, repo := range list {
-			if repo.State != store.RepoSettled {
+			if repo.State != jobs.RepoSettled {
 				states[string(repo.State)]++
 				continue
 			}
@@ -108,13 +109,13 @@ func (r *rig) states(job store.Job) map[string]int {
 }
 
 // wantHosts compares a job's hosts with where the world's repos live.
-func (r *rig) wantHosts(job store.Job) {
+func (r *rig) wantHosts(job jobs.Job) {
 	r.t.Helper()
 	want, got := map[string]int64{}, map[string]int64{}
 	for _, repo := range r.world.Repos() {
 		want[repo.Host]++
 	}
-	hosts, err := r.store.JobHosts(r.t.Context(), job.Seq)
+	hosts, err := r.store.Jobs.JobHosts(r.t.Context(), job.Seq)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func TestRetryGoesOnWithAListingThatFailed(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.finish(r.create(store.Request{Collection: status}))
+	job := r.finish(r.create(jobs.Request{Collection: status}))
 	if job.Status != api.StatusFailed || job.TotalRepos != 1000 {
 		t.Fatalf("job: %+v", job)
 	}
@@ -198,17 +199,17 @@ func TestRetryAsksOnlyForWhatWasNotRead(t *testing.T) {
 	}
 	broken := sandbox.Fault{Name: "broken", Status: http.StatusNotImplemented}
 	for name, c := range map[string]struct {
-		request store.Request
+		request jobs.Request
 		breaks  []int // the page at which the listing breaks off, of the first job, the second…
 		lost    bool  // the relay takes no cursor from the last but one: its listing begins anew
 	}{
-		"once":                   {store.Request{Collection: status}, []int{3}, false},
-		"twice":                  {store.Request{Collection: status}, []int{1, 4}, false},
-		"three times":            {store.Request{Collection: status}, []int{1, 2, 4}, false},
-		"at once, then later":    {store.Request{Collection: status}, []int{2, 2, 3}, false},
-		"and lists anew":         {store.Request{Collection: status}, []int{2}, true},
-		"of all collections":     {store.Request{}, []int{2, 3}, false},
-		"of all, and lists anew": {store.Request{}, []int{1, 4}, true},
+		"once":                   {jobs.Request{Collection: status}, []int{3}, false},
+		"twice":                  {jobs.Request{Collection: status}, []int{1, 4}, false},
+		"three times":            {jobs.Request{Collection: status}, []int{1, 2, 4}, false},
+		"at once, then later":    {jobs.Request{Collection: status}, []int{2, 2, 3}, false},
+		"and lists anew":         {jobs.Request{Collection: status}, []int{2}, true},
+		"of all collections":     {jobs.Request{}, []int{2, 3}, false},
+		"of all, and lists anew": {jobs.Request{}, []int{1, 4}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -265,7 +266,7 @@ func TestRetryReadsWhatIsHeldAndWasNotRead(t *testing.T) {
 	t.Parallel()
 	const perPage = 10
 	r := newRig(t, sandbox.Config{Seed: 76, Repos: 3 * perPage, Hosts: 2, Collections: statuses(1, 2)})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	repos := r.world.Repos()
 	unlisted := repos[2*perPage:]
 	emptied := unlisted[3].DID
@@ -285,7 +286,7 @@ func TestRetryReadsWhatIsHeldAndWasNotRead(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	first := r.finish(r.create(store.Request{Collection: status}))
+	first := r.finish(r.create(jobs.Request{Collection: status}))
 	if first.Status != api.StatusFailed || first.TotalRepos != perPage {
 		t.Fatalf("job: %+v", first)
 	}
@@ -302,9 +303,9 @@ func TestCancelledJobIsCarriedOn(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: q.Method == listRecords && q.Host == r.world.HostURLs()[0]}
 	})
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "half done", func(j store.Job) bool { return j.Processed >= 20 })
-	if _, err := r.b.Retry(t.Context(), job.ID); !errors.Is(err, store.ErrMove) {
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "half done", func(j jobs.Job) bool { return j.Processed >= 20 })
+	if _, err := r.b.Retry(t.Context(), job.ID); !errors.Is(err, jobs.ErrMove) {
 		t.Errorf("retry of a running job: %v", err)
 	}
 	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
@@ -330,7 +331,7 @@ func TestJobThatNamesManyRepos(t *testing.T) {
 		dids = append(dids, repo.DID)
 	}
 	began := time.Now()
-	job := r.complete(store.Request{DIDs: dids})
+	job := r.complete(jobs.Request{DIDs: dids})
 	if job.TotalRepos != 5 || job.Unavailable != 1 || job.Error != "1 of 5 repos are unavailable: 1 deactivated" {
 		t.Errorf("after %s: %+v", time.Since(began), job)
 	}
@@ -352,7 +353,7 @@ func TestJobThatNamesAsManyReposAsAllowed(t *testing.T) {
 		dids = append(dids, repo.DID)
 		want += len(r.world.TruthOf(repo.DID))
 	}
-	job := r.complete(store.Request{DIDs: dids, Collection: status})
+	job := r.complete(jobs.Request{DIDs: dids, Collection: status})
 	if job.TotalRepos != 500 || job.Reasons["exact"] != 500 || len(r.served("")) != want {
 		t.Errorf("%d records, want %d: %+v", len(r.served("")), want, job)
 	}

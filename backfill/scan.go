@@ -10,7 +10,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/network"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -51,7 +52,7 @@ type scan struct {
 	added <-chan struct{} // something was put into the queue; nil: that is not waited for
 	slot  *slot           // lent to others while nothing is left to do but to wait for commits; nil: none is needed
 	// chosen says which rows are taken, due or not, in one walk; nil: those that are due.
-	chosen func(store.Owed) bool
+	chosen func(jobs.Owed) bool
 
 	progressed atomic.Bool
 	free       chan struct{} // a task was given back, or the pool rests
@@ -115,7 +116,7 @@ func (s *scan) walk(ctx context.Context, p *pool) (ended int) {
 	after, end := s.keys.after, false
 	for s.mayGoOn(ctx) && !end {
 		s.beginPage()
-		rows, err := s.w.b.cfg.Store.Owed(ctx, s.w.seq, s.keys.host, after, scanPage)
+		rows, err := s.w.b.cfg.Store.Work.Owed(ctx, s.w.seq, s.keys.host, after, scanPage)
 		if err != nil || len(rows) == 0 {
 			s.fail(err)
 			break
@@ -175,7 +176,7 @@ func (s *scan) beginPage() {
 }
 
 // take reports whether a row is due and no task yet, and makes it one.
-func (s *scan) take(row store.Owed) bool {
+func (s *scan) take(row jobs.Owed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, open := s.open[row.DID]; open {
@@ -273,12 +274,12 @@ func (s *scan) giveBack(did syntax.DID, err error) {
 	notify(s.free)
 	var parked *network.Parked
 	switch {
-	case err == nil, errors.Is(err, store.ErrStale):
+	case err == nil, errors.Is(err, jobs.ErrStale):
 		s.ended++
 		s.progressed.Store(true)
 	case errors.As(err, &parked):
 		s.parked = parked.Until
-	case errors.Is(err, errLater), errors.Is(err, store.ErrRevWentBack), errors.Is(err, store.ErrNotTheEnd), errors.Is(err, store.ErrUndone):
+	case errors.Is(err, errLater), errors.Is(err, index.ErrRevWentBack), errors.Is(err, index.ErrNotTheEnd), errors.Is(err, index.ErrUndone):
 		// Another job is reading it, or has found out something newer just now.
 		s.later[did] = s.w.b.now().Add(claimedPause)
 		s.noteDue(s.later[did])

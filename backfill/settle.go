@@ -10,7 +10,8 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/internal/network/polite"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // endAttempt decides what becomes of a repo that could not be read.
@@ -41,11 +42,11 @@ func (w *worker) endAttempt(ctx context.Context, t task, got read.Result) {
 
 // settleWithout settles a repo that could not be read. inferred says that the reason is
 // nobody's word.
-func (w *worker) settleWithout(ctx context.Context, t task, o store.Owed, reason outcome.Reason, inferred bool) {
-	verdict := store.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
+func (w *worker) settleWithout(ctx context.Context, t task, o jobs.Owed, reason outcome.Reason, inferred bool) {
+	verdict := jobs.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
 	w.log.DebugContext(ctx, "repo not read", "did", t.DID, "host", t.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
-	s := store.Settlement{
-		DID: t.DID, Reading: store.Reading{Host: t.Host}, Attempts: o.Attempts, Verdict: verdict,
+	s := jobs.Settlement{
+		DID: t.DID, Reading: index.Reading{Host: t.Host}, Attempts: o.Attempts, Verdict: verdict,
 	}
 	if reason.Class() == outcome.ClassUnavailable {
 		s.Account, s.Inferred = string(reason), inferred
@@ -56,11 +57,11 @@ func (w *worker) settleWithout(ctx context.Context, t task, o store.Owed, reason
 
 // settle hands a settlement over. after is called when it is committed, or will
 // not be.
-func (w *worker) settle(ctx context.Context, t task, s store.Settlement, records int, after func()) {
-	err := w.b.cfg.Store.Settle(ctx, w.seq, s, func(err error) {
+func (w *worker) settle(ctx context.Context, t task, s jobs.Settlement, records int, after func()) {
+	err := w.b.cfg.Store.Work.Settle(ctx, w.seq, s, func(err error) {
 		after()
 		t.done(err)
-		if s.Short.More || errors.Is(err, store.ErrNotTheEnd) {
+		if s.Short.More || errors.Is(err, index.ErrNotTheEnd) {
 			notify(w.doubts) // this job has found it out, or another
 		}
 		if err != nil {
@@ -86,7 +87,7 @@ func (w *worker) giveBack(t task, err error) {
 
 // missed ends an attempt that failed: the repo is tried again later, or settled
 // with the reason.
-func (w *worker) missed(ctx context.Context, t task, o store.Owed, err error) {
+func (w *worker) missed(ctx context.Context, t task, o jobs.Owed, err error) {
 	var (
 		failed *network.Error
 		parked *network.Parked
@@ -114,9 +115,9 @@ func (w *worker) missed(ctx context.Context, t task, o store.Owed, err error) {
 	w.settleWithout(ctx, t, o, failed.Reason, failed.Inferred)
 }
 
-func (w *worker) postpone(ctx context.Context, t task, o store.Owed, until time.Time) {
+func (w *worker) postpone(ctx context.Context, t task, o jobs.Owed, until time.Time) {
 	o.NotBefore = until.UTC()
-	w.giveBack(t, w.b.cfg.Store.Postpone(ctx, w.seq, o, t.done))
+	w.giveBack(t, w.b.cfg.Store.Work.Postpone(ctx, w.seq, o, t.done))
 }
 
 // parks reports whether a whole queue has to wait: for its own host, for the
@@ -133,7 +134,7 @@ func (w *worker) parks(host string, p *network.Parked) bool {
 // queue, by a redirect or a look-up, and which has to be left alone. A host that
 // is down costs an attempt; one that asks us to slow down costs none, and neither
 // does the directory, which is down for all repos alike, but not for ever.
-func (w *worker) sentOn(ctx context.Context, t task, o store.Owed, p *network.Parked) {
+func (w *worker) sentOn(ctx context.Context, t task, o jobs.Owed, p *network.Parked) {
 	now := w.b.now()
 	reason := outcome.ReasonRateLimited
 	switch {

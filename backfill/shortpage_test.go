@@ -17,7 +17,8 @@ import (
 	"appview/internal/api"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -53,11 +54,11 @@ func again(w *sandbox.World) (n int) {
 }
 
 // assumed is how many repos of a job are settled with their end assumed.
-func (r *rig) assumed(job store.Job) int {
+func (r *rig) assumed(job jobs.Job) int {
 	r.t.Helper()
 	n := 0
 	for after, more := syntax.DID(""), true; more; more = after != "" {
-		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 1000, func(repo store.JobRepo) bool { return repo.Assumed })
+		list, next, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, after, 1000, func(repo jobs.JobRepo) bool { return repo.Assumed })
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -71,7 +72,7 @@ func (r *rig) assumed(job store.Job) int {
 func newWatchedRig(t *testing.T, world sandbox.Config, o options) *rig {
 	t.Helper()
 	var r *rig
-	last := map[uuid.UUID]store.Job{}
+	last := map[uuid.UUID]jobs.Job{}
 	o.store.Hooks.AfterCommit = func() error {
 		jobs, err := r.store.Jobs.List(context.Background())
 		for _, j := range jobs {
@@ -87,7 +88,7 @@ func newWatchedRig(t *testing.T, world sandbox.Config, o options) *rig {
 func TestShortPagesThatProveToBeTheEndAreBelieved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 100, Repos: 1000, Hosts: 1, Collections: statuses(1, 12)})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.Reasons["exact"] != 1000 {
 		t.Errorf("job: %+v", job)
@@ -130,7 +131,7 @@ func TestLargePageIsNotTakenForTheEnd(t *testing.T) {
 		{NSID: status, Share: 1, MinRecords: page, MaxRecords: page},
 		{NSID: notes, Share: 1, MinRecords: page, MaxRecords: page, RecordBytes: 12 << 10},
 	}}, o)
-	small, large := r.complete(store.Request{Collection: status}), r.complete(store.Request{Collection: notes})
+	small, large := r.complete(jobs.Request{Collection: status}), r.complete(jobs.Request{Collection: notes})
 	r.wantTruth("")
 	if r.assumed(small) == 0 {
 		t.Error("no small page was taken for the end")
@@ -158,7 +159,7 @@ func TestStrictHostCostsAThirdRequest(t *testing.T) {
 	r := newRig(t, sandbox.Config{Seed: 101, Repos: 400, Hosts: 1, Collections: statuses(2, 12)})
 	dids := inOrder(r.world)
 	newTurns(dids[:1], dids[1:]).watch(r.world, dids[:1])
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if r.world.Faults("short pages") == 0 || r.assumed(job) != 0 || job.Reasons["exact"] != 400 {
 		t.Errorf("%d ends assumed, job: %+v", r.assumed(job), job)
@@ -187,7 +188,7 @@ func TestShortPagesThatAreNotTheEndAreFollowed(t *testing.T) {
 			}
 			newTurns(dids[:80], dids[80:]).watch(r.world, nil)
 			r.world.AssignHost(r.world.HostURLs()[0], zoo.ShortPages(c.most, 0))
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			r.wantTruth(status)
 			if r.world.Faults("short pages") == 0 || job.Reasons["exact"] != 100 || job.Tally.Created != job.Tally.Records {
 				t.Errorf("job: %+v", job)
@@ -195,7 +196,7 @@ func TestShortPagesThatAreNotTheEndAreFollowed(t *testing.T) {
 			if whole := r.world.Count(sandbox.PartPDS, getRepo) > 0; whole != (c.more > 250 || c.most < 10) {
 				t.Errorf("read in one piece: %t", whole)
 			}
-			if known, err := r.store.Distrusted(t.Context(), r.world.HostURLs()[0]); err != nil || !known {
+			if known, err := r.store.Work.Distrusted(t.Context(), r.world.HostURLs()[0]); err != nil || !known {
 				t.Errorf("the host is trusted: %v", err)
 			}
 		})
@@ -229,9 +230,9 @@ func TestRecordWrittenBehindAPageProvesNothing(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
-	if known, err := r.store.Distrusted(t.Context(), r.world.HostURLs()[0]); err != nil || known {
+	if known, err := r.store.Work.Distrusted(t.Context(), r.world.HostURLs()[0]); err != nil || known {
 		t.Errorf("the host is not trusted any more: %v", err)
 	}
 	if written[busy] != 1 || written[restless] != 3 || job.Reasons["exact"] != 39 || job.Reasons["changed_during_read"] != 1 {
@@ -338,10 +339,10 @@ func TestCounterExampleReopensWhatWasTakenForTheEnd(t *testing.T) {
 	looked = dids[299]
 	newTurns(dids[:200], dids[200:299], dids[299:]).watch(r.world, nil)
 	r.world.AssignHost(r.world.HostURLs()[0], zoo.ShortPages(1, 200))
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	want := int64(len(r.world.Truth(status)))
-	if job.Tally != (store.Tally{Records: want, Created: want}) || job.Reasons["exact"] != 300 || job.Reopened != 0 {
+	if job.Tally != (index.Tally{Records: want, Created: want}) || job.Reasons["exact"] != 300 || job.Reopened != 0 {
 		t.Errorf("job: %+v", job)
 	}
 	if n := again(r.world); n < 99 {
@@ -352,7 +353,7 @@ func TestCounterExampleReopensWhatWasTakenForTheEnd(t *testing.T) {
 	}
 	r.wantHosts(job)
 	// It is not forgotten: the next job follows every page.
-	next := r.complete(store.Request{Collection: status})
+	next := r.complete(jobs.Request{Collection: status})
 	if n := r.assumed(next); n != 0 {
 		t.Errorf("%d ends assumed by the next job", n)
 	}
@@ -378,8 +379,8 @@ func TestWhatOneJobFindsOutReopensTheOthers(t *testing.T) {
 	liars := here[100:]
 	x := newTurns(slices.Concat(here[:100], there[1:]), liars, []syntax.DID{letGo}, there[:1])
 	x.watch(r.world, liars)
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "all but done", func(j store.Job) bool { return j.Processed == 399 })
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "all but done", func(j jobs.Job) bool { return j.Processed == 399 })
 	before := r.assumed(job)
 	sick, gone, moved, witness := liars[10], liars[11], liars[12], liars[13]
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
@@ -395,7 +396,7 @@ func TestWhatOneJobFindsOutReopensTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.world.Assign(moved, nil)
-	r.complete(store.Request{DID: witness, Collection: status})
+	r.complete(jobs.Request{DID: witness, Collection: status})
 	x.mark(letGo)
 	job = r.finish(job)
 	if job.Status != api.StatusCompleted || job.Failed != 1 || job.Unavailable != 1 || job.Reasons["http_5xx"] != 1 || job.Reasons["exact"] != 398 {
@@ -424,8 +425,8 @@ func TestRetryReadsWhatWasTakenForTheEnd(t *testing.T) {
 			liars := dids[100:199]
 			x := newTurns(dids[:100], liars, []syntax.DID{letGo}, dids[199:])
 			x.watch(r.world, liars)
-			first := r.create(store.Request{Collection: status})
-			r.await(first, "all but done", func(j store.Job) bool { return j.Processed == 199 })
+			first := r.create(jobs.Request{Collection: status})
+			r.await(first, "all but done", func(j jobs.Job) bool { return j.Processed == 199 })
 			if cancel {
 				if _, err := r.b.Move(t.Context(), first.ID, api.StatusCancelling); err != nil {
 					t.Fatal(err)
@@ -433,7 +434,7 @@ func TestRetryReadsWhatWasTakenForTheEnd(t *testing.T) {
 			}
 			x.mark(letGo)
 			first = r.finish(first)
-			r.complete(store.Request{DID: liars[0], Collection: status})
+			r.complete(jobs.Request{DID: liars[0], Collection: status})
 			if len(r.served(status)) == len(r.world.Truth(status)) {
 				t.Fatal("nothing was missed")
 			}
@@ -452,7 +453,7 @@ func TestWhatIsHeldBehindAShortPageIsLookedFor(t *testing.T) {
 	// More than wait for the writer at once: some are read after the trust is committed.
 	const repos, emptied = 1000, 50
 	r := newRigWith(t, sandbox.Config{Seed: 107, Repos: repos, Hosts: 1, Collections: statuses(3, 8)}, options{check: never})
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	shrunk := inOrder(r.world)[repos-emptied:]
 	for _, did := range shrunk {
 		keys := []syntax.RecordKey{}
@@ -463,7 +464,7 @@ func TestWhatIsHeldBehindAShortPageIsLookedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if job.Tally.Deleted != emptied || job.Reasons["exact"] != repos || r.assumed(job) == 0 || r.assumed(job) > repos-emptied {
 		t.Errorf("%d ends assumed, job: %+v", r.assumed(job), job)
@@ -478,7 +479,7 @@ func TestAssumedEndOfAStepLapses(t *testing.T) {
 		{NSID: notes, Share: 1, MinRecords: 3, MaxRecords: 8}, {NSID: status, Share: 1, MinRecords: 3, MaxRecords: 3},
 	}}, options{check: never})
 	for _, c := range []syntax.NSID{notes, status} {
-		if err := r.store.Track(t.Context(), c); err != nil {
+		if err := r.store.Collections.Track(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -496,9 +497,9 @@ func TestAssumedEndOfAStepLapses(t *testing.T) {
 		}
 		return x.answer(q)
 	})
-	all := r.create(store.Request{})
+	all := r.create(jobs.Request{})
 	<-held
-	owed, err := r.store.Owed(t.Context(), all.Seq, r.world.HostURLs()[0], "", 200)
+	owed, err := r.store.Work.Owed(t.Context(), all.Seq, r.world.HostURLs()[0], "", 200)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,7 +512,7 @@ func TestAssumedEndOfAStepLapses(t *testing.T) {
 	if steps != 1 {
 		t.Fatalf("no step with an end assumed: %+v", owed)
 	}
-	r.complete(store.Request{DID: liar, Collection: status})
+	r.complete(jobs.Request{DID: liar, Collection: status})
 	close(ready)
 	all = r.finish(all)
 	r.wantTruth(notes)

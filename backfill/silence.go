@@ -14,7 +14,7 @@ import (
 	"appview/backfill/read"
 	"appview/internal/network"
 	"appview/internal/network/outcome"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -43,12 +43,12 @@ type silence struct {
 
 // silentHost is a host that was asked and still owes an answer.
 type silentHost struct {
-	lasted  time.Duration  // the silence
-	excused time.Time      // it does not grow before
-	seen    string         // the last failure
-	checked time.Time      // when the documents of its repos were looked at
-	busy    bool           // they are being looked at, or the host is being given up
-	verdict *store.Verdict // why it is to be given up, whatever others do
+	lasted  time.Duration // the silence
+	excused time.Time     // it does not grow before
+	seen    string        // the last failure
+	checked time.Time     // when the documents of its repos were looked at
+	busy    bool          // they are being looked at, or the host is being given up
+	verdict *jobs.Verdict // why it is to be given up, whatever others do
 }
 
 // host is the entry of a host; the caller holds the lock.
@@ -103,7 +103,7 @@ func (s *silence) spend(n int) bool {
 }
 
 // judge notes that a host is to be given up, whatever others do.
-func (s *silence) judge(host string, v store.Verdict) {
+func (s *silence) judge(host string, v jobs.Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.host(host).verdict = &v
@@ -222,7 +222,7 @@ func (b *Backfill) tick() time.Duration { return max(b.cfg.Silence/silenceTicks,
 // ripeHost is a host that something is to be done about.
 type ripeHost struct {
 	host   string
-	giveUp *store.Verdict // nil: the documents of its repos are to be looked at
+	giveUp *jobs.Verdict // nil: the documents of its repos are to be looked at
 }
 
 // ripe are the hosts whose silence has lasted so long that the documents of their repos
@@ -256,14 +256,14 @@ const minLead = 10
 // lead is how long before its end a silence has the documents looked at: as long as
 // that takes if it is done for all that the job owes, and a little more.
 func (w *worker) lead(ctx context.Context) (time.Duration, error) {
-	job, err := w.b.cfg.Store.Job(ctx, w.id)
+	job, err := w.b.cfg.Store.Jobs.Job(ctx, w.id)
 	limit := w.b.cfg.Silence
 	takes := 1.25 * float64(max(job.TotalRepos-job.Processed, 0)) / w.b.cfg.Network.PLCRPS()
 	return time.Duration(min(takes, limit.Seconds())*float64(time.Second)) + limit/webShare, err
 }
 
 // silent is the verdict on a host that has given nothing for too long.
-func (w *worker) silent(host, seen string) *store.Verdict {
+func (w *worker) silent(host, seen string) *jobs.Verdict {
 	reason, state := outcome.ReasonTimeout, w.b.cfg.Network.HostState(network.Host(host))
 	switch {
 	case host == webDIDs:

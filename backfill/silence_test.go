@@ -15,7 +15,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -46,7 +46,7 @@ func at(host string, fault func(sandbox.Request) sandbox.Fault) func(sandbox.Req
 func hang(sandbox.Request) sandbox.Fault { return sandbox.Fault{Hang: true} }
 
 // wantGiven wants so many repos to be exact, and so many to be given up.
-func wantGiven(tb testing.TB, job store.Job, exact, up int64) {
+func wantGiven(tb testing.TB, job jobs.Job, exact, up int64) {
 	tb.Helper()
 	if job.Status != api.StatusCompleted || job.Reasons["exact"] != exact || job.Reasons["host_down"]+job.Reasons["timeout"] != up || job.Failed != up {
 		tb.Errorf("want %d exact and %d given up: %+v", exact, up, job)
@@ -74,8 +74,8 @@ func TestHostsThatGiveNothingDoNotHoldAJob(t *testing.T) {
 			r := silentRig(t, sandbox.Config{Seed: 160, Repos: 80, Hosts: 8, Collections: statuses(101, 110)}, nil)
 			bad := r.world.HostURLs()[1]
 			r.world.SetFault(at(bad, sick))
-			job := r.create(store.Request{Collection: status})
-			r.await(job, "done but for one host", func(j store.Job) bool { return j.Processed >= 70 })
+			job := r.create(jobs.Request{Collection: status})
+			r.await(job, "done but for one host", func(j jobs.Job) bool { return j.Processed >= 70 })
 			healthy := time.Now()
 			job = r.finish(job)
 			if took := time.Since(healthy); took > silence+slower*time.Second {
@@ -112,7 +112,7 @@ func TestHostThatGivesSomethingInTimeIsNotSilent(t *testing.T) {
 	for name, c := range map[string]struct {
 		records int
 		fault   func(r *rig, q sandbox.Request) sandbox.Fault
-		ends    func(r *rig, job store.Job)
+		ends    func(r *rig, job jobs.Job)
 	}{
 		"back in the last moment": {3, func(*rig, sandbox.Request) sandbox.Fault {
 			began.CompareAndSwap(0, time.Now().UnixNano())
@@ -126,7 +126,7 @@ func TestHostThatGivesSomethingInTimeIsNotSilent(t *testing.T) {
 				return sandbox.Fault{Delay: silence / 8}
 			}
 			return sandbox.Fault{Hang: true}
-		}, func(r *rig, job store.Job) { wantGiven(r.t, job, 1, 3) }},
+		}, func(r *rig, job jobs.Job) { wantGiven(r.t, job, 1, 3) }},
 		"slow and steady pages": {90, func(*rig, sandbox.Request) sandbox.Fault {
 			return sandbox.Fault{Rate: 8 << 10} // a page takes more than twice the silence
 		}, nil},
@@ -153,9 +153,9 @@ func TestHostThatGivesSomethingInTimeIsNotSilent(t *testing.T) {
 				return c.fault(r, q)
 			})
 			start := time.Now()
-			job := r.create(store.Request{Collection: status})
+			job := r.create(jobs.Request{Collection: status})
 			if strings.Contains(name, "repo") && !strings.Contains(name, "many") {
-				job = r.finish(r.create(store.Request{}))
+				job = r.finish(r.create(jobs.Request{}))
 			}
 			job = r.finish(job)
 			if took := time.Since(start); took < silence && c.records > 3 {
@@ -190,7 +190,7 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 			}
 			return limited
 		}))
-		wantGiven(t, r.complete(store.Request{Collection: status}), 12, 0)
+		wantGiven(t, r.complete(jobs.Request{Collection: status}), 12, 0)
 	})
 	t.Run("asked to wait by whom it led to", func(t *testing.T) {
 		t.Parallel()
@@ -211,7 +211,7 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 			}
 			return sandbox.Fault{}
 		})
-		wantGiven(t, r.complete(store.Request{}), 12, 0)
+		wantGiven(t, r.complete(jobs.Request{}), 12, 0)
 		if r.world.Faults("led") == 0 || r.world.Faults("limited") == 0 {
 			t.Error("nobody was led to a host that asked to wait")
 		}
@@ -221,8 +221,8 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 		r := silentRig(t, world, nil)
 		away := r.world.HostURLs()[0]
 		r.world.SetFault(at(away, hang))
-		job := r.create(store.Request{Collection: status})
-		r.await(job, "read at one host", func(j store.Job) bool { return j.Processed == 6 })
+		job := r.create(jobs.Request{Collection: status})
+		r.await(job, "read at one host", func(j jobs.Job) bool { return j.Processed == 6 })
 		for _, repo := range r.world.Repos() {
 			if repo.Host == away {
 				if err := r.world.Move(repo.DID, r.world.HostURLs()[1]); err != nil {
@@ -247,8 +247,8 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 		t.Parallel()
 		r := silentRig(t, world, nil)
 		r.world.SetFault(at(r.world.HostURLs()[0], hang))
-		job := r.create(store.Request{Collection: status})
-		r.await(job, "read at one host", func(j store.Job) bool { return j.Processed == 6 })
+		job := r.create(jobs.Request{Collection: status})
+		r.await(job, "read at one host", func(j jobs.Job) bool { return j.Processed == 6 })
 		if _, err := r.b.Move(t.Context(), job.ID, api.StatusPausing); err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +268,7 @@ func TestSilenceThatIsNotTheHostsDoesNotCount(t *testing.T) {
 		r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 			return sandbox.Fault{Hang: q.Part == sandbox.PartPDS && q.Host != healthy}
 		})
-		wantGiven(t, r.complete(store.Request{Collection: status}), 4, 44)
+		wantGiven(t, r.complete(jobs.Request{Collection: status}), 4, 44)
 	})
 }
 
@@ -280,7 +280,7 @@ func TestConfirmationIsASignOfHealth(t *testing.T) {
 	r := silentRig(t, sandbox.Config{Seed: 168, Repos: 1, Hosts: 1, Collections: statuses(350, 350)}, nil)
 	listOnly(r.world, nil)
 	did := r.world.Repos()[0].DID
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	deleted := r.remove(did, func(i int) bool { return i%25 == 12 })
 	r.world.Assign(did, zoo.CreationOrder(100))
 	listOnly(r.world, func(q sandbox.Request) sandbox.Fault {
@@ -289,7 +289,7 @@ func TestConfirmationIsASignOfHealth(t *testing.T) {
 		}
 		return sandbox.Fault{Delay: silence / 5}
 	})
-	wantGiven(t, r.finish(r.create(store.Request{Collection: status})), 1, 0)
+	wantGiven(t, r.finish(r.create(jobs.Request{Collection: status})), 1, 0)
 	r.wantTruth(status)
 	if n := r.world.Faults("delay"); n != deleted || n < 10 {
 		t.Errorf("%d records were asked for, %d are deleted", n, deleted)
@@ -317,10 +317,10 @@ func TestJobsThatShareAHost(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	one := r.create(store.Request{Collection: status, DID: long})
-	r.await(one, "under way", func(store.Job) bool { return r.world.Faults("delay") > 0 })
-	two := r.create(store.Request{Collection: status, DID: long})
-	three := r.create(store.Request{Collection: status, DID: late})
+	one := r.create(jobs.Request{Collection: status, DID: long})
+	r.await(one, "under way", func(jobs.Job) bool { return r.world.Faults("delay") > 0 })
+	two := r.create(jobs.Request{Collection: status, DID: long})
+	three := r.create(jobs.Request{Collection: status, DID: late})
 	wantGiven(t, r.finish(one), 1, 0)
 	free.Store(true)
 	wantGiven(t, r.finish(three), 1, 0)
@@ -335,8 +335,8 @@ func TestWhoHasMovedFromASilentHostIsReadAtTheNewOne(t *testing.T) {
 	r := silentRig(t, sandbox.Config{Seed: 165, Repos: 60, Hosts: 3, Collections: statuses(1, 2)}, nil)
 	away := r.world.HostURLs()[0]
 	r.world.SetFault(at(away, hang))
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "read at two hosts", func(j store.Job) bool { return j.Processed == 40 })
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "read at two hosts", func(j jobs.Job) bool { return j.Processed == 40 })
 	moved := 0
 	for _, repo := range r.world.Repos() {
 		var err error
@@ -370,8 +370,8 @@ func TestDocumentsOfASilentHostAreLookedAtAsFarAsThereIsTime(t *testing.T) {
 			r := silentRig(t, sandbox.Config{Seed: 166, Repos: 400, Hosts: 2, Collections: statuses(1, 1)}, nil)
 			away := r.world.HostURLs()[0]
 			r.world.SetFault(at(away, hang))
-			job := r.create(store.Request{Collection: status})
-			r.await(job, "discovered", func(j store.Job) bool { return j.Discovered && j.Unresolved == 0 })
+			job := r.create(jobs.Request{Collection: status})
+			r.await(job, "discovered", func(j jobs.Job) bool { return j.Discovered && j.Unresolved == 0 })
 			r.stop()
 			for _, repo := range r.world.Repos() {
 				if moves && repo.Host == away {
@@ -421,7 +421,7 @@ func TestDocumentsThatAreNotGivenDoNotHoldAJob(t *testing.T) {
 		return says("web", `{"repos":[`+strings.Join(dids, ",")+`]}`)
 	})
 	start := time.Now()
-	job := r.finish(r.create(store.Request{Collection: status}))
+	job := r.finish(r.create(jobs.Request{Collection: status}))
 	if job.Reasons["did_lookup"] != 90 || job.Failed != 90 {
 		t.Errorf("job: %+v", job)
 	}

@@ -8,13 +8,13 @@ import (
 	"strings"
 
 	"appview/internal/network/outcome"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // summary is the error that a completed job shows: which repos were given up,
 // and, when the request named the DIDs, which are not to be had. It is empty
 // when there is nothing to say.
-func summary(j store.Job) string {
+func summary(j jobs.Job) string {
 	var parts []string
 	if j.Failed > 0 {
 		parts = append(parts, fmt.Sprintf("%d of %d repos could not be read: %s",
@@ -28,7 +28,7 @@ func summary(j store.Job) string {
 }
 
 // reasons lists the reasons of a class with their numbers, most first.
-func reasons(j store.Job, class outcome.Class) string {
+func reasons(j jobs.Job, class outcome.Class) string {
 	names := slices.SortedFunc(maps.Keys(j.Reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(j.Reasons[b], j.Reasons[a]), cmp.Compare(a, b))
 	})

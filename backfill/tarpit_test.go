@@ -11,7 +11,7 @@ import (
 	"appview/backfill"
 	"appview/internal/api"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -28,8 +28,8 @@ func TestSlowHostsDoNotKeepThePlacesOfOthers(t *testing.T) {
 	r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 		return sandbox.Fault{Hang: slow[q.Host] && q.Method == listRecords}
 	})
-	job := r.create(store.Request{Collection: status})
-	r.await(job, "done but for the slow hosts", func(j store.Job) bool { return j.Discovered && j.Processed == 40 })
+	job := r.create(jobs.Request{Collection: status})
+	r.await(job, "done but for the slow hosts", func(j jobs.Job) bool { return j.Discovered && j.Processed == 40 })
 	if r.world.Faults("hang") == 0 {
 		t.Error("no request hung")
 	}
@@ -42,7 +42,7 @@ func TestSlowHostsDoNotKeepThePlacesOfOthers(t *testing.T) {
 	r.finish(job)
 	// Every place was given back, those of the late ones too.
 	r.world.SetFault(nil)
-	r.complete(store.Request{Collection: status})
+	r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 }
 
@@ -63,9 +63,9 @@ func TestRepoThatTakesForEverIsTooLarge(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.create(store.Request{Collection: status})
+			job := r.create(jobs.Request{Collection: status})
 			if restart { // time that was spent stays spent
-				r.await(job, "under way", func(store.Job) bool { return len(r.served(status)) >= 3500 })
+				r.await(job, "under way", func(jobs.Job) bool { return len(r.served(status)) >= 3500 })
 				r.stop()
 				o.config.Reading = 2500 * time.Millisecond // what is left of it is not enough
 				r.run(o)
@@ -95,9 +95,9 @@ func TestRepoThatFailsForEverIsTooLarge(t *testing.T) {
 				}
 				return sandbox.Fault{Delay: delay, Cut: q.Cursor != "", CutAfter: 100}
 			})
-			job := r.create(store.Request{Collection: status})
+			job := r.create(jobs.Request{Collection: status})
 			if restart { // time that was spent stays spent
-				r.await(job, "tried twice", func(j store.Job) bool { return j.TotalRepos == 1 && r.repo(j, r.world.Repos()[0].DID).Attempts >= 2 })
+				r.await(job, "tried twice", func(j jobs.Job) bool { return j.TotalRepos == 1 && r.repo(j, r.world.Repos()[0].DID).Attempts >= 2 })
 				r.stop()
 				r.run(o)
 			}
@@ -162,12 +162,12 @@ func TestSlowDocumentsHoldUpNoOtherLookUp(t *testing.T) {
 		<-let
 		return says("plc", last)
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	for range 64 {
 		<-hung
 	}
 	close(let)
-	r.await(job, "done but for the documents", func(j store.Job) bool { return j.Discovered && j.Processed == 40 })
+	r.await(job, "done but for the documents", func(j jobs.Job) bool { return j.Discovered && j.Processed == 40 })
 	if _, err := r.b.Move(t.Context(), job.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}

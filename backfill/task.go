@@ -5,12 +5,12 @@ import (
 
 	"appview/internal/network/outcome"
 	"appview/internal/network/transport"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // task is a repo that a scan has taken out of a queue.
 type task struct {
-	store.Owed
+	jobs.Owed
 	// done gives the repo back after the commit of what became of it, or with
 	// the reason why nothing became of it.
 	done func(error)
@@ -21,7 +21,7 @@ type task struct {
 // readTask claims a repo, has it read, and hands its settlement to the store. It reports
 // whether the host gave the repo.
 func (w *worker) readTask(ctx context.Context, t task) (given bool) {
-	if w.b.cfg.Store.Denied(t.DID, t.Host) {
+	if w.b.cfg.Store.Index.Denied(t.DID, t.Host) {
 		w.settleWithout(ctx, t, t.Owed, outcome.ReasonDenied, false)
 		return false
 	}

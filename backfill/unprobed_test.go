@@ -14,7 +14,8 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -31,7 +32,7 @@ func (r *rig) forgetHosts() {
 }
 
 // ended is what became of a repo in a job that has completed.
-func (r *rig) ended(job store.Job, did syntax.DID, class outcome.Class, reason outcome.Reason) store.JobRepo {
+func (r *rig) ended(job jobs.Job, did syntax.DID, class outcome.Class, reason outcome.Reason) jobs.JobRepo {
 	r.t.Helper()
 	repo := r.repo(job, did)
 	if repo.Class != string(class) || repo.Reason != string(reason) {
@@ -55,7 +56,7 @@ func (r *rig) servedOf(did syntax.DID) (uris []string) {
 // of an account that it does not have any more.
 func TestAccountThatIsRefusedInPlainTextIsNotFound(t *testing.T) {
 	t.Parallel()
-	for name, request := range map[string]store.Request{"listed": {Collection: status}, "whole": {}} {
+	for name, request := range map[string]jobs.Request{"listed": {Collection: status}, "whole": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 200, Repos: 12, Hosts: 1, Collections: statuses(3, 3)}, quick())
@@ -100,7 +101,7 @@ func TestHostThatRefusesEverybodyHidesNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 201, Repos: 6, Hosts: 1, Collections: statuses(3, 3)}, quick())
-			r.complete(store.Request{})
+			r.complete(jobs.Request{})
 			before := r.rows()
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Part == sandbox.PartPDS {
@@ -108,7 +109,7 @@ func TestHostThatRefusesEverybodyHidesNobody(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			for _, request := range []store.Request{{Collection: status}, {}} {
+			for _, request := range []jobs.Request{{Collection: status}, {}} {
 				job := r.complete(request)
 				if job.Failed != job.TotalRepos || job.Reasons["no_rev"]+job.Reasons["host_down"] != job.TotalRepos {
 					t.Errorf("%v", job.Reasons)
@@ -138,7 +139,7 @@ func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
 			o.config.Retry = 200 * time.Millisecond
 			o.network.Timing.Probe, o.network.Timing.MaxProbe = 100*time.Millisecond, 200*time.Millisecond
 			r := newRigWith(t, sandbox.Config{Seed: 208, Repos: repos, Hosts: 1, Collections: statuses(1, 1)}, o)
-			r.complete(store.Request{Collection: status})
+			r.complete(jobs.Request{Collection: status})
 			before := r.rows()
 			r.world.ResetRequests()
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
@@ -147,7 +148,7 @@ func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.complete(store.Request{Collection: status})
+			job := r.complete(jobs.Request{Collection: status})
 			if job.Reasons["host_down"] < repos/2 || job.Reasons["host_down"]+job.Reasons["no_rev"] != repos {
 				t.Errorf("%v", job.Reasons)
 			}
@@ -158,7 +159,7 @@ func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
 				t.Error("the index has changed")
 			}
 			r.world.SetFault(nil)
-			if job = r.complete(store.Request{Collection: status}); job.Reasons["exact"] != repos {
+			if job = r.complete(jobs.Request{Collection: status}); job.Reasons["exact"] != repos {
 				t.Errorf("when it is back: %v", job.Reasons)
 			}
 		})
@@ -168,7 +169,7 @@ func TestHostThatRefusesEverybodyIsSetAside(t *testing.T) {
 // TestSimulatedHostIsReadWhole has hosts that answer nothing but getRepo.
 func TestSimulatedHostIsReadWhole(t *testing.T) {
 	t.Parallel()
-	for name, request := range map[string]store.Request{"some": {Collection: status}, "all": {}} {
+	for name, request := range map[string]jobs.Request{"some": {Collection: status}, "all": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 202, Repos: 20, Hosts: 2, Collections: statuses(0, 5)}, quick())
@@ -228,7 +229,7 @@ func TestHostWithoutStatusIsReadWholeHoweverItSaysSo(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			if job := r.complete(store.Request{Collection: status}); job.Reasons["exact"] != 30 {
+			if job := r.complete(jobs.Request{Collection: status}); job.Reasons["exact"] != 30 {
 				t.Errorf("%v", job.Reasons)
 			}
 			r.wantTruth(status)
@@ -245,10 +246,10 @@ func refusal(status int, kind, body string) sandbox.Fault {
 func TestRepoThatIsGivenIsThere(t *testing.T) {
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 203, Repos: 8, Hosts: 1, Collections: statuses(3, 3)}, quick())
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	did := r.world.Repos()[3].DID
 	r.world.Assign(did, zoo.SimulatedHost())
-	for _, request := range []store.Request{{Collection: status}, {Collection: status, DID: did}, {}} {
+	for _, request := range []jobs.Request{{Collection: status}, {Collection: status, DID: did}, {}} {
 		r.ended(r.complete(request), did, outcome.ClassDone, outcome.ReasonExact)
 	}
 	r.wantTruth(status)
@@ -271,18 +272,18 @@ func TestLargeRepoOfASimulatedHostGoesOnAfterARestart(t *testing.T) {
 		{NSID: status, Share: 1, MinRecords: 1500, MaxRecords: 1500, RecordBytes: 4 << 10},
 	}}, o)
 	r.world.AssignHost(r.world.HostURLs()[0], zoo.SimulatedHost())
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	<-saved
 	r.stop() // the step is not committed yet, and will be
 	close(release)
-	r.await(job, "in the middle", func(store.Job) bool { return len(r.served(status)) > 0 })
+	r.await(job, "in the middle", func(jobs.Job) bool { return len(r.served(status)) > 0 })
 	if n := len(r.served(status)); n == 1500 {
 		t.Fatal("the process did not end in the middle")
 	}
 	r.run(quick())
 	job = r.finish(job)
 	r.ended(job, r.world.Repos()[0].DID, outcome.ClassDone, outcome.ReasonExact)
-	if job.Tally != (store.Tally{Records: 1500, Created: 1500}) {
+	if job.Tally != (index.Tally{Records: 1500, Created: 1500}) {
 		t.Errorf("%+v", job.Tally)
 	}
 	r.wantTruth(status)
@@ -297,7 +298,7 @@ func TestRepoThatGoesWhileItIsListedIsNotFound(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 206, Repos: 2, Hosts: 1, Collections: statuses(2000, 2000)}, quick())
 			did := r.world.Repos()[0].DID
-			job := r.stopInTheMiddle(store.Request{Collection: status, DID: did}, status)
+			job := r.stopInTheMiddle(jobs.Request{Collection: status, DID: did}, status)
 			refuse := sandbox.Fault{Status: http.StatusNotFound, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("404")}
 			r.world.SetFault(func(q sandbox.Request) sandbox.Fault {
 				if q.Part == sandbox.PartPDS && q.DID == did.String() && (!given || q.Method != getRepo) {
@@ -315,7 +316,7 @@ func TestRepoThatGoesWhileItIsListedIsNotFound(t *testing.T) {
 				return
 			}
 			r.ended(job, did, outcome.ClassDone, outcome.ReasonExact)
-			if n := len(r.servedOf(did)); n != 2000 || job.Tally != (store.Tally{Records: 2000, Created: 2000}) {
+			if n := len(r.servedOf(did)); n != 2000 || job.Tally != (index.Tally{Records: 2000, Created: 2000}) {
 				t.Errorf("%d records are served; %+v", n, job.Tally)
 			}
 		})
@@ -326,7 +327,7 @@ func TestRepoThatGoesWhileItIsListedIsNotFound(t *testing.T) {
 func TestStatusIsReadByItsMeaning(t *testing.T) {
 	t.Parallel()
 	r := newRigWith(t, sandbox.Config{Seed: 205, Repos: 6, Hosts: 1, Collections: statuses(3, 3)}, quick())
-	r.complete(store.Request{})
+	r.complete(jobs.Request{})
 	did := r.world.Repos()[0].DID
 	for body, want := range map[string]outcome.Reason{
 		`"active":false,"status":"takedown"`:       outcome.ReasonTakenDown,
@@ -341,7 +342,7 @@ func TestStatusIsReadByItsMeaning(t *testing.T) {
 			}
 			return says("status", `{"did":"`+did.String()+`",`+body+`}`)
 		})
-		job := r.complete(store.Request{Collection: status})
+		job := r.complete(jobs.Request{Collection: status})
 		repo := r.ended(job, did, outcome.ClassUnavailable, want)
 		if !strings.Contains(repo.Detail, "the host says that the account is") {
 			t.Errorf("%s: the detail is %q", body, repo.Detail)
@@ -350,7 +351,7 @@ func TestStatusIsReadByItsMeaning(t *testing.T) {
 			t.Errorf("%s: it is served", body)
 		}
 		r.world.SetFault(nil)
-		r.complete(store.Request{Collection: status})
+		r.complete(jobs.Request{Collection: status})
 		r.wantTruth(status)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/network/polite"
 	"appview/internal/sandbox"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -46,11 +46,11 @@ func impatient() options {
 }
 
 // waitsFor waits until the job waits for somebody who has been asked for long, and says so.
-func (r *rig) waitsFor(job store.Job, what api.Waiting, host, answer string, asked func() int64) {
+func (r *rig) waitsFor(job jobs.Job, what api.Waiting, host, answer string, asked func() int64) {
 	r.t.Helper()
 	since := time.Now()
 	first := asked()
-	r.await(job, "waiting for the "+string(what), func(j store.Job) bool {
+	r.await(job, "waiting for the "+string(what), func(j jobs.Job) bool {
 		if j.Status.Final() {
 			r.t.Fatalf("the job does not wait for the %s: %+v", what, j)
 		}
@@ -62,9 +62,9 @@ func (r *rig) waitsFor(job store.Job, what api.Waiting, host, answer string, ask
 }
 
 // goesOn waits until the job does not wait any more, whatever becomes of it.
-func (r *rig) goesOn(job store.Job) {
+func (r *rig) goesOn(job jobs.Job) {
 	r.t.Helper()
-	r.await(job, "going on", func(j store.Job) bool {
+	r.await(job, "going on", func(j jobs.Job) bool {
 		waiting, _, _ := r.b.Progress(j)
 		host, _, _, _ := r.b.Waits(j)
 		return waiting == "" && host == ""
@@ -89,7 +89,7 @@ func TestJobWaitsForTheRelay(t *testing.T) {
 				f.Name = "away"
 				return f
 			})
-			job := r.create(store.Request{Collection: status})
+			job := r.create(jobs.Request{Collection: status})
 			r.waitsFor(job, "relay", r.world.RelayURL(), c.answer, func() int64 { return r.world.Faults("away") })
 			if job = r.job(job); job.Status != api.StatusRunning || job.TotalRepos != perPage {
 				t.Errorf("while the relay is away: %+v", job)
@@ -131,7 +131,7 @@ func TestRelayIsGivenTimeIfItAnswers(t *testing.T) {
 			t.Parallel()
 			r := newRigWith(t, sandbox.Config{Seed: 131, Repos: 3, Hosts: 1, Collections: statuses(1, 1)}, impatient())
 			if c.known {
-				r.complete(store.Request{Collection: status})
+				r.complete(jobs.Request{Collection: status})
 			}
 			f := c.fault
 			f.Name = "away"
@@ -141,7 +141,7 @@ func TestRelayIsGivenTimeIfItAnswers(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.create(store.Request{Collection: status})
+			job := r.create(jobs.Request{Collection: status})
 			if c.waits {
 				r.waitsFor(job, "relay", r.world.RelayURL(), "", func() int64 { return r.world.Faults("away") })
 				r.world.SetFault(nil)
@@ -213,7 +213,7 @@ func TestJobWaitsForTheDirectory(t *testing.T) {
 					f.Name = "away"
 					return f
 				})
-				job := r.create(store.Request{Collection: status})
+				job := r.create(jobs.Request{Collection: status})
 				r.waitsFor(job, "directory", r.world.PLCURL(), c.answer, func() int64 { return r.world.Faults("away") })
 				if job = r.job(job); job.Status != api.StatusRunning || job.Failed > 0 {
 					t.Errorf("while the directory is away: %+v", job)
@@ -260,7 +260,7 @@ func TestLookUpThatFailsAloneIsGivenUp(t *testing.T) {
 					f.Name = "sick"
 					return f
 				})
-				job := r.complete(store.Request{Collection: status})
+				job := r.complete(jobs.Request{Collection: status})
 				if job.Reasons["did_lookup"] != int64(sick) || job.Reasons["exact"] != int64(20-sick) {
 					t.Errorf("job: %+v", job)
 				}
@@ -281,7 +281,7 @@ func TestDirectoryIsGivenUpAfterHours(t *testing.T) {
 		}
 		return sandbox.Fault{}
 	})
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	r.waitsFor(job, "directory", r.world.PLCURL(), "502", asked.Load)
 	r.b.WaitedFor(job.ID, 5*time.Hour)
 	r.waitsFor(job, "directory", r.world.PLCURL(), "502", asked.Load)
@@ -316,18 +316,18 @@ func TestWaitingJobs(t *testing.T) {
 	asked := func(part sandbox.Part) func() int64 {
 		return func() int64 { return r.world.Faults(string(part)) }
 	}
-	named := r.create(store.Request{DID: r.world.Repos()[0].DID})
-	first, second, third := r.create(store.Request{Collection: status}), r.create(store.Request{Collection: status}), r.create(store.Request{})
-	for _, j := range []store.Job{first, second, third} {
+	named := r.create(jobs.Request{DID: r.world.Repos()[0].DID})
+	first, second, third := r.create(jobs.Request{Collection: status}), r.create(jobs.Request{Collection: status}), r.create(jobs.Request{})
+	for _, j := range []jobs.Job{first, second, third} {
 		r.waitsFor(j, "relay", r.world.RelayURL(), "502", asked(sandbox.PartRelay))
 	}
 	r.waitsFor(named, "directory", r.world.PLCURL(), "502", asked(sandbox.PartPLC))
-	for job, to := range map[*store.Job]api.Status{&first: api.StatusPausing, &second: api.StatusCancelling} {
+	for job, to := range map[*jobs.Job]api.Status{&first: api.StatusPausing, &second: api.StatusCancelling} {
 		if _, err := r.b.Move(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		*job = r.await(*job, "stopped", func(j store.Job) bool { return j.Status == api.StatusPaused || j.Status == api.StatusCancelled })
+		*job = r.await(*job, "stopped", func(j jobs.Job) bool { return j.Status == api.StatusPaused || j.Status == api.StatusCancelled })
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %s to stop", took)
 		}
@@ -338,7 +338,7 @@ func TestWaitingJobs(t *testing.T) {
 	}
 	r.waitsFor(first, "relay", r.world.RelayURL(), "502", asked(sandbox.PartRelay))
 	r.world.SetFault(nil)
-	for _, j := range []store.Job{named, first, third} {
+	for _, j := range []jobs.Job{named, first, third} {
 		if j = r.finish(j); j.Status != api.StatusCompleted || j.Failed > 0 {
 			t.Errorf("job: %+v", j)
 		}
@@ -371,7 +371,7 @@ func TestRestartWhileTheRelayIsAway(t *testing.T) {
 		return sandbox.Fault{}
 	})
 	asked := func() int64 { return r.world.Faults("away") }
-	job := r.create(store.Request{Collection: status})
+	job := r.create(jobs.Request{Collection: status})
 	r.waitsFor(job, "relay", r.world.RelayURL(), "", asked)
 	r.stop()
 	r.run(o)

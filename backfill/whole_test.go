@@ -8,13 +8,13 @@ import (
 
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 func TestWholeNetworkIsReadInOneRequestARepo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 60, Repos: 80, Hosts: 4, LargeRepos: 1})
-	job := r.complete(store.Request{})
+	job := r.complete(jobs.Request{})
 	r.wantTruth("")
 	if got := job.Reasons["exact"] + job.Reasons["empty"]; got != job.TotalRepos || job.TotalRepos != 80 {
 		t.Errorf("job: %+v", job)
@@ -25,7 +25,7 @@ func TestWholeNetworkIsReadInOneRequestARepo(t *testing.T) {
 	if n := r.world.Count(sandbox.PartPDS, getRepo); n != 80 {
 		t.Errorf("%d repos were fetched, of 80", n)
 	}
-	again := r.complete(store.Request{})
+	again := r.complete(jobs.Request{})
 	if again.Tally.Unchanged() != job.Tally.Records {
 		t.Errorf("the second job changed something: %+v", again.Tally)
 	}
@@ -46,7 +46,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 			r := newRig(t, world)
 			if track {
 				for _, c := range world.Collections {
-					if err := r.store.Track(t.Context(), c.NSID); err != nil {
+					if err := r.store.Collections.Track(t.Context(), c.NSID); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -63,7 +63,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 				}
 				forged[repo.DID] = true
 			}
-			job := r.complete(store.Request{})
+			job := r.complete(jobs.Request{})
 			want := map[string]string{}
 			for uri, rec := range r.world.Truth() {
 				if !forged[rec.DID] {
@@ -80,7 +80,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 					continue // no listing names it
 				}
 				found++
-				if repo := r.repo(job, did); repo.Class != store.ClassFailed || repo.Reason != "bad_signature" {
+				if repo := r.repo(job, did); repo.Class != jobs.ClassFailed || repo.Reason != "bad_signature" {
 					t.Errorf("%s ended %s %s", did, repo.Class, repo.Reason)
 				}
 			}
@@ -98,7 +98,7 @@ func TestFullNetworkChecksEverySignature(t *testing.T) {
 func TestLongListingIsReadInOnePieceInstead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.Config{Seed: 61, Repos: 3, Hosts: 1, LargeRepos: 1})
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	r.wantTruth(status)
 	if n := r.world.Count(sandbox.PartPDS, getRepo); n != 1 || job.Failed > 0 {
 		t.Errorf("%d repos were fetched: %+v", n, job)
@@ -125,7 +125,7 @@ func TestRepoThatCannotBeFetchedIsListed(t *testing.T) {
 				}
 				return sandbox.Fault{}
 			})
-			job := r.complete(store.Request{})
+			job := r.complete(jobs.Request{})
 			r.wantTruth("")
 			if r.world.Faults("x") == 0 || job.Failed > 0 {
 				t.Errorf("after %d faults: %+v", r.world.Faults("x"), job)

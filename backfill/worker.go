@@ -13,7 +13,7 @@ import (
 
 	"appview/backfill/read"
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // worker works on one job.
@@ -23,7 +23,7 @@ type worker struct {
 	seq     uint64
 	named   bool // the job names its DIDs
 	targets []syntax.NSID
-	request store.Request
+	request jobs.Request
 	retry   bool // it carries another job on
 	log     *slog.Logger
 	began   time.Time // in this process
@@ -47,7 +47,7 @@ type worker struct {
 	relay, directory serviceWait
 }
 
-func newWorker(b *Backfill, j store.Job) *worker {
+func newWorker(b *Backfill, j jobs.Job) *worker {
 	w := &worker{
 		b: b, id: j.ID, seq: j.Seq, named: !j.Request.Network(), targets: j.Targets, request: j.Request, retry: j.RetryOf != 0,
 		log:    b.cfg.Log.With("job", j.ID),
@@ -63,7 +63,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 	w.reader = read.New(read.Config{
 		Job: j.Seq, Targets: j.Targets, Attempts: b.cfg.Attempts, Limit: b.cfg.Reading,
 		Network:  read.Network{Repos: net, Records: net, Limits: net, Lookup: w.lookup},
-		Store:    read.Store{Index: st, Ends: st, Steps: st},
+		Store:    read.Store{Index: st.Index, Listings: st.Work, Ends: st.Work, Steps: st.Work},
 		Buffered: &b.buffered, Follow: b.follow, Progress: w.healthy, Now: b.now, Log: w.log,
 	})
 	return w
@@ -71,7 +71,7 @@ func newWorker(b *Backfill, j store.Job) *worker {
 
 // run works until nothing is owed any more.
 func (w *worker) run(ctx context.Context) error {
-	job, err := w.b.cfg.Store.StartJob(ctx, w.seq)
+	job, err := w.b.cfg.Store.Jobs.StartJob(ctx, w.seq)
 	if err != nil || job.Status != api.StatusRunning {
 		return err
 	}
@@ -124,7 +124,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // ignoreStale passes over the refusal of a change whose work is no longer owed:
 // the job was settled or stopped in the meantime.
 func ignoreStale(err error) error {
-	if errors.Is(err, store.ErrStale) {
+	if errors.Is(err, jobs.ErrStale) {
 		return nil
 	}
 	return err

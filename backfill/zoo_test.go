@@ -18,7 +18,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -43,11 +43,11 @@ func zooRepos(t *testing.T) int {
 }
 
 // outcomes are the class and reason of every repo of a job.
-func (r *rig) outcomes(job store.Job) map[syntax.DID]zoo.Outcome {
+func (r *rig) outcomes(job jobs.Job) map[syntax.DID]zoo.Outcome {
 	r.t.Helper()
 	all := map[syntax.DID]zoo.Outcome{}
 	for after := syntax.DID(""); ; {
-		list, next, err := r.store.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
+		list, next, err := r.store.Jobs.JobRepos(r.t.Context(), job.Seq, after, 1000, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -78,10 +78,10 @@ func TestZooEndsAsItShould(t *testing.T) {
 			o.network.Timing.Pause, o.network.Timing.BodyIdle = 200*time.Millisecond, patient(700*time.Millisecond)
 			received := refusals(&o)
 			r := newRigWith(t, sandbox.Config{Seed: 90, Repos: repos, Hosts: repos/25 + 2, LogSize: 1 << 20}, o)
-			request := store.Request{Collection: notes}
+			request := jobs.Request{Collection: notes}
 			var targets []syntax.NSID
 			if whole {
-				request = store.Request{}
+				request = jobs.Request{}
 			} else {
 				targets = []syntax.NSID{notes}
 			}
@@ -180,10 +180,10 @@ func TestCancelStopsAtOnceInTheZoo(t *testing.T) {
 		}
 		return n
 	}
-	for request, enough := range map[*store.Request]int{{Collection: notes}: 25, {}: 20} {
+	for request, enough := range map[*jobs.Request]int{{Collection: notes}: 25, {}: 20} {
 		before := faults()
 		job := r.create(*request)
-		r.await(job, "among the animals", func(store.Job) bool {
+		r.await(job, "among the animals", func(jobs.Job) bool {
 			met := 0
 			for name, n := range faults() {
 				if n > before[name] {
@@ -279,7 +279,7 @@ func (r *rig) wantPoliteTo(host string, pauses, received []time.Time) {
 
 // wantOutcomes compares the class and reason of every repo with what the world
 // says that they come to.
-func (r *rig) wantOutcomes(job store.Job, expected func(syntax.DID) zoo.Outcome) {
+func (r *rig) wantOutcomes(job jobs.Job, expected func(syntax.DID) zoo.Outcome) {
 	r.t.Helper()
 	wrong := map[string]int{}
 	for did, got := range r.outcomes(job) {
@@ -304,7 +304,7 @@ func (r *rig) expectedIndex(held map[string]string, expected func(syntax.DID) zo
 	want := maps.Clone(held)
 	for _, repo := range r.world.Repos() {
 		o := expected(repo.DID)
-		if o.Class != store.ClassUnavailable {
+		if o.Class != jobs.ClassUnavailable {
 			continue // nothing has changed since it was held
 		}
 		for uri := range want {

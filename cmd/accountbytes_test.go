@@ -14,7 +14,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/internal/sandbox/zoo"
-	"appview/store"
+	"appview/store/index"
 )
 
 // TestHostileAccountIsBounded has a host make records of one account up without an end. It
@@ -23,7 +23,7 @@ import (
 func TestHostileAccountIsBounded(t *testing.T) {
 	t.Parallel()
 	noSignals(t)
-	const most = store.LeastMaxAccountBytes
+	const most = index.LeastMaxAccountBytes
 	world := sandboxtest.Start(t, sandbox.Config{Seed: 310, Repos: 12, Hosts: 3, Collections: []sandbox.Collection{
 		{NSID: sandbox.StatusCollection, Share: 1, MinRecords: 3, MaxRecords: 3},
 	}})

@@ -15,6 +15,7 @@ import (
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
+	"appview/store/admin"
 )
 
 func openStore(t *testing.T, dir string) *store.Store {
@@ -59,7 +60,7 @@ func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 	if err := server.CheckKey(key); err != nil || len(key) < 43 {
 		t.Errorf("key %q: %v", key, err)
 	}
-	k, err := st.APIKey(t.Context(), key)
+	k, err := st.Admin.APIKey(t.Context(), key)
 	if err != nil || len(k.Permissions) != 1 || k.Permissions[0] != "*" || !strings.HasPrefix(key, k.Prefix) {
 		t.Errorf("stored key %+v: %v", k, err)
 	}
@@ -88,10 +89,10 @@ func TestKeyThatTheDatabaseDoesNotKnowIsNeverAdopted(t *testing.T) {
 		if path, err := service.BootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
 			t.Errorf("%q: %q, %v", text, path, err)
 		}
-		if _, err := st.APIKey(t.Context(), testKey); !errors.Is(err, store.ErrNotFound) {
+		if _, err := st.Admin.APIKey(t.Context(), testKey); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%q: the planted key: %v", text, err)
 		}
-		if k, err := st.APIKey(t.Context(), strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))); err != nil || !k.Admin() {
+		if k, err := st.Admin.APIKey(t.Context(), strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))); err != nil || !k.Admin() {
 			t.Errorf("%q: the key of the file: %+v, %v", text, k, err)
 		}
 		if left, err := filepath.Glob(filepath.Join(dir, service.KeyFile+".part-*")); err != nil || len(left) != 0 {
@@ -105,12 +106,12 @@ func TestKeysThatAreNoAdminKeyDoNotCount(t *testing.T) {
 	dir := t.TempDir()
 	st := openStore(t, dir)
 	now := time.Now()
-	for secret, k := range map[string]store.APIKey{
+	for secret, k := range map[string]admin.APIKey{
 		"hv_reader":  {Permissions: []string{"backfill:read"}},
 		"hv_revoked": {Permissions: []string{"*"}, RevokedAt: now.Add(-time.Hour)},
 		"hv_expired": {Permissions: []string{"*"}, ExpiresAt: now.Add(-time.Hour)},
 	} {
-		if err := st.PutAPIKey(t.Context(), secret, k); err != nil {
+		if err := st.Admin.PutAPIKey(t.Context(), secret, k); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"appview/cmd/service"
 	"appview/server"
-	"appview/store"
+	"appview/store/admin"
 )
 
 func TestKeysFromTheirMakingToTheirEnd(t *testing.T) {
@@ -111,7 +111,7 @@ func TestRescueMakesAnAdminKeyOfAStoppedServer(t *testing.T) {
 
 func TestStartDoesNotBringARevokedKeyBack(t *testing.T) {
 	t.Parallel()
-	for name, k := range map[string]store.APIKey{
+	for name, k := range map[string]admin.APIKey{
 		"revoked": {Permissions: []string{"*"}, RevokedAt: time.Now()},
 		"expired": {Permissions: []string{"*"}, ExpiresAt: time.Now().Add(-time.Hour)},
 		"lesser":  {Permissions: []string{"stats:read"}},
@@ -119,17 +119,17 @@ func TestStartDoesNotBringARevokedKeyBack(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, service.KeyFile), testKey+"\n")
 		st := openStore(t, dir)
-		if err := st.PutAPIKey(t.Context(), testKey, k); err != nil {
+		if err := st.Admin.PutAPIKey(t.Context(), testKey, k); err != nil {
 			t.Fatal(err)
 		}
 		if path, err := service.BootstrapKey(t.Context(), st, dirOf(t, dir), time.Now()); err != nil || path == "" {
 			t.Fatalf("%s: %q, %v", name, path, err)
 		}
 		filed := strings.TrimSpace(read(t, filepath.Join(dir, service.KeyFile)))
-		if made, err := st.APIKey(t.Context(), filed); err != nil || filed == testKey || !made.Admin() || !made.Usable(time.Now()) {
+		if made, err := st.Admin.APIKey(t.Context(), filed); err != nil || filed == testKey || !made.Admin() || !made.Usable(time.Now()) {
 			t.Errorf("%s: the key of the file is %+v, %v", name, made, err)
 		}
-		if old, err := st.APIKey(t.Context(), testKey); err != nil || old.Admin() && old.Usable(time.Now()) {
+		if old, err := st.Admin.APIKey(t.Context(), testKey); err != nil || old.Admin() && old.Usable(time.Now()) {
 			t.Errorf("%s: the old key is %+v, %v", name, old, err)
 		}
 	}

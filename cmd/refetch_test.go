@@ -12,6 +12,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -129,12 +130,12 @@ func settledIn(t *testing.T, path string) map[string]bool {
 	}()
 	dids := map[string]bool{}
 	for after, more := syntax.DID(""), true; more; more = after != "" {
-		list, next, err := s.JobRepos(t.Context(), 1, after, 1000, nil)
+		list, next, err := s.Jobs.JobRepos(t.Context(), 1, after, 1000, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range list {
-			if r.State == store.RepoSettled {
+			if r.State == jobs.RepoSettled {
 				dids[r.DID.String()] = true
 			}
 		}

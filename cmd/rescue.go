@@ -19,6 +19,7 @@ import (
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
+	"appview/store/admin"
 )
 
 // rescued is what a rescue has done.
@@ -74,10 +75,10 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 		return done, service.ExplainOpen(err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	ctx = store.WithActor(ctx, store.Actor{Kind: api.ActorDataDir})
+	ctx = admin.WithActor(ctx, admin.Actor{Kind: api.ActorDataDir})
 	now := time.Now()
 	if revoke {
-		keys, err := st.APIKeys(ctx)
+		keys, err := st.Admin.APIKeys(ctx)
 		if err != nil {
 			return done, fmt.Errorf("rescue: %w", err)
 		}
@@ -85,7 +86,7 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 			if !k.Usable(now) || !k.Admin() && !slices.Contains(k.Permissions, string(api.KeysManage)) {
 				continue
 			}
-			if err := st.RevokeAPIKey(ctx, k.ID, true); err != nil {
+			if err := st.Admin.RevokeAPIKey(ctx, k.ID, true); err != nil {
 				return done, fmt.Errorf("rescue: %w", err)
 			}
 			done.Revoked++

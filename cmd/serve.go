@@ -15,7 +15,7 @@ import (
 	"appview/cmd/service"
 	"appview/internal/network"
 	"appview/server"
-	"appview/store"
+	"appview/store/index"
 )
 
 // Defaults of a server.
@@ -95,7 +95,7 @@ admin.key in the data directory.`,
 	f.BoolVar(&o.service.NoPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.Connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
 	f.Int64Var(&o.service.AnswerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
-	f.Int64Var(&o.service.AccountBytes, "max-account-bytes", store.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
+	f.Int64Var(&o.service.AccountBytes, "max-account-bytes", index.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
 	f.StringVar(&o.service.MetricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -157,8 +157,8 @@ func (o *serveOptions) check() error {
 	if o.service.AnswerBytes < server.LeastAnswerBytes {
 		errs = append(errs, service.Usagef("--max-answer-bytes is %d, it must be at least %d", o.service.AnswerBytes, server.LeastAnswerBytes))
 	}
-	if o.service.AccountBytes < store.LeastMaxAccountBytes {
-		errs = append(errs, service.Usagef("--max-account-bytes is %d, it must be at least %d", o.service.AccountBytes, store.LeastMaxAccountBytes))
+	if o.service.AccountBytes < index.LeastMaxAccountBytes {
+		errs = append(errs, service.Usagef("--max-account-bytes is %d, it must be at least %d", o.service.AccountBytes, index.LeastMaxAccountBytes))
 	}
 	for name, rps := range map[string]float64{"--host-rps": o.service.HostRPS, "--plc-rps": o.service.PLCRPS} {
 		if !(rps > 0) {

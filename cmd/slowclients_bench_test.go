@@ -24,6 +24,7 @@ import (
 	"appview/internal/record"
 	"appview/internal/sandbox"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -96,19 +97,19 @@ func fillForSlowClients(b *testing.B, path string, escaped syntax.NSID) {
 		b.Fatal(err)
 	}
 	storetest.Fill(b, s, storetest.Job(b, s, sandbox.NoteCollection), sandbox.NoteCollection, []syntax.DID{storetest.FillDID(0)},
-		func(int) (list []store.Listed) {
+		func(int) (list []index.Listed) {
 			clock := syntax.NewTIDClock(0)
 			for range slowRecords {
 				text := make([]byte, slowRecordSize)
 				for i := range text {
 					text[i] = 'a' + byte(rand.IntN(26))
 				}
-				list = append(list, store.Listed{RKey: syntax.RecordKey(clock.Next()), Body: textRecord(b, string(text))})
+				list = append(list, index.Listed{RKey: syntax.RecordKey(clock.Next()), Body: textRecord(b, string(text))})
 			}
 			return list
 		})
-	storetest.Fill(b, s, storetest.Job(b, s, escaped), escaped, []syntax.DID{storetest.FillDID(1)}, func(int) []store.Listed {
-		return []store.Listed{{RKey: "escaped", Body: textRecord(b, strings.Repeat("\x01", slowEscaped))}}
+	storetest.Fill(b, s, storetest.Job(b, s, escaped), escaped, []syntax.DID{storetest.FillDID(1)}, func(int) []index.Listed {
+		return []index.Listed{{RKey: "escaped", Body: textRecord(b, strings.Repeat("\x01", slowEscaped))}}
 	})
 	if err := s.Close(); err != nil {
 		b.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"appview/internal/sandbox"
 	"appview/internal/sandbox/sandboxtest"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -98,7 +99,7 @@ func fillForStart(b *testing.B, path string, records int) {
 		dids = append(dids, storetest.FillDID(n))
 	}
 	clock := syntax.NewTIDClock(0)
-	storetest.Fill(b, s, storetest.Job(b, s, sandbox.StatusCollection), sandbox.StatusCollection, dids, func(i int) (list []store.Listed) {
+	storetest.Fill(b, s, storetest.Job(b, s, sandbox.StatusCollection), sandbox.StatusCollection, dids, func(i int) (list []index.Listed) {
 		for k := range startPerRepo {
 			// {"x": bytes}: a record whose CID is its hash.
 			data := append([]byte{0xa1, 0x61, 'x', 0x59, startBody >> 8, startBody & 0xff}, make([]byte, startBody)...)
@@ -107,7 +108,7 @@ func fillForStart(b *testing.B, path string, records int) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			list = append(list, store.Listed{
+			list = append(list, index.Listed{
 				RKey: syntax.RecordKey(clock.Next()), Body: record.Body{CID: cid.NewCidV1(cid.DagCBOR, hash), Verified: true, Data: data},
 			})
 		}

@@ -8,10 +8,10 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
-func (s *Server) age(f store.Freshness) api.Age {
+func (s *Server) age(f jobs.Freshness) api.Age {
 	is := !f.SyncedAt.IsZero()
 	return api.Age{
 		SyncedAt:   api.Known(api.Stamp(f.SyncedAt), is),
@@ -44,14 +44,14 @@ const agesBytes = 1 << 20
 // syncedAt is the header's value, empty if there is none. It is remembered as long as
 // nothing is written: an answer from the cache should not cost more than before.
 func (s *Server) syncedAt(ctx context.Context, c syntax.NSID) (string, error) {
-	version, err := s.cfg.Store.Version(ctx)
+	version, err := s.cfg.Store.Index.Version(ctx)
 	if err != nil {
 		return "", err
 	}
 	if had, ok := s.ages.get(version, string(c)); ok {
 		return had.tag, nil
 	}
-	f, err := s.cfg.Store.Freshness(ctx, c)
+	f, err := s.cfg.Store.Collections.Freshness(ctx, c)
 	if err != nil {
 		return "", err
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // Bounds of a page of the audit log.
@@ -16,7 +16,7 @@ const (
 	maxEvents      = 1000
 )
 
-func newEventBody(e store.Event) api.Event {
+func newEventBody(e admin.Event) api.Event {
 	a := e.Actor
 	return api.Event{
 		At: api.Stamp(e.At),
@@ -41,7 +41,7 @@ func (s *Server) listEvents(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, next, err := s.cfg.Store.Events(r.Context(), uint64(below), limit)
+	list, next, err := s.cfg.Store.Admin.Events(r.Context(), uint64(below), limit)
 	if err != nil {
 		return reply{}, err
 	}

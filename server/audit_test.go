@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 func (r *rig) audit(query string) api.Events {
@@ -24,7 +24,7 @@ func (r *rig) audit(query string) api.Events {
 // changes is an example of a request for every route that changes something: it
 // returns what to ask for.
 func changes() map[string]func(r *rig) (path, body string) {
-	finished := func(r *rig) store.Job {
+	finished := func(r *rig) jobs.Job {
 		job := r.mixed()
 		r.end(job)
 		return job
@@ -38,9 +38,9 @@ func changes() map[string]func(r *rig) (path, body string) {
 			return "/admin/backfill/" + r.create("").String() + "/pause", ""
 		},
 		"POST /admin/backfill/{id}/resume": func(r *rig) (string, string) {
-			job, err := r.store.MoveJob(r.t.Context(), r.create(""), api.StatusPausing)
+			job, err := r.store.Jobs.MoveJob(r.t.Context(), r.create(""), api.StatusPausing)
 			r.check(err)
-			_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
+			_, err = r.store.Jobs.FinishJob(r.t.Context(), job.Seq, func(jobs.Job) string { return "" })
 			r.check(err)
 			return pathOf(job) + "/resume", ""
 		},
@@ -48,12 +48,12 @@ func changes() map[string]func(r *rig) (path, body string) {
 		"DELETE /admin/records":           func(*rig) (string, string) { return "/admin/records?collection=com.example.note", "" },
 		"POST /admin/collections":         func(*rig) (string, string) { return "/admin/collections", `{"collection":"com.example.note"}` },
 		"DELETE /admin/collections": func(r *rig) (string, string) {
-			r.check(r.store.Track(r.t.Context(), note))
+			r.check(r.store.Collections.Track(r.t.Context(), note))
 			return "/admin/collections?collection=com.example.note&records=keep", ""
 		},
 		"POST /admin/denylist": func(*rig) (string, string) { return "/admin/denylist", `{"entry":"pds.example"}` },
 		"DELETE /admin/denylist": func(r *rig) (string, string) {
-			r.check(r.store.Deny(r.t.Context(), "pds.example", ""))
+			r.check(r.store.Index.Deny(r.t.Context(), "pds.example", ""))
 			return "/admin/denylist?entry=pds.example", ""
 		},
 		"POST /admin/api-keys": func(*rig) (string, string) { return "/admin/api-keys", `{"name":"a","permissions":["stats:read"]}` },
@@ -154,7 +154,7 @@ func TestStartedJobIsNotedWithWhatItCovers(t *testing.T) {
 	if e.Action != api.ActCreateJob || *e.Target != id.String() || *e.Detail != "all collections of 2 repos" {
 		t.Errorf("event %+v", e)
 	}
-	r.check(errors.Join(r.store.Track(t.Context(), note), r.store.Track(t.Context(), "com.example.like")))
+	r.check(errors.Join(r.store.Collections.Track(t.Context(), note), r.store.Collections.Track(t.Context(), "com.example.like")))
 	r.create("{}")
 	if e := r.audit("").Events[0]; *e.Detail != "2 tracked collections of every repo" {
 		t.Errorf("event %+v", e)

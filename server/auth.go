@@ -14,6 +14,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
 )
 
 const (
@@ -68,7 +69,7 @@ func wellFormed(key string) bool {
 // grant is what the key of a request allows.
 type grant struct {
 	permissions []string
-	actor       store.Actor // in whose name it acts
+	actor       admin.Actor // in whose name it acts
 	expires     time.Time   // zero: never
 	revoked     uint64      // how many keys had been when it was looked up
 }
@@ -100,10 +101,10 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 		return grant{}, err
 	}
 	if s.cfg.AdminKey != "" && sameKey(key, s.cfg.AdminKey) {
-		return grant{permissions: []string{string(api.AllPermissions)}, actor: store.Actor{Kind: api.ActorEnvironment}}, nil
+		return grant{permissions: []string{string(api.AllPermissions)}, actor: admin.Actor{Kind: api.ActorEnvironment}}, nil
 	}
 	revoked := s.sessions.count()
-	k, err := s.cfg.Store.APIKey(r.Context(), key)
+	k, err := s.cfg.Store.Admin.APIKey(r.Context(), key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return grant{}, unknownKey()
@@ -114,14 +115,14 @@ func (s *Server) authenticate(r *http.Request) (grant, error) {
 	case !k.Usable(s.cfg.Now()):
 		return grant{}, errKeyExpired(k)
 	}
-	s.cfg.Store.UseAPIKey(k.ID, s.cfg.Now())
-	actor := store.Actor{Kind: api.ActorKey, KeyID: k.ID, Prefix: k.Prefix, Name: k.Name}
+	s.cfg.Store.Admin.UseAPIKey(k.ID, s.cfg.Now())
+	actor := admin.Actor{Kind: api.ActorKey, KeyID: k.ID, Prefix: k.Prefix, Name: k.Name}
 	return grant{permissions: k.Permissions, actor: actor, expires: k.ExpiresAt, revoked: revoked}, nil
 }
 
-func errKeyRevoked(k store.APIKey) error { return unusable(k, "the key was revoked") }
+func errKeyRevoked(k admin.APIKey) error { return unusable(k, "the key was revoked") }
 
-func errKeyExpired(k store.APIKey) error { return unusable(k, "the key has expired") }
+func errKeyExpired(k admin.APIKey) error { return unusable(k, "the key has expired") }
 
 // sameKey compares in constant time. The hashes give both the same length.
 func sameKey(a, b string) bool {
@@ -156,22 +157,22 @@ type keyError struct {
 	failure
 
 	why     string
-	key     store.APIKey // of which it is known that it did once
+	key     admin.APIKey // of which it is known that it did once
 	guessed bool         // it could be a key, and never was one
 }
 
 // Unwrap leads to the answer.
 func (e keyError) Unwrap() error { return e.failure }
 
-func unauthorized(why string) error { return unusable(store.APIKey{}, why) }
+func unauthorized(why string) error { return unusable(admin.APIKey{}, why) }
 
 func unknownKey() error {
-	e := unusable(store.APIKey{}, "the key is not known here")
+	e := unusable(admin.APIKey{}, "the key is not known here")
 	e.guessed = true
 	return e
 }
 
-func unusable(k store.APIKey, why string) keyError {
+func unusable(k admin.APIKey, why string) keyError {
 	f := failure{status: http.StatusUnauthorized, text: why + ": send the header `Authorization: Bearer " + KeyPrefix + "…`"}
 	f.header("WWW-Authenticate", "Bearer")
 	return keyError{failure: f, why: why, key: k}

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // concrete is a path of the route with its wildcards filled in.
@@ -19,21 +19,21 @@ func (rt route) concrete() string {
 }
 
 // key stores a key with permissions.
-func (r *rig) key(secret string, change func(*store.APIKey), permissions ...api.Permission) string {
+func (r *rig) key(secret string, change func(*admin.APIKey), permissions ...api.Permission) string {
 	r.t.Helper()
-	k := store.APIKey{ID: uuid.New(), Name: "test", Prefix: Prefix(secret), CreatedAt: time.Now()}
+	k := admin.APIKey{ID: uuid.New(), Name: "test", Prefix: Prefix(secret), CreatedAt: time.Now()}
 	for _, p := range permissions {
 		k.Permissions = append(k.Permissions, string(p))
 	}
 	if change != nil {
 		change(&k)
 	}
-	r.check(r.store.PutAPIKey(r.t.Context(), secret, k))
+	r.check(r.store.Admin.PutAPIKey(r.t.Context(), secret, k))
 	return secret
 }
 
 // bearerOf is the header of a stored key with permissions.
-func (r *rig) bearerOf(secret string, change func(*store.APIKey), permissions ...api.Permission) string {
+func (r *rig) bearerOf(secret string, change func(*admin.APIKey), permissions ...api.Permission) string {
 	r.t.Helper()
 	return "Bearer " + r.key(secret, change, permissions...)
 }
@@ -82,7 +82,7 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 		"Bearer hv_never-a-key":  "not known here",
 		"Bearer " + testKey[:20]: "not known here",
 	}
-	bearers[r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)] = "has expired"
+	bearers[r.bearerOf("hv_expired", func(k *admin.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)] = "has expired"
 	revoked := r.bearerOf("hv_revoked", nil, api.AllPermissions)
 	bearers[revoked] = "was revoked"
 	for _, rt := range r.server.routes() { // the key was good for every one of them
@@ -117,8 +117,8 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 func TestKeysThatOpenNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.key("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
-	r.key("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
+	r.key("hv_revoked", func(k *admin.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
+	r.key("hv_expired", func(k *admin.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
 	for header, text := range map[string]string{
 		"":                                      "no key was sent",
 		testKey:                                 "not of the Bearer scheme",

@@ -14,6 +14,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // createBackfill stores a job and answers before any of it is done.
@@ -30,7 +31,7 @@ func (s *Server) createBackfill(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return s.once(r, making{route: "createBackfill", asked: req, answer: created, do: func(ctx context.Context) (*store.Job, bool, error) {
+	return s.once(r, making{route: "createBackfill", asked: req, answer: created, do: func(ctx context.Context) (*jobs.Job, bool, error) {
 		job, err := s.cfg.Jobs.Create(ctx, req)
 		return &job, true, err
 	}})
@@ -38,7 +39,7 @@ func (s *Server) createBackfill(r *http.Request) (reply, error) {
 
 // created is the answer to what has made a job. The worker may be further
 // already: the answer is what was asked for.
-func created(job *store.Job, _ bool) reply {
+func created(job *jobs.Job, _ bool) reply {
 	return reply{
 		status:   http.StatusCreated,
 		location: "/admin/backfill/" + job.ID.String(),
@@ -50,7 +51,7 @@ func created(job *store.Job, _ bool) reply {
 const MaxDIDs = 500
 
 // parseRequest reads what a job is to cover, and names everything that is wrong.
-func parseRequest(collection, did string, dids []string) (req store.Request, err error) {
+func parseRequest(collection, did string, dids []string) (req jobs.Request, err error) {
 	switch {
 	case did != "" && len(dids) > 0:
 		return req, badRequest("did and dids were both given: name all repos in dids")
@@ -75,7 +76,7 @@ func parseRequest(collection, did string, dids []string) (req store.Request, err
 		}
 	}
 	if len(wrong) > 0 {
-		return store.Request{}, badRequest("%s", strings.Join(wrong, "; "))
+		return jobs.Request{}, badRequest("%s", strings.Join(wrong, "; "))
 	}
 	return req, nil
 }
@@ -114,7 +115,7 @@ func (s *Server) retryBackfill(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	rep, err := s.once(r, making{route: "retryBackfill", asked: id, answer: created, do: func(ctx context.Context) (*store.Job, bool, error) {
+	rep, err := s.once(r, making{route: "retryBackfill", asked: id, answer: created, do: func(ctx context.Context) (*jobs.Job, bool, error) {
 		job, err := s.cfg.Jobs.Retry(ctx, id)
 		return &job, true, err
 	}})
@@ -135,7 +136,7 @@ func commanded(r *http.Request) (uuid.UUID, error) {
 // refused says why a command was not carried out: what the job is, where it would
 // have to be something else.
 func refused(id uuid.UUID, err error, rule string) error {
-	var is *store.MoveError
+	var is *jobs.MoveError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return noJob(id.String())
@@ -162,14 +163,14 @@ func (s *Server) showBackfill(r *http.Request) (reply, error) {
 }
 
 // job is the job that the path names, as it is now.
-func (s *Server) job(r *http.Request) (store.Job, error) {
+func (s *Server) job(r *http.Request) (jobs.Job, error) {
 	id, err := jobID(r)
 	if err != nil {
-		return store.Job{}, err
+		return jobs.Job{}, err
 	}
-	job, err := s.cfg.Store.Job(r.Context(), id)
+	job, err := s.cfg.Store.Jobs.Job(r.Context(), id)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Job{}, noJob(id.String())
+		return jobs.Job{}, noJob(id.String())
 	}
 	return job, err
 }
@@ -195,7 +196,7 @@ type jobFilter struct {
 	before     uuid.UUID
 }
 
-func (f jobFilter) takes(j store.Job) bool {
+func (f jobFilter) takes(j jobs.Job) bool {
 	return (f.status == "" || j.Status == f.status) &&
 		(f.collection == "" || j.Request.Collection == f.collection) &&
 		(f.did == "" || slices.Contains(j.Request.Named(), f.did))
@@ -208,7 +209,7 @@ func (s *Server) listBackfills(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	list := []api.Job{} // an empty list is [], not null
-	err = s.cfg.Store.EachJob(r.Context(), filter.before, func(j store.Job) bool {
+	err = s.cfg.Store.Jobs.EachJob(r.Context(), filter.before, func(j jobs.Job) bool {
 		if filter.takes(j) {
 			list = append(list, newJobBody(j))
 		}

@@ -19,6 +19,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 func TestCreateAnswersWithIDAndRunning(t *testing.T) {
@@ -68,7 +70,7 @@ func TestCreateHandsOnWhatWasAsked(t *testing.T) {
 		t.Errorf("%d of %d DIDs were handed on", n, MaxDIDs)
 	}
 	r.jobs.created = r.jobs.created[:3]
-	want := []store.Request{{Collection: status, DID: alice}, {DIDs: []syntax.DID{bob, carol}}, {Collection: status}}
+	want := []jobs.Request{{Collection: status, DID: alice}, {DIDs: []syntax.DID{bob, carol}}, {Collection: status}}
 	if !reflect.DeepEqual(r.jobs.created, want) {
 		t.Errorf("created %v, want %v", r.jobs.created, want)
 	}
@@ -177,9 +179,9 @@ func TestCancelIsTwoPhase(t *testing.T) {
 	}
 	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelling: only a running, pausing or paused job can be cancelled")
 
-	job, err := r.store.Job(t.Context(), id)
+	job, err := r.store.Jobs.Job(t.Context(), id)
 	r.check(err)
-	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 	r.do(http.MethodPost, path+"/cancel", "").want(t, 400, "is cancelled: only a running, pausing or paused job can be cancelled")
 	r.get(path).decode(t, &d)
@@ -202,9 +204,9 @@ func TestPauseIsTwoPhaseAndResumeGoesOn(t *testing.T) {
 	}
 	stopped := func() {
 		t.Helper()
-		job, err := r.store.Job(t.Context(), id)
+		job, err := r.store.Jobs.Job(t.Context(), id)
 		r.check(err)
-		_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+		_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 		r.check(err)
 	}
 	r.do(http.MethodPost, path+"/resume", "").want(t, 400, "is running: only a paused job can be resumed")
@@ -235,7 +237,7 @@ func TestPauseIsTwoPhaseAndResumeGoesOn(t *testing.T) {
 func TestCancelOfACompletedJobIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, nil)
+	r.settle(alice, index.AccountActive, nil)
 	jobs, err := r.store.Jobs.List(t.Context())
 	r.check(err)
 	r.do(http.MethodPost, "/admin/backfill/"+jobs[0].ID.String()+"/cancel", "").want(t, 400, "is completed: only a running, pausing or paused job")
@@ -291,7 +293,7 @@ func TestStatusIsABareArrayOfExactlyTwelveMembers(t *testing.T) {
 		t.Errorf("without jobs: %d %s", a.status, a.body)
 	}
 	r.create("")
-	r.settle(alice, store.AccountActive, nil)
+	r.settle(alice, index.AccountActive, nil)
 	a := r.get("/admin/backfill/status")
 	var list []map[string]any
 	a.decode(t, &list)
@@ -342,27 +344,27 @@ func TestMembersAreNullUntilTheyAreKnown(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	id := r.create(`{"collection":"com.example.note"}`)
-	job, err := r.store.Job(ctx, id)
+	job, err := r.store.Jobs.Job(ctx, id)
 	r.check(err)
 
 	const queued = `"collection":"com.example.note","did":null,"status":"running","stage":"pending",` +
 		`"total_repos":null,"processed_repos":null,"total_records":null,"error":null,"started_at":null,"completed_at":null`
 	r.wantJob(id, queued)
 
-	_, err = r.store.StartJob(ctx, job.Seq)
+	_, err = r.store.Jobs.StartJob(ctx, job.Seq)
 	r.check(err)
 	r.wantJob(id, `"stage":"discovering_repos","total_repos":null,"processed_repos":null,"total_records":null,"error":null,"started_at":"`)
 
-	_, err = r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "com.example.note"})
+	_, err = r.store.Work.Discover(ctx, job.Seq, jobs.Discovery{Listing: "com.example.note"})
 	r.check(err)
 	r.wantJob(id, `"stage":"discovering_repos","total_repos":0,"processed_repos":null,"total_records":null`)
 
-	r.settleIn(job, alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {text(t, "a", "x"), text(t, "b", "y")}},
-		store.Verdict{Class: store.ClassDone, Reason: "exact"})
+	r.settleIn(job, alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {text(t, "a", "x"), text(t, "b", "y")}},
+		jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"})
 	r.wantJob(id, `"total_repos":1,"processed_repos":1,"total_records":2`)
 
-	r.check(r.store.EndDiscovery(ctx, job.Seq, ""))
-	_, err = r.store.FinishJob(ctx, job.Seq, func(store.Job) string { return "1 of 1 repos could not be read: 1 timeout" })
+	r.check(r.store.Work.EndDiscovery(ctx, job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(ctx, job.Seq, func(jobs.Job) string { return "1 of 1 repos could not be read: 1 timeout" })
 	r.check(err)
 	r.wantJob(id, `"status":"completed","stage":"completed","total_repos":1,"processed_repos":1,"total_records":2,`+
 		`"error":"1 of 1 repos could not be read: 1 timeout","started_at":"`)
@@ -380,12 +382,12 @@ func TestCompletedJobHasNumbersEvenWhenItFoundNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.create("")
-	job, err := r.store.Job(t.Context(), id)
+	job, err := r.store.Jobs.Job(t.Context(), id)
 	r.check(err)
-	_, err = r.store.StartJob(t.Context(), job.Seq)
+	_, err = r.store.Jobs.StartJob(t.Context(), job.Seq)
 	r.check(err)
-	r.check(r.store.EndDiscovery(t.Context(), job.Seq, ""))
-	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	r.check(r.store.Work.EndDiscovery(t.Context(), job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 	r.wantJob(id, `"status":"completed","stage":"completed","total_repos":0,"processed_repos":0,"total_records":0,"error":null`)
 }
@@ -394,10 +396,10 @@ func TestFailedJobSaysWhy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.create("")
-	job, err := r.store.Job(t.Context(), id)
+	job, err := r.store.Jobs.Job(t.Context(), id)
 	r.check(err)
-	r.check(r.store.EndDiscovery(t.Context(), job.Seq, "relay https://relay.test: connection refused"))
-	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	r.check(r.store.Work.EndDiscovery(t.Context(), job.Seq, "relay https://relay.test: connection refused"))
+	_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 	r.wantJob(id, `"status":"failed","stage":"failed","total_repos":null,"processed_repos":null,"total_records":null,`+
 		`"error":"relay https://relay.test: connection refused"`)
@@ -406,7 +408,7 @@ func TestFailedJobSaysWhy(t *testing.T) {
 func TestTimesAreUTCInWholeSeconds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, nil)
+	r.settle(alice, index.AccountActive, nil)
 	var list []api.Job
 	r.get("/admin/backfill/status").decode(t, &list)
 	form := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`)
@@ -421,16 +423,16 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.create("")
-	job, err := r.store.Job(t.Context(), id)
+	job, err := r.store.Jobs.Job(t.Context(), id)
 	r.check(err)
 	ctx := t.Context()
-	_, err = r.store.StartJob(ctx, job.Seq)
+	_, err = r.store.Jobs.StartJob(ctx, job.Seq)
 	r.check(err)
-	r.settleIn(job, alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {text(t, "a", "x")}},
-		store.Verdict{Class: store.ClassDone, Reason: "exact"})
-	r.settleIn(job, bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: nil}, store.Verdict{Class: store.ClassDone, Reason: "empty"})
-	r.settleIn(job, carol, "deactivated", nil, store.Verdict{Class: store.ClassUnavailable, Reason: "deactivated"})
-	_, err = r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "x", DIDs: []syntax.DID{"did:web:d.example", "did:web:e.example"}})
+	r.settleIn(job, alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {text(t, "a", "x")}},
+		jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"})
+	r.settleIn(job, bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: nil}, jobs.Verdict{Class: jobs.ClassDone, Reason: "empty"})
+	r.settleIn(job, carol, "deactivated", nil, jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deactivated"})
+	_, err = r.store.Work.Discover(ctx, job.Seq, jobs.Discovery{Listing: "x", DIDs: []syntax.DID{"did:web:d.example", "did:web:e.example"}})
 	r.check(err)
 
 	var raw map[string]any
@@ -450,7 +452,7 @@ func TestDetailHasTheTwelveAndMore(t *testing.T) {
 		t.Errorf("%d members: %v", len(raw), raw)
 	}
 
-	r.check(r.store.EndDiscovery(ctx, job.Seq, ""))
+	r.check(r.store.Work.EndDiscovery(ctx, job.Seq, ""))
 	r.jobs.mu.Lock()
 	r.jobs.repos, r.jobs.records = 0.3333, 12.3456
 	r.jobs.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // maxBackups bounds the backups that run at once, for the same reason as exports.
@@ -51,14 +51,14 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) error {
 // noteBackup notes who has been sent what is here, even if not all of it. A disk that
 // is too full for that must not keep anybody from saving what is on it.
 func (s *Server) noteBackup(r *http.Request, err error) {
-	e := store.Event{Action: api.ActBackup, Outcome: api.OutcomeDone}
+	e := admin.Event{Action: api.ActBackup, Outcome: api.OutcomeDone}
 	switch {
 	case errors.Is(err, errHead):
 		return
 	case err != nil:
 		e.Outcome, e.Detail = api.OutcomeFailed, err.Error()
 	}
-	if err := s.cfg.Store.Note(detached(r), e); err != nil { //nolint:contextcheck // it is noted even if the client has gone
+	if err := s.cfg.Store.Admin.Note(detached(r), e); err != nil { //nolint:contextcheck // it is noted even if the client has gone
 		s.log.WarnContext(r.Context(), "backup is not noted", "err", err)
 	}
 }

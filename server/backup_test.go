@@ -16,6 +16,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -35,7 +36,7 @@ func TestBackupIsADatabase(t *testing.T) {
 	r.check(err)
 	defer func() { r.check(st.Close()) }()
 	n := 0
-	r.check(st.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(*store.Record) error { n++; return nil }))
+	r.check(st.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, func(*index.Record) error { n++; return nil }))
 	if n != 40 {
 		t.Errorf("the backup has %d records", n)
 	}
@@ -88,7 +89,7 @@ func TestBackupForAClientThatStallsIsCutOff(t *testing.T) {
 	}
 	r.server.pace = pace{write: time.Minute, window: time.Hour, rate: 1} // a busy machine may wait longer for us
 	// Its pages are free again.
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: {text(t, "k", "k")}})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: {text(t, "k", "k")}})
 	if a := r.get("/admin/backup"); a.status != http.StatusOK {
 		t.Errorf("the next backup: %d %s", a.status, a.body)
 	}

@@ -176,7 +176,7 @@ func TestLocationStandsBehindTheBasePath(t *testing.T) {
 	if a := r.do(http.MethodPost, at+"/cancel", ""); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	_, err := r.store.FinishJob(t.Context(), 1, nil)
+	_, err := r.store.Jobs.FinishJob(t.Context(), 1, nil)
 	r.check(err)
 	retried := r.do(http.MethodPost, at+"/retry", "")
 	retried.decode(t, &ref)

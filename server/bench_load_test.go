@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -43,7 +44,7 @@ func BenchmarkReadsDuringBackfill(b *testing.B) {
 			for i := range 500 {
 				dids = append(dids, storetest.FillDID(first+i))
 			}
-			storetest.Fill(b, st, job, note, dids, func(i int) []store.Listed {
+			storetest.Fill(b, st, job, note, dids, func(i int) []index.Listed {
 				return benchListing(b, first+i, benchPerRepo)
 			})
 			written += 500 * benchPerRepo

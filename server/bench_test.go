@@ -30,6 +30,7 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -65,7 +66,7 @@ func benchCount(repo int) int {
 
 // benchRecord is a post-like record of about 500 bytes, with the key of a moment
 // that has nothing to do with its repo's number.
-func benchRecord(b *testing.B, repo, i int) store.Listed {
+func benchRecord(b *testing.B, repo, i int) index.Listed {
 	b.Helper()
 	random := rand.New(rand.NewPCG(uint64(repo), uint64(i)))
 	words := make([]byte, 0, 320)
@@ -93,16 +94,16 @@ func benchRecord(b *testing.B, repo, i int) store.Listed {
 		b.Fatal(err)
 	}
 	rkey := syntax.NewTID(at.UnixMicro(), uint(i)&1023)
-	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body}
+	return index.Listed{RKey: syntax.RecordKey(rkey), Body: body}
 }
 
 // benchListing is n records of a repo, as hosts list them: the highest key first.
-func benchListing(b *testing.B, repo, n int) (list []store.Listed) {
+func benchListing(b *testing.B, repo, n int) (list []index.Listed) {
 	b.Helper()
 	for i := range n {
 		list = append(list, benchRecord(b, repo, i))
 	}
-	slices.SortFunc(list, func(x, y store.Listed) int { return strings.Compare(string(y.RKey), string(x.RKey)) })
+	slices.SortFunc(list, func(x, y index.Listed) int { return strings.Compare(string(y.RKey), string(x.RKey)) })
 	return list
 }
 
@@ -158,11 +159,11 @@ func fillBench(b *testing.B, s *store.Store, n int) {
 	for held := 0; held < n; held += benchCount(len(dids) - 1) {
 		dids = append(dids, storetest.FillDID(len(dids)))
 	}
-	storetest.Fill(b, s, storetest.Job(b, s, note), note, dids, func(repo int) []store.Listed {
+	storetest.Fill(b, s, storetest.Job(b, s, note), note, dids, func(repo int) []index.Listed {
 		return benchListing(b, repo, benchCount(repo))
 	})
 	for indexed := false; !indexed; {
-		done, err := s.IndexKeys(b.Context(), note)
+		done, err := s.Index.IndexKeys(b.Context(), note)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -132,7 +132,7 @@ func (b *broadcaster) snapshot() (snapshot, <-chan struct{}) {
 
 // lookAtJob is a job as its own route shows it.
 func (s *Server) lookAtJob(ctx context.Context, id uuid.UUID) (api.JobDetail, error) {
-	job, err := s.cfg.Store.Job(ctx, id)
+	job, err := s.cfg.Store.Jobs.Job(ctx, id)
 	if err != nil {
 		return api.JobDetail{}, fmt.Errorf("watch job: %w", err)
 	}

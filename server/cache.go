@@ -75,7 +75,7 @@ func (c *cache) put(version uint64, key string, e cached) {
 // key waits for the budget of answers.
 func (s *Server) answerKept(e pageEndpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		version, err := s.cfg.Store.Version(r.Context())
+		version, err := s.cfg.Store.Index.Version(r.Context())
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -111,7 +111,7 @@ func (s *Server) remember(r *http.Request, as keptAs, a cached) {
 	if !s.cache.takes(as.key, a) {
 		return // before it is copied
 	}
-	if now, err := s.cfg.Store.Version(r.Context()); err != nil || now != as.version {
+	if now, err := s.cfg.Store.Index.Version(r.Context()); err != nil || now != as.version {
 		return
 	}
 	a.body = bytes.Clone(a.body)

@@ -7,9 +7,10 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
-func (s *Server) newCollectionBody(c store.Collection) api.Collection {
+func (s *Server) newCollectionBody(c jobs.Collection) api.Collection {
 	b := api.Collection{
 		Collection: c.NSID, Records: c.Held.Records, Repos: c.Held.Repos, TrackedSince: api.Stamp(c.Since), Age: s.age(c.Fresh),
 	}
@@ -59,14 +60,14 @@ func (s *Server) addCollection(r *http.Request) (reply, error) {
 	}
 	return s.once(r, making{
 		route: "addCollection", asked: c,
-		do: func(ctx context.Context) (*store.Job, bool, error) {
+		do: func(ctx context.Context) (*jobs.Job, bool, error) {
 			job, added, err := s.cfg.Jobs.AddCollection(ctx, c)
 			if err == nil && added {
 				s.log.InfoContext(ctx, "collection tracked", "collection", c)
 			}
 			return job, added, err
 		},
-		answer: func(job *store.Job, added bool) reply {
+		answer: func(job *jobs.Job, added bool) reply {
 			body := api.Added{Collection: c}
 			if job != nil {
 				body.Job = &api.JobRef{ID: job.ID, Status: job.Status}
@@ -106,11 +107,11 @@ func (s *Server) removeCollection(r *http.Request) (reply, error) {
 	}
 	ctx, cancel := untilStop(r)
 	defer cancel()
-	n, err := s.cfg.Store.RemoveCollection(ctx, c, what == "delete") //nolint:contextcheck // it ends with the server, not with the client
+	n, err := s.cfg.Store.Collections.RemoveCollection(ctx, c, what == "delete") //nolint:contextcheck // it ends with the server, not with the client
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return reply{}, notFound("%s is not tracked", c)
-	case errors.Is(err, store.ErrBusy):
+	case errors.Is(err, jobs.ErrBusy):
 		return reply{}, failure{status: http.StatusConflict, text: err.Error() + ": wait for its end, or cancel it"}
 	case err != nil:
 		return reply{}, deletionStopped(err)

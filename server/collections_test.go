@@ -15,6 +15,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 func (r *rig) collections() []api.Collection {
@@ -25,22 +27,22 @@ func (r *rig) collections() []api.Collection {
 }
 
 // complete runs a job over the network that finds what is given.
-func (r *rig) complete(job store.Job, records map[syntax.DID][]store.Listed) {
+func (r *rig) complete(job jobs.Job, records map[syntax.DID][]index.Listed) {
 	r.t.Helper()
 	ctx := r.t.Context()
-	_, err := r.store.StartJob(ctx, job.Seq)
+	_, err := r.store.Jobs.StartJob(ctx, job.Seq)
 	r.check(err)
 	for did, list := range records {
-		r.settleIn(job, did, store.AccountActive, map[syntax.NSID][]store.Listed{job.Request.Collection: list}, store.Verdict{Class: store.ClassDone, Reason: "exact"})
+		r.settleIn(job, did, index.AccountActive, map[syntax.NSID][]index.Listed{job.Request.Collection: list}, jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"})
 	}
-	r.check(r.store.EndDiscovery(ctx, job.Seq, ""))
-	_, err = r.store.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
+	r.check(r.store.Work.EndDiscovery(ctx, job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(ctx, job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 }
 
-func (r *rig) jobOf(id uuid.UUID) store.Job {
+func (r *rig) jobOf(id uuid.UUID) jobs.Job {
 	r.t.Helper()
-	job, err := r.store.Job(r.t.Context(), id)
+	job, err := r.store.Jobs.Job(r.t.Context(), id)
 	r.check(err)
 	return job
 }
@@ -70,7 +72,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 	remove := func(query string) answer { return r.do(http.MethodDelete, "/admin/collections"+query, "") }
 	remove("?collection=com.example.note&records=delete").want(t, 409, "job "+added.Job.ID.String()+": an unfinished job covers it: wait for its end, or cancel it")
 
-	r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]store.Listed{alice: texts(t, 3), bob: texts(t, 2)})
+	r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]index.Listed{alice: texts(t, 3), bob: texts(t, 2)})
 	got := r.collections()[0]
 	if got.Records != 5 || got.Repos != 2 || got.SyncedAt == nil || *got.AgeSeconds < 0 || *got.AgeSeconds > 60 || got.RefreshAt == nil ||
 		got.LastJob.Status != api.StatusCompleted || got.LastJob.CompletedAt == nil {
@@ -100,7 +102,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 func TestMistakesAboutCollections(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.check(r.store.Track(t.Context(), note))
+	r.check(r.store.Collections.Track(t.Context(), note))
 	for body, text := range map[string]string{
 		"": "name the collection to track", `{"collection":""}`: "collection is an empty string", `{"collection":"note"}`: "no valid NSID",
 		`{"colection":"com.example.note"}`: `unknown member "colection"`, `["com.example.note"]`: "must be a JSON object",
@@ -148,10 +150,10 @@ func TestEveryAnswerAboutACollectionSaysHowOldItIs(t *testing.T) {
 			}
 		}
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: rec})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: rec})
 	want("never read as a whole", "")
 	job := r.jobOf(r.create(`{"collection":"com.example.note"}`))
-	r.complete(job, map[syntax.DID][]store.Listed{alice: rec})
+	r.complete(job, map[syntax.DID][]index.Listed{alice: rec})
 	header := api.Stamp(r.jobOf(job.ID).StartedAt)
 	want("read", header)
 	want("from the cache", header)
@@ -183,16 +185,16 @@ func TestEveryAnswerAboutACollectionSaysHowOldItIs(t *testing.T) {
 func TestJobSaysWhoWantedIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.check(r.store.Track(t.Context(), note))
+	r.check(r.store.Collections.Track(t.Context(), note))
 	var d api.JobDetail
 	if r.get("/admin/backfill/"+r.create("").String()).decode(t, &d); d.Origin != "request" {
 		t.Errorf("requested: %+v", d)
 	}
 	r.complete(r.jobOf(d.ID), nil)
-	f, err := r.store.Freshness(t.Context(), note)
+	f, err := r.store.Collections.Freshness(t.Context(), note)
 	r.check(err)
 	for _, origin := range []api.Origin{api.OriginStart, api.OriginRefresh} {
-		job, err := r.store.CoverCollection(t.Context(), note, uuid.New(), origin, f.Last)
+		job, err := r.store.Collections.CoverCollection(t.Context(), note, uuid.New(), origin, f.Last)
 		r.check(err)
 		if r.get(pathOf(job)).decode(t, &d); d.Origin != origin {
 			t.Errorf("%s: %+v", origin, d)
@@ -220,13 +222,13 @@ func TestJobThatCarriesOnAForgottenOne(t *testing.T) {
 	})
 	r := newRig(t, func(c *Config) { c.Store = st })
 	r.store = st
-	r.check(st.Track(t.Context(), note))
-	old, err := st.CoverCollection(t.Context(), note, uuid.New(), api.OriginRefresh, 0)
+	r.check(st.Collections.Track(t.Context(), note))
+	old, err := st.Collections.CoverCollection(t.Context(), note, uuid.New(), api.OriginRefresh, 0)
 	r.check(err)
-	r.check(st.EndDiscovery(t.Context(), old.Seq, "the relay is down"))
-	_, err = st.FinishJob(t.Context(), old.Seq, func(store.Job) string { return "" })
+	r.check(st.Work.EndDiscovery(t.Context(), old.Seq, "the relay is down"))
+	_, err = st.Jobs.FinishJob(t.Context(), old.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
-	retry, err := st.RetryJob(t.Context(), old.ID, uuid.New())
+	retry, err := st.Jobs.RetryJob(t.Context(), old.ID, uuid.New())
 	r.check(err)
 	var d api.JobDetail
 	if r.get(pathOf(retry)).decode(t, &d); d.RetryOf == nil || *d.RetryOf != old.ID.String() {

@@ -7,6 +7,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
 )
 
 // deleteRecords deletes what the filter chooses and is there now. The store works
@@ -20,12 +21,12 @@ func (s *Server) deleteRecords(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if filter == (store.Filter{}) {
+	if filter == (index.Filter{}) {
 		return reply{}, badRequest("name a collection, a did, or both: nothing was deleted")
 	}
 	ctx, cancel := untilStop(r)
 	defer cancel()
-	n, err := s.cfg.Store.DeleteRecords(ctx, filter) //nolint:contextcheck // it ends with the server, not with the client
+	n, err := s.cfg.Store.Collections.DeleteRecords(ctx, filter) //nolint:contextcheck // it ends with the server, not with the client
 	if err != nil {
 		return reply{}, deletionStopped(err)
 	}

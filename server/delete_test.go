@@ -13,6 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
 )
 
 func TestDeletedRecordsAreServedNoMore(t *testing.T) {
@@ -20,7 +21,7 @@ func TestDeletedRecordsAreServedNoMore(t *testing.T) {
 	r := newRig(t)
 	fill := func() {
 		for _, did := range []syntax.DID{alice, bob, carol} {
-			r.settle(did, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 5), status: texts(t, 3)})
+			r.settle(did, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 5), status: texts(t, 3)})
 		}
 	}
 	fill()
@@ -82,7 +83,7 @@ func TestDeletionDoesNotHoldUpAShutdown(t *testing.T) {
 	})
 	r := newRig(t, func(c *Config) { c.Store = st })
 	r.store = st
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 5)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 5)})
 	run := r.run()
 	commits.Store(2) // that it was asked for is written, and its first step hangs
 	answered := make(chan error, 1)

@@ -11,12 +11,13 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
 )
 
 // maxReason is the longest reason of a denial, in bytes.
 const maxReason = 1000
 
-func newDenialBody(d store.Denial) api.Denial {
+func newDenialBody(d index.Denial) api.Denial {
 	return api.Denial{Entry: d.Entry, Reason: api.Known(d.Reason, d.Reason != ""), AddedAt: api.Stamp(d.AddedAt)}
 }
 
@@ -24,7 +25,7 @@ func (s *Server) listDenials(r *http.Request) (reply, error) {
 	if _, err := query(r); err != nil {
 		return reply{}, err
 	}
-	list, err := s.cfg.Store.Denials(r.Context())
+	list, err := s.cfg.Store.Index.Denials(r.Context())
 	if err != nil {
 		return reply{}, err
 	}
@@ -55,7 +56,7 @@ func (s *Server) addDenial(r *http.Request) (reply, error) {
 	}
 	ctx, cancel := untilStop(r)
 	defer cancel()
-	err = s.cfg.Store.Deny(ctx, entry, reason) //nolint:contextcheck // it ends with the server, not with the client
+	err = s.cfg.Store.Index.Deny(ctx, entry, reason) //nolint:contextcheck // it ends with the server, not with the client
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
 		return reply{}, failure{
@@ -66,7 +67,7 @@ func (s *Server) addDenial(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	s.log.InfoContext(r.Context(), "denied", "entry", entry)
-	list, err := s.cfg.Store.Denials(r.Context())
+	list, err := s.cfg.Store.Index.Denials(r.Context())
 	if err != nil {
 		return reply{}, err
 	}
@@ -91,7 +92,7 @@ func (s *Server) removeDenial(r *http.Request) (reply, error) {
 	if err := decodeBody(r.Body); err != nil {
 		return reply{}, err
 	}
-	err = s.cfg.Store.Allow(detached(r), entry) //nolint:contextcheck // a client that goes away does not leave it in doubt
+	err = s.cfg.Store.Index.Allow(detached(r), entry) //nolint:contextcheck // a client that goes away does not leave it in doubt
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return reply{}, notFound("%s is not on the deny list", entry)
@@ -112,7 +113,7 @@ func parseEntry(text string) (string, error) {
 		did, err := parseDID(text)
 		return did.String(), err
 	}
-	entry, err := store.DenialOf(text)
+	entry, err := index.DenialOf(text)
 	if _, noAddress := netip.ParseAddr(text); noAddress == nil {
 		entry, err = text, nil // as the list shows it, without brackets
 	}

@@ -16,6 +16,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
 )
 
 func (r *rig) deny(body string) answer {
@@ -27,7 +28,7 @@ func TestDeniedAccountsAndHostsAreServedNoMore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for _, did := range []syntax.DID{alice, bob, carol} {
-		r.settle(did, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+		r.settle(did, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
 	}
 	if a := r.get("/admin/denylist"); a.status != 200 || a.body != `{"entries":[]}`+"\n" {
 		t.Errorf("an empty list: %d %s", a.status, a.body)
@@ -61,7 +62,7 @@ func TestDeniedAccountsAndHostsAreServedNoMore(t *testing.T) {
 		}
 		r.do(http.MethodDelete, "/admin/denylist?entry="+entry, "").want(t, 404, "is not on the deny list")
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
 	if got := r.export(""); len(got) != 3 {
 		t.Errorf("%d records came back", len(got))
 	}
@@ -151,7 +152,7 @@ func TestDenialDoesNotHoldUpAShutdown(t *testing.T) {
 	})
 	r := newRig(t, func(c *Config) { c.Store = st })
 	r.store = st
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 5)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 5)})
 	run := r.run()
 	commits.Store(2) // the entry is written, and hiding the account hangs
 	answered := make(chan error, 1)

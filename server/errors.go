@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // failure is an answer that is not a success. It is an error so that endpoints
@@ -62,7 +63,7 @@ func toFailure(err error) failure {
 		return f
 	case errors.As(err, &tooLarge):
 		return failure{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
-	case errors.Is(err, store.ErrMove), errors.Is(err, store.ErrNothingLeft):
+	case errors.Is(err, jobs.ErrMove), errors.Is(err, jobs.ErrNothingLeft):
 		return failure{status: http.StatusBadRequest, text: err.Error()}
 	case errors.Is(err, store.ErrTooMany):
 		return failure{status: http.StatusConflict, text: err.Error()}

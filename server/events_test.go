@@ -15,7 +15,9 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // eventStream is the client's end of a stream of events.
@@ -124,7 +126,7 @@ func (e *eventStream) wantCut() {
 func TestEventsShowAJobToItsEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	job, err := r.store.CreateJob(t.Context(), uuid.New(), store.Request{DID: alice}, nil)
+	job, err := r.store.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{DID: alice}, nil)
 	r.check(err)
 	stream := r.events(job.ID, "Last-Event-ID", "17") // of another life: it changes nothing
 	if text, err := stream.next(); text != "retry: 2000" {
@@ -134,15 +136,15 @@ func TestEventsShowAJobToItsEnd(t *testing.T) {
 	if now := r.get("/admin/backfill/" + job.ID.String()).body; err != nil || first+"\n" != now {
 		t.Errorf("first event\n%s\nis not what the job's own route says\n%s", first, now)
 	}
-	_, err = r.store.StartJob(t.Context(), job.Seq)
+	_, err = r.store.Jobs.StartJob(t.Context(), job.Seq)
 	r.check(err)
 	stream.until(func(d api.JobDetail) bool { return d.Stage == api.StageDiscovering })
-	r.settleIn(job, alice, store.AccountActive, nil, store.Verdict{Class: store.ClassDone, Reason: "empty"})
+	r.settleIn(job, alice, index.AccountActive, nil, jobs.Verdict{Class: jobs.ClassDone, Reason: "empty"})
 	if d := stream.until(func(d api.JobDetail) bool { return d.ProcessedRepos != nil }); *d.ProcessedRepos != 1 || d.EmptyRepos != 1 {
 		t.Errorf("got %+v", d)
 	}
-	r.check(r.store.EndDiscovery(t.Context(), job.Seq, ""))
-	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	r.check(r.store.Work.EndDiscovery(t.Context(), job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 	stream.until(func(d api.JobDetail) bool { return d.Status == api.StatusCompleted && d.CompletedAt != nil })
 	stream.wantEnd()
@@ -207,7 +209,7 @@ func TestAStreamEndsWithItsKey(t *testing.T) {
 	r.revoke(r.keyNamed("hv_a-key-that-is-revoked").ID)
 	stream.wantCut()
 	expires := time.Now().Add(300 * time.Millisecond)
-	stream = r.events(id, "Authorization", r.bearerOf("hv_a-key-that-expires", func(k *store.APIKey) { k.ExpiresAt = expires }, api.BackfillRead))
+	stream = r.events(id, "Authorization", r.bearerOf("hv_a-key-that-expires", func(k *admin.APIKey) { k.ExpiresAt = expires }, api.BackfillRead))
 	stream.job()
 	stream.wantCut()
 	if time.Now().Before(expires) {
@@ -268,7 +270,7 @@ func TestManyStreamsLookAtTheJobOnce(t *testing.T) {
 	const streams = 200
 	r := newRig(t)
 	r.jobs.restless = true
-	job, err := r.store.CreateJob(t.Context(), uuid.New(), store.Request{DID: alice}, nil)
+	job, err := r.store.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{DID: alice}, nil)
 	r.check(err)
 	began := time.Now()
 	var reading []*eventStream
@@ -288,8 +290,8 @@ func TestManyStreamsLookAtTheJobOnce(t *testing.T) {
 	if looks < 2 || looks > most {
 		t.Errorf("the job was looked at %d times for %d clients, at most %d were due", looks, streams, most)
 	}
-	r.check(r.store.EndDiscovery(t.Context(), job.Seq, ""))
-	_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+	r.check(r.store.Work.EndDiscovery(t.Context(), job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 	for _, e := range reading {
 		e.until(func(d api.JobDetail) bool { return d.Status.Final() })

@@ -5,7 +5,7 @@ import (
 	"strconv"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
 )
 
 // maxExports bounds the exports that run at once. Each holds a read transaction
@@ -29,7 +29,7 @@ func (s *Server) exportRecords(w http.ResponseWriter, r *http.Request) error {
 		}
 		var line []byte
 		var out printer
-		return s.cfg.Store.Export(r.Context(), filter, begin, func(rec *store.Record) error {
+		return s.cfg.Store.Index.Export(r.Context(), filter, begin, func(rec *index.Record) error {
 			var err error
 			if line, err = out.append(line[:0], rec); err != nil {
 				return err

@@ -25,7 +25,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -52,10 +52,10 @@ func TestExportIsEveryServedRecord(t *testing.T) {
 	if got := r.export(""); len(got) != 0 {
 		t.Errorf("of an empty index: %v", got)
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3), status: texts(t, 2)})
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 1)})
-	r.settle(carol, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 4)})
-	r.settle(carol, store.AccountTakenDown, nil)
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3), status: texts(t, 2)})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 1)})
+	r.settle(carol, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 4)})
+	r.settle(carol, index.AccountTakenDown, nil)
 	for query, want := range map[string]int{
 		"": 6, "?collection=com.example.note": 4, "?did=" + string(alice): 5, "?collection=com.example.note&did=" + string(alice): 3,
 		"?did=" + string(carol): 0, "?did=did:web:unknown.example": 0, "?collection=a.b.unknown": 0,
@@ -75,7 +75,7 @@ func TestExportLineHasExactlyItsMembers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	rec := verified(t, "self", `{"$type":"com.example.note","text":"<a> & \"b\""}`)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}})
 	a := r.get("/admin/records/export")
 	var l api.Record
 	if err := json.Unmarshal([]byte(a.body), &l); err != nil {
@@ -99,13 +99,13 @@ func TestExportLineHasExactlyItsMembers(t *testing.T) {
 // bulk fills the index with more than the buffers between server and client hold.
 func (r *rig) bulk() {
 	r.t.Helper()
-	var list []store.Listed
+	var list []index.Listed
 	random, noise := rand.NewChaCha8([32]byte{}), make([]byte, 384<<10)
 	for i := range 40 {
 		_, _ = random.Read(noise) // does not compress
 		list = append(list, text(r.t, fmt.Sprintf("k%02d", 39-i), base64.StdEncoding.EncodeToString(noise)))
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: list})
 }
 
 // open starts an export and reads no more than its header. Headers are whole lines.
@@ -169,11 +169,11 @@ func TestFileDoesNotGrowForAClientThatStalls(t *testing.T) {
 	round := 0
 	rewrite := func() int64 {
 		round++
-		list := make([]store.Listed, 50)
+		list := make([]index.Listed, 50)
 		for i := range list {
 			list[i] = text(t, fmt.Sprintf("k%02d", 49-i), fmt.Sprint(strings.Repeat("x", 16<<10), round))
 		}
-		r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{status: list})
+		r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{status: list})
 		st, err := r.store.Stats(t.Context())
 		r.check(err)
 		return st.FileBytes
@@ -219,12 +219,12 @@ func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
 	r := newRig(t)
 	moments := map[string]string{"0": ""} // by Appview-Seq
 	change := func(round int) {
-		list := make([]store.Listed, 200)
+		list := make([]index.Listed, 200)
 		for i := range list {
 			list[i] = text(t, fmt.Sprintf("k%03d", 199-i), fmt.Sprint(strings.Repeat("x", 1<<10), i%7*round))
 		}
 		dids := []syntax.DID{alice, bob, carol}
-		r.settle(dids[round%3], store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:100+round]})
+		r.settle(dids[round%3], index.AccountActive, map[syntax.NSID][]index.Listed{note: list[:100+round]})
 		a := r.get("/admin/records/export?collection=com.example.note")
 		moments[a.header.Get(api.Seq)] = a.body
 	}
@@ -345,8 +345,8 @@ func TestExportBreaksTheConnectionOnAnError(t *testing.T) {
 	r := newRig(t)
 	r.bulk()
 	id := text(t, "x", "x").Body.CID
-	bad := store.Listed{RKey: "a", Body: record.Body{CID: id, Data: []byte(`{`)}} // nothing that record would make
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: {bad}})
+	bad := index.Listed{RKey: "a", Body: record.Body{CID: id, Data: []byte(`{`)}} // nothing that record would make
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: {bad}})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.http.URL+"/admin/records/export", nil)
 	r.check(err)
 	req.Header.Set("Authorization", "Bearer "+testKey)

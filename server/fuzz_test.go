@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/store"
+	"appview/store/index"
 )
 
 // refusedWell tells whether an error is an answer to the client, in one line.
@@ -49,7 +49,7 @@ func FuzzQuery(f *testing.F) {
 		}
 		params, err := query(r, "collection", "did", "order", "limit", "cursor")
 		if err == nil {
-			var filter store.Filter
+			var filter index.Filter
 			if filter, err = parseFilter(params); err == nil {
 				_, err = parseOrder(params["order"], filter)
 			}

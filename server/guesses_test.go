@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // guess reserves an answer that must not be refused.
@@ -249,8 +249,8 @@ func TestWhatIsNoGuess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.server.guesses.every = time.Hour
-	revoked := r.bearerOf("hv_revoked", func(k *store.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
-	expired := r.bearerOf("hv_expired", func(k *store.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
+	revoked := r.bearerOf("hv_revoked", func(k *admin.APIKey) { k.RevokedAt = time.Now() }, api.AllPermissions)
+	expired := r.bearerOf("hv_expired", func(k *admin.APIKey) { k.ExpiresAt = time.Now().Add(-time.Second) }, api.AllPermissions)
 	reader := r.bearerOf("hv_reader", nil, api.BackfillRead)
 	for range 3 * guessBurst {
 		for _, bearer := range []string{"", "Basic YTpi", "Bearer x", "Bearer hv_a b", revoked, expired} {

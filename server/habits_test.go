@@ -14,7 +14,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // command sends a command to a job over a connection of its own, with a header and
@@ -104,9 +105,9 @@ func TestCommandsLookAtNoBody(t *testing.T) {
 					t.Errorf("%s: the connection goes on: %d bytes, %v", what.command, n, err)
 				}
 				if what.command == "pause" {
-					job, err := r.store.Job(t.Context(), id)
+					job, err := r.store.Jobs.Job(t.Context(), id)
 					if err == nil {
-						_, err = r.store.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+						_, err = r.store.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 					}
 					if err != nil {
 						t.Fatal(err)
@@ -147,7 +148,7 @@ func TestCommandsWithoutBodyShareAConnection(t *testing.T) {
 func TestPublicReadsIgnoreUnknownParameters(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {text(t, "a", "1"), text(t, "b", "2")}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {text(t, "a", "1"), text(t, "b", "2")}})
 	in := "repo=" + string(alice) + "&collection=" + string(note)
 	for _, path := range []string{
 		"/api/records?collection=" + string(note),

@@ -13,15 +13,15 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // making is what makes a job, and the answer to that.
 type making struct {
 	route  string // by its name in the description
 	asked  any    // all that is asked for beside it
-	do     func(context.Context) (job *store.Job, made bool, err error)
-	answer func(job *store.Job, made bool) reply
+	do     func(context.Context) (job *jobs.Job, made bool, err error)
+	answer func(job *jobs.Job, made bool) reply
 }
 
 // once carries out a request that makes a job. Two requests are the same if their route
@@ -38,14 +38,14 @@ func (s *Server) once(r *http.Request, m making) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
-		ctx = store.WithIdempotency(ctx, named)
+		ctx = jobs.WithIdempotency(ctx, named)
 	}
 	job, made, err := m.do(ctx)
-	if again, is := errors.AsType[*store.ReplyError](err); is {
+	if again, is := errors.AsType[*jobs.ReplyError](err); is {
 		return s.again(again.Reply), nil
 	}
 	switch {
-	case errors.Is(err, store.ErrOtherRequest):
+	case errors.Is(err, jobs.ErrOtherRequest):
 		return reply{}, failure{
 			status: http.StatusConflict,
 			text:   fmt.Sprintf("the %s %s was sent with another path or body within the last 24 hours: choose another one", api.IdempotencyKey, quoted(key)),
@@ -67,8 +67,8 @@ func idempotencyKey(r *http.Request) (key string, given bool, err error) {
 	default:
 		return "", false, badRequest("more than one %s header was sent", api.IdempotencyKey)
 	}
-	if n := len(key); n < 1 || n > store.MaxIdempotencyKey {
-		return "", false, badRequest("the %s has %d characters, it must have 1 to %d", api.IdempotencyKey, n, store.MaxIdempotencyKey)
+	if n := len(key); n < 1 || n > jobs.MaxIdempotencyKey {
+		return "", false, badRequest("the %s has %d characters, it must have 1 to %d", api.IdempotencyKey, n, jobs.MaxIdempotencyKey)
 	}
 	for _, c := range []byte(key) {
 		if c < ' ' || c > '~' {
@@ -78,25 +78,25 @@ func idempotencyKey(r *http.Request) (key string, given bool, err error) {
 	return key, true, nil
 }
 
-func (s *Server) idempotency(r *http.Request, key string, m making) (store.Idempotency, error) {
+func (s *Server) idempotency(r *http.Request, key string, m making) (jobs.Idempotency, error) {
 	owner, err := s.owner(r)
 	if err != nil {
-		return store.Idempotency{}, err
+		return jobs.Idempotency{}, err
 	}
 	asked, err := json.Marshal([]any{m.route, m.asked})
 	if err != nil {
-		return store.Idempotency{}, fmt.Errorf("hash request: %w", err)
+		return jobs.Idempotency{}, fmt.Errorf("hash request: %w", err)
 	}
-	return store.Idempotency{Owner: owner, Key: key, Request: sha256.Sum256(asked), Reply: func(job *store.Job, made bool) (store.Reply, error) {
+	return jobs.Idempotency{Owner: owner, Key: key, Request: sha256.Sum256(asked), Reply: func(job *jobs.Job, made bool) (jobs.Reply, error) {
 		rep := m.answer(job, made)
 		var body bytes.Buffer
 		err := encode(&body, rep.body)
-		return store.Reply{Status: rep.status, Location: rep.location, Body: body.String()}, err
+		return jobs.Reply{Status: rep.status, Location: rep.location, Body: body.String()}, err
 	}}, nil
 }
 
 // again is a reply as it was.
-func (s *Server) again(was store.Reply) reply {
+func (s *Server) again(was jobs.Reply) reply {
 	body := s.buffer()
 	*body = append((*body)[:0], was.Body...)
 	return reply{status: was.Status, location: was.Location, json: body}

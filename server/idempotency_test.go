@@ -14,6 +14,9 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // repeatable are requests that make a job, one of each route, with what makes them be
@@ -54,7 +57,7 @@ var repeatable = map[string]struct {
 	},
 	"collection that is tracked": {
 		prepare: func(r *rig) string {
-			r.check(r.store.Track(r.t.Context(), note))
+			r.check(r.store.Collections.Track(r.t.Context(), note))
 			return "/admin/collections"
 		},
 		body: `{"collection":"com.example.note"}`, other: `{"collection":"com.example.other"}`, wantStatus: http.StatusOK,
@@ -122,12 +125,12 @@ func TestRepeatedRequestMakesOneJob(t *testing.T) {
 // endAll ends the jobs that are not final.
 func (r *rig) endAll() {
 	r.t.Helper()
-	jobs, err := r.store.Unfinished(r.t.Context())
+	jobList, err := r.store.Jobs.Unfinished(r.t.Context())
 	r.check(err)
-	for _, j := range jobs {
-		_, err := r.store.MoveJob(r.t.Context(), j.ID, api.StatusCancelling)
+	for _, j := range jobList {
+		_, err := r.store.Jobs.MoveJob(r.t.Context(), j.ID, api.StatusCancelling)
 		r.check(err)
-		_, err = r.store.FinishJob(r.t.Context(), j.Seq, func(store.Job) string { return "" })
+		_, err = r.store.Jobs.FinishJob(r.t.Context(), j.Seq, func(jobs.Job) string { return "" })
 		r.check(err)
 	}
 }
@@ -163,7 +166,7 @@ func TestOfConcurrentEqualRequestsOneMakesAJob(t *testing.T) {
 	if n := r.jobsStored(); n != 1 {
 		t.Errorf("%d jobs", n)
 	}
-	events, _, err := r.store.Events(t.Context(), 0, 100)
+	events, _, err := r.store.Admin.Events(t.Context(), 0, 100)
 	if r.check(err); len(events) != 1 {
 		t.Errorf("the audit log has %v", events)
 	}
@@ -172,7 +175,7 @@ func TestOfConcurrentEqualRequestsOneMakesAJob(t *testing.T) {
 func TestMalformedIdempotencyKeyMakesNoJob(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, nil)
+	r.settle(alice, index.AccountActive, nil)
 	for name, c := range map[string]struct{ header, text string }{
 		"empty":         {"Idempotency-Key:\r\n", "has 0 characters, it must have 1 to 255"},
 		"spaces":        {"Idempotency-Key:   \r\n", "has 0 characters"},
@@ -250,11 +253,11 @@ func TestIdempotencyKeysBelongToAKey(t *testing.T) {
 	ids := map[string]uuid.UUID{}
 	for _, name := range []string{"hv_one", "hv_two", "hv_reads"} {
 		ids[name] = uuid.New()
-		k := store.APIKey{ID: ids[name], Name: name, Prefix: name, Permissions: []string{string(api.BackfillCreate)}, CreatedAt: time.Now()}
+		k := admin.APIKey{ID: ids[name], Name: name, Prefix: name, Permissions: []string{string(api.BackfillCreate)}, CreatedAt: time.Now()}
 		if name == "hv_reads" {
 			k.Permissions = []string{string(api.BackfillRead)}
 		}
-		r.check(r.store.PutAPIKey(t.Context(), name, k))
+		r.check(r.store.Admin.PutAPIKey(t.Context(), name, k))
 	}
 	for i, name := range []string{testKey, "hv_one", "hv_two"} {
 		a := post(name, "")
@@ -269,7 +272,7 @@ func TestIdempotencyKeysBelongToAKey(t *testing.T) {
 	// The permission is looked at before the Idempotency-Key.
 	post("hv_reads", "").want(t, 403, "backfill:create")
 	post("hv_unknown", "").want(t, 401, "not known")
-	r.check(r.store.RevokeAPIKey(t.Context(), ids["hv_one"], false))
+	r.check(r.store.Admin.RevokeAPIKey(t.Context(), ids["hv_one"], false))
 	post("hv_one", "").want(t, 401, "was revoked")
 	// A configured key that has taken the place of another.
 	const another = "hv_another-key-of-these-tests-0123"

@@ -8,7 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
 )
 
 // spellings are names of com.example.note as users give them, and names that are others'
@@ -29,7 +29,7 @@ func TestAuthorityOfACollectionIsLowered(t *testing.T) {
 		t.Run(given, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{"com.example.note": texts(t, 2)})
+			r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{"com.example.note": texts(t, 2)})
 			held := 0
 			if want == "com.example.note" {
 				held = 2
@@ -89,7 +89,7 @@ func TestTrackedCollectionsAreLowered(t *testing.T) {
 		if a := r.do(http.MethodPost, "/admin/collections", `{"collection":"`+want.String()+`"}`); a.status != http.StatusOK {
 			t.Errorf("%s: added again: %d %s", given, a.status, a.body)
 		}
-		r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]store.Listed{alice: texts(t, 1)})
+		r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]index.Listed{alice: texts(t, 1)})
 		if age := r.get("/api/records?collection=" + given).header.Get(api.SyncedAt); age == "" {
 			t.Errorf("%s: no word of how old it is", given)
 		}

@@ -12,9 +12,10 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
-func newJobBody(j store.Job) api.Job {
+func newJobBody(j jobs.Job) api.Job {
 	done := j.Status == api.StatusCompleted
 	return api.Job{
 		ID:             j.ID,
@@ -33,12 +34,12 @@ func newJobBody(j store.Job) api.Job {
 }
 
 // originOf is who wanted a job.
-func originOf(j store.Job) api.Origin { return cmp.Or(j.Origin, api.OriginRequest) }
+func originOf(j jobs.Job) api.Origin { return cmp.Or(j.Origin, api.OriginRequest) }
 
 // reasonEmpty is the reason under which repos without records are settled.
 const reasonEmpty = "empty"
 
-func (s *Server) newJobDetail(ctx context.Context, j store.Job) (api.JobDetail, error) {
+func (s *Server) newJobDetail(ctx context.Context, j jobs.Job) (api.JobDetail, error) {
 	d := api.JobDetail{
 		Job:               newJobBody(j),
 		ResolvedRepos:     j.TotalRepos - j.Unresolved,
@@ -61,7 +62,7 @@ func (s *Server) newJobDetail(ctx context.Context, j store.Job) (api.JobDetail, 
 		d.Scope = api.ScopeDIDs
 	}
 	if j.RetryOf != 0 {
-		old, err := s.cfg.Store.JobBySeq(ctx, j.RetryOf)
+		old, err := s.cfg.Store.Jobs.JobBySeq(ctx, j.RetryOf)
 		if err != nil && !errors.Is(err, store.ErrNotFound) { // forgotten
 			return d, fmt.Errorf("job that %s retries: %w", j.ID, err)
 		}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // Hosts tells how hosts behave at the moment.
@@ -24,7 +24,7 @@ func (s *Server) listJobHosts(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := s.cfg.Store.JobHosts(r.Context(), job.Seq)
+	list, err := s.cfg.Store.Jobs.JobHosts(r.Context(), job.Seq)
 	if err != nil {
 		return reply{}, forgotten(job, err)
 	}
@@ -45,7 +45,7 @@ func (s *Server) listJobHosts(r *http.Request) (reply, error) {
 }
 
 // hostState is how it stands with a host as far as the job is concerned.
-func (s *Server) hostState(job store.Job, h store.JobHost) (api.HostState, time.Time) {
+func (s *Server) hostState(job jobs.Job, h jobs.JobHost) (api.HostState, time.Time) {
 	switch {
 	case h.Left() <= 0:
 		return api.HostDone, time.Time{}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // fixedHosts says of every host what the test has said of it.
@@ -23,7 +23,7 @@ func TestHostsOfAJob(t *testing.T) {
 	known := fixedHosts{}
 	r := newRig(t, func(c *Config) { c.Hosts = known })
 	job := r.mixed()
-	moved := store.Owed{DID: fred, Host: "https://slow.test"}
+	moved := jobs.Owed{DID: fred, Host: "https://slow.test"}
 	const done = `{"pds_endpoint":"https://pds.test","total_repos":4,"completed_repos":3,"failed_repos":1,"total_records":2,"state":"done","paused_until":null}`
 	slow := func(rest string) string {
 		return `{"pds_endpoints":[` + done +
@@ -41,7 +41,7 @@ func TestHostsOfAJob(t *testing.T) {
 	}
 	// A host that all repos have left is no host of the job any more.
 	r.wait(func(done func(error)) error {
-		return r.store.Rehost(t.Context(), job.Seq, moved.DID, moved.Host, "https://new.test", done)
+		return r.store.Work.Rehost(t.Context(), job.Seq, moved.DID, moved.Host, "https://new.test", done)
 	})
 	var body api.Hosts
 	r.get(pathOf(job)+"/pds-summary").decode(t, &body)

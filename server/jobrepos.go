@@ -14,6 +14,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // Bounds of a page of a job's repos.
@@ -22,18 +23,18 @@ const (
 	maxRepos      = 1000
 )
 
-func stateOf(r store.JobRepo) api.RepoState {
+func stateOf(r jobs.JobRepo) api.RepoState {
 	switch {
-	case r.State != store.RepoSettled:
+	case r.State != jobs.RepoSettled:
 		return api.RepoPending
-	case r.Class == store.ClassDone && r.Reason == reasonEmpty:
+	case r.Class == jobs.ClassDone && r.Reason == reasonEmpty:
 		return api.RepoEmpty
 	default:
 		return api.RepoState(r.Class)
 	}
 }
 
-func newRepoBody(r store.JobRepo) api.Repo {
+func newRepoBody(r jobs.JobRepo) api.Repo {
 	return api.Repo{
 		DID:           r.DID,
 		PDS:           api.Known(r.Host, r.Host != ""),
@@ -93,14 +94,14 @@ func (s *Server) listJobRepos(r *http.Request) (reply, error) {
 }
 
 // jobRepos reads a page of the job's repos, of one state or of all.
-func (s *Server) jobRepos(ctx context.Context, job store.Job, after syntax.DID, limit int, state api.RepoState) ([]store.JobRepo, syntax.DID, error) {
-	want := func(r store.JobRepo) bool { return state == "" || stateOf(r) == state }
-	list, next, err := s.cfg.Store.JobRepos(ctx, job.Seq, after, limit, want)
+func (s *Server) jobRepos(ctx context.Context, job jobs.Job, after syntax.DID, limit int, state api.RepoState) ([]jobs.JobRepo, syntax.DID, error) {
+	want := func(r jobs.JobRepo) bool { return state == "" || stateOf(r) == state }
+	list, next, err := s.cfg.Store.Jobs.JobRepos(ctx, job.Seq, after, limit, want)
 	return list, next, forgotten(job, err)
 }
 
 // forgotten explains that a job's repos are not kept for ever.
-func forgotten(job store.Job, err error) error {
+func forgotten(job jobs.Job, err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return notFound("the repos of job %s are forgotten: it ended too long ago", job.ID)
 	}

@@ -18,6 +18,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -29,35 +31,37 @@ const (
 // mixed makes a job with a repo of each kind: alice was read, bob is empty, carol
 // is unavailable, dora was given up, emil is not looked up yet, and fred is to be
 // tried again.
-func (r *rig) mixed() store.Job {
+func (r *rig) mixed() jobs.Job {
 	r.t.Helper()
 	ctx := r.t.Context()
-	job, err := r.store.Job(ctx, r.create(""))
+	job, err := r.store.Jobs.Job(ctx, r.create(""))
 	r.check(err)
-	_, err = r.store.StartJob(ctx, job.Seq)
+	_, err = r.store.Jobs.StartJob(ctx, job.Seq)
 	r.check(err)
-	r.settleIn(job, alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(r.t, 2)}, store.Verdict{Class: store.ClassDone, Reason: "exact"})
-	r.settleIn(job, bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: nil}, store.Verdict{Class: store.ClassDone, Reason: "empty"})
-	r.settleIn(job, carol, "deactivated", nil, store.Verdict{Class: store.ClassUnavailable, Reason: "deactivated"})
-	r.settleIn(job, dora, store.AccountActive, nil, store.Verdict{Class: store.ClassFailed, Reason: "timeout", Detail: "no answer in 30s"})
-	_, err = r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "x", DIDs: []syntax.DID{emil, fred}})
+	r.settleIn(job, alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(r.t, 2)}, jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"})
+	r.settleIn(job, bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: nil}, jobs.Verdict{Class: jobs.ClassDone, Reason: "empty"})
+	r.settleIn(job, carol, "deactivated", nil, jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deactivated"})
+	r.settleIn(job, dora, index.AccountActive, nil, jobs.Verdict{Class: jobs.ClassFailed, Reason: "timeout", Detail: "no answer in 30s"})
+	_, err = r.store.Work.Discover(ctx, job.Seq, jobs.Discovery{Listing: "x", DIDs: []syntax.DID{emil, fred}})
 	r.check(err)
-	r.wait(func(done func(error)) error { return r.store.Rehost(ctx, job.Seq, fred, "", "https://slow.test", done) })
-	late := store.Owed{
+	r.wait(func(done func(error)) error {
+		return r.store.Work.Rehost(ctx, job.Seq, fred, "", "https://slow.test", done)
+	})
+	late := jobs.Owed{
 		DID: fred, Host: "https://slow.test", Attempts: 2, NotBefore: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 		Reason: "http_5xx", Detail: "answered 500",
 	}
-	r.wait(func(done func(error)) error { return r.store.Postpone(ctx, job.Seq, late, done) })
+	r.wait(func(done func(error)) error { return r.store.Work.Postpone(ctx, job.Seq, late, done) })
 	return job
 }
 
 // end ends a job.
-func (r *rig) end(job store.Job) {
+func (r *rig) end(job jobs.Job) {
 	r.t.Helper()
-	r.check(r.store.EndDiscovery(r.t.Context(), job.Seq, ""))
-	_, err := r.store.MoveJob(r.t.Context(), job.ID, api.StatusCancelling)
+	r.check(r.store.Work.EndDiscovery(r.t.Context(), job.Seq, ""))
+	_, err := r.store.Jobs.MoveJob(r.t.Context(), job.ID, api.StatusCancelling)
 	r.check(err)
-	_, err = r.store.FinishJob(r.t.Context(), job.Seq, func(store.Job) string { return "" })
+	_, err = r.store.Jobs.FinishJob(r.t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 }
 
@@ -89,10 +93,10 @@ func TestReposOfAJob(t *testing.T) {
 	}
 }
 
-func pathOf(job store.Job) string { return "/admin/backfill/" + job.ID.String() }
+func pathOf(job jobs.Job) string { return "/admin/backfill/" + job.ID.String() }
 
 // reposOf pages through the repos of a job.
-func (r *rig) reposOf(job store.Job, query string) (dids []syntax.DID) {
+func (r *rig) reposOf(job jobs.Job, query string) (dids []syntax.DID) {
 	r.t.Helper()
 	for cursor := ""; ; {
 		var page repoPage
@@ -125,8 +129,8 @@ func TestReposArePagedWhileTheJobRuns(t *testing.T) {
 	r.get(pathOf(job)+"/repos?limit=4").decode(t, &page)
 	first := page.Cursor
 	// In the meantime emil is settled, and repos are found before and behind the cursor.
-	r.settleIn(job, emil, store.AccountActive, nil, store.Verdict{Class: store.ClassDone, Reason: "empty"})
-	_, err := r.store.Discover(t.Context(), job.Seq, store.Discovery{Listing: "y", DIDs: []syntax.DID{"did:plc:aaa", "did:web:z.example"}})
+	r.settleIn(job, emil, index.AccountActive, nil, jobs.Verdict{Class: jobs.ClassDone, Reason: "empty"})
+	_, err := r.store.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "y", DIDs: []syntax.DID{"did:plc:aaa", "did:web:z.example"}})
 	r.check(err)
 	page = repoPage{}
 	r.get(pathOf(job)+"/repos?limit=4&cursor="+first).decode(t, &page)
@@ -142,13 +146,13 @@ func TestReposArePagedWhileTheJobRuns(t *testing.T) {
 func TestPageOfReposIsLookedForInABoundedNumberOfThem(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	job, err := r.store.Job(t.Context(), r.create(""))
+	job, err := r.store.Jobs.Job(t.Context(), r.create(""))
 	r.check(err)
 	dids := make([]syntax.DID, 10_001)
 	for i := range dids {
 		dids[i] = syntax.DID(fmt.Sprintf("did:web:%05d.example.com", i))
 	}
-	_, err = r.store.Discover(t.Context(), job.Seq, store.Discovery{Listing: "x", DIDs: dids})
+	_, err = r.store.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "x", DIDs: dids})
 	r.check(err)
 	var page repoPage
 	r.get(pathOf(job)+"/repos?state=failed").decode(t, &page)
@@ -156,7 +160,7 @@ func TestPageOfReposIsLookedForInABoundedNumberOfThem(t *testing.T) {
 		t.Errorf("the search did not end early: %+v", page)
 	}
 	last := dids[len(dids)-1]
-	r.settleIn(job, last, store.AccountActive, nil, store.Verdict{Class: store.ClassFailed, Reason: "timeout"})
+	r.settleIn(job, last, index.AccountActive, nil, jobs.Verdict{Class: jobs.ClassFailed, Reason: "timeout"})
 	if got := r.reposOf(job, "state=failed"); !slices.Equal(got, []syntax.DID{last}) {
 		t.Errorf("got %v", got)
 	}
@@ -192,7 +196,7 @@ func TestReposRefuseWhatTheyDoNotKnow(t *testing.T) {
 // cursorOf is a cursor of a list of records.
 func cursorOf(t *testing.T, r *rig) string {
 	t.Helper()
-	r.settle("did:web:cursor.example", store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	r.settle("did:web:cursor.example", index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
 	var page struct {
 		Records []any
 		Cursor  string

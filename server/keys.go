@@ -14,12 +14,13 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
 )
 
 // maxKeyName is the longest name of a key, in characters.
 const maxKeyName = 100
 
-func newKeyBody(k store.APIKey, now time.Time) api.Key {
+func newKeyBody(k admin.APIKey, now time.Time) api.Key {
 	b := api.Key{
 		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Permissions: k.Permissions, State: api.KeyUsable, CreatedAt: api.Stamp(k.CreatedAt),
 		ExpiresAt:  api.Known(api.Stamp(k.ExpiresAt), !k.ExpiresAt.IsZero()),
@@ -39,7 +40,7 @@ func (s *Server) listKeys(r *http.Request) (reply, error) {
 	if _, err := query(r); err != nil {
 		return reply{}, err
 	}
-	list, err := s.cfg.Store.APIKeys(r.Context())
+	list, err := s.cfg.Store.Admin.APIKeys(r.Context())
 	if err != nil {
 		return reply{}, err
 	}
@@ -79,7 +80,7 @@ func (s *Server) createKey(r *http.Request) (reply, error) {
 	}
 	key := NewKey()
 	k.Prefix = Prefix(key)
-	if err := s.cfg.Store.PutAPIKey(detached(r), key, k); err != nil { //nolint:contextcheck // a client that goes away does not leave it in doubt
+	if err := s.cfg.Store.Admin.PutAPIKey(detached(r), key, k); err != nil { //nolint:contextcheck // a client that goes away does not leave it in doubt
 		if errors.Is(err, store.ErrTooMany) {
 			err = fmt.Errorf("%w: revoke keys that nobody needs", err)
 		}
@@ -92,8 +93,8 @@ func (s *Server) createKey(r *http.Request) (reply, error) {
 }
 
 // parseKey reads what a new key is to be.
-func parseKey(name string, permissions []string, expires string, now time.Time) (k store.APIKey, err error) {
-	k = store.APIKey{Name: strings.TrimSpace(name), CreatedAt: now}
+func parseKey(name string, permissions []string, expires string, now time.Time) (k admin.APIKey, err error) {
+	k = admin.APIKey{Name: strings.TrimSpace(name), CreatedAt: now}
 	switch {
 	case k.Name == "":
 		return k, badRequest("name the key in name: it is how you will know whose it is")
@@ -145,11 +146,11 @@ func (s *Server) revokeKey(r *http.Request) (reply, error) {
 	if err := decodeBody(r.Body); err != nil {
 		return reply{}, err
 	}
-	err = s.cfg.Store.RevokeAPIKey(detached(r), id, s.cfg.AdminKey != "") //nolint:contextcheck // a client that goes away does not leave it in doubt
+	err = s.cfg.Store.Admin.RevokeAPIKey(detached(r), id, s.cfg.AdminKey != "") //nolint:contextcheck // a client that goes away does not leave it in doubt
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return reply{}, noKey(text)
-	case errors.Is(err, store.ErrLastAdmin):
+	case errors.Is(err, admin.ErrLastAdmin):
 		return reply{}, failure{
 			status: http.StatusConflict,
 			text: "this is the last usable key that has every permission, and without one nobody could make keys: " +

@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // makeKey makes a key over HTTP.
@@ -177,9 +177,9 @@ func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 func TestRefusedKeysAreLoggedWithABound(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	gone := r.bearerOf("hv_secret-of-carol", func(k *store.APIKey) { k.Name, k.RevokedAt = "carol", time.Now() }, api.AllPermissions)
+	gone := r.bearerOf("hv_secret-of-carol", func(k *admin.APIKey) { k.Name, k.RevokedAt = "carol", time.Now() }, api.AllPermissions)
 	r.do(http.MethodGet, "/admin/stats", "", "Authorization", gone).want(t, 401, "was revoked")
-	before, err := r.store.Version(t.Context())
+	before, err := r.store.Index.Version(t.Context())
 	r.check(err)
 	for i := range 500 {
 		r.do(http.MethodGet, "/admin/stats", "", "Authorization", fmt.Sprintf("Bearer hv_guess-%d", i)).want(t, 401, "not known here")
@@ -191,7 +191,7 @@ func TestRefusedKeysAreLoggedWithABound(t *testing.T) {
 	if !strings.Contains(log, "name=carol") || !strings.Contains(log, "remote=127.0.0.1:") || strings.Contains(log, "guess-") || strings.Contains(log, "secret-of") {
 		t.Errorf("log: %s", log)
 	}
-	if after, err := r.store.Version(t.Context()); err != nil || after != before {
+	if after, err := r.store.Index.Version(t.Context()); err != nil || after != before {
 		t.Errorf("guesses were written to the file: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -50,7 +51,7 @@ func (m *truth) served(collection syntax.NSID, did syntax.DID, less func(a, b tr
 	var list []truthRecord
 	for d, repo := range m.repos {
 		for _, rec := range repo.records {
-			if repo.account == store.AccountActive && (collection == "" || rec.collection == collection) && (did == "" || d == did) {
+			if repo.account == index.AccountActive && (collection == "" || rec.collection == collection) && (did == "" || d == did) {
 				list = append(list, rec)
 			}
 		}
@@ -84,7 +85,7 @@ func (m *truth) settle(r *rig, did syntax.DID, account string, held map[syntax.N
 		m.repos[did] = repo
 	}
 	repo.account = account
-	read := map[syntax.NSID][]store.Listed{}
+	read := map[syntax.NSID][]index.Listed{}
 	for c, texts := range held {
 		read[c] = nil
 		maps.DeleteFunc(repo.records, func(_ string, rec truthRecord) bool {
@@ -110,7 +111,7 @@ func (m *truth) settle(r *rig, did syntax.DID, account string, held map[syntax.N
 		}
 	}
 	for _, c := range slices.Sorted(maps.Keys(read)) { // one collection a job, so that their order is known
-		r.settle(did, account, map[syntax.NSID][]store.Listed{c: read[c]})
+		r.settle(did, account, map[syntax.NSID][]index.Listed{c: read[c]})
 	}
 	if len(read) == 0 {
 		r.settle(did, account, nil)
@@ -123,7 +124,7 @@ func (m *truth) change(r *rig, random *rand.Rand, dids []syntax.DID) {
 	c := []syntax.NSID{note, status}[random.IntN(2)]
 	switch random.IntN(10) {
 	case 0:
-		account := []string{store.AccountDeactivated, store.AccountTakenDown, store.AccountActive}[random.IntN(3)]
+		account := []string{index.AccountDeactivated, index.AccountTakenDown, index.AccountActive}[random.IntN(3)]
 		m.settle(r, did, account, nil)
 	case 1:
 		a := r.do(http.MethodDelete, "/admin/records?did="+string(did)+"&collection="+string(c), "")
@@ -134,7 +135,7 @@ func (m *truth) change(r *rig, random *rand.Rand, dids []syntax.DID) {
 			maps.DeleteFunc(repo.records, func(_ string, rec truthRecord) bool { return rec.collection == c })
 		}
 	case 2:
-		_, err := r.store.IndexKeys(r.t.Context(), c)
+		_, err := r.store.Index.IndexKeys(r.t.Context(), c)
 		r.check(err)
 	default:
 		held := map[string]string{}
@@ -148,7 +149,7 @@ func (m *truth) change(r *rig, random *rand.Rand, dids []syntax.DID) {
 		for range random.IntN(8) {
 			held[fmt.Sprintf("%s-%03d", did[len(did)-3:], random.IntN(400))] = fmt.Sprint(random.IntN(3))
 		}
-		m.settle(r, did, store.AccountActive, map[syntax.NSID]map[string]string{c: held})
+		m.settle(r, did, index.AccountActive, map[syntax.NSID]map[string]string{c: held})
 	}
 }
 
@@ -162,7 +163,7 @@ func (m *truth) orders(dids []syntax.DID) map[string][]string {
 		for _, did := range dids {
 			one := m.served(c, did, highestKey)
 			all[fmt.Sprintf("/admin/records?did=%s&collection=%s", did, c)] = one
-			if repo := m.repos[did]; repo != nil && repo.number > 0 && repo.account == store.AccountActive {
+			if repo := m.repos[did]; repo != nil && repo.number > 0 && repo.account == index.AccountActive {
 				path := fmt.Sprintf("%s?repo=%s&collection=%s", listRecords, did, c)
 				all[path] = one
 				one = slices.Clone(one)
@@ -210,7 +211,7 @@ func TestCursorTakenBeforeAChangeGivesEachUntouchedRecordOnce(t *testing.T) {
 		m.change(r, random, dids)
 	}
 	for _, did := range dids {
-		m.settle(r, did, store.AccountActive, nil)
+		m.settle(r, did, index.AccountActive, nil)
 	}
 	for path, before := range m.orders(dids) {
 		if len(before) < 4 {
@@ -232,7 +233,7 @@ func TestCursorTakenBeforeAChangeGivesEachUntouchedRecordOnce(t *testing.T) {
 			}
 			if n < 3 { // other records come, go and change between the pages
 				did := dids[n%len(dids)]
-				m.settle(r, did, store.AccountActive, map[syntax.NSID]map[string]string{note: {
+				m.settle(r, did, index.AccountActive, map[syntax.NSID]map[string]string{note: {
 					fmt.Sprintf("%s-%03d", did[len(did)-3:], random.IntN(400)): fmt.Sprint(random.Int()),
 				}})
 			}
@@ -278,7 +279,7 @@ func TestCursorsOutliveTheProcess(t *testing.T) {
 	}
 	r, end := reopened()
 	for _, did := range []syntax.DID{alice, bob} {
-		r.settle(did, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 9), status: texts(t, 2)})
+		r.settle(did, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 9), status: texts(t, 2)})
 	}
 	first := map[string]api.Records{}
 	rest := map[string]string{}

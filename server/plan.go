@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // Bounds of plans.
@@ -27,7 +27,7 @@ type Planner interface {
 	// Plan starts nothing. It may ask the network, within bounds, and fails with a
 	// PlanRefused where somebody does not answer whom the job would need too. What is
 	// known of the hosts now is not its to say.
-	Plan(ctx context.Context, req store.Request) (api.Plan, error)
+	Plan(ctx context.Context, req jobs.Request) (api.Plan, error)
 }
 
 // PlanRefused says why no plan was made.

@@ -12,11 +12,11 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // planned makes every plan of the rig the given one.
-func (r *rig) planned(plan func(context.Context, store.Request) (api.Plan, error)) {
+func (r *rig) planned(plan func(context.Context, jobs.Request) (api.Plan, error)) {
 	r.jobs.mu.Lock()
 	defer r.jobs.mu.Unlock()
 	r.jobs.plan = plan
@@ -27,8 +27,8 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 	until := time.Now().Add(time.Hour)
 	r := newRig(t, func(c *Config) { c.Hosts = someHosts{"https://slow.example": until} })
 	job := uuid.New()
-	var asked store.Request
-	r.planned(func(_ context.Context, req store.Request) (api.Plan, error) {
+	var asked jobs.Request
+	r.planned(func(_ context.Context, req jobs.Request) (api.Plan, error) {
 		asked = req
 		slow := api.Load{Host: new("https://slow.example"), Role: api.RolePDS, Repos: 7, Requests: 21, Seconds: 3}
 		loads := []api.HostLoad{{Load: slow}}
@@ -93,7 +93,7 @@ func TestPlanSaysWhoDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	fails := func(err error) answer {
-		r.planned(func(context.Context, store.Request) (api.Plan, error) { return api.Plan{}, err })
+		r.planned(func(context.Context, jobs.Request) (api.Plan, error) { return api.Plan{}, err })
 		return r.get("/admin/backfill/plan")
 	}
 	fails(PlanRefused{Text: "relay is down: start it"}).want(t, http.StatusBadGateway, "relay is down: start it")
@@ -112,7 +112,7 @@ func TestPlansAreMadeTwoAtOnceAndGivenUpWithTheClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	begun, ended := make(chan struct{}, maxPlans), make(chan error, maxPlans)
-	r.planned(func(ctx context.Context, _ store.Request) (api.Plan, error) {
+	r.planned(func(ctx context.Context, _ jobs.Request) (api.Plan, error) {
 		begun <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()

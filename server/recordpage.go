@@ -15,7 +15,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
 )
 
 const (
@@ -47,7 +47,7 @@ type recordPage struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	limit int                                         // of records
-	show  func([]byte, *store.Record) ([]byte, error) // appends a record, printed
+	show  func([]byte, *index.Record) ([]byte, error) // appends a record, printed
 
 	buf    *[]byte // from Server.buffer, until the page is written while it is read
 	count  int     // of records
@@ -85,13 +85,13 @@ func (s *Server) newPage(w http.ResponseWriter, r *http.Request) *recordPage {
 }
 
 // print sets how many records the page may have and how they are printed.
-func (p *recordPage) print(limit int, show func([]byte, *store.Record) ([]byte, error)) {
+func (p *recordPage) print(limit int, show func([]byte, *index.Record) ([]byte, error)) {
 	p.limit, p.show = limit, show
 }
 
 // add appends a record, of which it keeps nothing. It ends the read of a page that is
 // full, or has to be written first.
-func (p *recordPage) add(rec *store.Record) error {
+func (p *recordPage) add(rec *index.Record) error {
 	out := *p.buf
 	if p.count > 0 {
 		out = append(out, ',')
@@ -105,7 +105,7 @@ func (p *recordPage) add(rec *store.Record) error {
 	p.last = rec.RKey
 	p.tag = appendTag(p.tag, rec)
 	if p.full() || len(out) >= p.room() {
-		return store.ErrStop
+		return index.ErrStop
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (p *recordPage) close() {
 // appendTag appends what names a printed record without a look at its value: every
 // change gives a record another place in the order of changes. The rest keeps databases
 // apart: one that was lost and filled anew may give the same places to the same values.
-func appendTag(dst []byte, rec *store.Record) []byte {
+func appendTag(dst []byte, rec *index.Record) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, rec.Seq)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(rec.IndexedAt.Unix()))
 	id := rec.Body.CID.KeyString()

@@ -8,6 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
 )
 
 // Bounds of a page of records.
@@ -54,7 +55,7 @@ func (s *Server) listRecords(parse queryParser, most int) pageEndpoint {
 }
 
 // parseFilter reads the parameters collection and did.
-func parseFilter(params map[string]string) (filter store.Filter, err error) {
+func parseFilter(params map[string]string) (filter index.Filter, err error) {
 	if filter.Collection, err = parseCollection(params["collection"]); err != nil {
 		return filter, err
 	}
@@ -63,7 +64,7 @@ func parseFilter(params map[string]string) (filter store.Filter, err error) {
 }
 
 // parseOrder refuses orders that a query cannot be answered in.
-func parseOrder(text string, filter store.Filter) (order, error) {
+func parseOrder(text string, filter index.Filter) (order, error) {
 	switch by := order(text); {
 	case by != "" && by != byIndexed && by != byKey:
 		return "", badRequest("order %s is neither indexed nor rkey", quoted(text))
@@ -83,7 +84,7 @@ func parseOrder(text string, filter store.Filter) (order, error) {
 // newestRecords lists a collection, the latest indexed records first.
 func (s *Server) newestRecords(ctx context.Context, at cursor, page *recordPage) error {
 	for range maxSteps {
-		next, err := s.cfg.Store.Newest(ctx, at.collection, at.number, page.step(), page.add)
+		next, err := s.cfg.Store.Index.Newest(ctx, at.collection, at.number, page.step(), page.add)
 		if err != nil {
 			return err
 		}
@@ -105,12 +106,12 @@ func (s *Server) newestRecords(ctx context.Context, at cursor, page *recordPage)
 
 // recordsByKey lists a collection, the highest record keys first.
 func (s *Server) recordsByKey(ctx context.Context, at cursor, page *recordPage) error {
-	var below *store.KeyPlace
+	var below *index.KeyPlace
 	if at.after != "" {
-		below = &store.KeyPlace{RKey: at.after, Repo: uint32(at.number)}
+		below = &index.KeyPlace{RKey: at.after, Repo: uint32(at.number)}
 	}
 	for range maxSteps {
-		next, err := s.cfg.Store.ByKey(ctx, at.collection, below, page.step(), page.add)
+		next, err := s.cfg.Store.Index.ByKey(ctx, at.collection, below, page.step(), page.add)
 		if err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (s *Server) recordsByKey(ctx context.Context, at cursor, page *recordPage) 
 
 // repoRecords lists one repo by collection, each by descending record key.
 func (s *Server) repoRecords(ctx context.Context, at cursor, page *recordPage) error {
-	repo, err := s.cfg.Store.Repo(ctx, at.did)
+	repo, err := s.cfg.Store.Index.Repo(ctx, at.did)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil
@@ -157,8 +158,8 @@ func (s *Server) repoRecords(ctx context.Context, at cursor, page *recordPage) e
 				page.cursor, err = s.repoCursor(ctx, at, collections)
 				return err
 			}
-			p := store.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: page.step()}
-			more, err := s.cfg.Store.RepoRecords(ctx, p, page.add)
+			p := index.RepoPage{DID: at.did, Collection: c, After: at.after, Limit: page.step()}
+			more, err := s.cfg.Store.Index.RepoRecords(ctx, p, page.add)
 			if err != nil {
 				return err
 			}
@@ -184,9 +185,9 @@ func (s *Server) repoCursor(ctx context.Context, at cursor, collections []syntax
 		if c > at.at {
 			after = ""
 		}
-		p := store.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1}
+		p := index.RepoPage{DID: at.did, Collection: c, After: after, Limit: 1}
 		found := false
-		_, err := s.cfg.Store.RepoRecords(ctx, p, func(*store.Record) error { found = true; return nil })
+		_, err := s.cfg.Store.Index.RepoRecords(ctx, p, func(*index.Record) error { found = true; return nil })
 		if err != nil {
 			return "", err
 		}

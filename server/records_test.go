@@ -13,14 +13,14 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
 // texts makes n records with keys in order.
-func texts(t *testing.T, n int) []store.Listed {
+func texts(t *testing.T, n int) []index.Listed {
 	t.Helper()
-	list := make([]store.Listed, n)
+	list := make([]index.Listed, n)
 	for i := range list {
 		list[n-1-i] = text(t, fmt.Sprintf("key%04d", i), fmt.Sprintf("text %d", i))
 	}
@@ -52,7 +52,7 @@ func TestRecordsHaveTheirMembers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	rec := verified(t, "3k2aaaaaaaaaa", `{"$type":"com.example.note","text":"<b>&\u2028</b>","n":[1,{"$link":"bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"}]}`)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}})
 	for _, path := range []string{"/admin/records?collection=com.example.note", "/api/records?did=" + string(alice)} {
 		a := r.get(path)
 		var p api.Records
@@ -80,7 +80,7 @@ func TestNewestRecordsComeFirstAcrossRepos(t *testing.T) {
 	var want []string
 	for i, did := range []syntax.DID{carol, alice, bob} {
 		rec := text(t, fmt.Sprintf("key%d", i), "x")
-		r.settle(did, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}, status: {rec}})
+		r.settle(did, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}, status: {rec}})
 		want = append([]string{record.URI{DID: did, Collection: note, RKey: rec.RKey}.String()}, want...)
 	}
 	for _, path := range []string{"/admin/records?collection=com.example.note", "/api/records?order=indexed&collection=com.example.note"} {
@@ -96,8 +96,8 @@ func TestNewestRecordsComeFirstAcrossRepos(t *testing.T) {
 func TestRepoRecordsComeByCollectionThenDescendingKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{status: texts(t, 3), note: texts(t, 120), "app.bsky.graph.like": texts(t, 1)})
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{status: texts(t, 3), note: texts(t, 120), "app.bsky.graph.like": texts(t, 1)})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
 	var want []string
 	for _, c := range []syntax.NSID{"app.bsky.graph.like", note, status} {
 		n := map[syntax.NSID]int{"app.bsky.graph.like": 1, note: 120, status: 3}[c]
@@ -123,11 +123,11 @@ func TestPagesEndEarlyWhenRecordsAreLarge(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
-	var list []store.Listed
+	var list []index.Listed
 	for i := range 24 {
 		list = append(list, text(t, fmt.Sprintf("k%02d", 23-i), strings.Repeat("x", 900<<10)))
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:12], status: list[12:]})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: list[:12], status: list[12:]})
 	for path, want := range map[string]int{"/admin/records?did=" + string(alice): 24, "/api/records?collection=com.example.note": 12} {
 		if got := r.pages(path); len(slices.Concat(got...)) != want {
 			t.Errorf("%s: %d pages of %d records", path, len(got), len(slices.Concat(got...)))
@@ -141,11 +141,11 @@ func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
-	list := make([]store.Listed, 12)
+	list := make([]index.Listed, 12)
 	for i := range list {
 		list[i] = verified(t, fmt.Sprintf("k%02d", len(list)-1-i), `{"text":"`+strings.Repeat(`\u0001`, 300<<10)+`"}`)
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list[:6], status: list[6:]})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: list[:6], status: list[6:]})
 	ofRepo := "repo=" + string(alice) + "&collection=" + string(note)
 	for path, want := range map[string]int{
 		"/api/records?collection=" + string(note):            6,
@@ -178,8 +178,8 @@ func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
 func TestInactiveAccountsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
 	r.settle(bob, "deactivated", nil)
 	for path, want := range map[string]int{
 		"/admin/records?collection=com.example.note": 2,
@@ -200,7 +200,7 @@ func TestInactiveAccountsAreLeftOut(t *testing.T) {
 func TestRecordQueriesThatCannotBeAnswered(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
 	var p api.Records
 	r.get("/admin/records?limit=1&collection=com.example.note").decode(t, &p)
 	var ofRepo api.Records
@@ -237,8 +237,8 @@ func TestUnverifiedValueIsOneLine(t *testing.T) {
 	r := newRig(t)
 	id, err := cid.Decode("bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a")
 	r.check(err)
-	odd := store.Listed{RKey: "odd", Body: record.Body{CID: id, Data: []byte("{\n  \"f\": 1.50,\n \"t\": \"<a>\"\n}")}}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {odd}})
+	odd := index.Listed{RKey: "odd", Body: record.Body{CID: id, Data: []byte("{\n  \"f\": 1.50,\n \"t\": \"<a>\"\n}")}}
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {odd}})
 	for _, path := range []string{"/admin/records?collection=com.example.note", "/admin/records/export", "/xrpc/com.atproto.repo.getRecord?repo=" + string(alice) + "&collection=com.example.note&rkey=odd"} {
 		if a := r.get(path); strings.Count(a.body, "\n") != 1 || !strings.Contains(a.body, `"value":{"f":1.50,"t":"<a>"}`) {
 			t.Errorf("%s: %q", path, a.body)

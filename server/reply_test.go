@@ -13,7 +13,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
 )
 
 // openReads are public reads of a list and of a record.
@@ -28,7 +28,7 @@ func openReads() []string {
 func TestAnswerThatTheClientHasIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 60)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 60)})
 	for range 2 { // from the store, and from the cache
 		for _, path := range openReads() {
 			first := r.get(path)
@@ -56,23 +56,23 @@ func TestTagsChangeWithTheAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := text(t, "x", "x").Body.CID
-	settle := func(value string, src store.Source) {
-		odd := store.Listed{RKey: "key0001", Source: src, Body: record.Body{CID: id, Data: []byte(value)}}
-		r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {odd}})
+	settle := func(value string, src index.Source) {
+		odd := index.Listed{RKey: "key0001", Source: src, Body: record.Body{CID: id, Data: []byte(value)}}
+		r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {odd}})
 	}
-	settle(`{"f":1.0}`, store.SourceListRecords)
+	settle(`{"f":1.0}`, index.SourceListRecords)
 	before := map[string]answer{}
 	for _, path := range openReads() {
 		before[path] = r.get(path)
 	}
-	settle(`{"f":1.00}`, store.SourceProof) // the same CID, from a better source
+	settle(`{"f":1.00}`, index.SourceProof) // the same CID, from a better source
 	for path, old := range before {
 		a := r.do(http.MethodGet, path, "", "If-None-Match", old.header.Get("ETag"))
 		if a.status != 200 || a.header.Get("ETag") == old.header.Get("ETag") || !strings.Contains(a.body, "1.00") {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	r.settle(alice, store.AccountDeactivated, nil)
+	r.settle(alice, index.AccountDeactivated, nil)
 	for path, old := range before {
 		if a := r.do(http.MethodGet, path, "", "If-None-Match", old.header.Get("ETag")); a.status == http.StatusNotModified || strings.Contains(a.body, "at://") {
 			t.Errorf("%s of an account that is gone: %d %s", path, a.status, a.body)
@@ -84,12 +84,12 @@ func TestTagsChangeWithTheAnswer(t *testing.T) {
 // records have the places in the order of changes and the values that they had.
 func TestTagsKeepDatabasesApart(t *testing.T) {
 	t.Parallel()
-	was := store.Record{
+	was := index.Record{
 		DID: alice, Collection: note, RKey: "key0001", Rev: "3kgk4qs6aa22a", IndexedAt: time.Unix(1_800_000_000, 0).UTC(), Seq: 7,
-		Source: store.SourceRepo, Body: text(t, "key0001", "x").Body,
+		Source: index.SourceRepo, Body: text(t, "key0001", "x").Body,
 	}
 	s := newRig(t).server
-	tags := func(rec store.Record) [2]string {
+	tags := func(rec index.Record) [2]string {
 		page := s.newPage(nil, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 		page.print(2, (&printer{}).append)
 		if err := page.add(&rec); err != nil {
@@ -98,11 +98,11 @@ func TestTagsKeepDatabasesApart(t *testing.T) {
 		rec.Body.Verified = false // a verified one is named by its CID alone
 		return [2]string{page.reply(true).tag, s.recordTag(&rec)}
 	}
-	for what, change := range map[string]func(*store.Record){
-		"rev":        func(r *store.Record) { r.Rev = "3kgk4qs6aa22b" },
-		"indexed at": func(r *store.Record) { r.IndexedAt = r.IndexedAt.Add(time.Second) },
-		"seq":        func(r *store.Record) { r.Seq++ },
-		"cid":        func(r *store.Record) { r.Body = text(t, "key0001", "y").Body },
+	for what, change := range map[string]func(*index.Record){
+		"rev":        func(r *index.Record) { r.Rev = "3kgk4qs6aa22b" },
+		"indexed at": func(r *index.Record) { r.IndexedAt = r.IndexedAt.Add(time.Second) },
+		"seq":        func(r *index.Record) { r.Seq++ },
+		"cid":        func(r *index.Record) { r.Body = text(t, "key0001", "y").Body },
 	} {
 		now := was
 		change(&now)
@@ -118,7 +118,7 @@ func TestRecordIsTaggedWithItsCID(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	rec := text(t, "key0001", "x")
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}})
 	if got := r.get(openReads()[4]).header.Get("ETag"); got != `"`+rec.Body.CID.String()+`"` {
 		t.Errorf("ETag %s", got)
 	}
@@ -129,7 +129,7 @@ func TestAnswersAreCompressedForThoseWhoTakeIt(t *testing.T) {
 	r := newRig(t)
 	large := texts(t, 60)
 	large[58] = text(t, "key0001", strings.Repeat("so long a text ", 200))
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: large})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: large})
 	paths := append(openReads(), "/admin/records?collection="+string(note), "/admin/records/export")
 	for _, path := range append(paths, paths...) {
 		plain := r.do(http.MethodGet, path, "", "Accept-Encoding", "gzip;q=0, br")

@@ -7,7 +7,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 const (
@@ -24,12 +24,12 @@ const endAssumed = "a page that was not full was taken for the last"
 
 // newReportLine gives each repo one class. A repo that was read has the reason of
 // its settlement as its class: how exact the index is.
-func newReportLine(r store.JobRepo) api.ReportLine {
+func newReportLine(r jobs.JobRepo) api.ReportLine {
 	l := api.ReportLine{
 		DID: r.DID, PDS: api.Known(r.Host, r.Host != ""), Class: string(stateOf(r)),
 		Attempts: r.Attempts, Records: r.Records, Rejected: r.Rejected, Rev: api.Known(string(r.Rev), r.Rev != ""),
 	}
-	if r.State == store.RepoSettled && r.Class == store.ClassDone {
+	if r.State == jobs.RepoSettled && r.Class == jobs.ClassDone {
 		l.Class, l.Detail = r.Reason, api.Known(endAssumed, r.Assumed)
 		return l
 	}

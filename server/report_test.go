@@ -11,15 +11,16 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 func TestReportHasALineForEachRepo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	job := r.mixed()
-	r.settleIn(job, "did:web:z.example", store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 1)},
-		store.Verdict{Class: store.ClassDone, Reason: "changed_during_read"})
+	r.settleIn(job, "did:web:z.example", index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 1)},
+		jobs.Verdict{Class: jobs.ClassDone, Reason: "changed_during_read"})
 	want := map[string]string{
 		string(alice):       `"class":"exact","reason":null,"detail":null,"attempts":0,"records":2`,
 		string(bob):         `"class":"empty","reason":null,"detail":null,"attempts":0,"records":0`,
@@ -66,10 +67,10 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 func TestEndThatWasAssumedIsSaid(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	job, err := r.store.Job(t.Context(), r.create(""))
+	job, err := r.store.Jobs.Job(t.Context(), r.create(""))
 	r.check(err)
-	exact := store.Verdict{Class: store.ClassDone, Reason: "exact"}
-	r.settleWith(job, alice, func(s *store.Settlement) {
+	exact := jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}
+	r.settleWith(job, alice, func(s *jobs.Settlement) {
 		s.Short.Assumed = []syntax.NSID{note}
 		s.Verdict = exact
 	})
@@ -89,11 +90,11 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 		}
 	}
 	hosts(api.HostDone)
-	r.settleWith(job, bob, func(s *store.Settlement) {
+	r.settleWith(job, bob, func(s *jobs.Settlement) {
 		s.Short.More = true
 		s.Verdict = exact
 	})
-	_, _, err = r.store.Reopen(t.Context(), job.Seq, "")
+	_, _, err = r.store.Work.Reopen(t.Context(), job.Seq, "")
 	r.check(err)
 	line(`"class":"pending","reason":null,"detail":null,`)
 	line(`"class":"exact","reason":null,"detail":null,`)
@@ -105,13 +106,13 @@ func TestEndThatWasAssumedIsSaid(t *testing.T) {
 func TestReportOfManyPagesIsCompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	job, err := r.store.Job(t.Context(), r.create(""))
+	job, err := r.store.Jobs.Job(t.Context(), r.create(""))
 	r.check(err)
 	dids := make([]syntax.DID, 3*reportPage)
 	for i := range dids {
 		dids[i] = syntax.DID(fmt.Sprintf("did:web:%05d.example.com", i))
 	}
-	_, err = r.store.Discover(t.Context(), job.Seq, store.Discovery{Listing: "x", DIDs: dids})
+	_, err = r.store.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "x", DIDs: dids})
 	r.check(err)
 	i := 0
 	for line := range strings.Lines(r.get(pathOf(job) + "/report").body) { // net/http asks for gzip by itself

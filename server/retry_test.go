@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
 )
 
 func TestRetryMakesAJobThatCarriesOn(t *testing.T) {
@@ -35,7 +35,7 @@ func TestRetryMakesAJobThatCarriesOn(t *testing.T) {
 func TestRetryIsRefusedWhereNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, nil)
+	r.settle(alice, index.AccountActive, nil)
 	jobs, err := r.store.Jobs.List(t.Context())
 	r.check(err)
 	path := pathOf(jobs[0])

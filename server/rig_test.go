@@ -24,6 +24,8 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -55,55 +57,55 @@ type idleJobs struct {
 	mu      sync.Mutex
 	fail    error
 	panics  bool
-	created []store.Request
+	created []jobs.Request
 	waiting api.Waiting
 	waits   string // what the host that a job waits for said last; empty: it waits for none
 	repos   float64
 	records float64
 
-	plan func(context.Context, store.Request) (api.Plan, error)
+	plan func(context.Context, jobs.Request) (api.Plan, error)
 
 	restless bool  // every look at a job shows another speed
 	looked   int64 // how often Progress was called
 }
 
-func (j *idleJobs) Create(ctx context.Context, req store.Request) (store.Job, error) {
+func (j *idleJobs) Create(ctx context.Context, req jobs.Request) (jobs.Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.panics {
 		panic("a secret cause")
 	}
 	if j.fail != nil {
-		return store.Job{}, j.fail
+		return jobs.Job{}, j.fail
 	}
 	if err := ctx.Err(); err != nil {
-		return store.Job{}, err
+		return jobs.Job{}, err
 	}
 	j.created = append(j.created, req)
-	return j.store.CreateJob(ctx, uuid.New(), req, nil)
+	return j.store.Jobs.CreateJob(ctx, uuid.New(), req, nil)
 }
 
-func (j *idleJobs) Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error) {
-	return j.store.MoveJob(ctx, id, to)
+func (j *idleJobs) Move(ctx context.Context, id uuid.UUID, to api.Status) (jobs.Job, error) {
+	return j.store.Jobs.MoveJob(ctx, id, to)
 }
 
-func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (store.Job, error) {
-	return j.store.RetryJob(ctx, id, uuid.New())
+func (j *idleJobs) Retry(ctx context.Context, id uuid.UUID) (jobs.Job, error) {
+	return j.store.Jobs.RetryJob(ctx, id, uuid.New())
 }
 
-func (j *idleJobs) AddCollection(ctx context.Context, c syntax.NSID) (*store.Job, bool, error) {
-	return j.store.AddCollection(ctx, c, uuid.New())
+func (j *idleJobs) AddCollection(ctx context.Context, c syntax.NSID) (*jobs.Job, bool, error) {
+	return j.store.Collections.AddCollection(ctx, c, uuid.New())
 }
 
 // RefreshAt is a day after the collection was read.
-func (j *idleJobs) RefreshAt(c store.Collection) time.Time {
+func (j *idleJobs) RefreshAt(c jobs.Collection) time.Time {
 	if c.Fresh.SyncedAt.IsZero() {
 		return time.Time{}
 	}
 	return c.Fresh.SyncedAt.Add(24 * time.Hour)
 }
 
-func (j *idleJobs) Progress(store.Job) (api.Waiting, float64, float64) {
+func (j *idleJobs) Progress(jobs.Job) (api.Waiting, float64, float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.looked++
@@ -113,7 +115,7 @@ func (j *idleJobs) Progress(store.Job) (api.Waiting, float64, float64) {
 	return j.waiting, j.repos, j.records
 }
 
-func (j *idleJobs) Waits(store.Job) (host string, since, until time.Time, answer string) {
+func (j *idleJobs) Waits(jobs.Job) (host string, since, until time.Time, answer string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.waits == "" {
@@ -124,7 +126,7 @@ func (j *idleJobs) Waits(store.Job) (host string, since, until time.Time, answer
 }
 
 // Plan calls the function that a test has given, or plans nothing.
-func (j *idleJobs) Plan(ctx context.Context, req store.Request) (api.Plan, error) {
+func (j *idleJobs) Plan(ctx context.Context, req jobs.Request) (api.Plan, error) {
 	j.mu.Lock()
 	plan := j.plan
 	j.mu.Unlock()
@@ -289,7 +291,7 @@ func (r *rig) create(body string) uuid.UUID {
 }
 
 // verified is a record that can be proved.
-func verified(t *testing.T, rkey, value string) store.Listed {
+func verified(t *testing.T, rkey, value string) index.Listed {
 	t.Helper()
 	data, err := atdata.UnmarshalJSON([]byte(value))
 	if err != nil {
@@ -307,53 +309,55 @@ func verified(t *testing.T, rkey, value string) store.Listed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body}
+	return index.Listed{RKey: syntax.RecordKey(rkey), Body: body}
 }
 
 // text is a record with a text.
-func text(t *testing.T, rkey, text string) store.Listed {
+func text(t *testing.T, rkey, text string) index.Listed {
 	t.Helper()
 	return verified(t, rkey, fmt.Sprintf(`{"$type":"com.example.note","text":%q}`, text))
 }
 
 // settle runs a whole job over one repo: it reads the records given, in one page.
-func (r *rig) settle(did syntax.DID, account string, records map[syntax.NSID][]store.Listed) {
+func (r *rig) settle(did syntax.DID, account string, records map[syntax.NSID][]index.Listed) {
 	r.t.Helper()
 	ctx := r.t.Context()
-	job, err := r.store.CreateJob(ctx, uuid.New(), store.Request{DID: did}, nil)
+	job, err := r.store.Jobs.CreateJob(ctx, uuid.New(), jobs.Request{DID: did}, nil)
 	r.check(err)
-	_, err = r.store.StartJob(ctx, job.Seq)
+	_, err = r.store.Jobs.StartJob(ctx, job.Seq)
 	r.check(err)
-	r.settleIn(job, did, account, records, store.Verdict{Class: store.ClassDone, Reason: "exact"})
-	r.check(r.store.EndDiscovery(ctx, job.Seq, ""))
-	_, err = r.store.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
+	r.settleIn(job, did, account, records, jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"})
+	r.check(r.store.Work.EndDiscovery(ctx, job.Seq, ""))
+	_, err = r.store.Jobs.FinishJob(ctx, job.Seq, func(jobs.Job) string { return "" })
 	r.check(err)
 }
 
 // settleIn finds a repo in a job and settles it.
-func (r *rig) settleIn(job store.Job, did syntax.DID, account string, records map[syntax.NSID][]store.Listed, v store.Verdict) {
+func (r *rig) settleIn(job jobs.Job, did syntax.DID, account string, records map[syntax.NSID][]index.Listed, v jobs.Verdict) {
 	r.t.Helper()
-	r.settleWith(job, did, func(set *store.Settlement) {
+	r.settleWith(job, did, func(set *jobs.Settlement) {
 		set.Account = account
 		set.Verdict = v
 		for c, list := range records {
-			set.Reading.Segments = append(set.Reading.Segments, store.Segment{Collection: c, Records: list})
+			set.Reading.Segments = append(set.Reading.Segments, index.Segment{Collection: c, Records: list})
 			set.Complete = append(set.Complete, c)
 		}
 	})
 }
 
 // settleWith has the job find a repo and settle it with what fill says.
-func (r *rig) settleWith(job store.Job, did syntax.DID, fill func(*store.Settlement)) {
+func (r *rig) settleWith(job jobs.Job, did syntax.DID, fill func(*jobs.Settlement)) {
 	r.t.Helper()
 	ctx := r.t.Context()
-	_, err := r.store.Discover(ctx, job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}})
+	_, err := r.store.Work.Discover(ctx, job.Seq, jobs.Discovery{Listing: "test", DIDs: []syntax.DID{did}})
 	r.check(err)
-	r.wait(func(done func(error)) error { return r.store.Rehost(ctx, job.Seq, did, "", "https://pds.test", done) })
+	r.wait(func(done func(error)) error {
+		return r.store.Work.Rehost(ctx, job.Seq, did, "", "https://pds.test", done)
+	})
 	r.rev = syntax.NewTID(r.rev.Time().UnixMicro()+1, 0)
-	set := store.Settlement{DID: did, Floor: r.rev, Reading: store.Reading{Host: "https://pds.test", Rev: r.rev, Source: store.SourceListRecords}}
+	set := jobs.Settlement{DID: did, Floor: r.rev, Reading: index.Reading{Host: "https://pds.test", Rev: r.rev, Source: index.SourceListRecords}}
 	fill(&set)
-	r.wait(func(done func(error)) error { return r.store.Settle(ctx, job.Seq, set, done) })
+	r.wait(func(done func(error)) error { return r.store.Work.Settle(ctx, job.Seq, set, done) })
 }
 
 func (r *rig) wait(f func(done func(error)) error) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // route is one thing that can be asked for.
@@ -114,7 +114,7 @@ func (s *Server) dispatch(routes []route) http.Handler {
 				s.fail(w, r, err)
 				return
 			}
-			ctx := store.WithActor(r.Context(), held.actor)
+			ctx := admin.WithActor(r.Context(), held.actor)
 			r = r.WithContext(context.WithValue(ctx, grantOf{}, held))
 		}
 		rt, ok := choose(routes, r.Method)

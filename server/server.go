@@ -18,6 +18,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // Timeouts and sizes of one connection. An export sets its own write deadlines.
@@ -35,31 +36,31 @@ const drainTimeout = 2 * time.Second
 // Jobs commands backfill jobs.
 type Jobs interface {
 	// Create stores a job and lets its worker start. It does not wait for the network.
-	Create(ctx context.Context, req store.Request) (store.Job, error)
+	Create(ctx context.Context, req jobs.Request) (jobs.Job, error)
 	// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing) or to go
-	// on (store.StatusRunning). It fails with store.ErrMove when that cannot be asked of it now.
-	Move(ctx context.Context, id uuid.UUID, to api.Status) (store.Job, error)
-	// Retry stores a job that carries on a final one. It fails with store.ErrMove if that
-	// is not final, and with store.ErrNothingLeft if it has left nothing undone.
-	Retry(ctx context.Context, id uuid.UUID) (store.Job, error)
+	// on (store.StatusRunning). It fails with jobs.ErrMove when that cannot be asked of it now.
+	Move(ctx context.Context, id uuid.UUID, to api.Status) (jobs.Job, error)
+	// Retry stores a job that carries on a final one. It fails with jobs.ErrMove if that
+	// is not final, and with jobs.ErrNothingLeft if it has left nothing undone.
+	Retry(ctx context.Context, id uuid.UUID) (jobs.Job, error)
 }
 
 // Progress tells how unfinished jobs go on.
 type Progress interface {
 	// Progress tells what a job waits for, if it waits, and how fast it is now.
-	Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
+	Progress(job jobs.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
 	// Waits tells of a job that waits for the relay or the directory which host that is,
 	// since when it waits, when the host is asked again, and what came last from there.
-	Waits(job store.Job) (host string, since, until time.Time, answer string)
+	Waits(job jobs.Job) (host string, since, until time.Time, answer string)
 }
 
 // Collections keeps the tracked collections.
 type Collections interface {
 	// AddCollection tracks a collection and has a job read it, which it returns. If it
 	// was tracked before, it changes nothing, and returns the job under way, if any.
-	AddCollection(ctx context.Context, c syntax.NSID) (job *store.Job, added bool, err error)
+	AddCollection(ctx context.Context, c syntax.NSID) (job *jobs.Job, added bool, err error)
 	// RefreshAt is when a collection is read again by itself; zero: it is not.
-	RefreshAt(c store.Collection) time.Time
+	RefreshAt(c jobs.Collection) time.Time
 }
 
 // Backfill is everything that reads the network.

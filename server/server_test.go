@@ -14,7 +14,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
 )
 
 func TestHealthAndReady(t *testing.T) {
@@ -42,9 +42,9 @@ func TestStatsShowWhatTheIndexHolds(t *testing.T) {
 	if len(st.Collections) != 0 || st.Repos != 0 || st.Seq != 0 || st.Tracked == nil || st.Version != "v-test" || st.Database.FileBytes == 0 || st.DiskFull {
 		t.Errorf("empty: %+v", st)
 	}
-	r.check(r.store.Track(t.Context(), note))
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3), status: texts(t, 1)})
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+	r.check(r.store.Collections.Track(t.Context(), note))
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3), status: texts(t, 1)})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
 	r.get("/admin/stats").decode(t, &st)
 	if st.Collections[note] != (api.CollectionStats{Records: 5, Repos: 2}) || st.Collections[status] != (api.CollectionStats{Records: 1, Repos: 1}) || st.Repos != 2 || st.Seq != 6 ||
 		len(st.Tracked) != 1 || st.Tracked[0] != note {

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // sessions are the streams under way that go on only as long as their key is good.
@@ -65,7 +65,7 @@ func (ss *sessions) revoke(id uuid.UUID) {
 	defer ss.mu.Unlock()
 	ss.revoked++
 	for se := range ss.open[id] {
-		se.cancel(errKeyRevoked(store.APIKey{ID: id}))
+		se.cancel(errKeyRevoked(admin.APIKey{ID: id}))
 	}
 }
 
@@ -87,7 +87,7 @@ func (s *Server) whileKeyIsGood(w http.ResponseWriter, r *http.Request, f func(h
 	}
 	defer s.sessions.leave(held, se)
 	if !held.expires.IsZero() {
-		expired := errKeyExpired(store.APIKey{ID: held.actor.KeyID})
+		expired := errKeyExpired(admin.APIKey{ID: held.actor.KeyID})
 		timer := time.AfterFunc(held.expires.Sub(s.cfg.Now()), func() { cancel(expired) })
 		defer timer.Stop()
 	}

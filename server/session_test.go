@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/admin"
 )
 
 // streamed serves one route that streams as f does.
@@ -39,9 +39,9 @@ func (r *rig) begin(hs *httptest.Server, bearer string) (status int, body io.Rea
 }
 
 // keyNamed is a stored key.
-func (r *rig) keyNamed(secret string) store.APIKey {
+func (r *rig) keyNamed(secret string) admin.APIKey {
 	r.t.Helper()
-	k, err := r.store.APIKey(r.t.Context(), secret)
+	k, err := r.store.Admin.APIKey(r.t.Context(), secret)
 	r.check(err)
 	return k
 }
@@ -97,7 +97,7 @@ func TestStreamsEndWhenTheirKeyExpires(t *testing.T) {
 	const left = 300 * time.Millisecond
 	now := time.Now().Truncate(time.Second)
 	r.server.cfg.Now = func() time.Time { return now.Add(-left) }
-	bearer := r.bearerOf("hv_expires", func(k *store.APIKey) { k.ExpiresAt = now }, api.StatsRead)
+	bearer := r.bearerOf("hv_expires", func(k *admin.APIKey) { k.ExpiresAt = now }, api.StatsRead)
 	began := time.Now()
 	_, body := r.begin(r.streamed(waits), bearer)
 	broken(t, body)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -46,11 +46,11 @@ func (r *rig) ask(addr net.Addr, room int, path string, header ...string) *net.T
 // long has pages of about 8 MiB.
 func (r *rig) long() (paths []string) {
 	r.t.Helper()
-	var list []store.Listed
+	var list []index.Listed
 	for i := range 12 {
 		list = append(list, text(r.t, fmt.Sprintf("k%02d", 11-i), strings.Repeat("x", 900<<10)))
 	}
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: list})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: list})
 	return []string{
 		"/api/records?collection=" + string(note),
 		"/api/records?order=rkey&collection=" + string(note),

@@ -16,7 +16,7 @@ func (s *Server) stats(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	tracked, err := s.cfg.Store.Tracked(r.Context())
+	tracked, err := s.cfg.Store.Collections.Tracked(r.Context())
 	if err != nil {
 		return reply{}, err
 	}

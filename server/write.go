@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"appview/store"
+	"appview/store/index"
 )
 
 // Records are put together by hand: reflection would cost more than everything
@@ -19,7 +19,7 @@ type printer struct {
 	stamp      []byte // at, printed: many records that follow each other have the same
 }
 
-func (p *printer) append(dst []byte, rec *store.Record) ([]byte, error) {
+func (p *printer) append(dst []byte, rec *index.Record) ([]byte, error) {
 	if len(p.stamp) == 0 || !p.at.Equal(rec.IndexedAt) {
 		p.at = rec.IndexedAt
 		p.stamp = p.at.UTC().AppendFormat(p.stamp[:0], time.RFC3339)
@@ -37,12 +37,12 @@ func (p *printer) append(dst []byte, rec *store.Record) ([]byte, error) {
 }
 
 // appendXRPC appends a record as the lexicons of getRecord and listRecords have it.
-func appendXRPC(dst []byte, rec *store.Record) ([]byte, error) {
+func appendXRPC(dst []byte, rec *index.Record) ([]byte, error) {
 	return appendValue(appendHead(dst, rec), rec)
 }
 
 // appendHead begins a record's object with its address and its CID.
-func appendHead(dst []byte, rec *store.Record) []byte {
+func appendHead(dst []byte, rec *index.Record) []byte {
 	dst = append(append(dst, `{"uri":"at://`...), rec.DID...)
 	dst = append(append(dst, '/'), rec.Collection...)
 	dst = append(append(dst, '/'), rec.RKey...)
@@ -51,7 +51,7 @@ func appendHead(dst []byte, rec *store.Record) []byte {
 }
 
 // appendValue appends a record's value, on one line, and ends the object.
-func appendValue(dst []byte, rec *store.Record) (_ []byte, err error) {
+func appendValue(dst []byte, rec *index.Record) (_ []byte, err error) {
 	dst = append(dst, `,"value":`...)
 	if rec.Body.Verified {
 		dst, err = rec.Body.AppendJSON(dst)
@@ -68,7 +68,7 @@ func appendValue(dst []byte, rec *store.Record) (_ []byte, err error) {
 
 // recordTag names the bytes of one record's answer: its CID, where the value was
 // hashed to it. A value that was not may change under the same CID.
-func (s *Server) recordTag(rec *store.Record) string {
+func (s *Server) recordTag(rec *index.Record) string {
 	if rec.Body.Verified {
 		return rec.Body.CID.String()
 	}

@@ -10,6 +10,7 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
 )
 
 // Bounds of a page in the lexicon of listRecords.
@@ -38,13 +39,13 @@ func (s *Server) xrpcGetRecord(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	rec, account, err := s.cfg.Store.ServedRecord(r.Context(), uri)
+	rec, account, err := s.cfg.Store.Index.ServedRecord(r.Context(), uri)
 	switch {
 	case account == "" && err == nil, errors.Is(err, store.ErrNotFound):
 		return reply{}, noRecord(uri)
 	case err != nil:
 		return reply{}, err
-	case account != store.AccountActive:
+	case account != index.AccountActive:
 		return reply{}, notServed(uri.DID, account)
 	case !wanted.matches(rec.Body.CID):
 		return reply{}, noRecord(uri)
@@ -61,7 +62,7 @@ func (s *Server) xrpcListRecords(r *http.Request, page *recordPage) error {
 	if err != nil {
 		return err
 	}
-	at := store.RepoPage{}
+	at := index.RepoPage{}
 	if at.DID, err = params.repo(); err != nil {
 		return err
 	}
@@ -83,16 +84,16 @@ func (s *Server) xrpcListRecords(r *http.Request, page *recordPage) error {
 
 // servedRecords lists one repo as its account's status allows, which is looked at with
 // every step.
-func (s *Server) servedRecords(ctx context.Context, at store.RepoPage, page *recordPage) error {
+func (s *Server) servedRecords(ctx context.Context, at index.RepoPage, page *recordPage) error {
 	for {
 		at.Limit = page.step()
-		account, more, err := s.cfg.Store.ServedPage(ctx, at, page.add)
+		account, more, err := s.cfg.Store.Index.ServedPage(ctx, at, page.add)
 		switch {
 		case err != nil:
 			return err
 		case account == "":
 			return badRequest("Could not find repo: %s", at.DID)
-		case account != store.AccountActive:
+		case account != index.AccountActive:
 			return notServed(at.DID, account)
 		case !more: // a cursor would cost the client another request
 			return nil
@@ -111,11 +112,11 @@ func (s *Server) servedRecords(ctx context.Context, at store.RepoPage, page *rec
 func notServed(did syntax.DID, account string) error {
 	f := failure{status: http.StatusBadRequest}
 	switch account {
-	case store.AccountDeactivated:
+	case index.AccountDeactivated:
 		f.name, f.text = "RepoDeactivated", "Repo has been deactivated: "
-	case store.AccountTakenDown:
+	case index.AccountTakenDown:
 		f.name, f.text = "RepoTakendown", "Repo has been taken down: "
-	case store.AccountSuspended:
+	case index.AccountSuspended:
 		f.name, f.text = "RepoSuspended", "Repo has been suspended: "
 	default:
 		f.name, f.text = "RepoNotFound", "Could not find repo: "

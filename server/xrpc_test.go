@@ -13,7 +13,7 @@ import (
 	"github.com/multiformats/go-multibase"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/index"
 )
 
 const (
@@ -34,7 +34,7 @@ func TestGetRecordAnswersAsTheLexiconSays(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	rec := text(t, "self", "hello")
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}})
 	query := "?repo=" + string(alice) + "&collection=com.example.note&rkey=self"
 	want := fmt.Sprintf(`{"uri":"at://%s/com.example.note/self","cid":"%s","value":{"text":"hello","$type":"com.example.note"}}`, alice, rec.Body.CID) + "\n"
 	for _, q := range []string{query, query + "&cid=" + rec.Body.CID.String(), query + "&unknown=x"} {
@@ -57,7 +57,7 @@ func TestRecordIsWantedWithACID(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	rec := text(t, "self", "hello")
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: {rec}})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: {rec}})
 	hex, err := rec.Body.CID.StringOfBase(multibase.Base16)
 	if err != nil {
 		t.Fatal(err)
@@ -92,9 +92,9 @@ func TestRecordIsWantedWithACID(t *testing.T) {
 func TestListRecordsPagesBothWays(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(bob, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 130), status: texts(t, 2)})
-	r.settle(carol, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 3)})
+	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 130), status: texts(t, 2)})
+	r.settle(carol, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 3)})
 	var want []string
 	for _, l := range texts(t, 130) {
 		want = append(want, "at://"+string(alice)+"/com.example.note/"+l.RKey.String())
@@ -129,7 +129,7 @@ func TestListRecordsPagesBothWays(t *testing.T) {
 func TestXRPCRequestsThatAreNotValid(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+	r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
 	repo := "?repo=" + string(alice)
 	get, list := "Invalid com.atproto.repo.getRecord params: ", "Invalid com.atproto.repo.listRecords params: "
 	in := repo + "&collection=com.example.note"
@@ -171,15 +171,15 @@ func TestInactiveReposAreNamed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for account, name := range map[string]string{
-		"deactivated": "RepoDeactivated", store.AccountTakenDown: "RepoTakendown", "suspended": "RepoSuspended",
-		store.AccountNotFound: "RepoNotFound", "deleted": "RepoNotFound", "desynchronized": "RepoNotFound",
+		"deactivated": "RepoDeactivated", index.AccountTakenDown: "RepoTakendown", "suspended": "RepoSuspended",
+		index.AccountNotFound: "RepoNotFound", "deleted": "RepoNotFound", "desynchronized": "RepoNotFound",
 	} {
-		r.settle(alice, store.AccountActive, map[syntax.NSID][]store.Listed{note: texts(t, 2)})
+		r.settle(alice, index.AccountActive, map[syntax.NSID][]index.Listed{note: texts(t, 2)})
 		r.settle(alice, account, nil)
 		query := "?repo=" + string(alice) + "&collection=com.example.note"
 		r.get(listRecords+query).wantXRPC(t, 400, name, string(alice))
 		r.get(getRecord+query+"&rkey=key0001").wantXRPC(t, 400, name, string(alice))
-		r.settle(alice, store.AccountActive, nil)
+		r.settle(alice, index.AccountActive, nil)
 		if a := r.get(getRecord + query + "&rkey=key0001"); a.status != 200 {
 			t.Errorf("%s, then active again: %d %s", account, a.status, a.body)
 		}

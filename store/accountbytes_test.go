@@ -15,13 +15,15 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // takes is what the account of alice takes of the file.
 func (b *bench) takes() int64 {
 	b.t.Helper()
-	repo, err := b.s.Repo(b.t.Context(), alice)
+	repo, err := b.s.Index.Repo(b.t.Context(), alice)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -30,7 +32,7 @@ func (b *bench) takes() int64 {
 
 // bounded reads a repo, and opens the store again with a bound that lets the account
 // take as much as it does and so many bytes more. The repo is owed to a new job.
-func bounded(t *testing.T, more int64, hooks store.Hooks, held ...store.Segment) *bench {
+func bounded(t *testing.T, more int64, hooks store.Hooks, held ...index.Segment) *bench {
 	t.Helper()
 	cfg := store.Config{Path: filepath.Join(t.TempDir(), "appview.db")}
 	s, err := store.Open(cfg)
@@ -62,7 +64,7 @@ func (b *bench) wantTooLarge(serves map[string]string, takes int64) {
 	if got := b.takes(); got != takes {
 		b.t.Errorf("it takes %d bytes, want %d", got, takes)
 	}
-	list, _, err := b.s.JobRepos(b.t.Context(), b.job.Seq, "", 2, nil)
+	list, _, err := b.s.Jobs.JobRepos(b.t.Context(), b.job.Seq, "", 2, nil)
 	if err != nil || len(list) != 1 || !strings.Contains(list[0].Detail, "--max-account-bytes") {
 		b.t.Errorf("the report says %+v, %v", list, err)
 	}
@@ -86,11 +88,11 @@ func TestAccountPastTheBoundIsLeftAsItIs(t *testing.T) {
 			return b.settle(settlement(alice, rev(2), segment(note, now.Records[0])))
 		},
 		"in a step": func(b *bench) error {
-			_, err := b.s.Save(t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{now}}, store.Position{
-				First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}},
+			_, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, index.Reading{Host: host, Rev: rev(2), Segments: []index.Segment{now}}, jobs.Position{
+				First: rev(2), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "more"}},
 			})
-			if errors.Is(err, store.ErrAccountFull) {
-				gave := store.Settlement{DID: alice, Reading: store.Reading{Host: host}, Verdict: store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: err.Error()}}
+			if errors.Is(err, index.ErrAccountFull) {
+				gave := jobs.Settlement{DID: alice, Reading: index.Reading{Host: host}, Verdict: jobs.Verdict{Class: jobs.ClassFailed, Reason: "too_large", Detail: err.Error()}}
 				return b.settle(gave)
 			}
 			return errors.Join(err, b.settle(settlement(alice, rev(2), segment(note))))
@@ -122,10 +124,10 @@ func TestAccountPastTheBoundIsLeftAsItIs(t *testing.T) {
 }
 
 // step saves a step of a reading.
-func (b *bench) step(at syntax.TID, seg store.Segment) {
+func (b *bench) step(at syntax.TID, seg index.Segment) {
 	b.t.Helper()
-	_, err := b.s.Save(b.t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: at, Segments: []store.Segment{seg}}, store.Position{
-		First: at, Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}},
+	_, err := b.s.Work.Save(b.t.Context(), b.job.Seq, alice, index.Reading{Host: host, Rev: at, Segments: []index.Segment{seg}}, jobs.Position{
+		First: at, Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "more"}},
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -137,19 +139,19 @@ func (b *bench) step(at syntax.TID, seg store.Segment) {
 func TestAccountPastALoweredBound(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
-	held := []store.Listed{listed(t, "c", "long"), listed(t, "b", "long"), listed(t, "a", "long")}
+	held := []index.Listed{listed(t, "c", "long"), listed(t, "b", "long"), listed(t, "a", "long")}
 	for name, c := range map[string]struct {
-		now  []store.Listed
+		now  []index.Listed
 		full bool
 	}{
 		"unchanged":                {now: held},
-		"an update of the size":    {now: []store.Listed{listed(t, "c", "gnol"), held[1], held[2]}},
-		"an update that is less":   {now: []store.Listed{listed(t, "c", "l"), held[1], held[2]}},
-		"one less for one more":    {now: []store.Listed{listed(t, "c", "longe"), listed(t, "b", "lon"), held[2]}},
-		"an update that is more":   {now: []store.Listed{listed(t, "c", "longer"), held[1], held[2]}, full: true},
-		"another record":           {now: append([]store.Listed{listed(t, "d", "")}, held...), full: true},
+		"an update of the size":    {now: []index.Listed{listed(t, "c", "gnol"), held[1], held[2]}},
+		"an update that is less":   {now: []index.Listed{listed(t, "c", "l"), held[1], held[2]}},
+		"one less for one more":    {now: []index.Listed{listed(t, "c", "longe"), listed(t, "b", "lon"), held[2]}},
+		"an update that is more":   {now: []index.Listed{listed(t, "c", "longer"), held[1], held[2]}, full: true},
+		"another record":           {now: append([]index.Listed{listed(t, "d", "")}, held...), full: true},
 		"deletions":                {now: held[:1]},
-		"deletions, and a new one": {now: []store.Listed{listed(t, "d", "")}, full: true}, // what goes makes no room
+		"deletions, and a new one": {now: []index.Listed{listed(t, "d", "")}, full: true}, // what goes makes no room
 		"nothing":                  {},
 	} {
 		for _, steps := range []bool{false, true} {
@@ -182,16 +184,16 @@ func TestAccountThatComesBackFullIsServed(t *testing.T) {
 	for _, steps := range []bool{false, true} {
 		b := bounded(t, 10, store.Hooks{}, segment(note, listed(t, "a", "1")))
 		serves, takes := export(t, b.s), b.takes()
-		b.mustSettle(store.Settlement{
-			DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountDeactivated,
-			Verdict: store.Verdict{Class: store.ClassUnavailable},
+		b.mustSettle(jobs.Settlement{
+			DID: alice, Reading: index.Reading{Host: host}, Account: index.AccountDeactivated,
+			Verdict: jobs.Verdict{Class: jobs.ClassUnavailable},
 		})
 		wantRecords(t, b.s, 0)
 		b.again()
 		b.owe(alice)
 		read := settlement(alice, rev(2), segment(note, listed(t, "b", "1"), listed(t, "a", "1")))
 		if steps {
-			if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read.Reading, store.Position{First: rev(2)}); !errors.Is(err, store.ErrAccountFull) {
+			if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read.Reading, jobs.Position{First: rev(2)}); !errors.Is(err, index.ErrAccountFull) {
 				t.Errorf("the step: %v, want ErrAccountFull", err)
 			}
 			if d := difference(export(t, b.s), serves); len(d) > 0 {
@@ -208,15 +210,15 @@ func TestAccountThatComesBackFullIsServed(t *testing.T) {
 func TestListingOfWhatIsRejectedIsBounded(t *testing.T) {
 	t.Parallel()
 	b := bounded(t, 10_000, store.Hooks{}, segment(note, listed(t, "a", "1")))
-	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}}}
+	at := jobs.Position{First: rev(1), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "more"}}}
 	for n := range 100 {
-		var seg store.Segment
+		var seg index.Segment
 		for k := range 4 {
 			seg.Rejected = append(seg.Rejected, syntax.RecordKey(fmt.Sprintf("%0512d", 10*n+k)))
 		}
 		seg.Collection = note
-		_, err := b.s.Save(t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{seg}}, at)
-		if errors.Is(err, store.ErrAccountFull) {
+		_, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, index.Reading{Host: host, Rev: rev(1), Segments: []index.Segment{seg}}, at)
+		if errors.Is(err, index.ErrAccountFull) {
 			if want := 10_000 / (4 * (16 + 512 + 4)); n != want {
 				t.Errorf("%d steps were taken, want %d", n, want)
 			}
@@ -234,22 +236,22 @@ func TestListingOfWhatIsRejectedIsBounded(t *testing.T) {
 // Check holds every size against the rows, whenever a test ends.
 func TestDeletionGivesBackWhatWasTaken(t *testing.T) {
 	t.Parallel()
-	records := []store.Listed{{RKey: "b", Body: textBody(t, strings.Repeat("x", 3000))}, listed(t, "a", "1")}
+	records := []index.Listed{{RKey: "b", Body: textBody(t, strings.Repeat("x", 3000))}, listed(t, "a", "1")}
 	for name, remove := range map[string]func(*world, *bench) error{
 		"an administrator": func(w *world, _ *bench) error {
-			_, err := w.s.DeleteRecords(t.Context(), store.Filter{DID: alice})
+			_, err := w.s.Collections.DeleteRecords(t.Context(), index.Filter{DID: alice})
 			return err
 		},
-		"the deny list": func(w *world, _ *bench) error { return w.s.Deny(t.Context(), string(alice), "") },
+		"the deny list": func(w *world, _ *bench) error { return w.s.Index.Deny(t.Context(), string(alice), "") },
 		"a listing": func(_ *world, b *bench) error {
 			b.owe(alice)
 			return b.settle(settlement(alice, rev(3), segment(note)))
 		},
 		"the account's end": func(_ *world, b *bench) error {
 			b.owe(alice)
-			return b.settle(store.Settlement{
-				DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-				Verdict: store.Verdict{Class: store.ClassUnavailable},
+			return b.settle(jobs.Settlement{
+				DID: alice, Reading: index.Reading{Host: host}, Account: "deleted", Purge: true,
+				Verdict: jobs.Verdict{Class: jobs.ClassUnavailable},
 			})
 		},
 	} {
@@ -264,7 +266,7 @@ func TestDeletionGivesBackWhatWasTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			empty := full - 3000
-			if _, err := w.s.IndexKeys(t.Context(), note); err != nil {
+			if _, err := w.s.Index.IndexKeys(t.Context(), note); err != nil {
 				t.Fatal(err)
 			}
 			noted := b.takes()
@@ -305,9 +307,9 @@ func textBody(tb testing.TB, text string) record.Body {
 func TestDefaultBoundIsFarFromHonestAccounts(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
-	b.mustRead(alice, rev(1), segment(note, store.Listed{RKey: "3kgk4qs6aa22a", Body: textBody(t, strings.Repeat("x", 2000))}))
-	if all := b.takes() * 200_000; all > store.DefaultMaxAccountBytes/2 {
-		t.Errorf("200,000 such records take %d bytes, of %d that an account may take", all, store.DefaultMaxAccountBytes)
+	b.mustRead(alice, rev(1), segment(note, index.Listed{RKey: "3kgk4qs6aa22a", Body: textBody(t, strings.Repeat("x", 2000))}))
+	if all := b.takes() * 200_000; all > index.DefaultMaxAccountBytes/2 {
+		t.Errorf("200,000 such records take %d bytes, of %d that an account may take", all, index.DefaultMaxAccountBytes)
 	}
 }
 

@@ -14,26 +14,29 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
-var admin = store.Actor{Kind: api.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
+var administrator = admin.Actor{Kind: api.ActorKey, KeyID: uuid.MustParse("00000000-0000-4000-8000-000000000001"), Prefix: "hv_abcde", Name: "admin"}
 
 // asAdmin is a context in which an administrator acts.
 func asAdmin(tb testing.TB) context.Context {
 	tb.Helper()
-	return store.WithActor(tb.Context(), admin)
+	return admin.WithActor(tb.Context(), administrator)
 }
 
 // audit is the whole audit log as lines of text, the oldest first.
 func audit(tb testing.TB, s *store.Store) (lines []string) {
 	tb.Helper()
-	list, next, err := s.Events(tb.Context(), 0, 10_000)
+	list, next, err := s.Admin.Events(tb.Context(), 0, 10_000)
 	if err != nil || next != 0 {
 		tb.Fatalf("events: next %d, %v", next, err)
 	}
 	for _, e := range list {
-		if e.At.IsZero() || e.Actor != admin {
+		if e.At.IsZero() || e.Actor != administrator {
 			tb.Errorf("event %+v has no time, or is of somebody else", e)
 		}
 		lines = append([]string{fmt.Sprintf("%s %s (%s) %s", e.Action, e.Target, e.Detail, e.Outcome)}, lines...)
@@ -55,26 +58,26 @@ func TestActionsOfAdministratorsAreNoted(t *testing.T) {
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
 	ctx := asAdmin(t)
 	id, again := uuid.New(), uuid.New()
-	if _, err := s.CreateJob(ctx, id, store.Request{Collection: note}, nil); err != nil {
+	if _, err := s.Jobs.CreateJob(ctx, id, jobs.Request{Collection: note}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []api.Status{api.StatusPausing, api.StatusRunning, api.StatusCancelling} {
-		job, err := s.MoveJob(ctx, id, to)
+		job, err := s.Jobs.MoveJob(ctx, id, to)
 		if err == nil && to != api.StatusRunning {
-			_, err = s.FinishJob(t.Context(), job.Seq, none)
+			_, err = s.Jobs.FinishJob(t.Context(), job.Seq, none)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.RetryJob(ctx, id, again); err != nil {
+	if _, err := s.Jobs.RetryJob(ctx, id, again); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.DeleteRecords(ctx, store.Filter{Collection: note, DID: alice}); err != nil || n != 2 {
+	if n, err := s.Collections.DeleteRecords(ctx, index.Filter{Collection: note, DID: alice}); err != nil || n != 2 {
 		t.Fatalf("deleted %d, %v", n, err)
 	}
-	if err := errors.Join(s.Deny(ctx, "pds.example.com", "spam"), s.Allow(ctx, "pds.example.com"),
-		s.Note(ctx, store.Event{Action: api.ActBackup, Outcome: api.OutcomeFailed, Detail: "the client went away"})); err != nil {
+	if err := errors.Join(s.Index.Deny(ctx, "pds.example.com", "spam"), s.Index.Allow(ctx, "pds.example.com"),
+		s.Admin.Note(ctx, admin.Event{Action: api.ActBackup, Outcome: api.OutcomeFailed, Detail: "the client went away"})); err != nil {
 		t.Fatal(err)
 	}
 	wantAudit(t, s,
@@ -96,13 +99,13 @@ func TestRefusedActionsAreNotNoted(t *testing.T) {
 	s := storetest.Open(t)
 	b := newBench(t, s)
 	ctx := asAdmin(t)
-	if _, err := s.MoveJob(ctx, uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Jobs.MoveJob(ctx, uuid.New(), api.StatusCancelling); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("cancel nothing: %v", err)
 	}
-	if _, err := s.RetryJob(ctx, b.job.ID, uuid.New()); !errors.Is(err, store.ErrMove) {
+	if _, err := s.Jobs.RetryJob(ctx, b.job.ID, uuid.New()); !errors.Is(err, jobs.ErrMove) {
 		t.Errorf("retry a running job: %v", err)
 	}
-	if err := s.Allow(ctx, "pds.example.com"); !errors.Is(err, store.ErrNotFound) {
+	if err := s.Index.Allow(ctx, "pds.example.com"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("allow what is not denied: %v", err)
 	}
 	wantAudit(t, s)
@@ -124,11 +127,11 @@ func TestActionAndItsEventAreOneCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Deny(asAdmin(t), "a.example", ""); err != nil {
+	if err := s.Index.Deny(asAdmin(t), "a.example", ""); err != nil {
 		t.Fatal(err)
 	}
 	armed.Store(true)
-	if err := s.Deny(asAdmin(t), "b.example", ""); !errors.Is(err, crash) {
+	if err := s.Index.Deny(asAdmin(t), "b.example", ""); !errors.Is(err, crash) {
 		t.Errorf("deny: %v, want the crash", err)
 	}
 	if err := s.Close(); err != nil {
@@ -136,7 +139,7 @@ func TestActionAndItsEventAreOneCommit(t *testing.T) {
 	}
 	s = storetest.OpenPath(t, path)
 	wantAudit(t, s, "denylist:add a.example () done")
-	if list, err := s.Denials(t.Context()); err != nil || len(list) != 1 {
+	if list, err := s.Index.Denials(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("denials: %+v, %v", list, err)
 	}
 }
@@ -175,7 +178,7 @@ func TestDeletionThatGoesOnAfterARestartIsNotedWhenItIsDone(t *testing.T) {
 	s := cutOff(t, path, func(s *store.Store) {
 		newBench(t, s).mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
 	}, func(s *store.Store) error {
-		_, err := s.DeleteRecords(asAdmin(t), store.Filter{Collection: note})
+		_, err := s.Collections.DeleteRecords(asAdmin(t), index.Filter{Collection: note})
 		return err
 	})
 	wantAudit(t, s, "records:delete com.example.note () begun")

@@ -15,6 +15,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -31,7 +33,7 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 	}
 	made := map[string]uuid.UUID{"before any was tracked": newJob(t, s, nil).ID}
 	for _, c := range []syntax.NSID{"com.EXAMPLE.note", note, "COM.example.other", "com.example.OTHER"} {
-		if err := s.Track(ctx, c); err != nil {
+		if err := s.Collections.Track(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,11 +46,11 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 		made[name] = job.ID
 	}
 	for _, to := range []api.Status{api.StatusPausing, api.StatusPaused} {
-		job, err := s.Job(ctx, made["paused"])
+		job, err := s.Jobs.Job(ctx, made["paused"])
 		if err == nil && to == api.StatusPausing {
-			_, err = s.MoveJob(ctx, made["paused"], to)
+			_, err = s.Jobs.MoveJob(ctx, made["paused"], to)
 		} else if err == nil {
-			_, err = s.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
+			_, err = s.Jobs.FinishJob(ctx, job.Seq, func(jobs.Job) string { return "" })
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -59,14 +61,14 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 	}
 
 	s = storetest.OpenPath(t, path)
-	tracked, err := s.Tracked(ctx)
+	tracked, err := s.Collections.Tracked(ctx)
 	if want := []syntax.NSID{"com.example.OTHER", note, "com.example.other"}; err != nil || !slices.Equal(tracked, want) {
 		t.Errorf("tracked: %s, %v, want %s", tracked, err, want)
 	}
 	for name, want := range map[string]api.Status{
 		"right": api.StatusRunning, "before any was tracked": api.StatusRunning, "tracked": api.StatusCancelling, "wrong": api.StatusCancelling, "one of two": api.StatusCancelling, "paused": api.StatusCancelling,
 	} {
-		if job, err := s.Job(ctx, made[name]); err != nil || job.Status != want {
+		if job, err := s.Jobs.Job(ctx, made[name]); err != nil || job.Status != want {
 			t.Errorf("job %s is %s, %v, want %s", name, job.Status, err, want)
 		}
 	}
@@ -82,7 +84,7 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 	got := map[string]bool{}
 	for len(got) != 2 {
 		clear(got)
-		err := s.Export(ctx, store.Filter{}, func(uint64) error { return nil }, func(r *store.Record) error {
+		err := s.Index.Export(ctx, index.Filter{}, func(uint64) error { return nil }, func(r *index.Record) error {
 			got[r.Collection.String()+"/"+r.RKey.String()] = true
 			return nil
 		})
@@ -97,15 +99,15 @@ func TestMisspeltCollectionsAreTakenOutOfAFile(t *testing.T) {
 		t.Errorf("it holds %v, want %v", got, want)
 	}
 
-	job, err := s.Job(ctx, made["wrong"])
+	job, err := s.Jobs.Job(ctx, made["wrong"])
 	if err == nil {
-		job, err = s.FinishJob(ctx, job.Seq, func(store.Job) string { return "" })
+		job, err = s.Jobs.FinishJob(ctx, job.Seq, func(jobs.Job) string { return "" })
 	}
 	if err != nil || job.Status != api.StatusCancelled {
 		t.Fatalf("job: %+v, %v", job, err)
 	}
-	_, err = s.RetryJob(ctx, job.ID, uuid.New())
-	if !errors.Is(err, store.ErrNothingLeft) || !strings.Contains(err.Error(), "create a job over com.example.note") {
+	_, err = s.Jobs.RetryJob(ctx, job.ID, uuid.New())
+	if !errors.Is(err, jobs.ErrNothingLeft) || !strings.Contains(err.Error(), "create a job over com.example.note") {
 		t.Errorf("retried: %v", err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -56,17 +58,17 @@ func benchBodyOf(b *testing.B, n int) record.Body {
 
 // fill settles repos until the store holds the records from first up to end. Record
 // keys fall anywhere between those of other repos, as TIDs do.
-func fill(b *testing.B, s *store.Store, job store.Job, first, end int) {
+func fill(b *testing.B, s *store.Store, job jobs.Job, first, end int) {
 	b.Helper()
 	var dids []syntax.DID
 	for n := first; n < end; n += benchPerRepo {
 		dids = append(dids, storetest.FillDID(n))
 	}
-	storetest.Fill(b, s, job, note, dids, func(i int) (list []store.Listed) {
+	storetest.Fill(b, s, job, note, dids, func(i int) (list []index.Listed) {
 		for k := range benchPerRepo {
 			n := first + i*benchPerRepo + k
 			key := syntax.NewTIDFromInteger((uint64(n)*0x9E3779B97F4A7C15)>>1&^1023 | uint64(benchPerRepo-k))
-			list = append(list, store.Listed{RKey: syntax.RecordKey(key), Body: benchBodyOf(b, n)})
+			list = append(list, index.Listed{RKey: syntax.RecordKey(key), Body: benchBodyOf(b, n)})
 		}
 		return list
 	})
@@ -113,7 +115,7 @@ func BenchmarkGrowth(b *testing.B) {
 		start = time.Now()
 		for done := false; !done; {
 			var err error
-			if done, err = s.IndexKeys(b.Context(), note); err != nil {
+			if done, err = s.Index.IndexKeys(b.Context(), note); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -9,34 +9,36 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // five is a collection of five records, the highest key first.
-func five(tb testing.TB) store.Segment {
+func five(tb testing.TB) index.Segment {
 	tb.Helper()
 	return segment(note, listed(tb, "e", "5"), listed(tb, "d", "4"), listed(tb, "c", "3"), listed(tb, "b", "2"), listed(tb, "a", "1"))
 }
 
 // saved is a step of a listing that holds only the record of a key.
-func saved(tb testing.TB, at syntax.TID, last, text string) (store.Reading, store.Position) {
+func saved(tb testing.TB, at syntax.TID, last, text string) (index.Reading, jobs.Position) {
 	tb.Helper()
-	seg := store.Segment{Collection: note, Records: []store.Listed{listed(tb, last, text)}}
-	read := store.ReadUpTo{Cursor: last, Last: syntax.RecordKey(last)}
-	return store.Reading{Host: host, Rev: at, Source: store.SourceListRecords, Segments: []store.Segment{seg}},
-		store.Position{First: at, Read: map[syntax.NSID]store.ReadUpTo{note: read}}
+	seg := index.Segment{Collection: note, Records: []index.Listed{listed(tb, last, text)}}
+	read := jobs.ReadUpTo{Cursor: last, Last: syntax.RecordKey(last)}
+	return index.Reading{Host: host, Rev: at, Source: index.SourceListRecords, Segments: []index.Segment{seg}},
+		jobs.Position{First: at, Read: map[syntax.NSID]jobs.ReadUpTo{note: read}}
 }
 
 func TestRefusedStepWritesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
-	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Done: true}}}
-	read := store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{five(t), segment(other)}}
-	if err := b.s.Deny(t.Context(), string(alice), ""); err != nil {
+	at := jobs.Position{First: rev(1), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Done: true}}}
+	read := index.Reading{Host: host, Rev: rev(1), Segments: []index.Segment{five(t), segment(other)}}
+	if err := b.s.Index.Deny(t.Context(), string(alice), ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); !errors.Is(err, store.ErrDenied) {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); !errors.Is(err, index.ErrDenied) {
 		t.Errorf("a step of a repo that is denied: %v", err)
 	}
 	if st := stats(t, b.s); st.Repos != 0 || st.Seq != 0 {
@@ -54,16 +56,16 @@ func TestGuardIsRememberedFromOneTransactionToTheNext(t *testing.T) {
 	large := b.job
 	b.owe(alice)
 	read, at := saved(t, rev(2), "a", "1") // b, c, d and e are not listed
-	if _, err := s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
+	if _, err := s.Work.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
 	b.mustRead(alice, rev(3), five(t)) // and there again
 	b.job = large
-	last := settlement(alice, rev(4), store.Segment{Collection: note})
+	last := settlement(alice, rev(4), index.Segment{Collection: note})
 	last.Floor, last.Exact = at.First, true
-	b.must(func(done func(error)) error { return s.Settle(t.Context(), large.Seq, last, done) })
-	if got := b.row().Reasons; got[store.ReasonChangedDuringRead] != 1 {
+	b.must(func(done func(error)) error { return s.Work.Settle(t.Context(), large.Seq, last, done) })
+	if got := b.row().Reasons; got[jobs.ReasonChangedDuringRead] != 1 {
 		t.Errorf("settled with %v, although the index kept what is newer", got)
 	}
 	wantRecords(t, s, 5)
@@ -76,27 +78,27 @@ func TestStepsOfAnAccountThatEndedAreReadAnew(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
 	read, at := saved(t, rev(1), "e", "5")
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(b.s.Deny(t.Context(), string(alice), ""), b.s.Allow(t.Context(), string(alice))); err != nil {
+	if err := errors.Join(b.s.Index.Deny(t.Context(), string(alice), ""), b.s.Index.Allow(t.Context(), string(alice))); err != nil {
 		t.Fatal(err)
 	}
 	next, further := saved(t, rev(1), "d", "4")
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, next, further); !errors.Is(err, store.ErrUndone) {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, next, further); !errors.Is(err, index.ErrUndone) {
 		t.Errorf("a step behind those that are gone: %v", err)
 	}
-	last := settlement(alice, rev(1), store.Segment{Collection: note})
-	if err := b.settle(last); !errors.Is(err, store.ErrUndone) {
+	last := settlement(alice, rev(1), index.Segment{Collection: note})
+	if err := b.settle(last); !errors.Is(err, index.ErrUndone) {
 		t.Errorf("the end behind those that are gone: %v", err)
 	}
 	wantRecords(t, b.s, 0)
-	anew := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{}}
-	if err := b.s.Restart(t.Context(), b.job.Seq, host, alice, anew); err != nil {
+	anew := jobs.Position{First: rev(1), Read: map[syntax.NSID]jobs.ReadUpTo{}}
+	if err := b.s.Work.Restart(t.Context(), b.job.Seq, host, alice, anew); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second goes on behind the first again
-		if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+		if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,21 +119,21 @@ func TestAccountThatComesBackWhileItIsDeleted(t *testing.T) {
 	b.again()
 	b.owe(alice)
 	ended := make(chan error, 1)
-	gone := store.Settlement{
-		DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"},
+	gone := jobs.Settlement{
+		DID: alice, Reading: index.Reading{Host: host}, Account: "deleted", Purge: true,
+		Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deleted"},
 	}
-	if err := s.Settle(t.Context(), first.Seq, gone, func(err error) { ended <- err }); err != nil {
+	if err := s.Work.Settle(t.Context(), first.Seq, gone, func(err error) { ended <- err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.settle(settlement(alice, rev(2), five(t))); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err != nil && !errors.Is(err, store.ErrUndone) {
+	if err := <-ended; err != nil && !errors.Is(err, index.ErrUndone) {
 		t.Error(err)
 	}
 	wantRecords(t, s, 5)
-	if repo, err := s.Repo(t.Context(), alice); err != nil || !repo.Active() {
+	if repo, err := s.Index.Repo(t.Context(), alice); err != nil || !repo.Active() {
 		t.Errorf("%+v, %v", repo, err)
 	}
 }
@@ -158,7 +160,7 @@ func TestDeletionsOfACutSettlementCountOnce(t *testing.T) {
 	b.owe(alice)
 	settling = true
 	err = b.try(func(done func(error)) error {
-		return s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(2), segment(note, listed(t, "a", "1"))), done)
+		return s.Work.Settle(t.Context(), b.job.Seq, settlement(alice, rev(2), segment(note, listed(t, "a", "1"))), done)
 	})
 	if !errors.Is(err, crash) {
 		t.Fatalf("got %v, want the crash", err)
@@ -169,12 +171,12 @@ func TestDeletionsOfACutSettlementCountOnce(t *testing.T) {
 	b.s = storetest.OpenPath(t, path)
 	wantRecords(t, b.s, 4)
 	read, at := saved(t, rev(3), "b", "new")
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
-	last := settlement(alice, rev(3), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}})
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
-	if got, want := b.row().Tally, (store.Tally{Records: 2, Created: 1, Deleted: 4}); got != want {
+	last := settlement(alice, rev(3), index.Segment{Collection: note, Records: []index.Listed{listed(t, "a", "1")}})
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), b.job.Seq, last, done) })
+	if got, want := b.row().Tally, (index.Tally{Records: 2, Created: 1, Deleted: 4}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

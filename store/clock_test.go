@@ -14,6 +14,9 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -73,7 +76,7 @@ func (k *keeper) reopen(ahead time.Duration) {
 
 func (k *keeper) prune() {
 	k.t.Helper()
-	if _, err := k.s.IndexKeys(k.t.Context(), note); err != nil { // which deletions are kept for at least
+	if _, err := k.s.Index.IndexKeys(k.t.Context(), note); err != nil { // which deletions are kept for at least
 		k.t.Fatal(err)
 	}
 	for done := false; !done; {
@@ -85,21 +88,21 @@ func (k *keeper) prune() {
 }
 
 // kept tells whether the work of a job is still there.
-func (k *keeper) kept(job store.Job) bool {
+func (k *keeper) kept(job jobs.Job) bool {
 	k.t.Helper()
-	_, err := k.s.Owed(k.t.Context(), job.Seq, host, "", 1)
+	_, err := k.s.Work.Owed(k.t.Context(), job.Seq, host, "", 1)
 	return err == nil
 }
 
 // ended is a job that reads alice, and has ended.
-func (k *keeper) ended() store.Job {
+func (k *keeper) ended() jobs.Job {
 	k.t.Helper()
 	k.again()
 	k.mustRead(alice, rev(1), segment(note, listed(k.t, "a", "1")))
-	if err := k.s.EndDiscovery(k.t.Context(), k.job.Seq, ""); err != nil {
+	if err := k.s.Work.EndDiscovery(k.t.Context(), k.job.Seq, ""); err != nil {
 		k.t.Fatal(err)
 	}
-	job, err := k.s.FinishJob(k.t.Context(), k.job.Seq, none)
+	job, err := k.s.Jobs.FinishJob(k.t.Context(), k.job.Seq, none)
 	if err != nil || !job.Status.Final() {
 		k.t.Fatalf("job: %+v, %v", job, err)
 	}
@@ -110,7 +113,7 @@ func TestWhatIsKeptIsNotForgottenForAClockThatJumps(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
 	job := k.ended()
-	if _, err := k.s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil {
+	if _, err := k.s.Collections.DeleteRecords(t.Context(), index.Filter{DID: alice}); err != nil {
 		t.Fatal(err)
 	}
 	deletions := k.deletions()
@@ -157,7 +160,7 @@ func TestWhatAClockThatWasAheadHasWrittenIsNotKeptForAYear(t *testing.T) {
 	k := newKeeper(t)
 	k.reopen(year)
 	job := k.ended()
-	if _, err := k.s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil {
+	if _, err := k.s.Collections.DeleteRecords(t.Context(), index.Filter{DID: alice}); err != nil {
 		t.Fatal(err)
 	}
 	if before := time.Now().Add(year - day); job.CompletedAt.Before(before) {
@@ -190,17 +193,17 @@ func TestAuditLogIsKeptWhateverTheClockSaid(t *testing.T) {
 	k.bench = &bench{t: t}
 	k.clock.Set(5 * year)
 	k.open()
-	if err := k.s.Track(t.Context(), note); err != nil { // the store's clock begins
+	if err := k.s.Collections.Track(t.Context(), note); err != nil { // the store's clock begins
 		t.Fatal(err)
 	}
 	for _, ahead := range []time.Duration{0, 5 * year, -5 * year, 0} {
 		k.clock.Set(ahead)
-		if err := k.s.Note(asAdmin(t), store.Event{Action: api.ActBackup}); err != nil {
+		if err := k.s.Admin.Note(asAdmin(t), admin.Event{Action: api.ActBackup}); err != nil {
 			t.Fatal(err)
 		}
 		k.prune()
 	}
-	if list, _, err := k.s.Events(t.Context(), 0, 10); err != nil || len(list) != 4 {
+	if list, _, err := k.s.Admin.Events(t.Context(), 0, 10); err != nil || len(list) != 4 {
 		t.Errorf("%d of 4 events are there, %v", len(list), err)
 	}
 	if err := k.s.Close(); err != nil {
@@ -219,9 +222,9 @@ func TestAccountIsNotPurgedForAJump(t *testing.T) {
 		k.again()
 		k.owe(alice)
 		k.must(func(done func(error)) error {
-			return k.s.Settle(t.Context(), k.job.Seq, store.Settlement{
-				DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountNotFound,
-				Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound},
+			return k.s.Work.Settle(t.Context(), k.job.Seq, jobs.Settlement{
+				DID: alice, Reading: index.Reading{Host: host}, Account: index.AccountNotFound,
+				Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: index.AccountNotFound},
 			}, done)
 		})
 	}
@@ -233,7 +236,7 @@ func TestAccountIsNotPurgedForAJump(t *testing.T) {
 	k.reopen(0)
 	held := func() int64 {
 		t.Helper()
-		repo, err := k.s.Repo(t.Context(), alice)
+		repo, err := k.s.Index.Repo(t.Context(), alice)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,9 +268,9 @@ func TestAccountIsPurgedForWordsAlone(t *testing.T) {
 		k.again()
 		k.owe(alice)
 		k.must(func(done func(error)) error {
-			return k.s.Settle(t.Context(), k.job.Seq, store.Settlement{
-				DID: alice, Reading: store.Reading{Host: host}, Account: store.AccountNotFound, Inferred: inferred,
-				Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountNotFound},
+			return k.s.Work.Settle(t.Context(), k.job.Seq, jobs.Settlement{
+				DID: alice, Reading: index.Reading{Host: host}, Account: index.AccountNotFound, Inferred: inferred,
+				Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: index.AccountNotFound},
 			}, done)
 		})
 	}
@@ -281,11 +284,11 @@ func TestAccountIsPurgedForWordsAlone(t *testing.T) {
 	}
 	want := func(count int64, why string) {
 		t.Helper()
-		repo, err := k.s.Repo(t.Context(), alice)
+		repo, err := k.s.Index.Repo(t.Context(), alice)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := repo.Collections[note].Count; got != count || repo.Account != store.AccountNotFound {
+		if got := repo.Collections[note].Count; got != count || repo.Account != index.AccountNotFound {
 			t.Errorf("%s: %d records are held of an account that is %s, want %d", why, got, repo.Account, count)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"appview/internal/datadir"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -28,12 +29,12 @@ func loose(t *testing.T) string {
 		t.Fatal(err)
 	}
 	b := newBench(t, s)
-	var list []store.Listed
+	var list []index.Listed
 	for k := 6_000; k > 0; k-- {
 		list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprint(k)))
 	}
 	b.mustRead(bob, rev(1), segment("com.example.much", list...))
-	if _, err := s.DeleteRecords(t.Context(), store.Filter{Collection: "com.example.much"}); err != nil {
+	if _, err := s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: "com.example.much"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -20,6 +20,9 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -39,23 +42,23 @@ func populated(t *testing.T) []byte {
 	b := newBench(t, s)
 	for i := range 40 {
 		did := syntax.DID(fmt.Sprintf("did:plc:%024d", i))
-		var list []store.Listed
+		var list []index.Listed
 		for k := 40; k > 0; k-- {
 			list = append(list, listed(t, fmt.Sprintf("3k%011d", k), fmt.Sprintf("%d of %d", k, i)))
 		}
 		b.mustRead(did, rev(i+1), segment(note, list...), segment(other, list[:3]...))
 	}
-	if err := s.Track(t.Context(), note); err != nil {
+	if err := s.Collections.Track(t.Context(), note); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PutAPIKey(t.Context(), "hv_secret", store.APIKey{ID: uuid.New(), Name: "k", CreatedAt: time.Now()}); err != nil {
+	if err := s.Admin.PutAPIKey(t.Context(), "hv_secret", admin.APIKey{ID: uuid.New(), Name: "k", CreatedAt: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.DeleteRecords(t.Context(), store.Filter{DID: "did:plc:000000000000000000000007"}); err != nil {
+	if _, err := s.Collections.DeleteRecords(t.Context(), index.Filter{DID: "did:plc:000000000000000000000007"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []syntax.NSID{note, other} {
-		if _, err := s.IndexKeys(t.Context(), c); err != nil {
+		if _, err := s.Index.IndexKeys(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,7 +115,7 @@ func kinds(t *testing.T, data []byte) map[string][]int {
 func everything(t *testing.T, s *store.Store) (map[string]string, error) {
 	t.Helper()
 	got := map[string]string{}
-	err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(r *store.Record) error {
+	err := s.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, func(r *index.Record) error {
 		got[r.URI().String()] = r.Body.CID.String() + " " + string(r.Body.Data)
 		return nil
 	})
@@ -127,23 +130,23 @@ func everything(t *testing.T, s *store.Store) (map[string]string, error) {
 func use(t *testing.T, s *store.Store) error {
 	t.Helper()
 	_, err := everything(t, s)
-	_, errTracked := s.Tracked(t.Context())
-	_, errKeys := s.APIKeys(t.Context())
+	_, errTracked := s.Collections.Tracked(t.Context())
+	_, errKeys := s.Admin.APIKeys(t.Context())
 	_, errStats := s.Stats(t.Context())
 	_, _, errByKey := byKey(t.Context(), s, note, nil, 100)
-	job, errCreate := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil)
+	job, errCreate := s.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{}, nil)
 	err = errors.Join(err, errTracked, errKeys, errStats, errByKey, errCreate)
 	if errCreate == nil {
 		for _, did := range []syntax.DID{"did:plc:000000000000000000000020"} {
-			_, errFound := s.Discover(t.Context(), job.Seq, store.Discovery{Listing: "l", DIDs: []syntax.DID{did}})
+			_, errFound := s.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "l", DIDs: []syntax.DID{did}})
 			done := make(chan error, 1)
-			errMove := s.Rehost(t.Context(), job.Seq, did, "", host, func(err error) { done <- err })
+			errMove := s.Work.Rehost(t.Context(), job.Seq, did, "", host, func(err error) { done <- err })
 			if errMove == nil {
 				errMove = <-done
 			}
 			err = errors.Join(err, errFound, errMove)
 			set := settlement(did, rev(900), segment(note, listed(t, "3k", "x")), segment(other))
-			if errSettle := s.Settle(t.Context(), job.Seq, set, func(err error) { done <- err }); errSettle == nil {
+			if errSettle := s.Work.Settle(t.Context(), job.Seq, set, func(err error) { done <- err }); errSettle == nil {
 				err = errors.Join(err, <-done)
 			}
 		}
@@ -217,7 +220,7 @@ func TestFlippedBytesAreNeverAnsweredFrom(t *testing.T) {
 					}
 				default:
 					// What says that the index is ahead of the host is no lie but a refusal.
-					if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrRevWentBack) {
+					if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, index.ErrRevWentBack) {
 						t.Errorf("%s: %v, and the store goes on", what, err)
 					}
 				}
@@ -368,18 +371,21 @@ func TestRepoThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 		return func(tx *bbolt.Tx) error { return tx.Bucket([]byte("dids")).Put([]byte(did), []byte(n)) }
 	}
 	uri := record.URI{DID: did, Collection: note, RKey: "3k00000000007"}
-	page := store.RepoPage{DID: did, Collection: note, Limit: 1}
-	pass := func(*store.Record) error { return nil }
+	page := index.RepoPage{DID: did, Collection: note, Limit: 1}
+	pass := func(*index.Record) error { return nil }
 	reads := map[string]func(s *store.Store) error{
-		"record":  func(s *store.Store) error { _, _, err := s.ServedRecord(t.Context(), uri); return err },
-		"page":    func(s *store.Store) error { _, _, err := s.ServedPage(t.Context(), page, pass); return err },
-		"records": func(s *store.Store) error { _, err := s.RepoRecords(t.Context(), page, pass); return err },
-		"one":     func(s *store.Store) error { _, err := s.Record(t.Context(), uri); return err },
-		"repo":    func(s *store.Store) error { _, err := s.Repo(t.Context(), did); return err },
+		"record":  func(s *store.Store) error { _, _, err := s.Index.ServedRecord(t.Context(), uri); return err },
+		"page":    func(s *store.Store) error { _, _, err := s.Index.ServedPage(t.Context(), page, pass); return err },
+		"records": func(s *store.Store) error { _, err := s.Index.RepoRecords(t.Context(), page, pass); return err },
+		"one":     func(s *store.Store) error { _, err := s.Index.Record(t.Context(), uri); return err },
+		"repo":    func(s *store.Store) error { _, err := s.Index.Repo(t.Context(), did); return err },
 		"export": func(s *store.Store) error {
-			return s.Export(t.Context(), store.Filter{DID: did}, func(uint64) error { return nil }, pass)
+			return s.Index.Export(t.Context(), index.Filter{DID: did}, func(uint64) error { return nil }, pass)
 		},
-		"delete": func(s *store.Store) error { _, err := s.DeleteRecords(t.Context(), store.Filter{DID: did}); return err },
+		"delete": func(s *store.Store) error {
+			_, err := s.Collections.DeleteRecords(t.Context(), index.Filter{DID: did})
+			return err
+		},
 	}
 	for name, n := range map[string]string{
 		"another repo": "\x00\x00\x00\x11", "no repo": "\x00\x00\x40\x15", "no number": "", "half a number": "\x00\x15",
@@ -395,7 +401,7 @@ func TestRepoThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 		all["newest"] = func(s *store.Store) error { _, _, err := newest(t.Context(), s, note, 0, 2000); return err }
 		all["by key"] = func(s *store.Store) error { _, _, err := byKey(t.Context(), s, note, nil, 2000); return err }
 		all["export of all"] = func(s *store.Store) error {
-			return s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, pass)
+			return s.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, pass)
 		}
 		wantRefused(t, whole, func(tx *bbolt.Tx) error {
 			b := tx.Bucket([]byte("repos"))
@@ -420,7 +426,7 @@ func TestJobThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 	}
 	var ids []uuid.UUID
 	for range 2 {
-		job, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, []syntax.NSID{note})
+		job, err := s.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{}, []syntax.NSID{note})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -434,16 +440,16 @@ func TestJobThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads := map[string]func(s *store.Store) error{
-		"job": func(s *store.Store) error { _, err := s.Job(t.Context(), ids[1]); return err },
+		"job": func(s *store.Store) error { _, err := s.Jobs.Job(t.Context(), ids[1]); return err },
 		"jobs": func(s *store.Store) error {
-			return s.EachJob(t.Context(), ids[1], func(store.Job) bool { return true })
+			return s.Jobs.EachJob(t.Context(), ids[1], func(jobs.Job) bool { return true })
 		},
 		"cancel": func(s *store.Store) error {
-			_, err := s.MoveJob(t.Context(), ids[1], api.StatusCancelling)
+			_, err := s.Jobs.MoveJob(t.Context(), ids[1], api.StatusCancelling)
 			return err
 		},
 		"retry": func(s *store.Store) error {
-			if _, err := s.RetryJob(t.Context(), ids[1], uuid.New()); !errors.Is(err, store.ErrMove) {
+			if _, err := s.Jobs.RetryJob(t.Context(), ids[1], uuid.New()); !errors.Is(err, jobs.ErrMove) {
 				return err
 			}
 			return nil
@@ -456,7 +462,7 @@ func TestJobThatIsNotTheOneAskedForIsRefused(t *testing.T) {
 			k, row := b.Cursor().Last()
 			return errors.Join(b.Delete(k), b.Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x06"), row))
 		}, map[string]func(s *store.Store) error{
-			"unfinished": func(s *store.Store) error { _, err := s.Unfinished(t.Context()); return err },
+			"unfinished": func(s *store.Store) error { _, err := s.Jobs.Unfinished(t.Context()); return err },
 		})
 	})
 	for name, n := range map[string]string{
@@ -537,7 +543,7 @@ func TestPanicOfACallerIsNoDamage(t *testing.T) {
 				t.Errorf("recovered %v", got)
 			}
 		}()
-		_ = s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, func(*store.Record) error { panic("mine") })
+		_ = s.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, func(*index.Record) error { panic("mine") })
 	}()
 	wantRecords(t, s, 1)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -28,7 +29,7 @@ func TestAccountIsHiddenWithItsDenial(t *testing.T) {
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")))
 	b.mustRead(bob, rev(1), segment(note, listed(t, "a", "2")))
 	armed.Store(true)
-	if err := s.Deny(t.Context(), string(alice), ""); !errors.Is(err, crash) {
+	if err := s.Index.Deny(t.Context(), string(alice), ""); !errors.Is(err, crash) {
 		t.Fatalf("got %v, want the crash", err)
 	}
 	if err := s.Close(); err != nil {
@@ -49,9 +50,9 @@ func TestDenialsThatRaceEachOther(t *testing.T) {
 	s := storetest.Open(t)
 	for range 200 {
 		done := make(chan error, 2)
-		go func() { done <- s.Deny(t.Context(), string(alice), "") }()
+		go func() { done <- s.Index.Deny(t.Context(), string(alice), "") }()
 		go func() {
-			err := s.Allow(t.Context(), string(alice))
+			err := s.Index.Allow(t.Context(), string(alice))
 			if errors.Is(err, store.ErrNotFound) {
 				err = nil
 			}
@@ -60,11 +61,11 @@ func TestDenialsThatRaceEachOther(t *testing.T) {
 		if err := errors.Join(<-done, <-done); err != nil {
 			t.Fatal(err)
 		}
-		list, err := s.Denials(t.Context())
+		list, err := s.Index.Denials(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if is := s.Denied(alice, ""); is != (len(list) == 1) {
+		if is := s.Index.Denied(alice, ""); is != (len(list) == 1) {
 			t.Fatalf("denied: %t, on the list: %v", is, list)
 		}
 	}
@@ -79,10 +80,10 @@ func TestDenialOutlivesItsRequest(t *testing.T) {
 	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Hooks: store.Hooks{
 		AfterCommit: func() error { cancel(); return nil },
 	}})
-	if err := s.Deny(ctx, string(alice), ""); !errors.Is(err, context.Canceled) {
+	if err := s.Index.Deny(ctx, string(alice), ""); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want that the rest was given up", err)
 	}
-	if !s.Denied(alice, "") {
+	if !s.Index.Denied(alice, "") {
 		t.Error("it is on the list, and not denied")
 	}
 }
@@ -94,14 +95,14 @@ func TestDeniedHostKeepsNothingOfAHalfReadRepo(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
 	read, at := saved(t, rev(1), "c", "1")
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	wantRecords(t, b.s, 1)
 	stop(t, b.s, b.job)
-	entry, err := store.DenialOf(host)
+	entry, err := index.DenialOf(host)
 	if err == nil {
-		err = b.s.Deny(t.Context(), entry, "")
+		err = b.s.Index.Deny(t.Context(), entry, "")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -46,13 +48,13 @@ func (w *world) at(hours int) {
 }
 
 // begin creates a job and starts it, each at its hour.
-func (w *world) begin(req store.Request, created, started int) store.Job {
+func (w *world) begin(req jobs.Request, created, started int) jobs.Job {
 	w.t.Helper()
 	w.at(created)
-	job, err := w.s.CreateJob(w.t.Context(), uuid.New(), req, nil)
+	job, err := w.s.Jobs.CreateJob(w.t.Context(), uuid.New(), req, nil)
 	if err == nil {
 		w.at(started)
-		job, err = w.s.StartJob(w.t.Context(), job.Seq)
+		job, err = w.s.Jobs.StartJob(w.t.Context(), job.Seq)
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -61,21 +63,21 @@ func (w *world) begin(req store.Request, created, started int) store.Job {
 }
 
 // end ends a job at an hour. Without a reason it is complete.
-func (w *world) end(job store.Job, hours int, reason string) {
+func (w *world) end(job jobs.Job, hours int, reason string) {
 	w.t.Helper()
 	w.at(hours)
-	err := w.s.EndDiscovery(w.t.Context(), job.Seq, reason)
+	err := w.s.Work.EndDiscovery(w.t.Context(), job.Seq, reason)
 	if err == nil {
-		_, err = w.s.FinishJob(w.t.Context(), job.Seq, none)
+		_, err = w.s.Jobs.FinishJob(w.t.Context(), job.Seq, none)
 	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) fresh(c syntax.NSID) store.Freshness {
+func (w *world) fresh(c syntax.NSID) jobs.Freshness {
 	w.t.Helper()
-	f, err := w.s.Freshness(w.t.Context(), c)
+	f, err := w.s.Collections.Freshness(w.t.Context(), c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -99,20 +101,20 @@ func TestCollectionIsAsOldAsTheStartOfItsLastCompleteJob(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
 	w.want(note, -1)
-	first := w.begin(store.Request{Collection: note}, 1, 2)
+	first := w.begin(jobs.Request{Collection: note}, 1, 2)
 	w.want(note, -1)
 	w.end(first, 5, "")
 	w.want(note, 2)
 	w.want(other, -1)
-	w.end(w.begin(store.Request{DID: alice, Collection: note}, 6, 6), 7, "") // says nothing of the network
+	w.end(w.begin(jobs.Request{DID: alice, Collection: note}, 6, 6), 7, "") // says nothing of the network
 	w.want(note, 2)
-	w.end(w.begin(store.Request{Collection: note}, 8, 8), 9, "the relay is down")
+	w.end(w.begin(jobs.Request{Collection: note}, 8, 8), 9, "the relay is down")
 	w.want(note, 2)
 	if f := w.fresh(note); f.Failures != 1 || f.Status != api.StatusFailed || !f.EndedAt.Equal(moment(9)) {
 		t.Errorf("after a failure: %+v", f)
 	}
-	cancelled := w.begin(store.Request{Collection: note}, 10, 10)
-	if _, err := w.s.MoveJob(t.Context(), cancelled.ID, api.StatusCancelling); err != nil {
+	cancelled := w.begin(jobs.Request{Collection: note}, 10, 10)
+	if _, err := w.s.Jobs.MoveJob(t.Context(), cancelled.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(cancelled, 11, "")
@@ -120,13 +122,13 @@ func TestCollectionIsAsOldAsTheStartOfItsLastCompleteJob(t *testing.T) {
 	if f := w.fresh(note); f.Failures != 1 || f.Status != api.StatusCancelled || f.Last != cancelled.Seq {
 		t.Errorf("after one that was cancelled: %+v", f)
 	}
-	w.end(w.begin(store.Request{}, 12, 13), 14, "") // everything
+	w.end(w.begin(jobs.Request{}, 12, 13), 14, "") // everything
 	w.want(note, 13)
 	w.want(other, 13)
 	if f := w.fresh(note); f.Failures != 0 || f.Status != api.StatusCompleted {
 		t.Errorf("after one over everything: %+v", f)
 	}
-	w.end(w.begin(store.Request{Collection: note}, 15, 15), 16, "")
+	w.end(w.begin(jobs.Request{Collection: note}, 15, 15), 16, "")
 	w.want(note, 15)
 	w.want(other, 13)
 }
@@ -136,14 +138,14 @@ func TestCollectionIsAsOldAsTheStartOfItsLastCompleteJob(t *testing.T) {
 func TestJobThatCarriesOnIsAsOldAsWhatItCarriesOn(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	failed := w.begin(store.Request{Collection: note}, 1, 2)
+	failed := w.begin(jobs.Request{Collection: note}, 1, 2)
 	w.end(failed, 3, "the relay is down")
-	retry := func(of store.Job, hours int) store.Job {
+	retry := func(of jobs.Job, hours int) jobs.Job {
 		t.Helper()
 		w.at(hours)
-		job, err := w.s.RetryJob(t.Context(), of.ID, uuid.New())
+		job, err := w.s.Jobs.RetryJob(t.Context(), of.ID, uuid.New())
 		if err == nil {
-			job, err = w.s.StartJob(t.Context(), job.Seq)
+			job, err = w.s.Jobs.StartJob(t.Context(), job.Seq)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -157,7 +159,7 @@ func TestJobThatCarriesOnIsAsOldAsWhatItCarriesOn(t *testing.T) {
 	w.end(third, 7, "")
 	w.want(note, 2)
 	// A job in between is younger than what an older one, carried on, comes to.
-	w.end(w.begin(store.Request{Collection: note}, 8, 8), 9, "")
+	w.end(w.begin(jobs.Request{Collection: note}, 8, 8), 9, "")
 	w.want(note, 8)
 	w.end(retry(failed, 10), 11, "")
 	w.want(note, 8)
@@ -166,39 +168,39 @@ func TestJobThatCarriesOnIsAsOldAsWhatItCarriesOn(t *testing.T) {
 func TestDeletedCollectionIsNotFresh(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	w.end(w.begin(store.Request{Collection: note}, 1, 1), 2, "")
-	w.end(w.begin(store.Request{}, 3, 3), 4, "")
-	running := w.begin(store.Request{Collection: note}, 5, 5)
-	if _, err := w.s.DeleteRecords(t.Context(), store.Filter{Collection: note, DID: alice}); err != nil {
+	w.end(w.begin(jobs.Request{Collection: note}, 1, 1), 2, "")
+	w.end(w.begin(jobs.Request{}, 3, 3), 4, "")
+	running := w.begin(jobs.Request{Collection: note}, 5, 5)
+	if _, err := w.s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note, DID: alice}); err != nil {
 		t.Fatal(err)
 	}
 	w.want(note, 3)
-	if _, err := w.s.DeleteRecords(t.Context(), store.Filter{Collection: note}); err != nil {
+	if _, err := w.s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note}); err != nil {
 		t.Fatal(err)
 	}
 	w.want(note, -1)
 	w.want(other, 3)
 	w.end(running, 6, "") // what it had read when they were deleted is gone
 	w.want(note, -1)
-	w.end(w.begin(store.Request{Collection: note}, 7, 7), 8, "")
+	w.end(w.begin(jobs.Request{Collection: note}, 7, 7), 8, "")
 	w.want(note, 7)
 }
 
 func TestClockThatJumpsBackMakesNothingFresher(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	w.end(w.begin(store.Request{Collection: note}, 9000, 9000), 9001, "")
+	w.end(w.begin(jobs.Request{Collection: note}, 9000, 9000), 9001, "")
 	w.want(note, 9000)
-	w.end(w.begin(store.Request{Collection: note}, 10, 10), 11, "") // the later one
+	w.end(w.begin(jobs.Request{Collection: note}, 10, 10), 11, "") // the later one
 	w.want(note, 10)
 }
 
 func TestJobsThatAreNotFinalAreFound(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	want := func(jobs ...store.Job) {
+	want := func(jobs ...jobs.Job) {
 		t.Helper()
-		list, err := w.s.Unfinished(t.Context())
+		list, err := w.s.Jobs.Unfinished(t.Context())
 		if err != nil || len(list) != len(jobs) {
 			t.Fatalf("%d unfinished jobs, want %d: %v", len(list), len(jobs), err)
 		}
@@ -209,9 +211,9 @@ func TestJobsThatAreNotFinalAreFound(t *testing.T) {
 		}
 	}
 	want()
-	a, b := w.begin(store.Request{Collection: note}, 1, 1), w.begin(store.Request{DID: alice}, 1, 1)
+	a, b := w.begin(jobs.Request{Collection: note}, 1, 1), w.begin(jobs.Request{DID: alice}, 1, 1)
 	want(a, b)
-	if _, err := w.s.MoveJob(t.Context(), a.ID, api.StatusCancelling); err != nil {
+	if _, err := w.s.Jobs.MoveJob(t.Context(), a.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	want(a, b)
@@ -226,20 +228,20 @@ func TestJobsThatAreNotFinalAreFound(t *testing.T) {
 func TestOlderFileLearnsHowFreshItIs(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	w.end(w.begin(store.Request{Collection: note}, 1, 2), 3, "")
-	failed := w.begin(store.Request{Collection: other}, 4, 5)
+	w.end(w.begin(jobs.Request{Collection: note}, 1, 2), 3, "")
+	failed := w.begin(jobs.Request{Collection: other}, 4, 5)
 	w.end(failed, 6, "the relay is down")
 	w.at(7)
-	retry, err := w.s.RetryJob(t.Context(), failed.ID, uuid.New())
+	retry, err := w.s.Jobs.RetryJob(t.Context(), failed.ID, uuid.New())
 	if err == nil {
-		retry, err = w.s.StartJob(t.Context(), retry.Seq)
+		retry, err = w.s.Jobs.StartJob(t.Context(), retry.Seq)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.end(retry, 8, "")
-	running := w.begin(store.Request{Collection: note}, 9, 9)
-	wantFresh := map[syntax.NSID]store.Freshness{note: w.fresh(note), other: w.fresh(other)}
+	running := w.begin(jobs.Request{Collection: note}, 9, 9)
+	wantFresh := map[syntax.NSID]jobs.Freshness{note: w.fresh(note), other: w.fresh(other)}
 	if err := w.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +268,7 @@ func TestOlderFileLearnsHowFreshItIs(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", c, got, want)
 		}
 	}
-	if list, err := w.s.Unfinished(t.Context()); err != nil || len(list) != 1 || list[0].ID != running.ID {
+	if list, err := w.s.Jobs.Unfinished(t.Context()); err != nil || len(list) != 1 || list[0].ID != running.ID {
 		t.Errorf("unfinished: %+v, %v", list, err)
 	}
 	wantAudit(t, w.s)

@@ -13,6 +13,8 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -42,7 +44,7 @@ func body(tb testing.TB, text string) record.Body {
 type bench struct {
 	t   testing.TB
 	s   *store.Store
-	job store.Job
+	job jobs.Job
 }
 
 func newBench(tb testing.TB, s *store.Store) *bench {
@@ -50,7 +52,7 @@ func newBench(tb testing.TB, s *store.Store) *bench {
 	return &bench{t: tb, s: s, job: newJob(tb, s, nil)}
 }
 
-func newJob(tb testing.TB, s *store.Store, targets []syntax.NSID) store.Job {
+func newJob(tb testing.TB, s *store.Store, targets []syntax.NSID) jobs.Job {
 	tb.Helper()
 	return storetest.Job(tb, s, targets...)
 }
@@ -63,11 +65,11 @@ func (b *bench) owe(did syntax.DID) {
 
 func (b *bench) oweAt(did syntax.DID, at string) {
 	b.t.Helper()
-	if _, err := b.s.Discover(b.t.Context(), b.job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}}); err != nil {
+	if _, err := b.s.Work.Discover(b.t.Context(), b.job.Seq, jobs.Discovery{Listing: "test", DIDs: []syntax.DID{did}}); err != nil {
 		b.t.Fatalf("discover: %v", err)
 	}
 	b.must(func(done func(error)) error {
-		return b.s.Rehost(b.t.Context(), b.job.Seq, did, "", at, done)
+		return b.s.Work.Rehost(b.t.Context(), b.job.Seq, did, "", at, done)
 	})
 }
 
@@ -90,20 +92,20 @@ func (b *bench) try(submit func(done func(error)) error) error {
 // again starts a new job, as a re-run does.
 func (b *bench) again() { b.job = newJob(b.t, b.s, nil) }
 
-func segment(c syntax.NSID, records ...store.Listed) store.Segment {
-	return store.Segment{Collection: c, Records: records}
+func segment(c syntax.NSID, records ...index.Listed) index.Segment {
+	return index.Segment{Collection: c, Records: records}
 }
 
-func listed(tb testing.TB, rkey, text string) store.Listed {
+func listed(tb testing.TB, rkey, text string) index.Listed {
 	tb.Helper()
-	return store.Listed{RKey: syntax.RecordKey(rkey), Body: body(tb, text)}
+	return index.Listed{RKey: syntax.RecordKey(rkey), Body: body(tb, text)}
 }
 
 // settlement is a complete reading of the segments' collections at a rev.
-func settlement(did syntax.DID, at syntax.TID, segments ...store.Segment) store.Settlement {
-	s := store.Settlement{
-		DID: did, Floor: at, Account: store.AccountActive,
-		Reading: store.Reading{Host: host, Rev: at, Source: store.SourceListRecords, Segments: segments},
+func settlement(did syntax.DID, at syntax.TID, segments ...index.Segment) jobs.Settlement {
+	s := jobs.Settlement{
+		DID: did, Floor: at, Account: index.AccountActive,
+		Reading: index.Reading{Host: host, Rev: at, Source: index.SourceListRecords, Segments: segments},
 	}
 	for _, seg := range segments {
 		s.Complete = append(s.Complete, seg.Collection)
@@ -112,23 +114,23 @@ func settlement(did syntax.DID, at syntax.TID, segments ...store.Segment) store.
 }
 
 // read has the job read a repo.
-func (b *bench) read(did syntax.DID, at syntax.TID, segments ...store.Segment) error {
+func (b *bench) read(did syntax.DID, at syntax.TID, segments ...index.Segment) error {
 	b.owe(did)
 	return b.try(func(done func(error)) error {
-		return b.s.Settle(b.t.Context(), b.job.Seq, settlement(did, at, segments...), done)
+		return b.s.Work.Settle(b.t.Context(), b.job.Seq, settlement(did, at, segments...), done)
 	})
 }
 
-func (b *bench) mustRead(did syntax.DID, at syntax.TID, segments ...store.Segment) {
+func (b *bench) mustRead(did syntax.DID, at syntax.TID, segments ...index.Segment) {
 	b.t.Helper()
 	if err := b.read(did, at, segments...); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bench) row() store.Job {
+func (b *bench) row() jobs.Job {
 	b.t.Helper()
-	job, err := b.s.Job(b.t.Context(), b.job.ID)
+	job, err := b.s.Jobs.Job(b.t.Context(), b.job.ID)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -139,7 +141,7 @@ func (b *bench) row() store.Job {
 func export(tb testing.TB, s *store.Store) map[string]string {
 	tb.Helper()
 	got := map[string]string{}
-	err := s.Export(tb.Context(), store.Filter{}, func(uint64) error { return nil }, func(r *store.Record) error {
+	err := s.Index.Export(tb.Context(), index.Filter{}, func(uint64) error { return nil }, func(r *index.Record) error {
 		got[r.URI().String()] = r.Body.CID.String()
 		return nil
 	})
@@ -149,7 +151,7 @@ func export(tb testing.TB, s *store.Store) map[string]string {
 	return got
 }
 
-func stats(tb testing.TB, s *store.Store) store.Stats {
+func stats(tb testing.TB, s *store.Store) jobs.Stats {
 	tb.Helper()
 	st, err := s.Stats(tb.Context())
 	if err != nil {
@@ -177,13 +179,13 @@ func TestReadingBringsTheIndexInLine(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
-	if got, want := b.row().Tally, (store.Tally{Records: 3, Created: 3}); got != want {
+	if got, want := b.row().Tally, (index.Tally{Records: 3, Created: 3}); got != want {
 		t.Errorf("first reading: %+v, want %+v", got, want)
 	}
 	b.again()
 	b.mustRead(alice, rev(2), segment(note, listed(t, "d", "4"), listed(t, "b", "changed"), listed(t, "a", "1")))
 	got := b.row()
-	if want := (store.Tally{Records: 3, Created: 1, Updated: 1, Deleted: 1}); got.Tally != want {
+	if want := (index.Tally{Records: 3, Created: 1, Updated: 1, Deleted: 1}); got.Tally != want {
 		t.Errorf("second reading: %+v, want %+v", got.Tally, want)
 	}
 	if got.Tally.Unchanged() != 1 {
@@ -202,11 +204,11 @@ func TestUnchangedRecordsAreNotWritten(t *testing.T) {
 	if after := stats(t, b.s).Seq; after != before {
 		t.Errorf("the highest seq went from %d to %d", before, after)
 	}
-	rec, err := b.s.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"})
+	rec, err := b.s.Index.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"})
 	if err != nil || rec.Rev != rev(1) {
 		t.Errorf("record has rev %s, %v; want that of its writing, %s", rec.Rev, err, rev(1))
 	}
-	if repo, err := b.s.Repo(t.Context(), alice); err != nil || repo.Floor != rev(5) {
+	if repo, err := b.s.Index.Repo(t.Context(), alice); err != nil || repo.Floor != rev(5) {
 		t.Errorf("floor is %s, %v; want %s", repo.Floor, err, rev(5))
 	}
 }
@@ -217,7 +219,7 @@ func TestNothingOlderThanTheFloorIsWritten(t *testing.T) {
 	b.mustRead(alice, rev(5), segment(note, listed(t, "a", "new")))
 	b.again()
 	err := b.read(alice, rev(4), segment(note, listed(t, "b", "old")))
-	if !errors.Is(err, store.ErrRevWentBack) {
+	if !errors.Is(err, index.ErrRevWentBack) {
 		t.Fatalf("got %v, want ErrRevWentBack", err)
 	}
 	if got := b.row(); got.Processed != 0 || got.TotalRepos != 1 {
@@ -231,8 +233,8 @@ func TestRejectedRecordsStayAsTheyAre(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
 	b.again()
-	b.mustRead(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}, Rejected: []syntax.RecordKey{"b"}})
-	if got, want := b.row().Tally, (store.Tally{Records: 1, Rejected: 1}); got != want {
+	b.mustRead(alice, rev(2), index.Segment{Collection: note, Records: []index.Listed{listed(t, "a", "1")}, Rejected: []syntax.RecordKey{"b"}})
+	if got, want := b.row().Tally, (index.Tally{Records: 1, Rejected: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	wantRecords(t, b.s, 2)
@@ -256,7 +258,7 @@ func TestInactiveAccountsAreKeptAndNotServed(t *testing.T) {
 	gone := settlement(alice, "")
 	gone.Account, gone.Complete = "deactivated", nil
 	b.owe(alice)
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, gone, done) })
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), b.job.Seq, gone, done) })
 	wantRecords(t, b.s, 1)
 	if list, _, err := newest(t.Context(), b.s, note, 0, 10); err != nil || len(list) != 1 {
 		t.Errorf("newest serves %d records, %v; want 1", len(list), err)
@@ -278,11 +280,11 @@ func TestDeletedAccountsArePurged(t *testing.T) {
 	gone := settlement(alice, "")
 	gone.Account, gone.Purge, gone.Complete = "deleted", true, nil
 	b.owe(alice)
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, gone, done) })
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), b.job.Seq, gone, done) })
 	if got := b.row().Tally.Deleted; got != 2 {
 		t.Errorf("%d records deleted, want 2", got)
 	}
-	if _, err := b.s.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.s.Index.Record(t.Context(), record.URI{DID: alice, Collection: note, RKey: "a"}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("record of a deleted account: %v, want ErrNotFound", err)
 	}
 }
@@ -293,20 +295,20 @@ func TestRepoReadInStepsIsSweptAtItsEnd(t *testing.T) {
 	b.mustRead(alice, rev(1), segment(note, listed(t, "e", "5"), listed(t, "d", "4"), listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")))
 	b.again()
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c"}}}
-	first := store.Segment{Collection: note, Records: []store.Listed{listed(t, "e", "5"), listed(t, "c", "3")}}
-	read := store.Reading{Host: host, Rev: rev(2), Source: store.SourceListRecords, Segments: []store.Segment{first}}
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
+	at := jobs.Position{First: rev(2), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "c"}}}
+	first := index.Segment{Collection: note, Records: []index.Listed{listed(t, "e", "5"), listed(t, "c", "3")}}
+	read := index.Reading{Host: host, Rev: rev(2), Source: index.SourceListRecords, Segments: []index.Segment{first}}
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	wantRecords(t, b.s, 5) // nothing is absent before the end
-	owed, err := b.s.Owed(t.Context(), b.job.Seq, host, "", 10)
+	owed, err := b.s.Work.Owed(t.Context(), b.job.Seq, host, "", 10)
 	if err != nil || len(owed) != 1 || owed[0].Position == nil || owed[0].Position.Read[note].Cursor != "c" {
 		t.Fatalf("position is not kept: %+v, %v", owed, err)
 	}
-	last := settlement(alice, rev(2), store.Segment{Collection: note, Records: []store.Listed{listed(t, "a", "1")}})
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
-	if got, want := b.row().Tally, (store.Tally{Records: 3, Deleted: 2}); got != want {
+	last := settlement(alice, rev(2), index.Segment{Collection: note, Records: []index.Listed{listed(t, "a", "1")}})
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), b.job.Seq, last, done) })
+	if got, want := b.row().Tally, (index.Tally{Records: 3, Deleted: 2}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	wantRecords(t, b.s, 3)
@@ -319,17 +321,17 @@ func TestAbsentRecordWrittenLaterIsNotSwept(t *testing.T) {
 	b.again()
 	large := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
-	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
-	if _, err := b.s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
+	at := jobs.Position{First: rev(2), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "a"}}}
+	read := index.Reading{Host: host, Rev: rev(2), Segments: []index.Segment{{Collection: note, Records: []index.Listed{listed(t, "a", "1")}}}}
+	if _, err := b.s.Work.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record made again, at a later rev.
 	b.again()
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "again"), listed(t, "a", "1")))
-	last := settlement(alice, rev(4), store.Segment{Collection: note})
+	last := settlement(alice, rev(4), index.Segment{Collection: note})
 	last.Floor = at.First
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), large.Seq, last, done) })
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), large.Seq, last, done) })
 	wantRecords(t, b.s, 2)
 }
 
@@ -354,7 +356,7 @@ func TestNewestRecordIsIndexedLast(t *testing.T) {
 func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
-	var records []store.Listed
+	var records []index.Listed
 	for i := 25; i > 0; i-- {
 		records = append(records, listed(t, fmt.Sprintf("k%02d", i), fmt.Sprint(i)))
 	}
@@ -362,7 +364,7 @@ func TestPagesOfReadsJoinWithoutGapOrRepeat(t *testing.T) {
 	b.mustRead(bob, rev(1), segment(note, records...))
 	for _, ascending := range []bool{true, false} {
 		var keys []string
-		page := store.RepoPage{DID: alice, Collection: note, Ascending: ascending, Limit: 7}
+		page := index.RepoPage{DID: alice, Collection: note, Ascending: ascending, Limit: 7}
 		for {
 			list, err := repoRecords(t.Context(), b.s, page)
 			if err != nil {
@@ -409,17 +411,17 @@ func TestUnlistedRecordStaysOnceTheCollectionWasReadSince(t *testing.T) {
 	b.again()
 	large := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(2), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
-	read := store.Reading{Host: host, Rev: rev(2), Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "a", "1")}}}}
-	if _, err := b.s.Save(t.Context(), large.Seq, alice, read, at); err != nil {
+	at := jobs.Position{First: rev(2), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "a"}}}
+	read := index.Reading{Host: host, Rev: rev(2), Segments: []index.Segment{{Collection: note, Records: []index.Listed{listed(t, "a", "1")}}}}
+	if _, err := b.s.Work.Save(t.Context(), large.Seq, alice, read, at); err != nil {
 		t.Fatal(err)
 	}
 	// Another job sees the record, unchanged, at a later rev.
 	b.again()
 	b.mustRead(alice, rev(3), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
-	last := settlement(alice, rev(4), store.Segment{Collection: note})
+	last := settlement(alice, rev(4), index.Segment{Collection: note})
 	last.Floor = rev(2)
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), large.Seq, last, done) })
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), large.Seq, last, done) })
 	wantRecords(t, b.s, 2)
 }
 
@@ -428,22 +430,22 @@ func TestStepThatTheGuardRefusedIsNeverExact(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	first := b.job
 	b.owe(alice)
-	at := store.Position{First: rev(5), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "a"}}}
-	step := func(at syntax.TID, text string) store.Reading {
-		return store.Reading{Host: host, Rev: at, Segments: []store.Segment{{Collection: note, Records: []store.Listed{listed(t, "b", text)}}}}
+	at := jobs.Position{First: rev(5), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "a"}}}
+	step := func(at syntax.TID, text string) index.Reading {
+		return index.Reading{Host: host, Rev: at, Segments: []index.Segment{{Collection: note, Records: []index.Listed{listed(t, "b", text)}}}}
 	}
-	if _, err := b.s.Save(t.Context(), first.Seq, alice, step(rev(5), "new"), at); err != nil {
+	if _, err := b.s.Work.Save(t.Context(), first.Seq, alice, step(rev(5), "new"), at); err != nil {
 		t.Fatal(err)
 	}
 	b.again()
 	b.owe(alice)
-	if _, err := b.s.Save(t.Context(), b.job.Seq, alice, step(rev(3), "old"), at); err != nil {
+	if _, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, step(rev(3), "old"), at); err != nil {
 		t.Fatal(err)
 	}
-	last := settlement(alice, rev(3), store.Segment{Collection: note})
+	last := settlement(alice, rev(3), index.Segment{Collection: note})
 	last.Exact = true
-	b.must(func(done func(error)) error { return b.s.Settle(t.Context(), b.job.Seq, last, done) })
-	if got := b.row().Reasons; got[store.ReasonChangedDuringRead] != 1 {
+	b.must(func(done func(error)) error { return b.s.Work.Settle(t.Context(), b.job.Seq, last, done) })
+	if got := b.row().Reasons; got[jobs.ReasonChangedDuringRead] != 1 {
 		t.Errorf("settled with %v, although the guard refused a step", got)
 	}
 }
@@ -457,7 +459,7 @@ func TestLargeRepoIsDeletedInSteps(t *testing.T) {
 	})
 	b := newBench(t, s)
 	const n = 12_000
-	var list []store.Listed
+	var list []index.Listed
 	for i := n; i > 0; i-- {
 		list = append(list, listed(t, fmt.Sprintf("%06d", i), fmt.Sprint(i)))
 	}
@@ -466,12 +468,12 @@ func TestLargeRepoIsDeletedInSteps(t *testing.T) {
 	b.owe(alice)
 	before := commits.Load()
 	b.must(func(done func(error)) error {
-		return s.Settle(t.Context(), b.job.Seq, settlement(alice, rev(2), segment(note, list[0])), done)
+		return s.Work.Settle(t.Context(), b.job.Seq, settlement(alice, rev(2), segment(note, list[0])), done)
 	})
 	if got := commits.Load() - before; got < 3 {
 		t.Errorf("%d records were deleted in %d transactions", n-1, got)
 	}
-	if got, want := b.row().Tally, (store.Tally{Records: 1, Deleted: n - 1}); got != want {
+	if got, want := b.row().Tally, (index.Tally{Records: 1, Deleted: n - 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	wantRecords(t, s, 1)
@@ -479,12 +481,12 @@ func TestLargeRepoIsDeletedInSteps(t *testing.T) {
 
 func TestProvenanceTellsWhatIsOnlyClaimed(t *testing.T) {
 	t.Parallel()
-	for want, r := range map[string]store.Record{
-		"listRecords":             {Source: store.SourceListRecords, Body: record.Body{Verified: true}},
-		"getRepo":                 {Source: store.SourceRepo, Body: record.Body{Verified: true}},
-		"sync.getRecord":          {Source: store.SourceProof, Body: record.Body{Verified: true}},
-		"listRecords, unverified": {Source: store.SourceListRecords},
-		"getRepo, unverified":     {Source: store.SourceRepo},
+	for want, r := range map[string]index.Record{
+		"listRecords":             {Source: index.SourceListRecords, Body: record.Body{Verified: true}},
+		"getRepo":                 {Source: index.SourceRepo, Body: record.Body{Verified: true}},
+		"sync.getRecord":          {Source: index.SourceProof, Body: record.Body{Verified: true}},
+		"listRecords, unverified": {Source: index.SourceListRecords},
+		"getRepo, unverified":     {Source: index.SourceRepo},
 	} {
 		if got := r.Provenance(); got != want {
 			t.Errorf("provenance is %q, want %q", got, want)

@@ -9,6 +9,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -17,14 +19,14 @@ func (b *bench) leaves(did syntax.DID, at string) {
 	b.t.Helper()
 	b.again()
 	b.oweAt(did, at)
-	b.mustSettle(store.Settlement{
-		DID: did, Account: store.AccountDeactivated, Reading: store.Reading{Host: at},
-		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDeactivated},
+	b.mustSettle(jobs.Settlement{
+		DID: did, Account: index.AccountDeactivated, Reading: index.Reading{Host: at},
+		Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: index.AccountDeactivated},
 	})
 }
 
 // exactAlice is a settlement that saw everything of alice at one rev.
-func exactAlice(at syntax.TID, segments ...store.Segment) store.Settlement {
+func exactAlice(at syntax.TID, segments ...index.Segment) jobs.Settlement {
 	t := settlement(alice, at, segments...)
 	t.Exact = true
 	return t
@@ -34,7 +36,7 @@ func exactAlice(at syntax.TID, segments ...store.Segment) store.Settlement {
 // a job to be able to keep them, and no others.
 func (b *bench) wantKept(at syntax.TID, want ...syntax.NSID) {
 	b.t.Helper()
-	got, err := b.s.Kept(b.t.Context(), host, alice, at)
+	got, err := b.s.Work.Kept(b.t.Context(), host, alice, at)
 	if err != nil || !slices.Equal(got, want) {
 		b.t.Fatalf("kept are %v, %v; want %v", got, err, want)
 	}
@@ -49,8 +51,8 @@ func (b *bench) wantKept(at syntax.TID, want ...syntax.NSID) {
 		if slices.Contains(want, c) {
 			continue
 		}
-		if err := keep(c); !errors.Is(err, store.ErrUndone) {
-			b.t.Errorf("%s is kept: %v, want %v", c, err, store.ErrUndone)
+		if err := keep(c); !errors.Is(err, index.ErrUndone) {
+			b.t.Errorf("%s is kept: %v, want %v", c, err, index.ErrUndone)
 		}
 	}
 	if len(want) == 0 {
@@ -59,10 +61,10 @@ func (b *bench) wantKept(at syntax.TID, want ...syntax.NSID) {
 	if err := keep(want...); err != nil {
 		b.t.Fatal(err)
 	}
-	if got := b.row().Tally; got != (store.Tally{Records: int64(len(want))}) {
+	if got := b.row().Tally; got != (index.Tally{Records: int64(len(want))}) {
 		b.t.Errorf("the job that keeps %v counts %+v", want, got)
 	}
-	if got, err := b.s.Kept(b.t.Context(), host, alice, at); err != nil || !slices.Equal(got, want) {
+	if got, err := b.s.Work.Kept(b.t.Context(), host, alice, at); err != nil || !slices.Equal(got, want) {
 		b.t.Errorf("afterwards %v are kept, %v; want %v", got, err, want)
 	}
 }
@@ -92,7 +94,7 @@ func TestOnlyWhatIsHeldExactlyIsKept(t *testing.T) {
 			b.mustSettle(exactAlice(rev(1), seg))
 		}, want: []syntax.NSID{other}},
 		"a record is deleted by an administrator": {between: func(b *bench) {
-			b.mustDelete(store.Filter{Collection: note})
+			b.mustDelete(index.Filter{Collection: note})
 		}, want: []syntax.NSID{other}},
 		"an end was assumed": {assumed: true, want: []syntax.NSID{note, other}},
 		"an end was assumed, and the host's short pages are not the end": {assumed: true, between: func(b *bench) {
@@ -120,14 +122,14 @@ func TestOnlyWhatIsHeldExactlyIsKept(t *testing.T) {
 				c.left = host
 			}
 			b.leaves(alice, c.left)
-			if list, err := b.s.Kept(t.Context(), host, alice, rev(3)); err != nil || len(list) > 0 {
+			if list, err := b.s.Work.Kept(t.Context(), host, alice, rev(3)); err != nil || len(list) > 0 {
 				t.Errorf("at another rev %v are kept, %v", list, err)
 			}
 			if c.at == "" {
 				c.at = rev(1)
 			}
 			b.wantKept(c.at, c.want...)
-			rows, _, err := b.s.JobRepos(t.Context(), b.job.Seq, "", 10, nil)
+			rows, _, err := b.s.Jobs.JobRepos(t.Context(), b.job.Seq, "", 10, nil)
 			if err != nil || len(rows) != 1 || rows[0].Assumed != (c.assumed && slices.Contains(c.want, note)) {
 				t.Errorf("the job that keeps it has it as %+v, %v", rows, err)
 			}
@@ -146,7 +148,7 @@ func TestNothingIsKeptThatADeletionHasStillToTake(t *testing.T) {
 		b.mustSettle(exactAlice(rev(1), segment(note, listed(t, "a", "1")), segment(other, listed(t, "a", "1"))))
 		b.leaves(alice, host)
 	}, func(s *store.Store) error {
-		_, err := s.DeleteRecords(t.Context(), store.Filter{Collection: note})
+		_, err := s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note})
 		return err
 	})
 	b.s = s
@@ -163,14 +165,14 @@ func TestRepoThatLosesRecordsBetweenItsStepsIsNotExact(t *testing.T) {
 			b := newBench(t, storetest.Open(t))
 			b.owe(alice)
 			first := segment(note, listed(t, "c", "3"))
-			_, err := b.s.Save(t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{first}}, store.Position{
-				First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "c"}},
+			_, err := b.s.Work.Save(t.Context(), b.job.Seq, alice, index.Reading{Host: host, Rev: rev(1), Segments: []index.Segment{first}}, jobs.Position{
+				First: rev(1), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "c"}},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if deleted {
-				b.mustDelete(store.Filter{DID: alice})
+				b.mustDelete(index.Filter{DID: alice})
 			}
 			last := segment(note, listed(t, "b", "2"))
 			b.mustSettle(exactAlice(rev(1), last))
@@ -179,16 +181,16 @@ func TestRepoThatLosesRecordsBetweenItsStepsIsNotExact(t *testing.T) {
 				b.wantKept(rev(1))
 				return
 			}
-			if list, err := b.s.Kept(t.Context(), host, alice, rev(1)); err != nil || len(list) != 1 {
+			if list, err := b.s.Work.Kept(t.Context(), host, alice, rev(1)); err != nil || len(list) != 1 {
 				t.Errorf("kept are %v, %v", list, err)
 			}
 		})
 	}
 }
 
-func (b *bench) mustDelete(f store.Filter) {
+func (b *bench) mustDelete(f index.Filter) {
 	b.t.Helper()
-	if n, err := b.s.DeleteRecords(b.t.Context(), f); err != nil || n == 0 {
+	if n, err := b.s.Collections.DeleteRecords(b.t.Context(), f); err != nil || n == 0 {
 		b.t.Fatalf("%d records deleted, %v", n, err)
 	}
 }

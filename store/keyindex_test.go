@@ -8,14 +8,14 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
 func TestCursorTakenBeforeAChangeGivesTheRestOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
-	var records []store.Listed
+	var records []index.Listed
 	for i := 20; i > 0; i-- {
 		records = append(records, listed(t, fmt.Sprintf("k%02d", i), fmt.Sprint(i)))
 	}
@@ -31,20 +31,20 @@ func TestCursorTakenBeforeAChangeGivesTheRestOnce(t *testing.T) {
 	// Every fourth record goes or changes, and the index moves on.
 	b.again()
 	changed := map[syntax.RecordKey]bool{}
-	var later []store.Listed
+	var later []index.Listed
 	for i, l := range records {
 		switch i % 4 {
 		case 0:
 			changed[l.RKey] = true
 		case 1:
 			changed[l.RKey] = true
-			later = append(later, store.Listed{RKey: l.RKey, Body: body(t, "new")})
+			later = append(later, index.Listed{RKey: l.RKey, Body: body(t, "new")})
 		default:
 			later = append(later, l)
 		}
 	}
 	b.mustRead(alice, rev(2), segment(note, later...))
-	if _, err := b.s.IndexKeys(t.Context(), note); err != nil {
+	if _, err := b.s.Index.IndexKeys(t.Context(), note); err != nil {
 		t.Fatal(err)
 	}
 	rest, _, err := byKey(t.Context(), b.s, note, next, 100)
@@ -59,7 +59,7 @@ func TestCursorTakenBeforeAChangeGivesTheRestOnce(t *testing.T) {
 	wantUntouchedOnce(t, append(top, rest...), records, changed)
 }
 
-func wantUntouchedOnce(t *testing.T, got []store.Record, all []store.Listed, changed map[syntax.RecordKey]bool) {
+func wantUntouchedOnce(t *testing.T, got []index.Record, all []index.Listed, changed map[syntax.RecordKey]bool) {
 	t.Helper()
 	times := map[syntax.RecordKey]int{}
 	for _, r := range got {
@@ -77,14 +77,14 @@ func TestDeletionSparesWhatCameAfterIt(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
 	b.mustRead(bob, rev(1), segment(note, listed(t, "a", "1")), segment(other, listed(t, "z", "1")))
-	if n, err := b.s.DeleteRecords(t.Context(), store.Filter{Collection: note}); err != nil || n != 3 {
+	if n, err := b.s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note}); err != nil || n != 3 {
 		t.Fatalf("deleted %d, %v; want 3", n, err)
 	}
 	wantRecords(t, b.s, 1)
 	b.again()
 	b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1"), listed(t, "b", "2")))
 	wantRecords(t, b.s, 3) // a job restores
-	if _, err := b.s.DeleteRecords(t.Context(), store.Filter{}); err == nil {
+	if _, err := b.s.Collections.DeleteRecords(t.Context(), index.Filter{}); err == nil {
 		t.Error("a deletion without a filter is accepted")
 	}
 }
@@ -98,7 +98,7 @@ func TestRunKeepsTheKeyIndexUpToDate(t *testing.T) {
 	go func() { ended <- b.s.Run(ctx) }()
 	deadline := time.After(30 * time.Second)
 	for tick := time.Tick(5 * time.Millisecond); ; {
-		lag, err := b.s.IndexLag(t.Context(), note)
+		lag, err := b.s.Index.IndexLag(t.Context(), note)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -59,14 +61,14 @@ func BenchmarkLayout(b *testing.B) {
 type layoutBench struct {
 	b    *testing.B
 	s    *store.Store
-	job  store.Job
+	job  jobs.Job
 	text int // bytes of a record's text
 }
 
 // record is the nth.
-func (l *layoutBench) record(n int) store.Listed {
+func (l *layoutBench) record(n int) index.Listed {
 	key := syntax.NewTIDFromInteger(1<<52 + uint64(n)<<10)
-	return store.Listed{RKey: syntax.RecordKey(key), Body: textBody(l.b, fmt.Sprintf("%0*d", l.text, n))}
+	return index.Listed{RKey: syntax.RecordKey(key), Body: textBody(l.b, fmt.Sprintf("%0*d", l.text, n))}
 }
 
 // list has one account's records be listed in steps.
@@ -74,9 +76,9 @@ func (l *layoutBench) list(n, step int, down bool) {
 	l.b.Helper()
 	b := &bench{t: l.b, s: l.s, job: l.job}
 	b.owe(alice)
-	at := store.Position{First: rev(1), Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}}}
+	at := jobs.Position{First: rev(1), Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "more"}}}
 	for from := 0; from < n; from += step {
-		seg := store.Segment{Collection: note}
+		seg := index.Segment{Collection: note}
 		for k := from; k < min(from+step, n); k++ {
 			i := k
 			if down {
@@ -84,7 +86,7 @@ func (l *layoutBench) list(n, step int, down bool) {
 			}
 			seg.Records = append(seg.Records, l.record(i))
 		}
-		if _, err := l.s.Save(l.b.Context(), l.job.Seq, alice, store.Reading{Host: host, Rev: rev(1), Segments: []store.Segment{seg}}, at); err != nil {
+		if _, err := l.s.Work.Save(l.b.Context(), l.job.Seq, alice, index.Reading{Host: host, Rev: rev(1), Segments: []index.Segment{seg}}, at); err != nil {
 			l.b.Fatal(err)
 		}
 	}
@@ -99,7 +101,7 @@ func (l *layoutBench) repos(n int) {
 	for i := range n / each {
 		dids = append(dids, storetest.FillDID(i))
 	}
-	storetest.Fill(l.b, l.s, l.job, note, dids, func(i int) (list []store.Listed) {
+	storetest.Fill(l.b, l.s, l.job, note, dids, func(i int) (list []index.Listed) {
 		for k := range each {
 			list = append(list, l.record(i*each+each-k))
 		}
@@ -112,7 +114,7 @@ func (l *layoutBench) index() {
 	l.b.Helper()
 	for done := false; !done; {
 		var err error
-		if done, err = l.s.IndexKeys(l.b.Context(), note); err != nil {
+		if done, err = l.s.Index.IndexKeys(l.b.Context(), note); err != nil {
 			l.b.Fatal(err)
 		}
 	}

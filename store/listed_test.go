@@ -7,17 +7,18 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 func TestOrderOfAListing(t *testing.T) {
 	t.Parallel()
-	for keys, want := range map[string]store.Order{
-		"": store.OrderUnknown, "a": store.OrderUnknown, "aa": store.OrderUnknown, "abc": store.OrderUp, "abbc": store.OrderUp, "cba": store.OrderDown,
-		"ccba": store.OrderDown, "aba": store.OrderNone, "cbc": store.OrderNone, "abcab": store.OrderNone, "cbad": store.OrderNone, "abad": store.OrderNone,
+	for keys, want := range map[string]jobs.Order{
+		"": jobs.OrderUnknown, "a": jobs.OrderUnknown, "aa": jobs.OrderUnknown, "abc": jobs.OrderUp, "abbc": jobs.OrderUp, "cba": jobs.OrderDown,
+		"ccba": jobs.OrderDown, "aba": jobs.OrderNone, "cbc": jobs.OrderNone, "abcab": jobs.OrderNone, "cbad": jobs.OrderNone, "abad": jobs.OrderNone,
 	} {
-		var order store.Order
+		var order jobs.Order
 		last := syntax.RecordKey("")
 		for k := range strings.SplitSeq(keys, "") {
 			order, last = order.With(last, syntax.RecordKey(k)), syntax.RecordKey(k)
@@ -32,9 +33,9 @@ func TestOrderOfAListing(t *testing.T) {
 // returns how many were new in each.
 func (b *bench) steps(at syntax.TID, steps ...string) (fresh []int) {
 	b.t.Helper()
-	pos := store.Position{First: at, Read: map[syntax.NSID]store.ReadUpTo{note: {Cursor: "more"}}}
+	pos := jobs.Position{First: at, Read: map[syntax.NSID]jobs.ReadUpTo{note: {Cursor: "more"}}}
 	for _, keys := range steps {
-		n, err := b.s.Save(b.t.Context(), b.job.Seq, alice, store.Reading{Host: host, Rev: at, Segments: []store.Segment{b.lists(keys)}}, pos)
+		n, err := b.s.Work.Save(b.t.Context(), b.job.Seq, alice, index.Reading{Host: host, Rev: at, Segments: []index.Segment{b.lists(keys)}}, pos)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -44,7 +45,7 @@ func (b *bench) steps(at syntax.TID, steps ...string) (fresh []int) {
 }
 
 // lists is a segment with the keys, those in upper case rejected.
-func (b *bench) lists(keys string) store.Segment {
+func (b *bench) lists(keys string) index.Segment {
 	seg := segment(note)
 	for k := range strings.SplitSeq(keys, "") {
 		if low := strings.ToLower(k); low != k {
@@ -64,14 +65,14 @@ func TestRecordListedInSeveralStepsCountsOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []string // the last is settled
 		fresh []int
-		want  store.Tally
+		want  index.Tally
 	}{
-		"upwards, each border twice":  {[]string{"ab", "bcd", "def"}, []int{2, 2}, store.Tally{Records: 6, Created: 6, Deleted: 1}},
-		"downwards, borders of two":   {[]string{"fed", "edc", "dcba"}, []int{3, 1}, store.Tally{Records: 6, Created: 6, Deleted: 1}},
-		"no order":                    {[]string{"cfa", "fb", "adbe"}, []int{3, 1}, store.Tally{Records: 6, Created: 6, Deleted: 1}},
-		"it wraps":                    {[]string{"abc", "def", "abc", "def"}, []int{3, 3, 0}, store.Tally{Records: 6, Created: 6, Deleted: 1}},
-		"rejected ones":               {[]string{"aB", "bc", "Cd"}, []int{2, 1}, store.Tally{Records: 3, Created: 3, Rejected: 1, Deleted: 1}},
-		"nothing new in the last one": {[]string{"abc", "c"}, []int{3}, store.Tally{Records: 3, Created: 3, Deleted: 1}},
+		"upwards, each border twice":  {[]string{"ab", "bcd", "def"}, []int{2, 2}, index.Tally{Records: 6, Created: 6, Deleted: 1}},
+		"downwards, borders of two":   {[]string{"fed", "edc", "dcba"}, []int{3, 1}, index.Tally{Records: 6, Created: 6, Deleted: 1}},
+		"no order":                    {[]string{"cfa", "fb", "adbe"}, []int{3, 1}, index.Tally{Records: 6, Created: 6, Deleted: 1}},
+		"it wraps":                    {[]string{"abc", "def", "abc", "def"}, []int{3, 3, 0}, index.Tally{Records: 6, Created: 6, Deleted: 1}},
+		"rejected ones":               {[]string{"aB", "bc", "Cd"}, []int{2, 1}, index.Tally{Records: 3, Created: 3, Rejected: 1, Deleted: 1}},
+		"nothing new in the last one": {[]string{"abc", "c"}, []int{3}, index.Tally{Records: 3, Created: 3, Deleted: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,11 +103,11 @@ func TestOnlyWhatIsConfirmedIsDeleted(t *testing.T) {
 		reason    string
 		floor     syntax.TID
 	}{
-		"all of it":                 {[]syntax.RecordKey{"d", "e"}, true, 3, store.ReasonExact, rev(2)},
-		"some of it":                {[]syntax.RecordKey{"d"}, true, 4, store.ReasonChangedDuringRead, rev(2)},
-		"nothing":                   {nil, true, 5, store.ReasonChangedDuringRead, rev(2)},
-		"some, and it has no end":   {[]syntax.RecordKey{"e"}, false, 4, store.ReasonChangedDuringRead, rev(1)},
-		"what was listed, and more": {[]syntax.RecordKey{"a", "d", "x"}, false, 4, store.ReasonChangedDuringRead, rev(1)},
+		"all of it":                 {[]syntax.RecordKey{"d", "e"}, true, 3, jobs.ReasonExact, rev(2)},
+		"some of it":                {[]syntax.RecordKey{"d"}, true, 4, jobs.ReasonChangedDuringRead, rev(2)},
+		"nothing":                   {nil, true, 5, jobs.ReasonChangedDuringRead, rev(2)},
+		"some, and it has no end":   {[]syntax.RecordKey{"e"}, false, 4, jobs.ReasonChangedDuringRead, rev(1)},
+		"what was listed, and more": {[]syntax.RecordKey{"a", "d", "x"}, false, 4, jobs.ReasonChangedDuringRead, rev(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,10 +117,10 @@ func TestOnlyWhatIsConfirmedIsDeleted(t *testing.T) {
 			b.owe(alice)
 			b.steps(rev(2), "b", "ab")
 			last := settlement(alice, rev(2), b.lists("c"))
-			if got, err := b.s.Unlisted(t.Context(), b.job.Seq, alice, last.Reading.Segments[0], 10); err != nil || !slices.Equal(got, []syntax.RecordKey{"d", "e"}) {
+			if got, err := b.s.Work.Unlisted(t.Context(), b.job.Seq, alice, last.Reading.Segments[0], 10); err != nil || !slices.Equal(got, []syntax.RecordKey{"d", "e"}) {
 				t.Errorf("not listed: %v, %v", got, err)
 			}
-			if got, err := b.s.Unlisted(t.Context(), b.job.Seq, alice, last.Reading.Segments[0], 1); err != nil || len(got) != 1 {
+			if got, err := b.s.Work.Unlisted(t.Context(), b.job.Seq, alice, last.Reading.Segments[0], 1); err != nil || len(got) != 1 {
 				t.Errorf("one that was not listed: %v, %v", got, err)
 			}
 			last.Exact, last.Confirmed = true, map[syntax.NSID][]syntax.RecordKey{note: c.confirmed}
@@ -131,7 +132,7 @@ func TestOnlyWhatIsConfirmedIsDeleted(t *testing.T) {
 			if got := b.row().Reasons; got[c.reason] != 1 {
 				t.Errorf("settled as %v, want %s", got, c.reason)
 			}
-			if repo, err := b.s.Repo(t.Context(), alice); err != nil || repo.Collections[note].Floor != c.floor {
+			if repo, err := b.s.Index.Repo(t.Context(), alice); err != nil || repo.Collections[note].Floor != c.floor {
 				t.Errorf("%+v, %v, want the floor %s", repo, err, c.floor)
 			}
 		})
@@ -145,12 +146,12 @@ func TestMarksEndWithTheReading(t *testing.T) {
 	const elsewhere = "https://new.example.com"
 	for name, end := range map[string]func(*bench) error{
 		"read anew": func(b *bench) error {
-			return b.s.Restart(b.t.Context(), b.job.Seq, host, alice, store.Position{First: rev(1)})
+			return b.s.Work.Restart(b.t.Context(), b.job.Seq, host, alice, jobs.Position{First: rev(1)})
 		},
 		"moved, and back": func(b *bench) error {
 			for _, way := range [][2]string{{host, elsewhere}, {elsewhere, host}} {
 				if err := b.try(func(done func(error)) error {
-					return b.s.Rehost(b.t.Context(), b.job.Seq, alice, way[0], way[1], done)
+					return b.s.Work.Rehost(b.t.Context(), b.job.Seq, alice, way[0], way[1], done)
 				}); err != nil {
 					return err
 				}
@@ -158,7 +159,7 @@ func TestMarksEndWithTheReading(t *testing.T) {
 			return nil
 		},
 		"given up, and read by the next job": func(b *bench) error {
-			_, err := b.s.SettleHost(b.t.Context(), b.job.Seq, host, store.Verdict{Class: store.ClassFailed, Reason: "host_down"})
+			_, err := b.s.Work.SettleHost(b.t.Context(), b.job.Seq, host, jobs.Verdict{Class: jobs.ClassFailed, Reason: "host_down"})
 			b.again()
 			b.owe(alice)
 			return err

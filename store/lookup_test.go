@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -14,16 +15,16 @@ func TestJobIsFoundByItsNumber(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)
 	for range 3 {
-		made, err := s.CreateJob(t.Context(), uuid.New(), store.Request{Collection: note}, nil)
+		made, err := s.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{Collection: note}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := s.JobBySeq(t.Context(), made.Seq); err != nil || got.ID != made.ID {
+		if got, err := s.Jobs.JobBySeq(t.Context(), made.Seq); err != nil || got.ID != made.ID {
 			t.Errorf("job %d is %s, %v, want %s", made.Seq, got.ID, err, made.ID)
 		}
 	}
 	for _, seq := range []uint64{0, 4, 1<<64 - 1} {
-		if _, err := s.JobBySeq(t.Context(), seq); !errors.Is(err, store.ErrNotFound) {
+		if _, err := s.Jobs.JobBySeq(t.Context(), seq); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("job %d: %v, want ErrNotFound", seq, err)
 		}
 	}

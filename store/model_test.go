@@ -14,6 +14,9 @@ import (
 	"appview/internal/api"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // model is what a store is to hold after the same changes: the rules of the store
@@ -29,11 +32,11 @@ type model struct {
 	denied     map[string]string                // entry → reason
 	distrusted map[string]bool                  // hosts whose short pages are not the end
 	tracked    map[syntax.NSID]bool
-	keys       map[string]*store.APIKey // by secret
+	keys       map[string]*admin.APIKey // by secret
 	jobs       []*modelJob              // in order of creation
 	ended      int                      // jobs that have ended
 	deleted    map[syntax.NSID]uint64   // jobs that there were when a collection was deleted
-	events     []store.Event
+	events     []admin.Event
 }
 
 type modelRepo struct {
@@ -48,29 +51,29 @@ type modelRepo struct {
 
 type modelHeld struct {
 	floor   syntax.TID
-	records map[syntax.RecordKey]store.Record
-	exact   map[syntax.RecordKey]store.Record // as they were when they were seen to be all, at floor; nil: never
+	records map[syntax.RecordKey]index.Record
+	exact   map[syntax.RecordKey]index.Record // as they were when they were seen to be all, at floor; nil: never
 	assumed string                            // host of which an end was assumed then; empty: none was
 }
 
 // exactness is what is known as long as nothing has changed since all was seen.
-func (h *modelHeld) exactness() store.Exactness {
+func (h *modelHeld) exactness() index.Exactness {
 	switch {
-	case h.exact == nil || !maps.EqualFunc(h.records, h.exact, func(a, b store.Record) bool { return a.Seq == b.Seq }):
-		return store.ExactUnknown
+	case h.exact == nil || !maps.EqualFunc(h.records, h.exact, func(a, b index.Record) bool { return a.Seq == b.Seq }):
+		return index.ExactUnknown
 	case h.assumed != "":
-		return store.ExactAssumed
+		return index.ExactAssumed
 	default:
-		return store.ExactProved
+		return index.ExactProved
 	}
 }
 
 type modelJob struct {
-	store.Job
+	jobs.Job
 
 	work    map[syntax.DID]*modelWork
 	hosts   map[string]*modelHost
-	cursors map[string]store.Cursor
+	cursors map[string]jobs.Cursor
 	held    heldWalk
 	retry   retryWalk
 	end     int  // its place among the jobs that have ended, from 1
@@ -81,7 +84,7 @@ type modelJob struct {
 // modelHost is what is noted of a host. What its repos add up to is not.
 type modelHost struct {
 	ends, longest int
-	behaviour     store.Behaviour
+	behaviour     jobs.Behaviour
 }
 
 // heldWalk and retryWalk are how far a job has looked for repos that the index
@@ -99,9 +102,9 @@ type (
 )
 
 type modelWork struct {
-	store.WorkRepo
+	jobs.WorkRepo
 
-	owed   store.Owed
+	owed   jobs.Owed
 	listed map[place]bool // in earlier steps
 }
 
@@ -117,7 +120,7 @@ var errOther = errors.New("some refusal")
 func newModel(now time.Time) *model {
 	return &model{
 		now: now, steady: now, deletions: map[syntax.NSID][]store.Deletion{}, denied: map[string]string{}, distrusted: map[string]bool{},
-		tracked: map[syntax.NSID]bool{}, keys: map[string]*store.APIKey{}, deleted: map[syntax.NSID]uint64{},
+		tracked: map[syntax.NSID]bool{}, keys: map[string]*admin.APIKey{}, deleted: map[syntax.NSID]uint64{},
 	}
 }
 
@@ -183,7 +186,7 @@ func (m *model) repo(did syntax.DID) *modelRepo {
 			return r
 		}
 	}
-	return &modelRepo{did: did, account: store.AccountActive, held: map[syntax.NSID]*modelHeld{}}
+	return &modelRepo{did: did, account: index.AccountActive, held: map[syntax.NSID]*modelHeld{}}
 }
 
 // sorted are the keys of a map, in order.
@@ -198,13 +201,13 @@ func (r *modelRepo) holds(targets []syntax.NSID) bool {
 
 // put brings one record to a body at a rev, and reports whether it was created,
 // updated, or kept because the index has it at a later rev.
-func (m *model) put(r *modelRepo, c syntax.NSID, l store.Listed, read store.Reading) (created, updated, kept bool) {
+func (m *model) put(r *modelRepo, c syntax.NSID, l index.Listed, read index.Reading) (created, updated, kept bool) {
 	if r.number == 0 {
 		m.repos = append(m.repos, r)
 		r.number = uint32(len(m.repos))
 	}
 	if r.held[c] == nil {
-		r.held[c] = &modelHeld{records: map[syntax.RecordKey]store.Record{}}
+		r.held[c] = &modelHeld{records: map[syntax.RecordKey]index.Record{}}
 	}
 	src := cmp.Or(l.Source, read.Source)
 	old, had := r.held[c].records[l.RKey]
@@ -215,7 +218,7 @@ func (m *model) put(r *modelRepo, c syntax.NSID, l store.Listed, read store.Read
 		return false, false, false
 	}
 	m.seq++
-	r.held[c].records[l.RKey] = store.Record{
+	r.held[c].records[l.RKey] = index.Record{
 		DID: r.did, Collection: c, RKey: l.RKey, Rev: read.Rev, IndexedAt: m.clock(), Seq: m.seq, Source: src, Body: l.Body,
 	}
 	return !had, had, false
@@ -223,11 +226,11 @@ func (m *model) put(r *modelRepo, c syntax.NSID, l store.Listed, read store.Read
 
 // proofOf ranks what is known of a body: that it is what its CID names, that it was
 // printed from that, or nothing.
-func proofOf(b record.Body, src store.Source) int {
+func proofOf(b record.Body, src index.Source) int {
 	switch {
 	case b.Verified:
 		return 2
-	case src == store.SourceRepo || src == store.SourceProof:
+	case src == index.SourceRepo || src == index.SourceProof:
 		return 1
 	default:
 		return 0
@@ -270,14 +273,14 @@ func (m *model) removeAll(r *modelRepo, only syntax.NSID) (n int64) {
 }
 
 // fresh is a segment without what was listed before.
-func (w *modelWork) fresh(seg store.Segment) store.Segment {
-	seg.Records = slices.DeleteFunc(slices.Clone(seg.Records), func(l store.Listed) bool { return w.listed[place{seg.Collection, l.RKey}] })
+func (w *modelWork) fresh(seg index.Segment) index.Segment {
+	seg.Records = slices.DeleteFunc(slices.Clone(seg.Records), func(l index.Listed) bool { return w.listed[place{seg.Collection, l.RKey}] })
 	seg.Rejected = slices.DeleteFunc(slices.Clone(seg.Rejected), func(k syntax.RecordKey) bool { return w.listed[place{seg.Collection, k}] })
 	return seg
 }
 
 // named are the keys of a segment.
-func named(seg store.Segment) []syntax.RecordKey {
+func named(seg index.Segment) []syntax.RecordKey {
 	keys := slices.Clone(seg.Rejected)
 	for _, l := range seg.Records {
 		keys = append(keys, l.RKey)
@@ -286,7 +289,7 @@ func named(seg store.Segment) []syntax.RecordKey {
 }
 
 // apply puts what a segment lists.
-func (m *model) apply(r *modelRepo, seg store.Segment, read store.Reading, t *store.Tally) (guarded bool) {
+func (m *model) apply(r *modelRepo, seg index.Segment, read index.Reading, t *index.Tally) (guarded bool) {
 	list := slices.Clone(seg.Records)
 	if len(list) > 0 && list[0].RKey >= list[len(list)-1].RKey {
 		slices.Reverse(list)
@@ -324,8 +327,8 @@ func (m *model) denies(did syntax.DID, host string) bool {
 func (m *model) enforce() {
 	var hidden []*modelRepo
 	for _, r := range m.repos {
-		if m.denies(r.did, r.host) && (r.account != store.AccountDenied || r.holds(nil)) {
-			r.account = store.AccountDenied
+		if m.denies(r.did, r.host) && (r.account != index.AccountDenied || r.holds(nil)) {
+			r.account = index.AccountDenied
 			hidden = append(hidden, r)
 		}
 	}
@@ -335,7 +338,7 @@ func (m *model) enforce() {
 }
 
 // deleteRecords deletes what a filter chooses, and returns how much that was.
-func (m *model) deleteRecords(f store.Filter) (n int64) {
+func (m *model) deleteRecords(f index.Filter) (n int64) {
 	if f.DID == "" {
 		m.deleted[f.Collection] = uint64(len(m.jobs))
 	}
@@ -398,8 +401,8 @@ func (m *model) prune(indexed map[syntax.NSID]uint64) {
 // freshness is what the jobs over the network came to in a collection: those that
 // read it among others they were asked for, or those that read all there are,
 // whichever ended with the newer job.
-func (m *model) freshness(c syntax.NSID) (f store.Freshness) {
-	over := func(all bool) (f store.Freshness) {
+func (m *model) freshness(c syntax.NSID) (f jobs.Freshness) {
+	over := func(all bool) (f jobs.Freshness) {
 		f.After = m.deleted[c]
 		list := slices.DeleteFunc(slices.Clone(m.jobs), func(j *modelJob) bool {
 			return j.end == 0 || !j.Request.Network() || (len(j.Targets) == 0) != all || (!all && !slices.Contains(j.Targets, c))

@@ -10,6 +10,9 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // The random changes that administrators and time make.
@@ -19,7 +22,7 @@ func (d *drive) opDeny() string {
 	d.m.denied[entry] = "because"
 	d.m.note(api.ActDeny, entry, "because")
 	d.m.enforce()
-	d.same("deny", d.s.Deny(d.user(), entry, "because"), nil, "", "")
+	d.same("deny", d.s.Index.Deny(d.user(), entry, "because"), nil, "", "")
 	return "deny " + entry
 }
 
@@ -34,12 +37,12 @@ func (d *drive) opAllow() string {
 	} else {
 		want = store.ErrNotFound
 	}
-	d.same("allow", d.s.Allow(d.user(), entry), want, "", "")
+	d.same("allow", d.s.Index.Allow(d.user(), entry), want, "", "")
 	return "allow " + entry
 }
 
 func (d *drive) opDelete() string {
-	f, want := store.Filter{}, store.ErrNoFilter
+	f, want := index.Filter{}, jobs.ErrNoFilter
 	if d.often(50) {
 		f.DID, want = pick(d, modelDIDs), nil
 	}
@@ -53,7 +56,7 @@ func (d *drive) opDelete() string {
 		n = d.m.deleteRecords(f)
 		d.m.note(api.ActDeleteRecords, f.String(), fmt.Sprintf("%d records deleted", n))
 	}
-	got, err := d.s.DeleteRecords(d.user(), f)
+	got, err := d.s.Collections.DeleteRecords(d.user(), f)
 	d.same("delete records", err, want, fact(got), fact(n))
 	return "delete " + fact(f)
 }
@@ -61,14 +64,14 @@ func (d *drive) opDelete() string {
 func (d *drive) opTrack() string {
 	c := pick(d, modelCollections)
 	d.m.track(c)
-	d.same("track", d.s.Track(d.user(), c), nil, "", "")
+	d.same("track", d.s.Collections.Track(d.user(), c), nil, "", "")
 	return "track " + c.String()
 }
 
 func (d *drive) opAddCollection() string {
 	c, id := pick(d, modelCollections), d.uuid()
 	j, wantAdded := d.m.addCollection(c, id)
-	got, added, err := d.s.AddCollection(d.user(), c, id)
+	got, added, err := d.s.Collections.AddCollection(d.user(), c, id)
 	want := "null"
 	if j != nil {
 		want = fact(j.Job)
@@ -84,7 +87,7 @@ func (d *drive) opCover() string {
 		last++
 	}
 	j, want := d.m.coverCollection(c, id, origin, last)
-	got, err := d.s.CoverCollection(d.user(), c, id, origin, last)
+	got, err := d.s.Collections.CoverCollection(d.user(), c, id, origin, last)
 	if j != nil {
 		d.same("cover collection", err, nil, fact(got), fact(j.Job))
 	} else {
@@ -105,7 +108,7 @@ func (d *drive) opRemoveCollection() string {
 	}
 	c, records := pick(d, modelCollections), d.often(50)
 	n, want := d.m.removeCollection(c, records)
-	got, err := d.s.RemoveCollection(d.user(), c, records)
+	got, err := d.s.Collections.RemoveCollection(d.user(), c, records)
 	d.same("remove collection", err, want, fact(got), fact(n))
 	return fmt.Sprintf("remove collection %s, with its records: %t", c, records)
 }
@@ -115,12 +118,12 @@ func (d *drive) opKey() string {
 	id := modelKeyIDs[secret]
 	if d.often(40) {
 		want := d.m.revokeKey(id)
-		d.same("revoke key", d.s.RevokeAPIKey(d.user(), id, false), want, "", "")
+		d.same("revoke key", d.s.Admin.RevokeAPIKey(d.user(), id, false), want, "", "")
 		return "revoke key " + secret
 	}
-	k := store.APIKey{ID: id, Name: secret, Permissions: []string{"stats:read"}, CreatedAt: d.m.clock()}
+	k := admin.APIKey{ID: id, Name: secret, Permissions: []string{"stats:read"}, CreatedAt: d.m.clock()}
 	want := d.m.putKey(secret, k)
-	d.same("put key", d.s.PutAPIKey(d.user(), secret, k), want, "", "")
+	d.same("put key", d.s.Admin.PutAPIKey(d.user(), secret, k), want, "", "")
 	return "put key " + secret
 }
 
@@ -130,13 +133,13 @@ func (d *drive) opReopen() string {
 	if j.forgot {
 		return "nothing"
 	}
-	got, _, err := d.s.Reopen(d.t.Context(), j.Seq, "")
+	got, _, err := d.s.Work.Reopen(d.t.Context(), j.Seq, "")
 	d.same("reopen", err, wantErr, fmt.Sprint(got), fmt.Sprint(want))
 	return fmt.Sprintf("reopen what job %d has assumed", j.Seq)
 }
 
 // user is the context of what somebody asks for.
-func (d *drive) user() context.Context { return store.WithActor(d.t.Context(), modelUser) }
+func (d *drive) user() context.Context { return admin.WithActor(d.t.Context(), modelUser) }
 
 // opClock moves the clock: mostly on, at times far, at times back.
 func (d *drive) opClock() string {
@@ -151,7 +154,7 @@ func (d *drive) opPrune() string {
 	for _, c := range modelCollections {
 		for done := d.often(50); !done; {
 			var err error
-			if done, err = d.s.IndexKeys(d.t.Context(), c); err != nil {
+			if done, err = d.s.Index.IndexKeys(d.t.Context(), c); err != nil {
 				d.t.Fatal(err)
 			}
 		}
@@ -172,7 +175,7 @@ func (d *drive) opPrune() string {
 
 func (d *drive) opIndex() string {
 	c := pick(d, modelCollections)
-	_, err := d.s.IndexKeys(d.t.Context(), c)
+	_, err := d.s.Index.IndexKeys(d.t.Context(), c)
 	d.same("index keys", err, nil, "", "")
 	return "index keys of " + c.String()
 }

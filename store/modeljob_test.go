@@ -12,6 +12,9 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // The changes of the model that are about jobs as a whole. Each says what the store
@@ -50,10 +53,10 @@ func (j *modelJob) count() {
 		return
 	}
 	j.TotalRepos, j.Unresolved, j.Processed, j.Failed, j.Unavailable, j.Reopened = 0, 0, 0, 0, 0, 0
-	j.Tally, j.Reasons = store.Tally{}, nil
+	j.Tally, j.Reasons = index.Tally{}, nil
 	for _, w := range j.work {
 		j.TotalRepos++
-		if w.State != store.RepoSettled && w.Host == "" {
+		if w.State != jobs.RepoSettled && w.Host == "" {
 			j.Unresolved++
 		}
 		if w.Class == "" {
@@ -61,12 +64,12 @@ func (j *modelJob) count() {
 		}
 		j.Processed++
 		switch w.Class {
-		case store.ClassFailed:
+		case jobs.ClassFailed:
 			j.Failed++
-		case store.ClassUnavailable:
+		case jobs.ClassUnavailable:
 			j.Unavailable++
 		}
-		if w.State != store.RepoSettled {
+		if w.State != jobs.RepoSettled {
 			j.Reopened++
 		}
 		j.Tally = add(j.Tally, w.Tally)
@@ -78,9 +81,9 @@ func (j *modelJob) count() {
 }
 
 // host is the job's row of a host.
-func (j *modelJob) host(host string) store.HostWork {
+func (j *modelJob) host(host string) jobs.HostWork {
 	h := j.hosts[host]
-	row := store.HostWork{Ends: h.ends, LongestEnd: h.longest, Behaviour: h.behaviour}
+	row := jobs.HostWork{Ends: h.ends, LongestEnd: h.longest, Behaviour: h.behaviour}
 	for _, w := range j.work {
 		if w.Host != host {
 			continue
@@ -90,12 +93,12 @@ func (j *modelJob) host(host string) store.HostWork {
 		switch w.Class {
 		case "":
 			continue
-		case store.ClassFailed:
+		case jobs.ClassFailed:
 			row.Failed++
 		default:
 			row.Completed++
 		}
-		if w.State != store.RepoSettled {
+		if w.State != jobs.RepoSettled {
 			row.Again++
 		}
 		if w.Assumed {
@@ -128,7 +131,7 @@ func (j *modelJob) began() (uint64, time.Time) {
 
 // note is an entry of the audit log.
 func (m *model) note(what api.Action, target, detail string) {
-	m.events = append(m.events, store.Event{
+	m.events = append(m.events, admin.Event{
 		At: m.clock(), Actor: modelUser, Action: what, Target: target, Detail: detail, Outcome: api.OutcomeDone,
 		KeptFrom: m.steady,
 	})
@@ -141,20 +144,20 @@ func (m *model) end(j *modelJob, status api.Status, text string) {
 	j.end = m.ended
 }
 
-func (m *model) create(id uuid.UUID, req store.Request, targets []syntax.NSID) *modelJob {
+func (m *model) create(id uuid.UUID, req jobs.Request, targets []syntax.NSID) *modelJob {
 	j := &modelJob{
-		Job: store.Job{
+		Job: jobs.Job{
 			Seq: uint64(len(m.jobs) + 1), ID: id, Request: req, Targets: targets, Origin: api.OriginRequest,
 			Status: api.StatusRunning, Stage: api.StagePending, CreatedAt: m.clock(),
 		},
-		work: map[syntax.DID]*modelWork{}, hosts: map[string]*modelHost{}, cursors: map[string]store.Cursor{},
+		work: map[syntax.DID]*modelWork{}, hosts: map[string]*modelHost{}, cursors: map[string]jobs.Cursor{},
 	}
 	m.jobs = append(m.jobs, j)
 	return j
 }
 
 // request creates a job as somebody asks for it.
-func (m *model) request(id uuid.UUID, req store.Request, targets []syntax.NSID) *modelJob {
+func (m *model) request(id uuid.UUID, req jobs.Request, targets []syntax.NSID) *modelJob {
 	switch {
 	case len(targets) > 0:
 	case req.Collection != "":
@@ -188,7 +191,7 @@ var asks = map[api.Status]struct {
 func (m *model) move(j *modelJob, to api.Status) error {
 	ask := asks[to]
 	if !slices.Contains(ask.from, j.Status) {
-		return store.ErrMove
+		return jobs.ErrMove
 	}
 	j.Status = to
 	m.note(ask.what, j.ID.String(), "")
@@ -230,9 +233,9 @@ func (m *model) retryOf(old *modelJob, id uuid.UUID) error {
 	case old.gone:
 		return store.ErrNotFound
 	case !old.Status.Final():
-		return store.ErrMove
+		return jobs.ErrMove
 	case old.Done() && old.DiscoveryError == "" && old.Failed == 0 && !m.doubtful(old), old.forgot:
-		return store.ErrNothingLeft
+		return jobs.ErrNothingLeft
 	}
 	j := m.create(id, old.Request, old.Targets)
 	j.RetryOf, j.held = old.Seq, old.held
@@ -246,7 +249,7 @@ func (m *model) discover(j *modelJob, dids []syntax.DID) (added int) {
 	j.Listed = true
 	for _, did := range dids {
 		if j.work[did] == nil && !m.doneBefore(j, did) {
-			j.work[did] = &modelWork{WorkRepo: store.WorkRepo{State: store.RepoFound}, owed: store.Owed{DID: did}, listed: map[place]bool{}}
+			j.work[did] = &modelWork{WorkRepo: jobs.WorkRepo{State: jobs.RepoFound}, owed: jobs.Owed{DID: did}, listed: map[place]bool{}}
 			added++
 		}
 	}
@@ -288,7 +291,7 @@ func (m *model) doubtful(j *modelJob) bool {
 // that it is done.
 func (m *model) doneBefore(j *modelJob, did syntax.DID) bool {
 	w := m.lastRow(j, did)
-	return w != nil && w.Class == store.ClassDone && !m.undone(w)
+	return w != nil && w.Class == jobs.ClassDone && !m.undone(w)
 }
 
 // lastRow is what the newest of the jobs that one carries on says of a repo.
@@ -303,7 +306,7 @@ func (m *model) lastRow(j *modelJob, did syntax.DID) *modelWork {
 
 // undone reports whether a repo of a job is read by one that carries it on.
 func (m *model) undone(w *modelWork) bool {
-	return w.State != store.RepoSettled || w.Class == store.ClassFailed || (w.Assumed && m.distrusted[w.Host])
+	return w.State != jobs.RepoSettled || w.Class == jobs.ClassFailed || (w.Assumed && m.distrusted[w.Host])
 }
 
 // ancestors are the jobs that a job carries on, the newest first, until one is not
@@ -315,7 +318,7 @@ func (m *model) ancestors(j *modelJob) (list []*modelJob) {
 	return list
 }
 
-func (m *model) discoverPage(j *modelJob, d store.Discovery) (int, error) {
+func (m *model) discoverPage(j *modelJob, d jobs.Discovery) (int, error) {
 	if err := j.open(); err != nil {
 		return 0, err
 	}
@@ -353,7 +356,7 @@ func (m *model) discoverRetry(j *modelJob) (bool, error) {
 	}
 	old := m.jobs[of-1]
 	if old.forgot {
-		return false, store.ErrNothingLeft
+		return false, jobs.ErrNothingLeft
 	}
 	var dids []syntax.DID
 	looked := 0
@@ -412,7 +415,7 @@ func (j *modelJob) open() error {
 	case j.gone:
 		return store.ErrNotFound
 	case j.Status.Final():
-		return store.ErrStale
+		return jobs.ErrStale
 	}
 	return nil
 }
@@ -453,15 +456,15 @@ func (m *model) coverCollection(c syntax.NSID, id uuid.UUID, origin api.Origin, 
 	case !m.tracked[c]:
 		return nil, store.ErrNotFound
 	case m.covering(c) != nil:
-		return nil, store.ErrBusy
+		return nil, jobs.ErrBusy
 	case m.freshness(c).Last != last:
-		return nil, store.ErrStale
+		return nil, jobs.ErrStale
 	}
 	return m.cover(c, id, origin), nil
 }
 
 func (m *model) cover(c syntax.NSID, id uuid.UUID, origin api.Origin) *modelJob {
-	j := m.create(id, store.Request{Collection: c}, []syntax.NSID{c})
+	j := m.create(id, jobs.Request{Collection: c}, []syntax.NSID{c})
 	j.Origin = origin
 	m.note(api.ActCreateJob, id.String(), j.Covers())
 	return j
@@ -473,7 +476,7 @@ func (m *model) removeCollection(c syntax.NSID, records bool) (int64, error) {
 	}
 	for _, j := range m.jobs {
 		if !j.Status.Final() && j.covers(c) {
-			return 0, store.ErrBusy
+			return 0, jobs.ErrBusy
 		}
 	}
 	delete(m.tracked, c)
@@ -482,14 +485,14 @@ func (m *model) removeCollection(c syntax.NSID, records bool) (int64, error) {
 		return 0, nil
 	}
 	m.note(api.ActUntrack, c.String(), "its records are deleted")
-	n := m.deleteRecords(store.Filter{Collection: c})
-	m.note(api.ActDeleteRecords, store.Filter{Collection: c}.String(), fmt.Sprintf("%d records deleted", n))
+	n := m.deleteRecords(index.Filter{Collection: c})
+	m.note(api.ActDeleteRecords, index.Filter{Collection: c}.String(), fmt.Sprintf("%d records deleted", n))
 	return n, nil
 }
 
 // putKey stores a key, and revokeKey makes it useless. There are too few here for
 // any to be the last that opens everything.
-func (m *model) putKey(secret string, k store.APIKey) error {
+func (m *model) putKey(secret string, k admin.APIKey) error {
 	if m.keys[secret] != nil {
 		return store.ErrExists
 	}
@@ -512,8 +515,8 @@ func (m *model) revokeKey(id uuid.UUID) error {
 	return store.ErrNotFound
 }
 
-func add(a, b store.Tally) store.Tally {
-	return store.Tally{
+func add(a, b index.Tally) index.Tally {
+	return index.Tally{
 		Records: a.Records + b.Records, Created: a.Created + b.Created, Updated: a.Updated + b.Updated,
 		Deleted: a.Deleted + b.Deleted, Rejected: a.Rejected + b.Rejected,
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // step is a kind of random change. It returns what it did.
@@ -71,7 +71,7 @@ func (d *drive) opCrashIndex() string {
 	d.passing.Store(n)
 	d.crash.Store(where)
 	for done, err := false, error(nil); !done && err == nil; {
-		done, err = d.s.IndexKeys(d.t.Context(), c)
+		done, err = d.s.Index.IndexKeys(d.t.Context(), c)
 	}
 	d.crash.Store(0)
 	d.passing.Store(0)
@@ -128,13 +128,13 @@ func (d *drive) opTogether() string {
 func (d *drive) opRace() string {
 	type reading struct {
 		j *modelJob
-		o store.Owed
+		o jobs.Owed
 	}
 	did, turns := pick(d, modelDIDs), []string(nil)
 	for range 2 + d.rng.IntN(4) {
 		var racing []reading
 		for _, j := range d.m.jobs {
-			if w := j.work[did]; !j.Status.Final() && w != nil && w.State == store.RepoOwed {
+			if w := j.work[did]; !j.Status.Final() && w != nil && w.State == jobs.RepoOwed {
 				racing = append(racing, reading{j, w.owed})
 			}
 		}
@@ -190,10 +190,10 @@ func (d *drive) opWrapUp() string {
 	for range 2 {
 		for _, name := range sorted(j.work) {
 			w := j.work[name]
-			if w.State == store.RepoFound && d.often(80) {
+			if w.State == jobs.RepoFound && d.often(80) {
 				did = append(did, d.rehosts(j, w.owed))
 			}
-			if w.State != store.RepoSettled && d.often(90) {
+			if w.State != jobs.RepoSettled && d.often(90) {
 				did = append(did, d.settles(j, w.owed))
 			}
 		}
@@ -212,7 +212,7 @@ func (d *drive) opCreate() string {
 	if open >= 4 {
 		return "nothing"
 	}
-	req, targets := store.Request{}, []syntax.NSID(nil)
+	req, targets := jobs.Request{}, []syntax.NSID(nil)
 	switch d.rng.IntN(4) {
 	case 0:
 		req.DID = pick(d, modelDIDs)
@@ -223,7 +223,7 @@ func (d *drive) opCreate() string {
 	}
 	id := d.uuid()
 	want := d.m.request(id, req, targets)
-	got, err := d.s.CreateJob(d.user(), id, req, targets)
+	got, err := d.s.Jobs.CreateJob(d.user(), id, req, targets)
 	d.same("create job", err, nil, fact(got), fact(want.Job))
 	did := "create " + fact(req)
 	if d.often(70) {
@@ -250,7 +250,7 @@ func (d *drive) starts(j *modelJob) string {
 		return "nothing"
 	}
 	d.m.start(j)
-	got, err := d.s.StartJob(d.t.Context(), j.Seq)
+	got, err := d.s.Jobs.StartJob(d.t.Context(), j.Seq)
 	d.same("start job", err, nil, fact(got), fact(j.Job))
 	return fmt.Sprintf("start %d", j.Seq)
 }
@@ -264,12 +264,12 @@ func (d *drive) opDiscover() string {
 }
 
 func (d *drive) discovers(j *modelJob, dids []syntax.DID) string {
-	page := store.Discovery{
+	page := jobs.Discovery{
 		Listing: pick(d, listings), DIDs: dids,
-		Cursor: store.Cursor{Cursor: fmt.Sprint(d.rng.IntN(100)), Pages: int64(d.rng.IntN(9)), Done: d.often(30)},
+		Cursor: jobs.Cursor{Cursor: fmt.Sprint(d.rng.IntN(100)), Pages: int64(d.rng.IntN(9)), Done: d.often(30)},
 	}
 	want, wantErr := d.m.discoverPage(j, page)
-	got, err := d.s.Discover(d.t.Context(), j.Seq, page)
+	got, err := d.s.Work.Discover(d.t.Context(), j.Seq, page)
 	d.same("discover", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("discover for %d: %+v", j.Seq, page)
 }
@@ -277,7 +277,7 @@ func (d *drive) discovers(j *modelJob, dids []syntax.DID) string {
 func (d *drive) opDiscoverHeld() string {
 	j := d.job()
 	want, wantErr := d.m.discoverHeld(j)
-	got, err := d.s.DiscoverHeld(d.t.Context(), j.Seq)
+	got, err := d.s.Work.DiscoverHeld(d.t.Context(), j.Seq)
 	d.same("discover held", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("discover held for %d", j.Seq)
 }
@@ -285,7 +285,7 @@ func (d *drive) opDiscoverHeld() string {
 func (d *drive) opDiscoverRetry() string {
 	j := d.job()
 	want, wantErr := d.m.discoverRetry(j)
-	got, err := d.s.DiscoverRetry(d.t.Context(), j.Seq)
+	got, err := d.s.Work.DiscoverRetry(d.t.Context(), j.Seq)
 	d.same("discover retry", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("discover what %d retries", j.Seq)
 }
@@ -298,7 +298,7 @@ func (d *drive) ends(j *modelJob) string {
 		reason = "the relay is down"
 	}
 	want := j.endDiscovery(reason)
-	d.same("end discovery", d.s.EndDiscovery(d.t.Context(), j.Seq, reason), want, "", "")
+	d.same("end discovery", d.s.Work.EndDiscovery(d.t.Context(), j.Seq, reason), want, "", "")
 	return fmt.Sprintf("end discovery of %d: %s", j.Seq, reason)
 }
 
@@ -307,10 +307,10 @@ func (d *drive) opRehost() string {
 	return d.rehosts(j, o)
 }
 
-func (d *drive) rehosts(j *modelJob, o store.Owed) string {
+func (d *drive) rehosts(j *modelJob, o jobs.Owed) string {
 	to := pick(d, modelHosts)
 	d.submit("rehost", j.rehost(o.DID, o.Host, to), func(done func(error)) error {
-		return d.s.Rehost(d.t.Context(), j.Seq, o.DID, o.Host, to, done)
+		return d.s.Work.Rehost(d.t.Context(), j.Seq, o.DID, o.Host, to, done)
 	})
 	return fmt.Sprintf("rehost for %d: %s from %q to %s", j.Seq, o.DID, o.Host, to)
 }
@@ -319,16 +319,16 @@ func (d *drive) opPostpone() string {
 	j, o := d.row(d.often(80))
 	o.Attempts, o.NotBefore, o.Reason, o.Detail = o.Attempts+1, d.m.clock().Add(time.Minute), "timeout", "it took too long"
 	d.submit("postpone", j.postpone(o), func(done func(error)) error {
-		return d.s.Postpone(d.t.Context(), j.Seq, o, done)
+		return d.s.Work.Postpone(d.t.Context(), j.Seq, o, done)
 	})
 	return fmt.Sprintf("postpone for %d: %s at %q", j.Seq, o.DID, o.Host)
 }
 
 func (d *drive) opPutHost() string {
 	j, host := d.job(), pick(d, modelHosts)
-	b := store.Behaviour{Probes: d.rng.IntN(4), Error: "connection refused"}
+	b := jobs.Behaviour{Probes: d.rng.IntN(4), Error: "connection refused"}
 	want := j.putHost(host, b)
-	d.same("put host", d.s.PutHost(d.t.Context(), j.Seq, host, b), want, "", "")
+	d.same("put host", d.s.Work.PutHost(d.t.Context(), j.Seq, host, b), want, "", "")
 	return fmt.Sprintf("put host for %d: %s", j.Seq, host)
 }
 
@@ -337,19 +337,19 @@ func (d *drive) opSave() string {
 	return d.saves(j, o)
 }
 
-func (d *drive) saves(j *modelJob, o store.Owed) string {
+func (d *drive) saves(j *modelJob, o jobs.Owed) string {
 	read, at := d.reading(j, o, d.often(20))
 	want, wantErr := d.m.save(j, o.DID, read, at)
-	got, err := d.s.Save(d.t.Context(), j.Seq, o.DID, read, at)
+	got, err := d.s.Work.Save(d.t.Context(), j.Seq, o.DID, read, at)
 	d.same("save", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("save for %d: %s at %q rev %s: %s", j.Seq, o.DID, o.Host, read.Rev, fact(at))
 }
 
 func (d *drive) opRestart() string {
 	j, o := d.row(true)
-	at := store.Position{First: rev(d.shown(o.DID).rev), Read: map[syntax.NSID]store.ReadUpTo{}, Pass: 1}
+	at := jobs.Position{First: rev(d.shown(o.DID).rev), Read: map[syntax.NSID]jobs.ReadUpTo{}, Pass: 1}
 	want := j.restart(o.Host, o.DID, at)
-	d.same("restart", d.s.Restart(d.t.Context(), j.Seq, o.Host, o.DID, at), want, "", "")
+	d.same("restart", d.s.Work.Restart(d.t.Context(), j.Seq, o.Host, o.DID, at), want, "", "")
 	return fmt.Sprintf("restart for %d: %s at %q", j.Seq, o.DID, o.Host)
 }
 
@@ -358,11 +358,11 @@ func (d *drive) opSettle() string {
 	return d.settles(j, o)
 }
 
-func (d *drive) settles(j *modelJob, o store.Owed) string {
+func (d *drive) settles(j *modelJob, o jobs.Owed) string {
 	return d.settlesAs(j, d.settlement(j, o))
 }
 
-func (d *drive) settlesAs(j *modelJob, t store.Settlement) string {
+func (d *drive) settlesAs(j *modelJob, t jobs.Settlement) string {
 	want, what := d.m.settle(j, t), "settle"
 	if len(t.Kept) > 0 {
 		what = "settle as it is kept"
@@ -370,15 +370,15 @@ func (d *drive) settlesAs(j *modelJob, t store.Settlement) string {
 	if w := j.work[t.DID]; want == nil && w.Reason == "too_large" {
 		what = "settle as too large"
 	}
-	d.submit(what, want, func(done func(error)) error { return d.s.Settle(d.t.Context(), j.Seq, t, done) })
+	d.submit(what, want, func(done func(error)) error { return d.s.Work.Settle(d.t.Context(), j.Seq, t, done) })
 	return fmt.Sprintf("settle for %d: %s at %q rev %s account %q purge %t complete %v kept %v exact %t", j.Seq, t.DID, t.Reading.Host, t.Reading.Rev, t.Account, t.Purge, t.Complete, t.Kept, t.Exact)
 }
 
 func (d *drive) opSettleHost() string {
 	j, host := d.job(), pick(d, modelHosts)
-	v := store.Verdict{Class: store.ClassFailed, Reason: "host_down", Detail: "refused"}
+	v := jobs.Verdict{Class: jobs.ClassFailed, Reason: "host_down", Detail: "refused"}
 	want, wantErr := d.m.settleHost(j, host, v)
-	got, err := d.s.SettleHost(d.t.Context(), j.Seq, host, v)
+	got, err := d.s.Work.SettleHost(d.t.Context(), j.Seq, host, v)
 	d.same("settle host", err, wantErr, fact(got), fact(want))
 	return fmt.Sprintf("give up for %d: %s", j.Seq, host)
 }
@@ -392,7 +392,7 @@ func (d *drive) moves(j *modelJob, to api.Status) string {
 		return "nothing"
 	}
 	want := d.m.move(j, to)
-	got, err := d.s.MoveJob(d.user(), j.ID, to)
+	got, err := d.s.Jobs.MoveJob(d.user(), j.ID, to)
 	if want == nil {
 		d.same("move to "+string(to), err, nil, fact(got), fact(j.Job))
 	} else {
@@ -408,7 +408,7 @@ func (d *drive) finishes(j *modelJob) string {
 		return "nothing"
 	}
 	d.m.finish(j, "summary")
-	got, err := d.s.FinishJob(d.t.Context(), j.Seq, func(store.Job) string { return "summary" })
+	got, err := d.s.Jobs.FinishJob(d.t.Context(), j.Seq, func(jobs.Job) string { return "summary" })
 	d.same("finish", err, nil, fact(got), fact(j.Job))
 	return fmt.Sprintf("finish %d", j.Seq)
 }
@@ -416,7 +416,7 @@ func (d *drive) finishes(j *modelJob) string {
 func (d *drive) opRetry() string {
 	old, id := pick(d, d.m.jobs), d.uuid()
 	want := d.m.retryOf(old, id)
-	got, err := d.s.RetryJob(d.user(), old.ID, id)
+	got, err := d.s.Jobs.RetryJob(d.user(), old.ID, id)
 	if want == nil {
 		d.same("retry", err, nil, fact(got), fact(d.m.job(id).Job))
 	} else {

@@ -7,7 +7,8 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // The changes of the model that are about one repo of a job.
@@ -18,13 +19,13 @@ func (j *modelJob) owes(host string, did syntax.DID) (*modelWork, error) {
 		return nil, err
 	}
 	w := j.work[did]
-	if w == nil || w.State == store.RepoSettled || w.owed.Host != host {
-		return nil, store.ErrStale
+	if w == nil || w.State == jobs.RepoSettled || w.owed.Host != host {
+		return nil, jobs.ErrStale
 	}
 	return w, nil
 }
 
-func (j *modelJob) putHost(host string, b store.Behaviour) error {
+func (j *modelJob) putHost(host string, b jobs.Behaviour) error {
 	if err := j.open(); err != nil {
 		return err
 	}
@@ -38,8 +39,8 @@ func (j *modelJob) rehost(did syntax.DID, from, to string) error {
 		return err
 	}
 	j.known(to)
-	w.State, w.Host = store.RepoOwed, to
-	w.owed = store.Owed{DID: did, Host: to, Moved: from != "" || w.owed.Moved, Again: w.owed.Again}
+	w.State, w.Host = jobs.RepoOwed, to
+	w.owed = jobs.Owed{DID: did, Host: to, Moved: from != "" || w.owed.Moved, Again: w.owed.Again}
 	clear(w.listed)
 	if from == "" {
 		j.progress()
@@ -47,7 +48,7 @@ func (j *modelJob) rehost(did syntax.DID, from, to string) error {
 	return nil
 }
 
-func (j *modelJob) postpone(o store.Owed) error {
+func (j *modelJob) postpone(o jobs.Owed) error {
 	w, err := j.owes(o.Host, o.DID)
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (j *modelJob) postpone(o store.Owed) error {
 	return nil
 }
 
-func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.Position) (fresh int, err error) {
+func (m *model) save(j *modelJob, did syntax.DID, read index.Reading, at jobs.Position) (fresh int, err error) {
 	w, err := j.owes(read.Host, did)
 	if err != nil {
 		return 0, err
@@ -65,13 +66,13 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 	r := m.repo(did)
 	switch {
 	case m.denies(did, read.Host):
-		return 0, store.ErrDenied
+		return 0, index.ErrDenied
 	case r.floor > read.Rev:
-		return 0, store.ErrRevWentBack
+		return 0, index.ErrRevWentBack
 	case w.undone(r):
-		return 0, store.ErrUndone
+		return 0, index.ErrUndone
 	}
-	at.Tally, at.Guarded, at.Marked = store.Tally{}, false, true
+	at.Tally, at.Guarded, at.Marked = index.Tally{}, false, true
 	if w.owed.Position != nil {
 		at.Tally, at.Guarded = w.owed.Position.Tally, w.owed.Position.Guarded
 	}
@@ -79,9 +80,9 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 	for _, seg := range read.Segments {
 		rejected += int64(len(seg.Rejected))
 	}
-	r.account, r.notFoundAt = store.AccountActive, time.Time{}
+	r.account, r.notFoundAt = index.AccountActive, time.Time{}
 	if why := m.tooLarge(r, w, read, rejected*(16+512+4)); why != "" {
-		return 0, store.ErrAccountFull
+		return 0, index.ErrAccountFull
 	}
 	for _, seg := range read.Segments {
 		seg = w.fresh(seg)
@@ -94,22 +95,22 @@ func (m *model) save(j *modelJob, did syntax.DID, read store.Reading, at store.P
 		}
 	}
 	r.at(read.Host)
-	w.owed = store.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
+	w.owed = jobs.Owed{DID: did, Host: w.owed.Host, Moved: w.owed.Moved, Again: w.owed.Again, Position: &at}
 	return fresh, nil
 }
 
 // undone tells whether what earlier steps brought may be deleted: the account has ended.
 func (w *modelWork) undone(r *modelRepo) bool {
-	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && (r.account != store.AccountActive || !w.owed.Position.Marked)
+	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && (r.account != index.AccountActive || !w.owed.Position.Marked)
 }
 
-func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error {
+func (j *modelJob) restart(host string, did syntax.DID, at jobs.Position) error {
 	w, err := j.owes(host, did)
 	if err != nil {
 		return err
 	}
 	if p := w.owed.Position; p != nil {
-		at.Tally = store.Tally{Created: p.Tally.Created, Updated: p.Tally.Updated, Deleted: p.Tally.Deleted}
+		at.Tally = index.Tally{Created: p.Tally.Created, Updated: p.Tally.Updated, Deleted: p.Tally.Deleted}
 	}
 	clear(w.listed)
 	w.owed.Position = &at
@@ -118,18 +119,18 @@ func (j *modelJob) restart(host string, did syntax.DID, at store.Position) error
 
 // mayEnd reports whether a short page may be taken for the end: the host is trusted, and
 // nothing is held that was not listed.
-func (m *model) mayEnd(w *modelWork, host string, read store.Reading, c syntax.NSID) bool {
+func (m *model) mayEnd(w *modelWork, host string, read index.Reading, c syntax.NSID) bool {
 	return !m.distrusted[host] && len(m.unlisted(w, read, c)) == 0
 }
 
 // unlisted are the keys that are held of a collection and were not listed, in any step.
-func (m *model) unlisted(w *modelWork, read store.Reading, c syntax.NSID) (keys []syntax.RecordKey) {
+func (m *model) unlisted(w *modelWork, read index.Reading, c syntax.NSID) (keys []syntax.RecordKey) {
 	h := m.repo(w.owed.DID).held[c]
 	if h == nil {
 		return nil
 	}
 	for _, k := range sorted(h.records) {
-		if !w.listed[place{c, k}] && !slices.ContainsFunc(read.Segments, func(seg store.Segment) bool {
+		if !w.listed[place{c, k}] && !slices.ContainsFunc(read.Segments, func(seg index.Segment) bool {
 			return seg.Collection == c && slices.Contains(named(seg), k)
 		}) {
 			keys = append(keys, k)
@@ -142,7 +143,7 @@ func (m *model) unlisted(w *modelWork, read store.Reading, c syntax.NSID) (keys 
 // what was assumed of another host, or of one that is not trusted any more.
 func (m *model) keeps(r *modelRepo, c syntax.NSID, host string, at syntax.TID) bool {
 	h := r.held[c]
-	return h != nil && h.exactness() != store.ExactUnknown && h.floor == at &&
+	return h != nil && h.exactness() != index.ExactUnknown && h.floor == at &&
 		(h.assumed == "" || h.assumed == host && r.host == host && !m.distrusted[host])
 }
 
@@ -159,36 +160,36 @@ func (r *modelRepo) at(host string) {
 	}
 }
 
-func (m *model) settle(j *modelJob, t store.Settlement) error {
+func (m *model) settle(j *modelJob, t jobs.Settlement) error {
 	w, err := j.owes(t.Reading.Host, t.DID)
 	if err != nil {
 		return err
 	}
 	if m.denies(t.DID, w.owed.Host) {
-		t = store.Settlement{
-			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: store.AccountDenied, Purge: true,
-			Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: store.AccountDenied},
+		t = jobs.Settlement{
+			DID: t.DID, Attempts: t.Attempts, Reading: index.Reading{Host: t.Reading.Host}, Account: index.AccountDenied, Purge: true,
+			Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: index.AccountDenied},
 		}
 	}
 	r := m.repo(t.DID)
 	for _, c := range t.Short.Assumed {
 		if !m.mayEnd(w, t.Reading.Host, t.Reading, c) {
-			return store.ErrNotTheEnd
+			return index.ErrNotTheEnd
 		}
 	}
 	if t.Reading.Rev != "" && r.floor > t.Reading.Rev {
-		return store.ErrRevWentBack
+		return index.ErrRevWentBack
 	}
-	if t.Account == store.AccountActive && w.undone(r) {
-		return store.ErrUndone
+	if t.Account == index.AccountActive && w.undone(r) {
+		return index.ErrUndone
 	}
 	if why := m.tooLarge(r, w, t.Reading, 0); why != "" {
-		t = store.Settlement{
-			DID: t.DID, Attempts: t.Attempts, Reading: store.Reading{Host: t.Reading.Host}, Account: t.Account,
-			Verdict: store.Verdict{Class: store.ClassFailed, Reason: "too_large", Detail: why},
+		t = jobs.Settlement{
+			DID: t.DID, Attempts: t.Attempts, Reading: index.Reading{Host: t.Reading.Host}, Account: t.Account,
+			Verdict: jobs.Verdict{Class: jobs.ClassFailed, Reason: "too_large", Detail: why},
 		}
 	}
-	tally, guarded := store.Tally{}, false
+	tally, guarded := index.Tally{}, false
 	if p := w.owed.Position; p != nil {
 		tally, guarded = p.Tally, p.Guarded
 	}
@@ -196,7 +197,7 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 	assumed := len(t.Short.Assumed) > 0
 	for _, c := range t.Kept {
 		if !m.keeps(r, c, t.Reading.Host, t.Floor) {
-			return store.ErrUndone
+			return index.ErrUndone
 		}
 		tally.Records += int64(len(r.held[c].records))
 		assumed = assumed || r.held[c].assumed != ""
@@ -249,8 +250,8 @@ func (m *model) settle(j *modelJob, t store.Settlement) error {
 }
 
 // judged is what a repo ends as.
-func judged(t store.Settlement, tally store.Tally, guarded bool) store.Verdict {
-	v := store.Verdict{Class: store.ClassDone, Reason: "exact"}
+func judged(t jobs.Settlement, tally index.Tally, guarded bool) jobs.Verdict {
+	v := jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}
 	if !t.Exact || guarded {
 		v.Reason = "changed_during_read"
 	}
@@ -258,9 +259,9 @@ func judged(t store.Settlement, tally store.Tally, guarded bool) store.Verdict {
 		v.Reason = "empty"
 	}
 	if tally.Rejected > 0 {
-		v = store.Verdict{Class: store.ClassFailed, Reason: "rejected", Detail: t.RejectedDetail}
+		v = jobs.Verdict{Class: jobs.ClassFailed, Reason: "rejected", Detail: t.RejectedDetail}
 	}
-	if t.Verdict != (store.Verdict{}) {
+	if t.Verdict != (jobs.Verdict{}) {
 		v = t.Verdict
 	}
 	return v
@@ -277,7 +278,7 @@ func (r *modelRepo) count(list []syntax.NSID) (n int64) {
 }
 
 // learn notes what a settlement has shown of the host's short pages.
-func (m *model) learn(j *modelJob, t store.Settlement) {
+func (m *model) learn(j *modelJob, t jobs.Settlement) {
 	switch {
 	case t.Short.More:
 		m.distrusted[t.Reading.Host] = true
@@ -290,13 +291,13 @@ func (m *model) learn(j *modelJob, t store.Settlement) {
 
 // account notes what a settlement says of the account, and returns how many
 // records that purged.
-func (m *model) account(r *modelRepo, t store.Settlement) int64 {
+func (m *model) account(r *modelRepo, t jobs.Settlement) int64 {
 	if t.Account == "" || r.number == 0 {
 		return 0
 	}
 	purge := t.Purge
 	switch {
-	case t.Account != store.AccountNotFound:
+	case t.Account != index.AccountNotFound:
 		r.notFoundAt = time.Time{}
 	case r.notFoundAt.IsZero():
 		r.notFoundAt = m.steady
@@ -313,15 +314,15 @@ func (m *model) account(r *modelRepo, t store.Settlement) int64 {
 
 // close puts a repo into its class. What it counted when it was settled before does
 // not go back.
-func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, assumed bool, v store.Verdict) {
-	if w.Class == store.ClassFailed {
-		v = store.Verdict{Class: w.Class, Reason: w.Reason, Detail: w.Detail}
+func (j *modelJob) close(w *modelWork, t jobs.Settlement, tally index.Tally, assumed bool, v jobs.Verdict) {
+	if w.Class == jobs.ClassFailed {
+		v = jobs.Verdict{Class: w.Class, Reason: w.Reason, Detail: w.Detail}
 	}
 	was := w.Tally
-	w.WorkRepo = store.WorkRepo{
-		State: store.RepoSettled, Host: w.owed.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
+	w.WorkRepo = jobs.WorkRepo{
+		State: jobs.RepoSettled, Host: w.owed.Host, Class: v.Class, Reason: v.Reason, Detail: v.Detail,
 		Attempts: t.Attempts, Rev: t.Reading.Rev, Assumed: assumed,
-		Tally: store.Tally{
+		Tally: index.Tally{
 			Records: max(tally.Records, was.Records), Created: tally.Created + was.Created, Updated: tally.Updated + was.Updated,
 			Deleted: tally.Deleted + was.Deleted, Rejected: max(tally.Rejected, was.Rejected),
 		},
@@ -332,7 +333,7 @@ func (j *modelJob) close(w *modelWork, t store.Settlement, tally store.Tally, as
 
 // settleHost gives up what is owed at a host, one step of it, and returns how many
 // repos that were.
-func (m *model) settleHost(j *modelJob, host string, v store.Verdict) (int, error) {
+func (m *model) settleHost(j *modelJob, host string, v jobs.Verdict) (int, error) {
 	if err := j.open(); err != nil {
 		return 0, err
 	}
@@ -343,11 +344,11 @@ func (m *model) settleHost(j *modelJob, host string, v store.Verdict) (int, erro
 			continue
 		}
 		n++
-		var tally store.Tally
+		var tally index.Tally
 		if p := w.owed.Position; p != nil {
 			tally = p.Tally
 		}
-		t := store.Settlement{DID: did, Attempts: w.owed.Attempts, Reading: store.Reading{Host: host}}
+		t := jobs.Settlement{DID: did, Attempts: w.owed.Attempts, Reading: index.Reading{Host: host}}
 		j.close(w, t, tally, false, v)
 	}
 	return n, nil
@@ -365,8 +366,8 @@ func (m *model) reopen(j *modelJob) ([]string, error) {
 	}
 	for did, w := range j.work {
 		if w.Assumed && m.distrusted[w.Host] {
-			w.State, w.Assumed = store.RepoOwed, false
-			w.owed = store.Owed{DID: did, Host: w.Host, Again: true}
+			w.State, w.Assumed = jobs.RepoOwed, false
+			w.owed = jobs.Owed{DID: did, Host: w.Host, Again: true}
 		}
 	}
 	j.count()

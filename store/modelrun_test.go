@@ -121,7 +121,7 @@ func (b *bed) openWith(step int) {
 // touch makes a commit that changes nothing, by which the store looks at the clock.
 func (b *bed) touch() {
 	b.t.Helper()
-	if err := b.s.Allow(b.t.Context(), "nobody"); !errors.Is(err, store.ErrNotFound) {
+	if err := b.s.Index.Allow(b.t.Context(), "nobody"); !errors.Is(err, store.ErrNotFound) {
 		b.t.Errorf("allow nobody: %v", err)
 	}
 }

@@ -3,7 +3,7 @@ package store_test
 import (
 	"fmt"
 
-	"appview/store"
+	"appview/store/index"
 )
 
 // What an account takes of the file, by what the model holds of it.
@@ -31,15 +31,15 @@ func (m *model) size(r *modelRepo) (n int64) {
 
 // tooLarge says why a reading is not written, if the account would take too much by it:
 // more than it may, and more than it does. marks is what is noted of the listing besides.
-func (m *model) tooLarge(r *modelRepo, w *modelWork, read store.Reading, marks int64) string {
+func (m *model) tooLarge(r *modelRepo, w *modelWork, read index.Reading, marks int64) string {
 	after := m.clone()
 	as := after.repo(r.did)
 	for _, seg := range read.Segments {
-		after.apply(as, w.fresh(seg), read, &store.Tally{})
+		after.apply(as, w.fresh(seg), read, &index.Tally{})
 	}
 	is, more := m.size(r), after.size(as)-m.size(r)
 	if m.limit == 0 || is+more+marks <= m.limit || more <= 0 && marks == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s: it takes %d bytes, would take %d more, and may take %d (--max-account-bytes)", store.ErrAccountFull, is, more+marks, m.limit)
+	return fmt.Sprintf("%s: it takes %d bytes, would take %d more, and may take %d (--max-account-bytes)", index.ErrAccountFull, is, more+marks, m.limit)
 }

@@ -13,6 +13,9 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // picture is everything that can be read of a store, one fact a line, in the order
@@ -52,15 +55,15 @@ func (p picture) differ(tb testing.TB, want picture) {
 	}
 }
 
-func recordLine(r store.Record) string {
+func recordLine(r index.Record) string {
 	return fmt.Sprintf("%s rev %s at %s seq %d from %s cid %s %q", r.URI(), r.Rev, r.IndexedAt, r.Seq, r.Provenance(), r.Body.CID, r.Body.Data)
 }
 
 // serves are the records of active repos, of one collection or of all.
-func (m *model) serves(only syntax.NSID) (list []store.Record) {
+func (m *model) serves(only syntax.NSID) (list []index.Record) {
 	for _, c := range m.collections() {
 		for _, r := range m.repos {
-			if r.account != store.AccountActive || (only != "" && only != c) || r.held[c] == nil {
+			if r.account != index.AccountActive || (only != "" && only != c) || r.held[c] == nil {
 				continue
 			}
 			for _, rkey := range sorted(r.held[c].records) {
@@ -75,12 +78,12 @@ func (m *model) serves(only syntax.NSID) (list []store.Record) {
 func (m *model) picture() (p picture) {
 	m.picturesRecords(&p)
 	for _, r := range m.repos {
-		row := store.Repo{
+		row := index.Repo{
 			DID: r.did, Host: r.host, Account: r.account, NotFoundAt: r.notFoundAt, Floor: r.floor,
-			Collections: map[syntax.NSID]store.Held{},
+			Collections: map[syntax.NSID]index.Held{},
 		}
 		for c, h := range r.held {
-			row.Collections[c] = store.Held{Floor: h.floor, Count: int64(len(h.records)), Exact: h.exactness()}
+			row.Collections[c] = index.Held{Floor: h.floor, Count: int64(len(h.records)), Exact: h.exactness()}
 		}
 		row.Bytes = m.size(r)
 		p.add("repo %s", fact(row))
@@ -137,13 +140,13 @@ func (m *model) picturesRecords(p *picture) {
 			repos[r.DID] = true
 		}
 		if len(list) > 0 {
-			p.add("count of %s: %+v", c, store.Count{Records: int64(len(list)), Repos: int64(len(repos))})
+			p.add("count of %s: %+v", c, index.Count{Records: int64(len(list)), Repos: int64(len(repos))})
 		}
-		slices.SortFunc(list, func(a, b store.Record) int { return cmp.Compare(b.Seq, a.Seq) })
+		slices.SortFunc(list, func(a, b index.Record) int { return cmp.Compare(b.Seq, a.Seq) })
 		for _, r := range list {
 			p.add("newest %s", recordLine(r))
 		}
-		slices.SortFunc(list, func(a, b store.Record) int {
+		slices.SortFunc(list, func(a, b index.Record) int {
 			return cmp.Or(cmp.Compare(b.RKey, a.RKey), cmp.Compare(m.repo(b.DID).number, m.repo(a.DID).number))
 		})
 		for _, r := range list {
@@ -171,11 +174,11 @@ func (m *model) pictureJob(j *modelJob, p *picture) {
 	}
 	for _, did := range sorted(j.work) {
 		w := j.work[did]
-		row := store.JobRepo{
+		row := jobs.JobRepo{
 			DID: did, Host: w.Host, State: w.State, Class: w.Class, Reason: w.Reason, Detail: w.Detail,
 			Attempts: w.Attempts, Records: w.Tally.Records, Rejected: w.Tally.Rejected, Rev: w.Rev, Assumed: w.Assumed,
 		}
-		if w.State != store.RepoSettled {
+		if w.State != jobs.RepoSettled {
 			row.Reason, row.Detail, row.Attempts, row.NextAttempt = w.owed.Reason, w.owed.Detail, w.owed.Attempts, w.owed.NotBefore
 		}
 		p.add("job repo %s", fact(row))
@@ -185,14 +188,14 @@ func (m *model) pictureJob(j *modelJob, p *picture) {
 		p.add("job host %s %s", host, fact(j.host(host)))
 	}
 	for _, w := range j.work {
-		if w.State != store.RepoSettled {
+		if w.State != jobs.RepoSettled {
 			owing[w.owed.Host] = true
 		}
 	}
 	for _, host := range sorted(owing) {
 		p.add("queue of %q", host)
 		for _, did := range sorted(j.work) {
-			if w := j.work[did]; w.State != store.RepoSettled && w.owed.Host == host {
+			if w := j.work[did]; w.State != jobs.RepoSettled && w.owed.Host == host {
 				p.add("owed %s %s", did, fact(w.owed))
 			}
 		}
@@ -214,7 +217,7 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 	}
 	ctx := tb.Context()
 	var begun uint64
-	must(s.Export(ctx, store.Filter{}, func(seq uint64) error { begun = seq; return nil }, func(r *store.Record) error {
+	must(s.Index.Export(ctx, index.Filter{}, func(seq uint64) error { begun = seq; return nil }, func(r *index.Record) error {
 		p.add("export %s", recordLine(*r))
 		return nil
 	}))
@@ -227,15 +230,15 @@ func look(tb testing.TB, s *store.Store, collections []syntax.NSID, page int) (p
 			p.add("count of %s: %+v", c, n)
 		}
 		for below, more := uint64(0), true; more; more = below > 0 {
-			var list []store.Record
+			var list []index.Record
 			list, below, err = newest(ctx, s, c, below, page)
 			must(err)
 			for _, r := range list {
 				p.add("newest %s", recordLine(r))
 			}
 		}
-		for below, more := (*store.KeyPlace)(nil), true; more; more = below != nil {
-			var list []store.Record
+		for below, more := (*index.KeyPlace)(nil), true; more; more = below != nil {
+			var list []index.Record
 			list, below, err = byKey(ctx, s, c, below, page)
 			must(err)
 			for _, r := range list {
@@ -262,7 +265,7 @@ func lookAtRepos(tb testing.TB, s *store.Store, c syntax.NSID, page int, p *pict
 	for _, did := range numbered(tb, s) {
 		var down, up []string
 		for _, ascending := range []bool{false, true} {
-			at := store.RepoPage{DID: did, Collection: c, Ascending: ascending, Limit: page}
+			at := index.RepoPage{DID: did, Collection: c, Ascending: ascending, Limit: page}
 			for {
 				list, err := repoRecords(tb.Context(), s, at)
 				if err != nil {
@@ -309,20 +312,20 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 	}
 	ctx := tb.Context()
 	for _, did := range numbered(tb, s) {
-		repo, err := s.Repo(ctx, did)
+		repo, err := s.Index.Repo(ctx, did)
 		must(err)
 		p.add("repo %s", fact(repo))
-		kept, err := s.Kept(ctx, repo.Host, did, repo.Floor)
+		kept, err := s.Work.Kept(ctx, repo.Host, did, repo.Floor)
 		must(err)
 		p.add("kept %v", kept)
 		for _, c := range collections {
-			list, account, _, err := servedPage(ctx, s, store.RepoPage{DID: did, Collection: c, Limit: 1})
+			list, account, _, err := servedPage(ctx, s, index.RepoPage{DID: did, Collection: c, Limit: 1})
 			must(err)
 			if account != repo.Account || (len(list) > 0) != (repo.Active() && repo.Collections[c].Count > 0) {
 				p.add("%d records of %s are served while its account is %s", len(list), did, account)
 			}
 			for _, r := range list {
-				if one, _, err := s.ServedRecord(ctx, record.URI{DID: did, Collection: c, RKey: r.RKey}); err != nil || recordLine(one) != recordLine(r) {
+				if one, _, err := s.Index.ServedRecord(ctx, record.URI{DID: did, Collection: c, RKey: r.RKey}); err != nil || recordLine(one) != recordLine(r) {
 					p.add("the record alone is %s, %v", recordLine(one), err)
 				}
 			}
@@ -335,16 +338,16 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 			p.add("deletion in %s: %s", c, fact(d))
 		}
 	}
-	denials, err := s.Denials(ctx)
+	denials, err := s.Index.Denials(ctx)
 	must(err)
 	for _, d := range denials {
 		p.add("denied %s: %s", d.Entry, d.Reason)
 	}
-	tracked, err := s.Tracked(ctx)
+	tracked, err := s.Collections.Tracked(ctx)
 	must(err)
 	p.add("tracked %v", tracked)
 	for _, secret := range modelSecrets {
-		key, err := s.APIKey(ctx, secret)
+		key, err := s.Admin.APIKey(ctx, secret)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
@@ -352,33 +355,33 @@ func lookAtRest(tb testing.TB, s *store.Store, collections []syntax.NSID, page i
 		p.add("key %s", fact(key))
 	}
 	for _, host := range slices.Sorted(slices.Values(modelHosts)) {
-		known, err := s.Distrusted(ctx, host)
+		known, err := s.Work.Distrusted(ctx, host)
 		must(err)
 		if known {
 			p.add("distrusted %s", host)
 		}
 	}
 	for _, c := range modelCollections {
-		f, err := s.Freshness(ctx, c)
+		f, err := s.Collections.Freshness(ctx, c)
 		must(err)
 		p.add("freshness of %s %s", c, fact(f))
 	}
 	for below, more := uint64(0), true; more; more = below > 0 {
-		var list []store.Event
-		list, below, err = s.Events(ctx, below, page)
+		var list []admin.Event
+		list, below, err = s.Admin.Events(ctx, below, page)
 		must(err)
 		for _, e := range list {
 			p.add("event %s", fact(e))
 		}
 	}
-	unfinished, err := s.Unfinished(ctx)
+	unfinished, err := s.Jobs.Unfinished(ctx)
 	must(err)
 	for _, j := range unfinished {
 		p.add("unfinished %s", j.ID)
 	}
 }
 
-func lookAtJob(tb testing.TB, s *store.Store, j store.Job, page int, p *picture) {
+func lookAtJob(tb testing.TB, s *store.Store, j jobs.Job, page int, p *picture) {
 	tb.Helper()
 	must := func(err error) {
 		tb.Helper()
@@ -389,7 +392,7 @@ func lookAtJob(tb testing.TB, s *store.Store, j store.Job, page int, p *picture)
 	ctx := tb.Context()
 	p.add("job %s", fact(j))
 	for after, more := syntax.DID(""), true; more; more = after != "" {
-		list, next, err := s.JobRepos(ctx, j.Seq, after, page, nil)
+		list, next, err := s.Jobs.JobRepos(ctx, j.Seq, after, page, nil)
 		if errors.Is(err, store.ErrNotFound) {
 			p.add("forgotten")
 			return
@@ -400,18 +403,18 @@ func lookAtJob(tb testing.TB, s *store.Store, j store.Job, page int, p *picture)
 		}
 		after = next
 	}
-	hosts, err := s.JobHosts(ctx, j.Seq)
+	hosts, err := s.Jobs.JobHosts(ctx, j.Seq)
 	must(err)
-	slices.SortFunc(hosts, func(a, b store.JobHost) int { return cmp.Compare(a.Host, b.Host) })
+	slices.SortFunc(hosts, func(a, b jobs.JobHost) int { return cmp.Compare(a.Host, b.Host) })
 	for _, h := range hosts {
 		p.add("job host %s %s", h.Host, fact(h.HostWork))
 	}
-	owing, err := s.OwedHosts(ctx, j.Seq)
+	owing, err := s.Work.OwedHosts(ctx, j.Seq)
 	must(err)
 	for _, host := range append([]string{""}, owing...) {
 		p.add("queue of %q", host)
 		for after := syntax.DID(""); ; {
-			list, err := s.Owed(ctx, j.Seq, host, after, page)
+			list, err := s.Work.Owed(ctx, j.Seq, host, after, page)
 			must(err)
 			for _, o := range list {
 				p.add("owed %s %s", o.DID, fact(o))
@@ -423,11 +426,11 @@ func lookAtJob(tb testing.TB, s *store.Store, j store.Job, page int, p *picture)
 		}
 	}
 	for _, name := range listings {
-		c, err := s.Listing(ctx, j.Seq, name)
+		c, err := s.Work.Listing(ctx, j.Seq, name)
 		must(err)
 		p.add("listing %q %s", name, fact(c))
 	}
-	doubted, err := s.Doubted(ctx, j.Seq)
+	doubted, err := s.Work.Doubted(ctx, j.Seq)
 	must(err)
 	p.add("doubted %v", doubted)
 }

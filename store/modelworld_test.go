@@ -12,7 +12,9 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/admin"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // What the random changes are about: few of each, so that they meet.
@@ -26,10 +28,10 @@ var (
 	modelKeys        = []syntax.RecordKey{"a", "b", "c", "d", "e", "f", "g", "3lzzzzzzzzz22", "self"}
 	modelSecrets     = []string{"hv_one", "hv_two"}
 	modelKeyIDs      = map[string]uuid.UUID{"hv_one": {1}, "hv_two": {2}}
-	modelUser        = store.Actor{Kind: api.ActorKey, KeyID: uuid.UUID{9}, Name: "user"}
+	modelUser        = admin.Actor{Kind: api.ActorKey, KeyID: uuid.UUID{9}, Name: "user"}
 	modelAccounts    = []string{
-		store.AccountDeactivated, store.AccountTakenDown, store.AccountSuspended,
-		store.AccountNotFound, store.AccountNotFound, "deleted", "tombstoned", "no_pds",
+		index.AccountDeactivated, index.AccountTakenDown, index.AccountSuspended,
+		index.AccountNotFound, index.AccountNotFound, "deleted", "tombstoned", "no_pds",
 	}
 	listings = []string{string(note), "relay"}
 )
@@ -119,21 +121,21 @@ func (d *drive) job() *modelJob {
 
 // row is a repo that some job owes: at a host, or to be looked up. Now and then it is
 // one that the job does not owe.
-func (d *drive) row(resolved bool) (*modelJob, store.Owed) {
+func (d *drive) row(resolved bool) (*modelJob, jobs.Owed) {
 	type owing struct {
 		j *modelJob
-		o store.Owed
+		o jobs.Owed
 	}
 	var rows []owing
 	for _, j := range d.m.jobs {
 		for _, did := range sorted(j.work) {
-			if w := j.work[did]; !j.Status.Final() && w.State != store.RepoSettled && (w.owed.Host != "") == resolved {
+			if w := j.work[did]; !j.Status.Final() && w.State != jobs.RepoSettled && (w.owed.Host != "") == resolved {
 				rows = append(rows, owing{j, w.owed})
 			}
 		}
 	}
 	if len(rows) == 0 || d.often(6) {
-		return d.job(), store.Owed{DID: pick(d, modelDIDs), Host: pick(d, append([]string{""}, modelHosts...))}
+		return d.job(), jobs.Owed{DID: pick(d, modelDIDs), Host: pick(d, append([]string{""}, modelHosts...))}
 	}
 	// What is begun is gone on with.
 	begun := slices.DeleteFunc(slices.Clone(rows), func(r owing) bool { return r.o.Position == nil })
@@ -146,8 +148,8 @@ func (d *drive) row(resolved bool) (*modelJob, store.Owed) {
 
 // stretch lists a collection on: to its end, or some of it, in some order, with some of
 // what was listed before.
-func (d *drive) stretch(w *modelWork, c syntax.NSID, from store.ReadUpTo, s snapshot, toEnd bool) (store.Segment, store.ReadUpTo) {
-	seg, up := store.Segment{Collection: c}, store.ReadUpTo{Done: true, Partial: from.Partial || d.often(8), Last: from.Last, Order: from.Order}
+func (d *drive) stretch(w *modelWork, c syntax.NSID, from jobs.ReadUpTo, s snapshot, toEnd bool) (index.Segment, jobs.ReadUpTo) {
+	seg, up := index.Segment{Collection: c}, jobs.ReadUpTo{Done: true, Partial: from.Partial || d.often(8), Last: from.Last, Order: from.Order}
 	keys := slices.Clone(modelKeys)
 	slices.Sort(keys)
 	switch d.rng.IntN(3) {
@@ -167,9 +169,9 @@ func (d *drive) stretch(w *modelWork, c syntax.NSID, from store.ReadUpTo, s snap
 		case d.often(4):
 			seg.Rejected = append(seg.Rejected, rkey)
 		default:
-			l := store.Listed{RKey: rkey, Body: b}
+			l := index.Listed{RKey: rkey, Body: b}
 			if !b.Verified && rkey == modelKeys[0] {
-				l.Source = store.SourceProof
+				l.Source = index.SourceProof
 			}
 			seg.Records = append(seg.Records, l)
 		}
@@ -179,19 +181,19 @@ func (d *drive) stretch(w *modelWork, c syntax.NSID, from store.ReadUpTo, s snap
 }
 
 // reading reads a repo on from where it was left: to its end, or a step of it.
-func (d *drive) reading(j *modelJob, o store.Owed, toEnd bool) (store.Reading, store.Position) {
+func (d *drive) reading(j *modelJob, o jobs.Owed, toEnd bool) (index.Reading, jobs.Position) {
 	s := d.shown(o.DID)
-	read := store.Reading{Host: o.Host, Rev: rev(s.rev), Source: store.SourceListRecords}
+	read := index.Reading{Host: o.Host, Rev: rev(s.rev), Source: index.SourceListRecords}
 	if d.often(20) {
-		read.Source = store.SourceRepo
+		read.Source = index.SourceRepo
 	}
-	at := store.Position{First: read.Rev, Read: map[syntax.NSID]store.ReadUpTo{}, Pass: d.rng.IntN(3)}
+	at := jobs.Position{First: read.Rev, Read: map[syntax.NSID]jobs.ReadUpTo{}, Pass: d.rng.IntN(3)}
 	if p := o.Position; p != nil {
 		at, at.Read = *p, maps.Clone(p.Read)
 		at.Pages++
 	}
 	if at.Read == nil {
-		at.Read = map[syntax.NSID]store.ReadUpTo{}
+		at.Read = map[syntax.NSID]jobs.ReadUpTo{}
 	}
 	targets := j.Targets
 	if len(targets) == 0 {
@@ -211,27 +213,27 @@ func (d *drive) reading(j *modelJob, o store.Owed, toEnd bool) (store.Reading, s
 }
 
 // settlement ends a repo: read, unavailable, or given up.
-func (d *drive) settlement(j *modelJob, o store.Owed) store.Settlement {
-	t := store.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5), Reading: store.Reading{Host: o.Host}}
+func (d *drive) settlement(j *modelJob, o jobs.Owed) jobs.Settlement {
+	t := jobs.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5), Reading: index.Reading{Host: o.Host}}
 	switch dice := d.rng.IntN(100); {
 	case dice < 65 && o.Host != "":
 		return d.readToEnd(j, o)
 	case dice < 85:
 		t.Account = pick(d, modelAccounts)
 		t.Purge = t.Account == "deleted" || t.Account == "tombstoned"
-		t.Verdict = store.Verdict{Class: store.ClassUnavailable, Reason: t.Account, Detail: "so it says"}
+		t.Verdict = jobs.Verdict{Class: jobs.ClassUnavailable, Reason: t.Account, Detail: "so it says"}
 	default:
-		t.Verdict = store.Verdict{Class: store.ClassFailed, Reason: "timeout"}
+		t.Verdict = jobs.Verdict{Class: jobs.ClassFailed, Reason: "timeout"}
 	}
 	return t
 }
 
 // readToEnd ends a repo that is read to its end.
-func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
-	t := store.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5)}
-	var at store.Position
+func (d *drive) readToEnd(j *modelJob, o jobs.Owed) jobs.Settlement {
+	t := jobs.Settlement{DID: o.DID, Attempts: 1 + d.rng.IntN(5)}
+	var at jobs.Position
 	t.Reading, at = d.reading(j, o, true)
-	t.Floor, t.Account = at.First, store.AccountActive
+	t.Floor, t.Account = at.First, index.AccountActive
 	for _, c := range sorted(at.Read) {
 		if up := at.Read[c]; up.Done && !up.Partial && d.often(90) {
 			t.Complete = append(t.Complete, c)
@@ -249,9 +251,9 @@ func (d *drive) readToEnd(j *modelJob, o store.Owed) store.Settlement {
 
 // keep has some collections not be listed, since they are held as they are shown; now
 // and then one that is not, or is not any more.
-func (d *drive) keep(t *store.Settlement) {
+func (d *drive) keep(t *jobs.Settlement) {
 	r := d.m.repo(t.DID)
-	t.Reading.Segments = slices.DeleteFunc(t.Reading.Segments, func(seg store.Segment) bool {
+	t.Reading.Segments = slices.DeleteFunc(t.Reading.Segments, func(seg index.Segment) bool {
 		h := r.held[seg.Collection]
 		whole := slices.Contains(t.Complete, seg.Collection) && !d.begun(t.DID, seg.Collection)
 		if !whole || h == nil || (!d.m.keeps(r, seg.Collection, t.Reading.Host, t.Floor) && d.often(95)) || d.often(20) {
@@ -271,7 +273,7 @@ func (d *drive) begun(did syntax.DID, c syntax.NSID) bool {
 }
 
 // confirm has the host say of some records that were not listed that they are not there.
-func (d *drive) confirm(w *modelWork, t *store.Settlement) {
+func (d *drive) confirm(w *modelWork, t *jobs.Settlement) {
 	if w == nil {
 		return
 	}
@@ -292,7 +294,7 @@ func (d *drive) confirm(w *modelWork, t *store.Settlement) {
 }
 
 // short has the last pages of a reading been short: taken for the end, or followed.
-func (d *drive) short(t *store.Settlement) {
+func (d *drive) short(t *jobs.Settlement) {
 	switch {
 	case d.often(35):
 		for i := range t.Reading.Segments {

@@ -11,6 +11,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -26,24 +27,24 @@ var contract = map[api.Status][]api.Status{
 }
 
 // reach brings a new job into a status.
-func reach(t *testing.T, s *store.Store, status api.Status) store.Job {
+func reach(t *testing.T, s *store.Store, status api.Status) jobs.Job {
 	t.Helper()
 	job := newJob(t, s, nil)
 	ask := func(to api.Status) {
 		t.Helper()
-		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
+		if _, err := s.Jobs.MoveJob(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
 		}
 	}
 	finish := func() {
 		t.Helper()
-		if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+		if _, err := s.Jobs.FinishJob(t.Context(), job.Seq, none); err != nil {
 			t.Fatal(err)
 		}
 	}
 	end := func(reason string) {
 		t.Helper()
-		if err := s.EndDiscovery(t.Context(), job.Seq, reason); err != nil {
+		if err := s.Work.EndDiscovery(t.Context(), job.Seq, reason); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,9 +71,9 @@ func reach(t *testing.T, s *store.Store, status api.Status) store.Job {
 }
 
 // at wants the job to be in a status.
-func at(t *testing.T, s *store.Store, id uuid.UUID, status api.Status) store.Job {
+func at(t *testing.T, s *store.Store, id uuid.UUID, status api.Status) jobs.Job {
 	t.Helper()
-	job, err := s.Job(t.Context(), id)
+	job, err := s.Jobs.Job(t.Context(), id)
 	if err != nil || job.Status != status {
 		t.Fatalf("job is %s, %v; want %s", job.Status, err, status)
 	}
@@ -86,12 +87,12 @@ func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 	for from, to := range contract {
 		for _, ask := range asked {
 			before := reach(t, s, from)
-			_, err := s.MoveJob(t.Context(), before.ID, ask)
+			_, err := s.Jobs.MoveJob(t.Context(), before.ID, ask)
 			if allowed := slices.Contains(to, ask); allowed && err != nil {
 				t.Errorf("%s → %s: %v", from, ask, err)
 			} else if !allowed {
-				var is *store.MoveError
-				if !errors.Is(err, store.ErrMove) || !errors.As(err, &is) || is.Status != from {
+				var is *jobs.MoveError
+				if !errors.Is(err, jobs.ErrMove) || !errors.As(err, &is) || is.Status != from {
 					t.Errorf("%s → %s: %v, want ErrMove that says what it is", from, ask, err)
 				}
 				ask = from
@@ -103,7 +104,7 @@ func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 		}
 		// A worker that ends moves nothing that is not to stop or done.
 		job := reach(t, s, from)
-		if _, err := s.FinishJob(t.Context(), job.Seq, none); err != nil {
+		if _, err := s.Jobs.FinishJob(t.Context(), job.Seq, none); err != nil {
 			t.Fatal(err)
 		}
 		want := from
@@ -121,12 +122,12 @@ func TestStatusesMoveAlongTheContractOnly(t *testing.T) {
 	}
 	for _, to := range []api.Status{api.StatusPaused, api.StatusCompleted, api.StatusFailed, api.StatusCancelled, "other"} {
 		job := reach(t, s, api.StatusPausing)
-		if _, err := s.MoveJob(t.Context(), job.ID, to); err == nil || errors.Is(err, store.ErrMove) {
+		if _, err := s.Jobs.MoveJob(t.Context(), job.ID, to); err == nil || errors.Is(err, jobs.ErrMove) {
 			t.Errorf("a user may ask for %s: %v", to, err)
 		}
 		at(t, s, job.ID, api.StatusPausing)
 	}
-	if _, err := s.MoveJob(t.Context(), uuid.New(), api.StatusPausing); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Jobs.MoveJob(t.Context(), uuid.New(), api.StatusPausing); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("pause of no job: %v", err)
 	}
 }
@@ -162,22 +163,22 @@ func TestStatusTableIsTheContractsAndTheDiagramsToo(t *testing.T) {
 func TestJobPausedInTheQueueHasNotBegun(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)
-	job, err := s.CreateJob(t.Context(), uuid.New(), store.Request{}, nil)
+	job, err := s.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []api.Status{api.StatusPausing, api.StatusRunning, api.StatusCancelling} {
-		if _, err := s.MoveJob(t.Context(), job.ID, to); err != nil {
+		if _, err := s.Jobs.MoveJob(t.Context(), job.ID, to); err != nil {
 			t.Fatal(err)
 		}
 		if to == api.StatusRunning {
 			continue
 		}
 		// The worker that is to note the end takes the job up like any other.
-		if _, err := s.StartJob(t.Context(), job.Seq); err != nil {
+		if _, err := s.Jobs.StartJob(t.Context(), job.Seq); err != nil {
 			t.Fatal(err)
 		}
-		got, err := s.FinishJob(t.Context(), job.Seq, none)
+		got, err := s.Jobs.FinishJob(t.Context(), job.Seq, none)
 		if err != nil || !got.StartedAt.IsZero() {
 			t.Errorf("%s: started at %s, %v", got.Status, got.StartedAt, err)
 		}

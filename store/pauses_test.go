@@ -22,17 +22,17 @@ func TestPausesAreKept(t *testing.T) {
 		{"https://a.example": []byte(`{"left":1}`), "https://b.example": []byte(`{"left":1}`)},
 		{"https://a.example": nil, "https://b.example": []byte(`{"left":2}`), "https://c.example": nil},
 	} {
-		if err := s.PutPauses(t.Context(), rows); err != nil {
+		if err := s.Work.PutPauses(t.Context(), rows); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutPauses(t.Context(), map[string][]byte{"https://d.example": []byte("{")}); err == nil {
+	if err := s.Work.PutPauses(t.Context(), map[string][]byte{"https://d.example": []byte("{")}); err == nil {
 		t.Error("what is no JSON is taken")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := storetest.OpenConfig(t, cfg).Pauses(t.Context())
+	got, err := storetest.OpenConfig(t, cfg).Work.Pauses(t.Context())
 	if err != nil || !maps.EqualFunc(got, want, func(a, b []byte) bool { return string(a) == string(b) }) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}

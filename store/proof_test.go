@@ -8,17 +8,18 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
 // said is a body of one CID, in the words of a source.
 type said struct {
-	src      store.Source
+	src      index.Source
 	verified bool
 	data     string
 }
 
-func (w said) listed(tb testing.TB) store.Listed {
+func (w said) listed(tb testing.TB) index.Listed {
 	tb.Helper()
 	l := listed(tb, "a", "1")
 	if !w.verified {
@@ -33,13 +34,13 @@ func (w said) listed(tb testing.TB) store.Listed {
 func TestWhatIsProvedIsNotReplacedByAClaim(t *testing.T) {
 	t.Parallel()
 	var (
-		bytesOfRepo  = said{src: store.SourceRepo, verified: true}
-		bytesListed  = said{src: store.SourceListRecords, verified: true}
-		blockOfRepo  = said{src: store.SourceRepo, data: `{"x":51.507351}`}
-		blockOfProof = said{src: store.SourceProof, data: `{"x":51.507351}`}
-		claim        = said{src: store.SourceListRecords, data: `{"x":51.5}`}
-		otherClaim   = said{src: store.SourceListRecords, data: `{"x":51}`}
-		live         = said{src: store.SourceLive, data: `{"x":51.50}`}
+		bytesOfRepo  = said{src: index.SourceRepo, verified: true}
+		bytesListed  = said{src: index.SourceListRecords, verified: true}
+		blockOfRepo  = said{src: index.SourceRepo, data: `{"x":51.507351}`}
+		blockOfProof = said{src: index.SourceProof, data: `{"x":51.507351}`}
+		claim        = said{src: index.SourceListRecords, data: `{"x":51.5}`}
+		otherClaim   = said{src: index.SourceListRecords, data: `{"x":51}`}
+		live         = said{src: index.SourceLive, data: `{"x":51.50}`}
 	)
 	for _, c := range []struct {
 		name         string
@@ -81,7 +82,7 @@ func TestWhatIsProvedIsNotReplacedByAClaim(t *testing.T) {
 			if rec.Seq != seq != c.replaced {
 				t.Errorf("the record was change %d, and is %d", seq, rec.Seq)
 			}
-			if got := b.row().Tally; got != (store.Tally{Records: 1, Updated: updated}) {
+			if got := b.row().Tally; got != (index.Tally{Records: 1, Updated: updated}) {
 				t.Errorf("the tally is %+v", got)
 			}
 		})
@@ -110,17 +111,17 @@ func TestClaimDuringADeletionBringsTheProvedRecordBack(t *testing.T) {
 	var b *bench
 	s := cutOff(t, filepath.Join(t.TempDir(), "appview.db"), func(s *store.Store) {
 		b = newBench(t, s)
-		b.mustRead(alice, rev(1), segment(note, said{src: store.SourceRepo, verified: true}.listed(t)))
+		b.mustRead(alice, rev(1), segment(note, said{src: index.SourceRepo, verified: true}.listed(t)))
 	}, func(s *store.Store) error {
-		_, err := s.DeleteRecords(t.Context(), store.Filter{Collection: note})
+		_, err := s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note})
 		return err
 	})
 	b.s = s
 	before := only(t, s)
 	b.again()
-	b.mustRead(alice, rev(1), segment(note, said{src: store.SourceListRecords, data: `{"x":"!"}`}.listed(t)))
+	b.mustRead(alice, rev(1), segment(note, said{src: index.SourceListRecords, data: `{"x":"!"}`}.listed(t)))
 	rec := only(t, s)
-	if rec.Source != store.SourceRepo || !rec.Body.Verified || string(rec.Body.Data) != string(before.Body.Data) {
+	if rec.Source != index.SourceRepo || !rec.Body.Verified || string(rec.Body.Data) != string(before.Body.Data) {
 		t.Errorf("the index holds %s, %q", rec.Provenance(), rec.Body.Data)
 	}
 	if rec.Seq == before.Seq {
@@ -129,12 +130,12 @@ func TestClaimDuringADeletionBringsTheProvedRecordBack(t *testing.T) {
 }
 
 // only is the one record that the index holds, in memory of its own.
-func only(tb testing.TB, s *store.Store) (rec store.Record) {
+func only(tb testing.TB, s *store.Store) (rec index.Record) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	n := 0
-	err := s.Export(ctx, store.Filter{Collection: note}, func(uint64) error { return nil }, func(r *store.Record) error {
+	err := s.Index.Export(ctx, index.Filter{Collection: note}, func(uint64) error { return nil }, func(r *index.Record) error {
 		n++
 		rec = *r
 		rec.Body.Data = append([]byte(nil), r.Body.Data...)

@@ -13,6 +13,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -27,7 +29,7 @@ func (w *world) prune() {
 }
 
 // kept wants exactly these jobs to be there.
-func (w *world) kept(want ...store.Job) {
+func (w *world) kept(want ...jobs.Job) {
 	w.t.Helper()
 	list, err := w.s.Jobs.List(w.t.Context())
 	if err != nil {
@@ -41,7 +43,7 @@ func (w *world) kept(want ...store.Job) {
 		if !got[j.ID] {
 			w.t.Errorf("job %d of those that are to be kept is forgotten", i)
 		}
-		if _, err := w.s.Job(w.t.Context(), j.ID); err != nil {
+		if _, err := w.s.Jobs.Job(w.t.Context(), j.ID); err != nil {
 			w.t.Errorf("job %d: %v", i, err)
 		}
 	}
@@ -51,12 +53,12 @@ func (w *world) kept(want ...store.Job) {
 }
 
 // refreshed runs a job of the schedule over the collection note, which is tracked.
-func (w *world) refreshed(hours int) store.Job {
+func (w *world) refreshed(hours int) jobs.Job {
 	w.t.Helper()
 	w.at(hours)
-	job, err := w.s.CoverCollection(w.t.Context(), note, uuid.New(), api.OriginRefresh, w.fresh(note).Last)
+	job, err := w.s.Collections.CoverCollection(w.t.Context(), note, uuid.New(), api.OriginRefresh, w.fresh(note).Last)
 	if err == nil {
-		job, err = w.s.StartJob(w.t.Context(), job.Seq)
+		job, err = w.s.Jobs.StartJob(w.t.Context(), job.Seq)
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -69,15 +71,15 @@ func TestJobsOfTheScheduleAreForgotten(t *testing.T) {
 	t.Parallel()
 	const day = 24
 	w := newStoreWorld(t)
-	if err := w.s.Track(t.Context(), note); err != nil {
+	if err := w.s.Collections.Track(t.Context(), note); err != nil {
 		t.Fatal(err)
 	}
-	asked := w.begin(store.Request{Collection: note}, 0, 0)
+	asked := w.begin(jobs.Request{Collection: note}, 0, 0)
 	w.end(asked, 1, "")
 	first, second := w.refreshed(1*day), w.refreshed(2*day)
-	worked := func(j store.Job) bool {
+	worked := func(j jobs.Job) bool {
 		t.Helper()
-		_, err := w.s.Owed(t.Context(), j.Seq, host, "", 1)
+		_, err := w.s.Work.Owed(t.Context(), j.Seq, host, "", 1)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			t.Fatal(err)
 		}
@@ -92,7 +94,7 @@ func TestJobsOfTheScheduleAreForgotten(t *testing.T) {
 	w.at(1*day + 1 + 28*day)
 	w.prune()
 	w.kept(asked, second)
-	if _, err := w.s.Job(t.Context(), first.ID); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.s.Jobs.Job(t.Context(), first.ID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a forgotten job: %v", err)
 	}
 	w.at(100 * day) // nothing is refreshed any more: what came of it last stays
@@ -108,11 +110,11 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	w := newStoreWorld(t)
-	old := w.begin(store.Request{Collection: note}, 0, 0)
+	old := w.begin(jobs.Request{Collection: note}, 0, 0)
 	w.end(old, 1, "the relay is down")
-	running := w.begin(store.Request{Collection: other}, 1, 1)
+	running := w.begin(jobs.Request{Collection: other}, 1, 1)
 	w.at(2)
-	retry, err := w.s.RetryJob(t.Context(), old.ID, uuid.New())
+	retry, err := w.s.Jobs.RetryJob(t.Context(), old.ID, uuid.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,20 +123,20 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	}
 	// As many again as are kept, as if they had ended just now, in rows without a seal.
 	const many = 10_000
-	var young []store.Job
+	var young []jobs.Job
 	db, err := bbolt.Open(w.cfg.Path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		jobs, ids := tx.Bucket([]byte("jobs")), tx.Bucket([]byte("job_ids"))
-		row := jobs.Get(binary.BigEndian.AppendUint64(nil, old.Seq))
+		jobList, ids := tx.Bucket([]byte("jobs")), tx.Bucket([]byte("job_ids"))
+		row := jobList.Get(binary.BigEndian.AppendUint64(nil, old.Seq))
 		for range many {
-			var j store.Job
+			var j jobs.Job
 			if err := json.Unmarshal(row[1:len(row)-4], &j); err != nil {
 				return err
 			}
-			seq, err := jobs.NextSequence()
+			seq, err := jobList.NextSequence()
 			if err != nil {
 				return err
 			}
@@ -144,7 +146,7 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 				return err
 			}
 			key := binary.BigEndian.AppendUint64(nil, seq)
-			if err := errors.Join(jobs.Put(key, append([]byte{1}, body...)), ids.Put(j.ID[:], key)); err != nil {
+			if err := errors.Join(jobList.Put(key, append([]byte{1}, body...)), ids.Put(j.ID[:], key)); err != nil {
 				return err
 			}
 			young = append(young, j)
@@ -158,17 +160,17 @@ func TestTooManyJobsAreForgottenOldestFirst(t *testing.T) {
 	w.prune()
 	// The oldest one is carried on: it makes room only when that has ended.
 	w.kept(append(young[3:], old, running, retry)...)
-	if _, err := w.s.MoveJob(t.Context(), retry.ID, api.StatusCancelling); err != nil {
+	if _, err := w.s.Jobs.MoveJob(t.Context(), retry.ID, api.StatusCancelling); err != nil {
 		t.Fatal(err)
 	}
 	w.end(retry, 4, "")
-	another := w.begin(store.Request{Collection: other}, 5, 5)
+	another := w.begin(jobs.Request{Collection: other}, 5, 5)
 	w.prune() // its work is not even a day old
 	w.kept(append(young[3:], running, retry, another)...)
-	if _, err := w.s.RetryJob(t.Context(), old.ID, uuid.New()); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.s.Jobs.RetryJob(t.Context(), old.ID, uuid.New()); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("retry a forgotten job: %v", err)
 	}
-	if again, err := w.s.JobBySeq(t.Context(), retry.RetryOf); !errors.Is(err, store.ErrNotFound) {
+	if again, err := w.s.Jobs.JobBySeq(t.Context(), retry.RetryOf); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("what it carried on: %+v, %v", again, err)
 	}
 }
@@ -181,9 +183,9 @@ func TestDeletionsAreKeptUntilTheKeyIndexKnows(t *testing.T) {
 	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Now: func() time.Time { return now }})
 	b := newBench(t, s)
 	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")))
-	index := func() {
+	indexKeys := func() {
 		t.Helper()
-		if done, err := s.IndexKeys(t.Context(), note); err != nil || !done {
+		if done, err := s.Index.IndexKeys(t.Context(), note); err != nil || !done {
 			t.Fatalf("index keys: %t, %v", done, err)
 		}
 	}
@@ -201,15 +203,15 @@ func TestDeletionsAreKeptUntilTheKeyIndexKnows(t *testing.T) {
 		}
 		return len(list)
 	}
-	index()
-	if n, err := s.DeleteRecords(t.Context(), store.Filter{DID: alice}); err != nil || n != 2 {
+	indexKeys()
+	if n, err := s.Collections.DeleteRecords(t.Context(), index.Filter{DID: alice}); err != nil || n != 2 {
 		t.Fatalf("delete: %d, %v", n, err)
 	}
 	now = now.Add(40 * 24 * time.Hour)
 	if n := prune(); n != 2 {
 		t.Errorf("%d deletions are kept that the key index does not know, want 2", n)
 	}
-	index()
+	indexKeys()
 	if n := prune(); n != 0 {
 		t.Errorf("%d deletions are kept after 40 days", n)
 	}
@@ -219,10 +221,10 @@ func TestClockOfANewFileBeginsNow(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	b := newBench(t, storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Now: func() time.Time { return now }}))
-	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+	if err := b.s.Work.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	job, err := b.s.FinishJob(t.Context(), b.job.Seq, none)
+	job, err := b.s.Jobs.FinishJob(t.Context(), b.job.Seq, none)
 	if err != nil || !job.KeptFrom.Equal(now) {
 		t.Errorf("kept from %s, %v; want %s", job.KeptFrom, err, now)
 	}
@@ -233,11 +235,11 @@ func TestClockOfANewFileBeginsNow(t *testing.T) {
 func TestFileIsInOrderAfterEveryStepOfForgetting(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
-	job := w.begin(store.Request{Collection: note}, 0, 0)
+	job := w.begin(jobs.Request{Collection: note}, 0, 0)
 	giveUp(t, w.s, job, crowd(10))
 	w.end(job, 1, "")
 	w.at(40 * 24)
-	if err := w.s.Track(t.Context(), note); err != nil { // the store takes note of the time
+	if err := w.s.Collections.Track(t.Context(), note); err != nil { // the store takes note of the time
 		t.Fatal(err)
 	}
 	steps := 0
@@ -254,10 +256,10 @@ func TestFileIsInOrderAfterEveryStepOfForgetting(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What is left of it is nothing to be shown, or carried on.
-		if list, _, err := w.s.JobRepos(t.Context(), job.Seq, "", 100, nil); !errors.Is(err, store.ErrNotFound) {
+		if list, _, err := w.s.Jobs.JobRepos(t.Context(), job.Seq, "", 100, nil); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("after step %d: %d repos, %v", steps, len(list), err)
 		}
-		if _, err := w.s.RetryJob(t.Context(), job.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+		if _, err := w.s.Jobs.RetryJob(t.Context(), job.ID, uuid.New()); !errors.Is(err, jobs.ErrNothingLeft) {
 			t.Errorf("retry after step %d: %v", steps, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"appview/store"
+	"appview/store/index"
 )
 
 // TestJobDuringADeletionBringsTheRecordsBack has a job read a repo while a deletion
@@ -19,7 +20,7 @@ func TestJobDuringADeletionBringsTheRecordsBack(t *testing.T) {
 		b.mustRead(alice, rev(1), segment(note, listed(t, "a", "1")), segment(other, listed(t, "a", "1")))
 		b.mustRead(bob, rev(1), segment(note, listed(t, "a", "1")))
 	}, func(s *store.Store) error {
-		_, err := s.DeleteRecords(t.Context(), store.Filter{Collection: note})
+		_, err := s.Collections.DeleteRecords(t.Context(), index.Filter{Collection: note})
 		return err
 	})
 	b.s = s

@@ -17,6 +17,7 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -25,21 +26,21 @@ var ownerOne, ownerTwo = uuid.UUID{1}, uuid.UUID{2}
 // askedOnce is a context whose change is made once.
 func askedOnce(tb testing.TB, owner uuid.UUID, key, request string) context.Context {
 	tb.Helper()
-	return store.WithIdempotency(asAdmin(tb), store.Idempotency{
+	return jobs.WithIdempotency(asAdmin(tb), jobs.Idempotency{
 		Owner: owner, Key: key, Request: sha256.Sum256([]byte(request)),
-		Reply: func(job *store.Job, made bool) (store.Reply, error) {
+		Reply: func(job *jobs.Job, made bool) (jobs.Reply, error) {
 			text := "no job"
 			if job != nil {
 				text = job.ID.String()
 			}
-			return store.Reply{Status: 201, Location: "/" + text, Body: fmt.Sprintf("%s <%t>\n", text, made)}, nil
+			return jobs.Reply{Status: 201, Location: "/" + text, Body: fmt.Sprintf("%s <%t>\n", text, made)}, nil
 		},
 	})
 }
 
 // made is what a change was answered with when it was made before; nil: it was not.
-func made(err error) *store.Reply {
-	if e, is := errors.AsType[*store.ReplyError](err); is {
+func made(err error) *jobs.Reply {
+	if e, is := errors.AsType[*jobs.ReplyError](err); is {
 		return &e.Reply
 	}
 	return nil
@@ -48,15 +49,15 @@ func made(err error) *store.Reply {
 // onces are the changes that are made once. The bench's job has ended.
 var onces = map[string]func(context.Context, *bench) error{
 	"create": func(ctx context.Context, b *bench) error {
-		_, err := b.s.CreateJob(ctx, uuid.New(), store.Request{Collection: note}, nil)
+		_, err := b.s.Jobs.CreateJob(ctx, uuid.New(), jobs.Request{Collection: note}, nil)
 		return err
 	},
 	"retry": func(ctx context.Context, b *bench) error {
-		_, err := b.s.RetryJob(ctx, b.job.ID, uuid.New())
+		_, err := b.s.Jobs.RetryJob(ctx, b.job.ID, uuid.New())
 		return err
 	},
 	"add a collection": func(ctx context.Context, b *bench) error {
-		_, _, err := b.s.AddCollection(ctx, other, uuid.New())
+		_, _, err := b.s.Collections.AddCollection(ctx, other, uuid.New())
 		return err
 	},
 }
@@ -65,9 +66,9 @@ var onces = map[string]func(context.Context, *bench) error{
 func cancelled(t *testing.T, s *store.Store) *bench {
 	t.Helper()
 	b := newBench(t, s)
-	_, err := s.MoveJob(t.Context(), b.job.ID, api.StatusCancelling)
+	_, err := s.Jobs.MoveJob(t.Context(), b.job.ID, api.StatusCancelling)
 	if err == nil {
-		_, err = s.FinishJob(t.Context(), b.job.Seq, none)
+		_, err = s.Jobs.FinishJob(t.Context(), b.job.Seq, none)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +111,7 @@ func TestReplyIsKeptWithItsJob(t *testing.T) {
 	}
 }
 
-func jobsOf(tb testing.TB, s *store.Store) []store.Job {
+func jobsOf(tb testing.TB, s *store.Store) []jobs.Job {
 	tb.Helper()
 	jobs, err := s.Jobs.List(tb.Context())
 	if err != nil {
@@ -127,15 +128,15 @@ func TestReplyBelongsToItsOwnerAndRequest(t *testing.T) {
 		if err := change(askedOnce(t, ownerOne, name, "request"), b); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		jobs, log := len(jobsOf(t, b.s)), len(audit(t, b.s))
+		jobList, log := len(jobsOf(t, b.s)), len(audit(t, b.s))
 		first := made(change(askedOnce(t, ownerOne, name, "request"), b))
-		if err := change(askedOnce(t, ownerOne, name, "another request"), b); !errors.Is(err, store.ErrOtherRequest) {
+		if err := change(askedOnce(t, ownerOne, name, "another request"), b); !errors.Is(err, jobs.ErrOtherRequest) {
 			t.Errorf("%s: another request: %v", name, err)
 		}
 		if again := made(change(askedOnce(t, ownerOne, name, "request"), b)); first == nil || again == nil || *again != *first {
 			t.Errorf("%s: replied %+v, before %+v", name, again, first)
 		}
-		if len(jobsOf(t, b.s)) != jobs || len(audit(t, b.s)) != log {
+		if len(jobsOf(t, b.s)) != jobList || len(audit(t, b.s)) != log {
 			t.Errorf("%s: repeated, it has changed something", name)
 		}
 		if err := change(askedOnce(t, ownerTwo, name, "another request"), b); err != nil {
@@ -151,7 +152,7 @@ func TestOfConcurrentEqualChangesOneIsMade(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
-			_, errs[i] = s.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), store.Request{}, nil)
+			_, errs[i] = s.Jobs.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), jobs.Request{}, nil)
 		})
 	}
 	wg.Wait()
@@ -175,7 +176,7 @@ func TestRepliesAreKeptForADay(t *testing.T) {
 	s := storetest.OpenConfig(t, store.Config{Path: filepath.Join(t.TempDir(), "appview.db"), Now: func() time.Time { return now }})
 	ask := func() error {
 		t.Helper()
-		_, err := s.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), store.Request{}, nil)
+		_, err := s.Jobs.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), jobs.Request{}, nil)
 		return err
 	}
 	kept := func() int {
@@ -225,7 +226,7 @@ func TestReplyIsKeptThoughTheClockJumps(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
 	ask := func() error {
-		_, err := k.s.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), store.Request{}, nil)
+		_, err := k.s.Jobs.CreateJob(askedOnce(t, ownerOne, "k", "request"), uuid.New(), jobs.Request{}, nil)
 		return err
 	}
 	if err := ask(); err != nil {
@@ -259,7 +260,7 @@ func TestRepliesAreBounded(t *testing.T) {
 	}
 	ask := func(owner uuid.UUID, key string) {
 		t.Helper()
-		if _, err := s.CreateJob(askedOnce(t, owner, key, "request"), uuid.New(), store.Request{}, nil); err != nil {
+		if _, err := s.Jobs.CreateJob(askedOnce(t, owner, key, "request"), uuid.New(), jobs.Request{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

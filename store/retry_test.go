@@ -12,6 +12,8 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -24,13 +26,13 @@ func crowd(n int) (dids []syntax.DID) {
 }
 
 // giveUp has a job find repos and settle each of them as failed.
-func giveUp(t *testing.T, s *store.Store, job store.Job, dids []syntax.DID) {
+func giveUp(t *testing.T, s *store.Store, job jobs.Job, dids []syntax.DID) {
 	t.Helper()
-	if _, err := s.Discover(t.Context(), job.Seq, store.Discovery{Listing: "test", DIDs: dids, Cursor: store.Cursor{Done: true}}); err != nil {
+	if _, err := s.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "test", DIDs: dids, Cursor: jobs.Cursor{Done: true}}); err != nil {
 		t.Fatal(err)
 	}
 	for left := true; left; {
-		n, err := s.SettleHost(t.Context(), job.Seq, "", store.Verdict{Class: store.ClassFailed, Reason: "timeout"})
+		n, err := s.Work.SettleHost(t.Context(), job.Seq, "", jobs.Verdict{Class: jobs.ClassFailed, Reason: "timeout"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,9 +41,9 @@ func giveUp(t *testing.T, s *store.Store, job store.Job, dids []syntax.DID) {
 }
 
 // retried makes a job that carries on another.
-func retried(t *testing.T, s *store.Store, of store.Job) store.Job {
+func retried(t *testing.T, s *store.Store, of jobs.Job) jobs.Job {
 	t.Helper()
-	job, err := s.RetryJob(t.Context(), of.ID, uuid.New())
+	job, err := s.Jobs.RetryJob(t.Context(), of.ID, uuid.New())
 	if err != nil {
 		t.Fatalf("retry job %d: %v", of.Seq, err)
 	}
@@ -49,11 +51,11 @@ func retried(t *testing.T, s *store.Store, of store.Job) store.Job {
 }
 
 // stop cancels a job.
-func stop(t *testing.T, s *store.Store, job store.Job) {
+func stop(t *testing.T, s *store.Store, job jobs.Job) {
 	t.Helper()
-	_, err := s.MoveJob(t.Context(), job.ID, api.StatusCancelling)
+	_, err := s.Jobs.MoveJob(t.Context(), job.ID, api.StatusCancelling)
 	if err == nil {
-		_, err = s.FinishJob(t.Context(), job.Seq, none)
+		_, err = s.Jobs.FinishJob(t.Context(), job.Seq, none)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -62,15 +64,15 @@ func stop(t *testing.T, s *store.Store, job store.Job) {
 
 // takeOver has a job find what those that it carries on have left, in no more steps
 // than given (0: all), and returns what it owes then.
-func takeOver(tb testing.TB, s *store.Store, job store.Job, steps int) (dids []syntax.DID) {
+func takeOver(tb testing.TB, s *store.Store, job jobs.Job, steps int) (dids []syntax.DID) {
 	tb.Helper()
 	for n, done := 0, false; !done && (steps == 0 || n < steps); n++ {
 		var err error
-		if done, err = s.DiscoverRetry(tb.Context(), job.Seq); err != nil {
+		if done, err = s.Work.DiscoverRetry(tb.Context(), job.Seq); err != nil {
 			tb.Fatalf("take over by job %d: %v", job.Seq, err)
 		}
 	}
-	list, err := s.Owed(tb.Context(), job.Seq, "", "", 1000)
+	list, err := s.Work.Owed(tb.Context(), job.Seq, "", "", 1000)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -90,10 +92,10 @@ func TestRetryOfARetryThatHadNotBegun(t *testing.T) {
 	first := newJob(t, s, nil)
 	all := crowd(10)
 	giveUp(t, s, first, all)
-	if err := s.EndDiscovery(t.Context(), first.Seq, ""); err != nil {
+	if err := s.Work.EndDiscovery(t.Context(), first.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.FinishJob(t.Context(), first.Seq, none); err != nil || got.Status != api.StatusCompleted {
+	if got, err := s.Jobs.FinishJob(t.Context(), first.Seq, none); err != nil || got.Status != api.StatusCompleted {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	second := retried(t, s, first) // waited for its turn
@@ -117,7 +119,7 @@ func TestWhatAJobCarriesOnIsKept(t *testing.T) {
 	t.Parallel()
 	const day = 24
 	w := newStoreWorld(t)
-	first := w.begin(store.Request{Collection: note}, 0, 0)
+	first := w.begin(jobs.Request{Collection: note}, 0, 0)
 	all := crowd(500) // so that its buckets have pages of their own
 	giveUp(t, w.s, first, all)
 	w.end(first, 1, "")
@@ -131,11 +133,11 @@ func TestWhatAJobCarriesOnIsKept(t *testing.T) {
 	if got := takeOver(t, w.s, third, 0); !slices.Equal(got, all) {
 		t.Errorf("%d of %d repos are carried on: %v", len(got), len(all), got)
 	}
-	if err := w.s.EndDiscovery(t.Context(), third.Seq, ""); err != nil { // it knows all
+	if err := w.s.Work.EndDiscovery(t.Context(), third.Seq, ""); err != nil { // it knows all
 		t.Fatal(err)
 	}
 	w.prune()
-	if _, err := w.s.Owed(t.Context(), first.Seq, host, "", 1); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.s.Work.Owed(t.Context(), first.Seq, host, "", 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("work of a job that nobody needs any more: %v, want ErrNotFound", err)
 	}
 }
@@ -149,11 +151,11 @@ func (b *bench) settleAs(dids []syntax.DID, classes ...string) {
 			continue
 		}
 		s := assuming(did, rev(1), segment(note, listed(b.t, "c", "1")))
-		if classes[i] != store.ClassDone {
-			s = store.Settlement{DID: did, Reading: store.Reading{Host: host}}
+		if classes[i] != jobs.ClassDone {
+			s = jobs.Settlement{DID: did, Reading: index.Reading{Host: host}}
 		}
-		s.Verdict = store.Verdict{Class: classes[i], Reason: "test"}
-		b.must(func(done func(error)) error { return b.s.Rehost(b.t.Context(), b.job.Seq, did, "", host, done) })
+		s.Verdict = jobs.Verdict{Class: classes[i], Reason: "test"}
+		b.must(func(done func(error)) error { return b.s.Work.Rehost(b.t.Context(), b.job.Seq, did, "", host, done) })
 		b.mustSettle(s)
 	}
 }
@@ -163,12 +165,12 @@ func (b *bench) settleAs(dids []syntax.DID, classes ...string) {
 func (b *bench) discoverAll(listed []syntax.DID) []syntax.DID {
 	b.t.Helper()
 	takeOver(b.t, b.s, b.job, 0)
-	if _, err := b.s.Discover(b.t.Context(), b.job.Seq, store.Discovery{Listing: "test", DIDs: listed, Cursor: store.Cursor{Done: true}}); err != nil {
+	if _, err := b.s.Work.Discover(b.t.Context(), b.job.Seq, jobs.Discovery{Listing: "test", DIDs: listed, Cursor: jobs.Cursor{Done: true}}); err != nil {
 		b.t.Fatal(err)
 	}
 	for done := false; !done; {
 		var err error
-		if done, err = b.s.DiscoverHeld(b.t.Context(), b.job.Seq); err != nil {
+		if done, err = b.s.Work.DiscoverHeld(b.t.Context(), b.job.Seq); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -179,7 +181,7 @@ func (b *bench) discoverAll(listed []syntax.DID) []syntax.DID {
 // all repos in the index and named by the listing once more.
 func TestRetryDoesNotReadAgainWhatWasDone(t *testing.T) {
 	t.Parallel()
-	const done, failed, gone, owed = store.ClassDone, store.ClassFailed, store.ClassUnavailable, ""
+	const done, failed, gone, owed = jobs.ClassDone, jobs.ClassFailed, jobs.ClassUnavailable, ""
 	all := crowd(5)
 	for name, c := range map[string]struct {
 		second []string // what becomes of those that are owed: of the third to the last
@@ -240,7 +242,7 @@ func TestRetryReadsDoubtedReposOfAnEarlierJob(t *testing.T) {
 	all := crowd(3)
 	complete := func() {
 		t.Helper()
-		if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+		if err := b.s.Work.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 			t.Fatal(err)
 		}
 		if got := b.finish(); got.Status != api.StatusCompleted {
@@ -248,16 +250,16 @@ func TestRetryReadsDoubtedReposOfAnEarlierJob(t *testing.T) {
 		}
 	}
 	b.discoverAll(all)
-	b.settleAs(all, store.ClassDone, store.ClassFailed, store.ClassDone)
+	b.settleAs(all, jobs.ClassDone, jobs.ClassFailed, jobs.ClassDone)
 	complete()
 	b.job = retried(t, b.s, b.job)
 	if got := b.discoverAll(nil); !slices.Equal(got, all[1:2]) {
 		t.Fatalf("the second job owes %v", got)
 	}
-	b.settleAs(all[1:2], store.ClassUnavailable)
+	b.settleAs(all[1:2], jobs.ClassUnavailable)
 	complete()
 	second := b.job
-	if _, err := b.s.RetryJob(t.Context(), second.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+	if _, err := b.s.Jobs.RetryJob(t.Context(), second.ID, uuid.New()); !errors.Is(err, jobs.ErrNothingLeft) {
 		t.Errorf("retry while all is well: %v, want ErrNothingLeft", err)
 	}
 	b.again()
@@ -267,11 +269,11 @@ func TestRetryReadsDoubtedReposOfAnEarlierJob(t *testing.T) {
 		t.Fatalf("the third job owes %v", got)
 	}
 	for _, did := range []syntax.DID{all[0], all[2]} {
-		b.must(func(done func(error)) error { return b.s.Rehost(t.Context(), b.job.Seq, did, "", host, done) })
+		b.must(func(done func(error)) error { return b.s.Work.Rehost(t.Context(), b.job.Seq, did, "", host, done) })
 		b.mustSettle(settlement(did, rev(1), segment(note, listed(t, "c", "1"))))
 	}
 	complete()
-	if _, err := b.s.RetryJob(t.Context(), b.job.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+	if _, err := b.s.Jobs.RetryJob(t.Context(), b.job.ID, uuid.New()); !errors.Is(err, jobs.ErrNothingLeft) {
 		t.Errorf("retry when all is read anew: %v, want ErrNothingLeft", err)
 	}
 }

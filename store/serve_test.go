@@ -10,6 +10,7 @@ import (
 
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
 	"appview/store/storetest"
 )
 
@@ -20,31 +21,31 @@ func TestServedReadsKnowTheAccount(t *testing.T) {
 	// Neither the host nor a collection can look like the status of an account.
 	b.mustRead(alice, rev(1), segment(note, listed(t, "b", "2"), listed(t, "a", "1")), segment("com.example.account", listed(t, "active", "x")))
 	uri := record.URI{DID: alice, Collection: note, RKey: "a"}
-	page := store.RepoPage{DID: alice, Collection: note, Limit: 10}
-	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountActive || rec.URI() != uri {
+	page := index.RepoPage{DID: alice, Collection: note, Limit: 10}
+	if rec, account, err := s.Index.ServedRecord(t.Context(), uri); err != nil || account != index.AccountActive || rec.URI() != uri {
 		t.Errorf("record: %v %q %v", rec.URI(), account, err)
 	}
-	if list, account, more, err := servedPage(t.Context(), s, page); err != nil || account != store.AccountActive || more || len(list) != 2 {
+	if list, account, more, err := servedPage(t.Context(), s, page); err != nil || account != index.AccountActive || more || len(list) != 2 {
 		t.Errorf("page: %v %q %t %v", list, account, more, err)
 	}
 	for _, missing := range []record.URI{{DID: alice, Collection: note, RKey: "c"}, {DID: alice, Collection: other, RKey: "a"}} {
-		if _, account, err := s.ServedRecord(t.Context(), missing); !errors.Is(err, store.ErrNotFound) || account != store.AccountActive {
+		if _, account, err := s.Index.ServedRecord(t.Context(), missing); !errors.Is(err, store.ErrNotFound) || account != index.AccountActive {
 			t.Errorf("%s: %q %v", missing, account, err)
 		}
 	}
-	if _, account, err := s.ServedRecord(t.Context(), record.URI{DID: bob, Collection: note, RKey: "a"}); err != nil || account != "" {
+	if _, account, err := s.Index.ServedRecord(t.Context(), record.URI{DID: bob, Collection: note, RKey: "a"}); err != nil || account != "" {
 		t.Errorf("unknown repo: %q %v", account, err)
 	}
 
 	b.again()
 	set := settlement(alice, rev(2))
-	set.Account = store.AccountSuspended
+	set.Account = index.AccountSuspended
 	b.owe(alice)
-	b.must(func(done func(error)) error { return s.Settle(t.Context(), b.job.Seq, set, done) })
-	if rec, account, err := s.ServedRecord(t.Context(), uri); err != nil || account != store.AccountSuspended || rec.RKey != "" {
+	b.must(func(done func(error)) error { return s.Work.Settle(t.Context(), b.job.Seq, set, done) })
+	if rec, account, err := s.Index.ServedRecord(t.Context(), uri); err != nil || account != index.AccountSuspended || rec.RKey != "" {
 		t.Errorf("record of a suspended account: %v %q %v", rec.URI(), account, err)
 	}
-	if list, account, _, err := servedPage(t.Context(), s, page); err != nil || account != store.AccountSuspended || len(list) != 0 {
+	if list, account, _, err := servedPage(t.Context(), s, page); err != nil || account != index.AccountSuspended || len(list) != 0 {
 		t.Errorf("page of a suspended account: %v %q %v", list, account, err)
 	}
 }
@@ -55,7 +56,7 @@ func TestPagesOfARepoAreWhatItHolds(t *testing.T) {
 	b := newBench(t, s)
 	var keys []syntax.RecordKey
 	for _, did := range []syntax.DID{alice, bob} {
-		var list []store.Listed
+		var list []index.Listed
 		keys = keys[:0]
 		for i := range 20 {
 			keys = append(keys, syntax.RecordKey(fmt.Sprintf("k%02d", i)))
@@ -66,7 +67,7 @@ func TestPagesOfARepoAreWhatItHolds(t *testing.T) {
 	for _, ascending := range []bool{false, true} {
 		for _, after := range []syntax.RecordKey{"", "k00", "k07", "k19", "a", "z", "k07!"} {
 			for _, limit := range []int{1, 7, 12, 13, 20, 30} {
-				p := store.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit}
+				p := index.RepoPage{DID: alice, Collection: note, After: after, Ascending: ascending, Limit: limit}
 				want := slices.DeleteFunc(slices.Clone(keys), func(k syntax.RecordKey) bool {
 					return after != "" && (ascending && k <= after || !ascending && k >= after)
 				})
@@ -83,7 +84,7 @@ func TestPagesOfARepoAreWhatItHolds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, got := range [][]store.Record{served, listed} {
+				for _, got := range [][]index.Record{served, listed} {
 					if len(got) != len(want) {
 						t.Fatalf("%+v: %d records, want %d", p, len(got), len(want))
 					}
@@ -102,7 +103,7 @@ func TestVersionChangesWithEveryCommitOnly(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t)
 	version := func() uint64 {
-		v, err := s.Version(t.Context())
+		v, err := s.Index.Version(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +113,7 @@ func TestVersionChangesWithEveryCommitOnly(t *testing.T) {
 	if again := version(); again != before {
 		t.Errorf("reading makes %d of %d", again, before)
 	}
-	if err := s.Track(t.Context(), note); err != nil {
+	if err := s.Collections.Track(t.Context(), note); err != nil {
 		t.Fatal(err)
 	}
 	if after := version(); after <= before {
@@ -126,28 +127,30 @@ func TestReadEndsWhenItsCallerHasEnough(t *testing.T) {
 	b := newBench(t, s)
 	b.mustRead(alice, rev(1), segment(note, listed(t, "c", "3"), listed(t, "b", "2"), listed(t, "a", "1")), segment(other, listed(t, "a", "1")))
 	var got []syntax.RecordKey
-	upTo := func(n int) func(*store.Record) error {
+	upTo := func(n int) func(*index.Record) error {
 		got = nil
-		return func(r *store.Record) error {
+		return func(r *index.Record) error {
 			if got = append(got, r.RKey); len(got) == n {
-				return fmt.Errorf("after %d: %w", n, store.ErrStop)
+				return fmt.Errorf("after %d: %w", n, index.ErrStop)
 			}
 			return nil
 		}
 	}
-	page := store.RepoPage{DID: alice, Collection: note, Limit: 10}
-	for name, read := range map[string]func(each func(*store.Record) error) (more bool, err error){
-		"repo": func(each func(*store.Record) error) (bool, error) { return s.RepoRecords(t.Context(), page, each) },
-		"served": func(each func(*store.Record) error) (bool, error) {
-			_, more, err := s.ServedPage(t.Context(), page, each)
+	page := index.RepoPage{DID: alice, Collection: note, Limit: 10}
+	for name, read := range map[string]func(each func(*index.Record) error) (more bool, err error){
+		"repo": func(each func(*index.Record) error) (bool, error) {
+			return s.Index.RepoRecords(t.Context(), page, each)
+		},
+		"served": func(each func(*index.Record) error) (bool, error) {
+			_, more, err := s.Index.ServedPage(t.Context(), page, each)
 			return more, err
 		},
-		"newest": func(each func(*store.Record) error) (bool, error) {
-			next, err := s.Newest(t.Context(), note, 0, 10, each)
+		"newest": func(each func(*index.Record) error) (bool, error) {
+			next, err := s.Index.Newest(t.Context(), note, 0, 10, each)
 			return next != 0, err
 		},
-		"by key": func(each func(*store.Record) error) (bool, error) {
-			next, err := s.ByKey(t.Context(), note, nil, 10, each)
+		"by key": func(each func(*index.Record) error) (bool, error) {
+			next, err := s.Index.ByKey(t.Context(), note, nil, 10, each)
 			return next != nil, err
 		},
 	} {
@@ -158,7 +161,7 @@ func TestReadEndsWhenItsCallerHasEnough(t *testing.T) {
 			}
 		}
 	}
-	if err := s.Export(t.Context(), store.Filter{}, func(uint64) error { return nil }, upTo(2)); err != nil || len(got) != 2 {
+	if err := s.Index.Export(t.Context(), index.Filter{}, func(uint64) error { return nil }, upTo(2)); err != nil || len(got) != 2 {
 		t.Errorf("export: %v, %v", got, err)
 	}
 }

@@ -15,23 +15,25 @@ import (
 
 	"appview/internal/api"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // assuming is a settlement in which the end of the first segment's collection is
 // taken to be behind its last record.
-func assuming(did syntax.DID, at syntax.TID, seg store.Segment) store.Settlement {
+func assuming(did syntax.DID, at syntax.TID, seg index.Segment) jobs.Settlement {
 	s := settlement(did, at, seg)
 	s.Short.Assumed = []syntax.NSID{seg.Collection}
 	return s
 }
 
 // settle has the job settle a repo that it owes.
-func (b *bench) settle(s store.Settlement) error {
-	return b.try(func(done func(error)) error { return b.s.Settle(b.t.Context(), b.job.Seq, s, done) })
+func (b *bench) settle(s jobs.Settlement) error {
+	return b.try(func(done func(error)) error { return b.s.Work.Settle(b.t.Context(), b.job.Seq, s, done) })
 }
 
-func (b *bench) mustSettle(s store.Settlement) {
+func (b *bench) mustSettle(s jobs.Settlement) {
 	b.t.Helper()
 	if err := b.settle(s); err != nil {
 		b.t.Fatal(err)
@@ -53,7 +55,7 @@ func (b *bench) reopen(want ...string) {
 	b.t.Helper()
 	grown := map[string]bool{}
 	for after, more := syntax.DID(""), true; more; more = after != "" {
-		hosts, next, err := b.s.Reopen(b.t.Context(), b.job.Seq, after)
+		hosts, next, err := b.s.Work.Reopen(b.t.Context(), b.job.Seq, after)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -67,9 +69,9 @@ func (b *bench) reopen(want ...string) {
 	}
 }
 
-func (b *bench) finish() store.Job {
+func (b *bench) finish() jobs.Job {
 	b.t.Helper()
-	job, err := b.s.FinishJob(b.t.Context(), b.job.Seq, none)
+	job, err := b.s.Jobs.FinishJob(b.t.Context(), b.job.Seq, none)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -94,17 +96,17 @@ func TestShortPageIsTheEndOnlyWhereItMayBe(t *testing.T) {
 	b.owe(bob)
 	var errs [2]error
 	done := make(chan struct{}, 2)
-	for i, s := range []store.Settlement{
+	for i, s := range []jobs.Settlement{
 		settlement(bob, rev(1), segment(note, listed(t, "d", "1"), listed(t, "a", "1"))),
 		assuming(bob, rev(2), segment(note, listed(t, "d", "1"), listed(t, "c", "1"))),
 	} {
-		if err := b.s.Settle(t.Context(), []uint64{first.Seq, second.Seq}[i], s, func(err error) { errs[i] = err; done <- struct{}{} }); err != nil {
+		if err := b.s.Work.Settle(t.Context(), []uint64{first.Seq, second.Seq}[i], s, func(err error) { errs[i] = err; done <- struct{}{} }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	<-done
 	<-done
-	if errs[0] != nil || !errors.Is(errs[1], store.ErrNotTheEnd) {
+	if errs[0] != nil || !errors.Is(errs[1], index.ErrNotTheEnd) {
 		t.Errorf("settled with %v, %v; want ErrNotTheEnd for the second", errs[0], errs[1])
 	}
 	// Nothing that is held may stand behind the page, in whatever order its keys are.
@@ -113,16 +115,16 @@ func TestShortPageIsTheEndOnlyWhereItMayBe(t *testing.T) {
 		for _, k := range keys {
 			seg.Records = append(seg.Records, listed(t, string(k), "1"))
 		}
-		if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, bob, seg); err != nil || may != want {
+		if may, err := b.s.Work.MayEnd(t.Context(), b.job.Seq, host, bob, seg); err != nil || may != want {
 			t.Errorf("behind %q: %t, %v", keys, may, err)
 		}
 	}
-	rejected := store.Segment{Collection: note, Rejected: []syntax.RecordKey{"a", "d"}}
-	if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, bob, rejected); err != nil || !may {
+	rejected := index.Segment{Collection: note, Rejected: []syntax.RecordKey{"a", "d"}}
+	if may, err := b.s.Work.MayEnd(t.Context(), b.job.Seq, host, bob, rejected); err != nil || !may {
 		t.Errorf("behind rejected ones: %t, %v", may, err)
 	}
 	for c, did := range map[syntax.NSID]syntax.DID{other: bob, note: "did:plc:nobody"} {
-		if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, did, segment(c, listed(t, "z", "1"))); err != nil || !may {
+		if may, err := b.s.Work.MayEnd(t.Context(), b.job.Seq, host, did, segment(c, listed(t, "z", "1"))); err != nil || !may {
 			t.Errorf("%s of %s: %t, %v", c, did, may, err)
 		}
 	}
@@ -135,16 +137,16 @@ func TestShortPageIsTheEndOnlyWhereItMayBe(t *testing.T) {
 	b.again()
 	b.owe(dave)
 	s := assuming(dave, rev(1), segment(note, listed(t, "c", "1")))
-	if err := b.settle(s); !errors.Is(err, store.ErrNotTheEnd) {
+	if err := b.settle(s); !errors.Is(err, index.ErrNotTheEnd) {
 		t.Errorf("at a host that is not trusted: %v, want ErrNotTheEnd", err)
 	}
-	if may, err := b.s.MayEnd(t.Context(), b.job.Seq, host, "did:plc:nobody", segment(note, listed(t, "a", "1"))); err != nil || may {
+	if may, err := b.s.Work.MayEnd(t.Context(), b.job.Seq, host, "did:plc:nobody", segment(note, listed(t, "a", "1"))); err != nil || may {
 		t.Errorf("at a host that is not trusted: %t, %v", may, err)
 	}
-	if known, err := b.s.Distrusted(t.Context(), host); err != nil || !known {
+	if known, err := b.s.Work.Distrusted(t.Context(), host); err != nil || !known {
 		t.Errorf("distrusted: %t, %v", known, err)
 	}
-	if known, err := b.s.Distrusted(t.Context(), "https://other.example.com"); err != nil || known {
+	if known, err := b.s.Work.Distrusted(t.Context(), "https://other.example.com"); err != nil || known {
 		t.Errorf("another host is distrusted: %t, %v", known, err)
 	}
 }
@@ -158,15 +160,15 @@ func TestShortPagesThatWereTheEndAreCounted(t *testing.T) {
 		s.Short.Ends = [][]int{{3, 7}, {5}}[i]
 		b.mustSettle(s)
 	}
-	h, err := b.s.Host(t.Context(), b.job.Seq, host)
+	h, err := b.s.Work.Host(t.Context(), b.job.Seq, host)
 	if err != nil || h.Ends != 3 || h.LongestEnd != 7 {
 		t.Errorf("%+v, %v", h, err)
 	}
 	// How the host behaves otherwise is noted beside it.
-	if err := b.s.PutHost(t.Context(), b.job.Seq, host, store.Behaviour{Probes: 1}); err != nil {
+	if err := b.s.Work.PutHost(t.Context(), b.job.Seq, host, jobs.Behaviour{Probes: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if h, err := b.s.Host(t.Context(), b.job.Seq, host); err != nil || h.Ends != 3 || h.Probes != 1 {
+	if h, err := b.s.Work.Host(t.Context(), b.job.Seq, host); err != nil || h.Ends != 3 || h.Probes != 1 {
 		t.Errorf("%+v, %v", h, err)
 	}
 }
@@ -176,7 +178,7 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	b := newBench(t, storetest.Open(t))
 	b.owe(alice)
 	b.mustSettle(assuming(alice, rev(1), segment(note, listed(t, "d", "1"), listed(t, "c", "1"))))
-	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+	if err := b.s.Work.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
 	// It is another job that finds it out.
@@ -187,7 +189,7 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	if got := b.finish(); got.Status != api.StatusRunning {
 		t.Fatalf("the job is %s", got.Status)
 	}
-	if hosts, err := b.s.Doubted(t.Context(), b.job.Seq); err != nil || !slices.Equal(hosts, []string{host}) {
+	if hosts, err := b.s.Work.Doubted(t.Context(), b.job.Seq); err != nil || !slices.Equal(hosts, []string{host}) {
 		t.Errorf("doubted: %v, %v", hosts, err)
 	}
 	before := b.row()
@@ -199,24 +201,24 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 	if got := b.finish(); got.Status != api.StatusRunning {
 		t.Errorf("the job is %s", got.Status)
 	}
-	owed, err := b.s.Owed(t.Context(), b.job.Seq, host, "", 10)
+	owed, err := b.s.Work.Owed(t.Context(), b.job.Seq, host, "", 10)
 	if err != nil || len(owed) != 1 || !owed[0].Again || owed[0].Position != nil {
 		t.Fatalf("owed: %+v, %v", owed, err)
 	}
 	b.must(func(done func(error)) error {
 		o := owed[0]
 		o.Attempts, o.Again = 1, false
-		return b.s.Postpone(t.Context(), b.job.Seq, o, done)
+		return b.s.Work.Postpone(t.Context(), b.job.Seq, o, done)
 	})
 	b.mustSettle(settlement(alice, rev(1), segment(note, listed(t, "d", "1"), listed(t, "c", "1"), listed(t, "a", "1"))))
 	got := b.row()
-	if got.Reopened != 0 || got.Processed != 1 || got.Tally != (store.Tally{Records: 3, Created: 3}) {
+	if got.Reopened != 0 || got.Processed != 1 || got.Tally != (index.Tally{Records: 3, Created: 3}) {
 		t.Errorf("read anew: %+v", got)
 	}
 	if got := b.finish(); got.Status != api.StatusCompleted {
 		t.Errorf("the job is %s", got.Status)
 	}
-	hosts, err := b.s.JobHosts(t.Context(), b.job.Seq)
+	hosts, err := b.s.Jobs.JobHosts(t.Context(), b.job.Seq)
 	if err != nil || len(hosts) != 1 || hosts[0].Left() != 0 || hosts[0].Assumed != 0 || hosts[0].Records != 3 {
 		t.Errorf("hosts: %+v, %v", hosts, err)
 	}
@@ -225,13 +227,13 @@ func TestJobIsNotDoneBeforeItsDoubtedReposAreReadAnew(t *testing.T) {
 func TestNoCounterGoesBackWhenARepoIsReadAnew(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		was, now store.Verdict
+		was, now jobs.Verdict
 		want     string
 	}{
-		"unavailable":    {store.Verdict{Class: store.ClassDone, Reason: "exact"}, store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"}, "deleted"},
-		"failed":         {store.Verdict{Class: store.ClassDone, Reason: "exact"}, store.Verdict{Class: store.ClassFailed, Reason: "timeout"}, "timeout"},
-		"failed at once": {store.Verdict{Class: store.ClassFailed, Reason: "rejected"}, store.Verdict{Class: store.ClassDone, Reason: "exact"}, "rejected"},
-		"failed, gone":   {store.Verdict{Class: store.ClassFailed, Reason: "rejected"}, store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"}, "rejected"},
+		"unavailable":    {jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}, jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deleted"}, "deleted"},
+		"failed":         {jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}, jobs.Verdict{Class: jobs.ClassFailed, Reason: "timeout"}, "timeout"},
+		"failed at once": {jobs.Verdict{Class: jobs.ClassFailed, Reason: "rejected"}, jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}, "rejected"},
+		"failed, gone":   {jobs.Verdict{Class: jobs.ClassFailed, Reason: "rejected"}, jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deleted"}, "rejected"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,10 +248,10 @@ func TestNoCounterGoesBackWhenARepoIsReadAnew(t *testing.T) {
 			// It has moved in the meantime.
 			const elsewhere = "https://new.example.com"
 			b.must(func(done func(error)) error {
-				return b.s.Rehost(t.Context(), b.job.Seq, alice, host, elsewhere, done)
+				return b.s.Work.Rehost(t.Context(), b.job.Seq, alice, host, elsewhere, done)
 			})
-			b.mustSettle(store.Settlement{
-				DID: alice, Reading: store.Reading{Host: elsewhere}, Account: "deleted", Purge: c.now.Class == store.ClassUnavailable,
+			b.mustSettle(jobs.Settlement{
+				DID: alice, Reading: index.Reading{Host: elsewhere}, Account: "deleted", Purge: c.now.Class == jobs.ClassUnavailable,
 				Verdict: c.now,
 			})
 			after := b.row()
@@ -268,26 +270,26 @@ func TestRetryReadsDoubtedReposToo(t *testing.T) {
 	b.owe(alice)
 	b.mustSettle(assuming(alice, rev(1), segment(note, listed(t, "c", "1"))))
 	b.mustRead(carol, rev(1), segment(note, listed(t, "c", "1")))
-	if err := b.s.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
+	if err := b.s.Work.EndDiscovery(t.Context(), b.job.Seq, ""); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.finish(); got.Status != api.StatusCompleted {
 		t.Fatalf("the job is %s", got.Status)
 	}
 	old := b.job
-	if _, err := b.s.RetryJob(t.Context(), old.ID, uuid.New()); !errors.Is(err, store.ErrNothingLeft) {
+	if _, err := b.s.Jobs.RetryJob(t.Context(), old.ID, uuid.New()); !errors.Is(err, jobs.ErrNothingLeft) {
 		t.Errorf("retry while all is well: %v, want ErrNothingLeft", err)
 	}
 	b.again()
 	b.distrust(bob, rev(1))
-	job, err := b.s.RetryJob(t.Context(), old.ID, uuid.New())
+	job, err := b.s.Jobs.RetryJob(t.Context(), old.ID, uuid.New())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := b.s.DiscoverRetry(t.Context(), job.Seq); err != nil || !done {
+	if done, err := b.s.Work.DiscoverRetry(t.Context(), job.Seq); err != nil || !done {
 		t.Fatal(done, err)
 	}
-	owed, err := b.s.Owed(t.Context(), job.Seq, "", "", 10)
+	owed, err := b.s.Work.Owed(t.Context(), job.Seq, "", "", 10)
 	if err != nil || len(owed) != 1 || owed[0].DID != alice {
 		t.Errorf("to be read: %+v, %v", owed, err)
 	}
@@ -305,7 +307,7 @@ type doubtModel struct {
 }
 
 type doubtJob struct {
-	row   store.Job
+	row   jobs.Job
 	repos map[syntax.DID]*doubtRepo
 }
 
@@ -356,7 +358,7 @@ func TestAssumedEndsAgainstAModel(t *testing.T) {
 	}
 }
 
-func (m *doubtModel) add(job store.Job) {
+func (m *doubtModel) add(job jobs.Job) {
 	m.jobs[job.Seq] = &doubtJob{row: job, repos: map[syntax.DID]*doubtRepo{}}
 }
 
@@ -380,7 +382,9 @@ func (m *doubtModel) step() {
 	switch n := m.rng.IntN(100); {
 	case r == nil:
 		m.owe(did)
-		m.must(func(done func(error)) error { return m.s.Rehost(m.t.Context(), m.job.Seq, did, host, m.host(), done) })
+		m.must(func(done func(error)) error {
+			return m.s.Work.Rehost(m.t.Context(), m.job.Seq, did, host, m.host(), done)
+		})
 		owed := m.owedAt(did)
 		j.repos[did] = &doubtRepo{host: owed.Host, owed: true}
 	case n < 10:
@@ -389,26 +393,26 @@ func (m *doubtModel) step() {
 	case n < 30:
 		to := m.host()
 		if to != r.host {
-			m.must(func(done func(error)) error { return m.s.Rehost(m.t.Context(), m.job.Seq, did, r.host, to, done) })
+			m.must(func(done func(error)) error { return m.s.Work.Rehost(m.t.Context(), m.job.Seq, did, r.host, to, done) })
 			r.host = to
 			m.note("move again", r.class != "")
 		}
 	case n < 32:
-		if _, err := m.s.SettleHost(m.t.Context(), m.job.Seq, r.host, store.Verdict{Class: store.ClassFailed, Reason: "host_down"}); err != nil {
+		if _, err := m.s.Work.SettleHost(m.t.Context(), m.job.Seq, r.host, jobs.Verdict{Class: jobs.ClassFailed, Reason: "host_down"}); err != nil {
 			m.t.Fatal(err)
 		}
 		for _, other := range j.repos {
 			if other.host == r.host && other.owed {
-				other.settled(store.ClassFailed, 0, false)
+				other.settled(jobs.ClassFailed, 0, false)
 				m.note("give up", true)
 			}
 		}
 	case n < 36:
-		m.mustSettle(store.Settlement{
-			DID: did, Reading: store.Reading{Host: r.host}, Account: "deactivated",
-			Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deactivated"},
+		m.mustSettle(jobs.Settlement{
+			DID: did, Reading: index.Reading{Host: r.host}, Account: "deactivated",
+			Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deactivated"},
 		})
-		r.settled(store.ClassUnavailable, 0, false)
+		r.settled(jobs.ClassUnavailable, 0, false)
 	default:
 		m.read(did, r)
 	}
@@ -421,14 +425,14 @@ func (m *doubtModel) note(what string, did bool) {
 }
 
 // owedAt finds the repo in the queues of the job.
-func (m *doubtModel) owedAt(did syntax.DID) store.Owed {
+func (m *doubtModel) owedAt(did syntax.DID) jobs.Owed {
 	m.t.Helper()
-	hosts, err := m.s.OwedHosts(m.t.Context(), m.job.Seq)
+	hosts, err := m.s.Work.OwedHosts(m.t.Context(), m.job.Seq)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	for _, h := range hosts {
-		owed, err := m.s.Owed(m.t.Context(), m.job.Seq, h, "", 100)
+		owed, err := m.s.Work.Owed(m.t.Context(), m.job.Seq, h, "", 100)
 		if err != nil {
 			m.t.Fatal(err)
 		}
@@ -439,7 +443,7 @@ func (m *doubtModel) owedAt(did syntax.DID) store.Owed {
 		}
 	}
 	m.t.Fatalf("%s is in no queue", did)
-	return store.Owed{}
+	return jobs.Owed{}
 }
 
 // read settles a repo with some records, to its end or to an end that is assumed.
@@ -470,7 +474,7 @@ func (m *doubtModel) read(did syntax.DID, r *doubtRepo) {
 	err := m.settle(s)
 	switch {
 	case assume && (m.distrusted[r.host] || held):
-		if !errors.Is(err, store.ErrNotTheEnd) {
+		if !errors.Is(err, index.ErrNotTheEnd) {
 			m.t.Errorf("%s at %s: %v, want ErrNotTheEnd", did, r.host, err)
 		}
 		m.note("distrusted", m.distrusted[r.host])
@@ -485,12 +489,12 @@ func (m *doubtModel) read(did syntax.DID, r *doubtRepo) {
 	m.note("settle again", r.class != "")
 	m.held[did] = keys
 	m.distrusted[r.host] = m.distrusted[r.host] || s.Short.More
-	r.settled(store.ClassDone, int64(len(keys)), assume)
+	r.settled(jobs.ClassDone, int64(len(keys)), assume)
 }
 
 // settled is what becomes of a repo that is settled.
 func (r *doubtRepo) settled(class string, records int64, assumed bool) {
-	if r.class == store.ClassFailed {
+	if r.class == jobs.ClassFailed {
 		class = r.class
 	}
 	r.class, r.owed, r.assumed, r.records = class, false, assumed, max(r.records, records)
@@ -526,10 +530,10 @@ func (m *doubtModel) compare() {
 			if r.class != "" {
 				want.processed++
 			}
-			if r.class == store.ClassFailed {
+			if r.class == jobs.ClassFailed {
 				want.failed++
 			}
-			if r.class == store.ClassUnavailable {
+			if r.class == jobs.ClassUnavailable {
 				want.unavailable++
 			}
 			if r.class != "" && r.owed {
@@ -544,7 +548,7 @@ func (m *doubtModel) compare() {
 		if is != want {
 			m.t.Errorf("job %d is %+v, want %+v", got.Seq, is, want)
 		}
-		if hosts, err := m.s.Doubted(m.t.Context(), got.Seq); err != nil || !slices.Equal(hosts, slices.Sorted(maps.Keys(doubted))) {
+		if hosts, err := m.s.Work.Doubted(m.t.Context(), got.Seq); err != nil || !slices.Equal(hosts, slices.Sorted(maps.Keys(doubted))) {
 			m.t.Errorf("job %d: doubted %v, %v; want %v", got.Seq, hosts, err, doubted)
 		}
 	}
@@ -555,7 +559,7 @@ func (m *doubtModel) end() {
 	m.t.Helper()
 	for _, j := range m.jobs {
 		m.job = j.row
-		if err := m.s.EndDiscovery(m.t.Context(), m.job.Seq, ""); err != nil {
+		if err := m.s.Work.EndDiscovery(m.t.Context(), m.job.Seq, ""); err != nil {
 			m.t.Fatal(err)
 		}
 		for job := m.finish(); job.Status != api.StatusCompleted; job = m.finish() {

@@ -59,11 +59,11 @@ func (c Config) file() kv.Config {
 
 // Store is an open database file. Its parts hand out what is in it.
 type Store struct {
-	*admin.Admin
-	*index.Index
-	*jobs.Jobs
-	*jobs.Work
-	*jobs.Collections
+	Admin       *admin.Admin
+	Index       *index.Index
+	Jobs        *jobs.Jobs
+	Work        *jobs.Work
+	Collections *jobs.Collections
 
 	db *kv.DB
 }
@@ -84,13 +84,13 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.Admin = admin.New(s.db)
-	s.Use(s.db)
+	s.Index.Use(s.db)
 	s.Jobs, s.Work, s.Collections = jobs.New(s.db, s.Index)
 	return s, nil
 }
 
 // Close commits what is queued and closes the file.
-func (s *Store) Close() error { return s.db.Close(s.FlushUses()...) }
+func (s *Store) Close() error { return s.db.Close(s.Admin.FlushUses()...) }
 
 // Compact gives back to the disk what is free in the file of a stopped server. It
 // returns the lengths before and after.
@@ -142,7 +142,7 @@ func (s *Store) Load(ctx context.Context) (Load, error) {
 		return Load{}, err
 	}
 	l := Load{Queued: s.db.Queued(), FreeDisk: free, Reads: s.db.OpenReads()}
-	l.IndexLag, err = s.MaxLag(ctx)
+	l.IndexLag, err = s.Index.MaxLag(ctx)
 	return l, err
 }
 

@@ -11,12 +11,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
-func (b *bench) totals() store.Totals {
+func (b *bench) totals() jobs.Totals {
 	b.t.Helper()
-	t, err := b.s.Totals(b.t.Context())
+	t, err := b.s.Jobs.Totals(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -26,12 +28,12 @@ func (b *bench) totals() store.Totals {
 func TestTotalsNeverGoBack(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, storetest.Open(t))
-	if got := b.totals(); !reflect.DeepEqual(got, store.Totals{}) {
+	if got := b.totals(); !reflect.DeepEqual(got, jobs.Totals{}) {
 		t.Errorf("at first: %+v", got)
 	}
 	b.owe(alice)
 	assumed := assuming(alice, rev(1), segment(note, listed(t, "d", "1"), listed(t, "c", "1")))
-	assumed.Verdict = store.Verdict{Class: store.ClassDone, Reason: "exact"}
+	assumed.Verdict = jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"}
 	b.mustSettle(assumed)
 	b.distrust(bob, rev(1))
 	before := b.totals()
@@ -42,9 +44,9 @@ func TestTotalsNeverGoBack(t *testing.T) {
 	// count it as exact any more.
 	b.reopen(host)
 	exact := b.row().Reasons["exact"]
-	b.mustSettle(store.Settlement{
-		DID: alice, Reading: store.Reading{Host: host}, Account: "deleted", Purge: true,
-		Verdict: store.Verdict{Class: store.ClassUnavailable, Reason: "deleted"},
+	b.mustSettle(jobs.Settlement{
+		DID: alice, Reading: index.Reading{Host: host}, Account: "deleted", Purge: true,
+		Verdict: jobs.Verdict{Class: jobs.ClassUnavailable, Reason: "deleted"},
 	})
 	if b.row().Reasons["exact"] != exact-1 {
 		t.Fatalf("the job's own counter did not go back: this test tests nothing")
@@ -58,15 +60,15 @@ func TestTotalsNeverGoBack(t *testing.T) {
 // TestTotalsOutliveTheirJobs changes the file between two processes.
 func TestTotalsOutliveTheirJobs(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*bbolt.Tx, store.Job) error{
-		"that are forgotten": func(tx *bbolt.Tx, j store.Job) error {
+	for name, change := range map[string]func(*bbolt.Tx, jobs.Job) error{
+		"that are forgotten": func(tx *bbolt.Tx, j jobs.Job) error {
 			key := binary.BigEndian.AppendUint64(nil, j.Seq)
 			return errors.Join(
 				tx.Bucket([]byte("jobs")).Delete(key), tx.Bucket([]byte("job_ids")).Delete(j.ID[:]),
 				tx.Bucket([]byte("unfinished")).Delete(key), tx.Bucket([]byte("work")).DeleteBucket(key),
 			)
 		},
-		"and begin with those that are known": func(tx *bbolt.Tx, _ store.Job) error {
+		"and begin with those that are known": func(tx *bbolt.Tx, _ jobs.Job) error {
 			const older = 4 // the schema before there were totals
 			return errors.Join(tx.DeleteBucket([]byte("totals")),
 				tx.Bucket([]byte("meta")).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, older)))

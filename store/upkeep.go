@@ -21,7 +21,7 @@ const (
 // notes when API keys were used, brings the key index up to date, and notices when
 // the file is taken away.
 func (s *Store) Run(ctx context.Context) error {
-	if err := s.Resume(ctx); err != nil {
+	if err := s.Index.Resume(ctx); err != nil {
 		return ended(ctx, err)
 	}
 	var pruned time.Time
@@ -42,13 +42,13 @@ func (s *Store) Run(ctx context.Context) error {
 			pruned = time.Now()
 		}
 		if time.Since(saved) >= admin.SaveEvery {
-			if err := s.SaveUses(ctx); err != nil {
+			if err := s.Admin.SaveUses(ctx); err != nil {
 				return ended(ctx, err)
 			}
 			saved = time.Now()
 		}
 		began := time.Now()
-		if err := s.IndexAll(ctx); err != nil {
+		if err := s.Index.IndexAll(ctx); err != nil {
 			return ended(ctx, err)
 		}
 		timer.Reset(max(indexEvery, indexShare*time.Since(began)))

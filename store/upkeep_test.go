@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/store"
+	"appview/store/admin"
 	"appview/store/storetest"
 )
 
@@ -24,14 +25,14 @@ func TestLastUsesAreWrittenOnceAMinute(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := uuid.New()
-		if err := s.PutAPIKey(t.Context(), "hv_used", store.APIKey{ID: id, Name: "used", CreatedAt: time.Now()}); err != nil {
+		if err := s.Admin.PutAPIKey(t.Context(), "hv_used", admin.APIKey{ID: id, Name: "used", CreatedAt: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
 		version := func() uint64 {
-			v, err := s.Version(t.Context())
+			v, err := s.Index.Version(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +45,7 @@ func TestLastUsesAreWrittenOnceAMinute(t *testing.T) {
 		pass(30 * time.Second)
 		before := version()
 		for range 50 { // once a second, as a page in a browser asks
-			s.UseAPIKey(id, time.Now())
+			s.Admin.UseAPIKey(id, time.Now())
 			pass(time.Second)
 		}
 		if n := version() - before; n != 1 {
@@ -61,7 +62,7 @@ func TestLastUsesAreWrittenOnceAMinute(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if k, err := storetest.OpenPath(t, path).APIKey(t.Context(), "hv_used"); err != nil || k.LastUsedAt.IsZero() {
+	if k, err := storetest.OpenPath(t, path).Admin.APIKey(t.Context(), "hv_used"); err != nil || k.LastUsedAt.IsZero() {
 		t.Errorf("no use was written: %v", err)
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"appview/internal/network/polite"
 	"appview/internal/network/repo"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // Repos are the questions about a repo that any reading asks its host.
@@ -48,28 +49,33 @@ type Network struct {
 
 // Index is what the index holds.
 type Index interface {
-	Repo(ctx context.Context, did syntax.DID) (store.Repo, error)
-	Record(ctx context.Context, uri record.URI) (store.Record, error)
+	Repo(ctx context.Context, did syntax.DID) (index.Repo, error)
+	Record(ctx context.Context, uri record.URI) (index.Record, error)
+}
+
+// Listings say what the index holds of a repo that need not be listed, or was not.
+type Listings interface {
 	Kept(ctx context.Context, host string, did syntax.DID, rev syntax.TID) ([]syntax.NSID, error)
-	Unlisted(ctx context.Context, job uint64, did syntax.DID, seg store.Segment, limit int) ([]syntax.RecordKey, error)
+	Unlisted(ctx context.Context, job uint64, did syntax.DID, seg index.Segment, limit int) ([]syntax.RecordKey, error)
 }
 
 // Ends say which short pages may be taken for the end of a listing.
 type Ends interface {
-	MayEnd(ctx context.Context, job uint64, host string, did syntax.DID, seg store.Segment) (bool, error)
+	MayEnd(ctx context.Context, job uint64, host string, did syntax.DID, seg index.Segment) (bool, error)
 	Distrusted(ctx context.Context, host string) (bool, error)
-	Host(ctx context.Context, job uint64, host string) (store.HostWork, error)
+	Host(ctx context.Context, job uint64, host string) (jobs.HostWork, error)
 }
 
 // Steps commit parts of a long repo.
 type Steps interface {
-	Save(ctx context.Context, job uint64, did syntax.DID, r store.Reading, at store.Position) (int, error)
-	Restart(ctx context.Context, job uint64, host string, did syntax.DID, at store.Position) error
+	Save(ctx context.Context, job uint64, did syntax.DID, r index.Reading, at jobs.Position) (int, error)
+	Restart(ctx context.Context, job uint64, host string, did syntax.DID, at jobs.Position) error
 }
 
 // Store is what a reading needs of the store.
 type Store struct {
 	Index
+	Listings
 	Ends
 	Steps
 }

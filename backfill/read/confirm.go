@@ -9,7 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/network"
-	"appview/store"
+	"appview/store/index"
 )
 
 // A listing in key order, up or down, shows what is absent. From one in any other order a
@@ -57,7 +57,7 @@ func (r *reading) findUnlisted(ctx context.Context) error {
 }
 
 // buffered is what is buffered of a collection.
-func (r *reading) buffered(c syntax.NSID) store.Segment {
+func (r *reading) buffered(c syntax.NSID) index.Segment {
 	return r.part(r.segments).Segment(c)
 }
 

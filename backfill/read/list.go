@@ -13,6 +13,8 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -42,7 +44,7 @@ func (r *reading) isDoubtful() bool {
 
 // hasRejected reports whether anything that is buffered is not what it is said to be.
 func (r *reading) hasRejected() bool {
-	return slices.ContainsFunc(r.segments, func(s store.Segment) bool { return len(s.Rejected) > 0 })
+	return slices.ContainsFunc(r.segments, func(s index.Segment) bool { return len(s.Rejected) > 0 })
 }
 
 // isListingHopeless reports whether a listing has failed for good, in a way that says nothing
@@ -195,7 +197,7 @@ type pageSeen struct {
 func (r *reading) openListing(c syntax.NSID) *listing {
 	from := r.pass.read[c]
 	l := &listing{segment: segment{
-		did: r.owed.DID, values: &r.values, seg: store.Segment{Collection: c}, cursor: from.cursor, last: from.last, order: from.order, ambiguous: from.ambiguous,
+		did: r.owed.DID, values: &r.values, seg: index.Segment{Collection: c}, cursor: from.cursor, last: from.last, order: from.order, ambiguous: from.ambiguous,
 	}}
 	if from.cursor != "" {
 		l.pages = 1
@@ -283,7 +285,7 @@ func (r *reading) commitPages(ctx context.Context, l *listing) error {
 func (r *reading) endCollection(s *segment, to Extent, broken string) {
 	c := collection{Extent: to, broken: broken, ambiguous: s.ambiguous, order: s.order}
 	if s.pages <= 1 {
-		c.order = store.OrderUnknown // one page is one moment: nothing can slip
+		c.order = jobs.OrderUnknown // one page is one moment: nothing can slip
 	}
 	r.segments = append(r.segments, s.inOrder())
 	r.pass.read[s.seg.Collection] = c

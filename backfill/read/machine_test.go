@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"appview/store"
+	"appview/store/jobs"
 )
 
 func methods() []Method { return []Method{Probing, Listing, Stepping, Unchanged, Whole} }
@@ -176,7 +176,7 @@ func TestBooleansAreListed(t *testing.T) {
 // TestIllegalMoveEndsTheReading moves a reading as no reading may.
 func TestIllegalMoveEndsTheReading(t *testing.T) {
 	t.Parallel()
-	r := &reading{Reader: reader(), owed: store.Owed{DID: "did:plc:a"}}
+	r := &reading{Reader: reader(), owed: jobs.Owed{DID: "did:plc:a"}}
 	r.move(begin)
 	r.move(answer)
 	r.move(confirm)
@@ -197,7 +197,7 @@ func TestExtentsAreStoredAsTheyAre(t *testing.T) {
 	t.Parallel()
 	for _, c := range []collection{
 		{},
-		{cursor: "c", last: "k", order: store.OrderNone, ambiguous: true},
+		{cursor: "c", last: "k", order: jobs.OrderNone, ambiguous: true},
 		{Extent: Complete},
 		{Extent: Complete, ambiguous: true},
 		{Extent: EndAssumed},

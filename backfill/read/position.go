@@ -12,6 +12,8 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/network/repo"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // Extent is how much of a collection a pass has read.
@@ -32,7 +34,7 @@ type collection struct {
 
 	broken    string           // why the listing cannot be followed
 	ambiguous bool             // some entries may stand for any record: none is known to be absent
-	order     store.Order      // of the keys so far
+	order     jobs.Order       // of the keys so far
 	cursor    string           // where an open listing goes on
 	last      syntax.RecordKey // the last key that was new
 }
@@ -45,18 +47,18 @@ func (c collection) isReadToEnd() bool {
 
 // provesAbsence reports whether the order of a listing that has come to its end shows
 // which records are not there.
-func (c collection) provesAbsence() bool { return c.order != store.OrderNone }
+func (c collection) provesAbsence() bool { return c.order != jobs.OrderNone }
 
 // row is the collection as the store keeps it.
-func (c collection) row() store.ReadUpTo {
-	return store.ReadUpTo{
+func (c collection) row() jobs.ReadUpTo {
+	return jobs.ReadUpTo{
 		Cursor: c.cursor, Last: c.last, Order: c.order, Partial: c.ambiguous, Broken: c.broken,
 		Done: c.Extent != Open, Assumed: c.Extent == EndAssumed, Kept: c.Extent == Held,
 	}
 }
 
 // collectionOf is the collection of a row.
-func collectionOf(row store.ReadUpTo) collection {
+func collectionOf(row jobs.ReadUpTo) collection {
 	c := collection{broken: row.Broken, ambiguous: row.Partial, order: row.Order, cursor: row.Cursor, last: row.Last}
 	switch {
 	case !row.Done:
@@ -85,7 +87,7 @@ type pass struct {
 }
 
 // passOf is the pass of a position that is stored.
-func passOf(at store.Position) pass {
+func passOf(at jobs.Position) pass {
 	p := pass{first: at.First, number: at.Pass, pages: at.Pages, bytes: at.Bytes, spent: at.Spent, pageRefuted: at.More}
 	p.read = make(map[syntax.NSID]collection, len(at.Read))
 	for c, row := range at.Read {
@@ -95,12 +97,12 @@ func passOf(at store.Position) pass {
 }
 
 // position is how far the repo is read, as the store keeps it.
-func (r *reading) position() store.Position {
-	at := store.Position{
+func (r *reading) position() jobs.Position {
+	at := jobs.Position{
 		First: r.pass.first, Pass: r.pass.number, Pages: r.pass.pages, Bytes: r.pass.bytes, Spent: r.pass.spent,
 		More: r.pass.pageRefuted, Proofs: r.owed.Proofs, Whole: r.how == Whole,
 	}
-	at.Read = make(map[syntax.NSID]store.ReadUpTo, len(r.pass.read))
+	at.Read = make(map[syntax.NSID]jobs.ReadUpTo, len(r.pass.read))
 	for c, read := range r.pass.read {
 		at.Read[c] = read.row()
 	}
@@ -155,7 +157,7 @@ func (r *reading) resumePosition(ctx context.Context) error {
 // isPositionStale reports whether an end was assumed in an earlier step that must not be, or
 // whether what earlier steps brought may be deleted, as when the account was denied, or
 // what they left as the index holds it has changed, or it is not known what they have listed.
-func (r *reading) isPositionStale(ctx context.Context, at store.Position, left pass) (bool, error) {
+func (r *reading) isPositionStale(ctx context.Context, at jobs.Position, left pass) (bool, error) {
 	repo, err := r.cfg.Store.Repo(ctx, r.owed.DID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -171,7 +173,7 @@ func (r *reading) isPositionStale(ctx context.Context, at store.Position, left p
 		return true, err
 	}
 	for _, c := range left.with(EndAssumed) {
-		if may, err := r.cfg.Store.MayEnd(ctx, r.cfg.Job, r.owed.Host, r.owed.DID, store.Segment{Collection: c}); err != nil || !may {
+		if may, err := r.cfg.Store.MayEnd(ctx, r.cfg.Job, r.owed.Host, r.owed.DID, index.Segment{Collection: c}); err != nil || !may {
 			return true, err
 		}
 	}
@@ -189,7 +191,7 @@ func (r *reading) restart(ctx context.Context) error {
 }
 
 // storeRestart has the stored position forget what was read.
-func (r *reading) storeRestart(ctx context.Context, at store.Position) error {
+func (r *reading) storeRestart(ctx context.Context, at jobs.Position) error {
 	r.banked = at.Spent
 	return r.cfg.Store.Restart(ctx, r.cfg.Job, r.owed.Host, r.owed.DID, at)
 }
@@ -241,13 +243,13 @@ func (r *reading) commitStep(ctx context.Context, s *segment) (fresh int, err er
 // explainStore turns the store's refusal of something older than it holds, of what goes on
 // where nothing is any more, or of what is too much, into a failed attempt.
 func (r *reading) explainStore(err error) error {
-	if errors.Is(err, store.ErrDenied) {
+	if errors.Is(err, index.ErrDenied) {
 		return &GoneError{Reason: outcome.ReasonDenied}
 	}
-	if errors.Is(err, store.ErrAccountFull) {
+	if errors.Is(err, index.ErrAccountFull) {
 		return &network.Error{Reason: outcome.ReasonTooLarge, Op: "read repo", Host: r.host, Err: err}
 	}
-	if !errors.Is(err, store.ErrRevWentBack) && !errors.Is(err, store.ErrUndone) {
+	if !errors.Is(err, index.ErrRevWentBack) && !errors.Is(err, index.ErrUndone) {
 		return err
 	}
 	return &network.Error{Reason: outcome.ReasonIncomplete, Op: "read repo", Host: r.host, Err: err}

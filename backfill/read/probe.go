@@ -11,6 +11,7 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/store"
+	"appview/store/index"
 )
 
 // MovedError says that the repo lives at another host.
@@ -79,7 +80,7 @@ func (r *reading) checkRev(ctx context.Context, op string, rev syntax.TID) error
 	}
 	return &network.Error{
 		Reason: outcome.ReasonRevWentBack, Op: op, Host: r.host,
-		Err: fmt.Errorf("%w: rev %s, read before at %s", store.ErrRevWentBack, rev, repo.Floor),
+		Err: fmt.Errorf("%w: rev %s, read before at %s", index.ErrRevWentBack, rev, repo.Floor),
 	}
 }
 

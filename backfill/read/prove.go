@@ -12,6 +12,7 @@ import (
 	"appview/internal/network/polite"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
 )
 
 const (
@@ -69,7 +70,7 @@ func (r *reading) proveFew(ctx context.Context) error {
 
 // proveRest proves what no hash and no whole repo has proved. What no proof is to be had
 // of is kept unverified, or rejected.
-func (r *reading) proveRest(ctx context.Context, segments []store.Segment) error {
+func (r *reading) proveRest(ctx context.Context, segments []index.Segment) error {
 	if len(r.values.unproved) == 0 {
 		return nil
 	}
@@ -79,7 +80,7 @@ func (r *reading) proveRest(ctx context.Context, segments []store.Segment) error
 	if len(r.values.unproved) > 0 && r.mayYetProve() {
 		return r.proofs.passing
 	}
-	err := r.eachUnproved(segments, func(_ path, l *store.Listed) error {
+	err := r.eachUnproved(segments, func(_ path, l *index.Listed) error {
 		if l.Body.Data == nil {
 			l.Body = record.Body{}
 		}
@@ -97,8 +98,8 @@ func (r *reading) mayYetProve() bool {
 
 // prove has the index or the host prove records. Those of which it finds out nothing
 // stay unproved.
-func (r *reading) prove(ctx context.Context, segments []store.Segment) error {
-	return r.eachUnproved(segments, func(p path, l *store.Listed) error {
+func (r *reading) prove(ctx context.Context, segments []index.Segment) error {
+	return r.eachUnproved(segments, func(p path, l *index.Listed) error {
 		known, err := r.takeKnownProof(ctx, p, l)
 		if known || err != nil {
 			return err
@@ -108,7 +109,7 @@ func (r *reading) prove(ctx context.Context, segments []store.Segment) error {
 }
 
 // eachUnproved calls f for every unproved record. One that f leaves without a CID is rejected.
-func (r *reading) eachUnproved(segments []store.Segment, f func(path, *store.Listed) error) error {
+func (r *reading) eachUnproved(segments []index.Segment, f func(path, *index.Listed) error) error {
 	for i := range segments {
 		s, rejects := &segments[i], false
 		for j := range s.Records {
@@ -122,7 +123,7 @@ func (r *reading) eachUnproved(segments []store.Segment, f func(path, *store.Lis
 			rejects = rejects || !l.Body.CID.Defined()
 		}
 		if rejects {
-			s.Records = slices.DeleteFunc(s.Records, func(l store.Listed) bool {
+			s.Records = slices.DeleteFunc(s.Records, func(l index.Listed) bool {
 				if !l.Body.CID.Defined() {
 					s.Rejected = append(s.Rejected, l.RKey)
 				}
@@ -134,13 +135,13 @@ func (r *reading) eachUnproved(segments []store.Segment, f func(path, *store.Lis
 }
 
 // settleProof settles an unproved record. The zero body rejects it.
-func (r *reading) settleProof(p path, l *store.Listed, body record.Body, src store.Source) {
+func (r *reading) settleProof(p path, l *index.Listed, body record.Body, src index.Source) {
 	l.Body, l.Source = body, src
 	delete(r.values.unproved, p)
 }
 
 // takeKnownProof takes a record as the index holds it, if that is proved and has the CID.
-func (r *reading) takeKnownProof(ctx context.Context, p path, l *store.Listed) (bool, error) {
+func (r *reading) takeKnownProof(ctx context.Context, p path, l *index.Listed) (bool, error) {
 	rec, err := r.cfg.Store.Record(ctx, record.URI{DID: r.owed.DID, Collection: p.collection, RKey: p.rkey})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -153,7 +154,7 @@ func (r *reading) takeKnownProof(ctx context.Context, p path, l *store.Listed) (
 }
 
 // askProof asks the host for the record's block, with the proof that it is the repo's.
-func (r *reading) askProof(ctx context.Context, p path, l *store.Listed) error {
+func (r *reading) askProof(ctx context.Context, p path, l *index.Listed) error {
 	if r.values.unproved[p] || r.owed.Proofs >= maxProofs || r.proofs.failures >= maxUnproved {
 		return nil
 	}
@@ -183,7 +184,7 @@ func (r *reading) askProof(ctx context.Context, p path, l *store.Listed) error {
 		if err != nil {
 			body = record.Body{} // no record, whoever says so
 		}
-		r.settleProof(p, l, body, store.SourceProof)
+		r.settleProof(p, l, body, index.SourceProof)
 	case !changed: // there is no such record
 		r.settleProof(p, l, record.Body{}, 0)
 	}

@@ -12,7 +12,8 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/internal/network/repo"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // maxPasses is how often a repo that changes while it is read is read, before
@@ -35,11 +36,11 @@ type Result struct {
 	// Err is nil if the repo was read. A *MovedError or a *GoneError says that it is not
 	// to be had here; a *network.Error is an attempt that failed; anything else is none.
 	Err        error
-	Settlement store.Settlement // of a repo that was read
-	Records    int              // in the part of it that is not committed yet
-	Owed       store.Owed       // the row of a repo that was not read, as the attempt leaves it
-	Steps      int              // committed meanwhile
-	Answered   bool             // the host has given the repo, or an answer that is final: a sign of health
+	Settlement jobs.Settlement // of a repo that was read
+	Records    int             // in the part of it that is not committed yet
+	Owed       jobs.Owed       // the row of a repo that was not read, as the attempt leaves it
+	Steps      int             // committed meanwhile
+	Answered   bool            // the host has given the repo, or an answer that is final: a sign of health
 
 	release func()
 }
@@ -57,7 +58,7 @@ type reading struct {
 	*Reader
 	state
 
-	owed    store.Owed
+	owed    jobs.Owed
 	host    network.Host
 	began   time.Time
 	illegal error // the first move that is not in the table
@@ -65,11 +66,11 @@ type reading struct {
 	ident           network.Identity
 	identityCurrent bool        // the identity was looked up since the host answered last
 	rev             syntax.TID  // the latest probe
-	known           *store.Repo // what the index held of the repo then
-	source          store.Source
+	known           *index.Repo // what the index held of the repo then
+	source          index.Source
 	pass            pass
 
-	segments []store.Segment     // read and not committed
+	segments []index.Segment     // read and not committed
 	rejects  repo.Rejects        // what stands in no segment, since no record can be addressed by it
 	page     network.RecordsPage // that counts against the budget
 	buffer   buffer
@@ -84,15 +85,15 @@ type reading struct {
 }
 
 // Read reads one repo, which the caller has claimed.
-func (rd *Reader) Read(ctx context.Context, o store.Owed) Result {
-	r := &reading{Reader: rd, owed: o, host: network.Host(o.Host), source: store.SourceListRecords, began: rd.cfg.Now()}
+func (rd *Reader) Read(ctx context.Context, o jobs.Owed) Result {
+	r := &reading{Reader: rd, owed: o, host: network.Host(o.Host), source: index.SourceListRecords, began: rd.cfg.Now()}
 	if o.Position != nil {
 		r.owed.Proofs = max(o.Proofs, o.Position.Proofs)
 	}
 	if err := r.readInTime(ctx); err != nil || r.illegal != nil {
 		return r.fail(ctx, err)
 	}
-	if r.source == store.SourceRepo {
+	if r.source == index.SourceRepo {
 		rd.givesWhole.Store(r.host, struct{}{})
 	}
 	return Result{Settlement: r.settlement(), Records: r.countBuffered(), Steps: r.steps, Answered: true, release: r.releaseBuffer}
@@ -216,7 +217,7 @@ func (r *reading) elapsed() time.Duration {
 
 // afterAttempt is the row of a repo after an attempt that failed: it says how long that
 // took, and how far it came, since the last step.
-func (r *reading) afterAttempt() store.Owed {
+func (r *reading) afterAttempt() jobs.Owed {
 	o, stored := r.owed, r.banked
 	if stored == 0 && o.Position != nil {
 		stored = o.Position.Spent

@@ -16,6 +16,8 @@ import (
 	"appview/internal/network/polite"
 	"appview/internal/record"
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -69,30 +71,30 @@ func (h *host) HostState(network.Host) polite.HostState        { return polite.H
 // emptyStore is a store that holds nothing.
 type emptyStore struct{ Steps }
 
-func (emptyStore) Repo(context.Context, syntax.DID) (store.Repo, error) {
-	return store.Repo{}, store.ErrNotFound
+func (emptyStore) Repo(context.Context, syntax.DID) (index.Repo, error) {
+	return index.Repo{}, store.ErrNotFound
 }
 
-func (emptyStore) Record(context.Context, record.URI) (store.Record, error) {
-	return store.Record{}, store.ErrNotFound
+func (emptyStore) Record(context.Context, record.URI) (index.Record, error) {
+	return index.Record{}, store.ErrNotFound
 }
 
 func (emptyStore) Kept(context.Context, string, syntax.DID, syntax.TID) ([]syntax.NSID, error) {
 	return nil, nil
 }
 
-func (emptyStore) Unlisted(context.Context, uint64, syntax.DID, store.Segment, int) ([]syntax.RecordKey, error) {
+func (emptyStore) Unlisted(context.Context, uint64, syntax.DID, index.Segment, int) ([]syntax.RecordKey, error) {
 	return nil, nil
 }
 
-func (emptyStore) MayEnd(context.Context, uint64, string, syntax.DID, store.Segment) (bool, error) {
+func (emptyStore) MayEnd(context.Context, uint64, string, syntax.DID, index.Segment) (bool, error) {
 	return false, nil
 }
 
 func (emptyStore) Distrusted(context.Context, string) (bool, error) { return false, nil }
 
-func (emptyStore) Host(context.Context, uint64, string) (store.HostWork, error) {
-	return store.HostWork{}, nil
+func (emptyStore) Host(context.Context, uint64, string) (jobs.HostWork, error) {
+	return jobs.HostWork{}, nil
 }
 
 // TestReadingIsAsSureAsItMayBe reads a repo from hosts that change it or not, and compares
@@ -120,8 +122,8 @@ func TestReadingIsAsSureAsItMayBe(t *testing.T) {
 			rd.cfg.Network = Network{Repos: &c.host, Limits: &c.host, Lookup: func(context.Context, syntax.DID) (network.Identity, error) {
 				return network.Identity{DID: repoDID, PDS: ownHost}, nil
 			}}
-			rd.cfg.Store = Store{Index: emptyStore{}, Ends: emptyStore{}}
-			got := rd.Read(t.Context(), store.Owed{DID: repoDID, Host: string(ownHost)})
+			rd.cfg.Store = Store{Index: emptyStore{}, Listings: emptyStore{}, Ends: emptyStore{}}
+			got := rd.Read(t.Context(), jobs.Owed{DID: repoDID, Host: string(ownHost)})
 			if got.Err != nil {
 				t.Fatal(got.Err)
 			}
@@ -145,8 +147,8 @@ func TestReadingIsAsSureAsItMayBe(t *testing.T) {
 func TestReasonsAreThoseOfTheStore(t *testing.T) {
 	t.Parallel()
 	for of, want := range map[string]outcome.Reason{
-		store.ReasonExact: outcome.ReasonExact, store.ReasonChangedDuringRead: outcome.ReasonChangedDuringRead,
-		store.ReasonEmpty: outcome.ReasonEmpty, store.ReasonRejected: outcome.ReasonRejected, store.ReasonTooLarge: outcome.ReasonTooLarge,
+		jobs.ReasonExact: outcome.ReasonExact, jobs.ReasonChangedDuringRead: outcome.ReasonChangedDuringRead,
+		jobs.ReasonEmpty: outcome.ReasonEmpty, jobs.ReasonRejected: outcome.ReasonRejected, jobs.ReasonTooLarge: outcome.ReasonTooLarge,
 	} {
 		if of != string(want) {
 			t.Errorf("the store says %q, want %q", of, want)

@@ -7,25 +7,26 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/network/outcome"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // part is what was read of the repo since the last commit about it.
-func (r *reading) part(segments []store.Segment) store.Reading {
-	return store.Reading{Host: r.owed.Host, Rev: r.rev, Source: r.source, Segments: segments}
+func (r *reading) part(segments []index.Segment) index.Reading {
+	return index.Reading{Host: r.owed.Host, Rev: r.rev, Source: r.source, Segments: segments}
 }
 
 // settlement is what a repo came to that was read.
-func (r *reading) settlement() store.Settlement {
+func (r *reading) settlement() jobs.Settlement {
 	unclear, rejects := r.absent.unclear, r.rejects
-	s := store.Settlement{
+	s := jobs.Settlement{
 		DID: r.owed.DID, Reading: r.part(r.segments), Attempts: r.owed.Attempts + 1,
 		Complete: r.completeCollections(), Kept: r.pass.with(Held), Confirmed: r.absent.confirmed, Floor: r.pass.first,
-		Exact: r.sure == Exact, Short: r.shortPages(), Account: store.AccountActive, Rejected: int64(rejects.Count),
+		Exact: r.sure == Exact, Short: r.shortPages(), Account: index.AccountActive, Rejected: int64(rejects.Count),
 	}
 	switch {
 	case r.sure == Incomplete:
-		s.Verdict = store.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
+		s.Verdict = jobs.Verdict{Class: string(outcome.ClassFailed), Reason: string(outcome.ReasonIncomplete), Detail: unclear}
 	case rejects.Count > 0:
 		s.RejectedDetail = fmt.Sprintf("no record can be addressed by %.100q, one of %d such paths or collections", rejects.First, rejects.Count)
 	}

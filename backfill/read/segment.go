@@ -8,17 +8,18 @@ import (
 
 	"appview/internal/network"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // segment gathers the records of a listing, from one commit to the next.
 type segment struct {
 	did    syntax.DID
 	values *values
-	seg    store.Segment
+	seg    index.Segment
 	cursor string
 	last   syntax.RecordKey // the last key listed for the first time
-	order  store.Order      // of the keys so far
+	order  jobs.Order       // of the keys so far
 	tail   syntax.RecordKey // the last key of the page
 	pages  int              // that brought something new, over all steps
 
@@ -50,7 +51,7 @@ func (s *segment) addPage(page []network.Listed) (fresh, bytes int) {
 			continue
 		}
 		if body, ok := s.values.read(path{s.seg.Collection, rkey}, l); ok {
-			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
+			s.seg.Records = append(s.seg.Records, index.Listed{RKey: rkey, Body: body})
 		} else {
 			s.seg.Rejected = append(s.seg.Rejected, rkey)
 		}
@@ -66,7 +67,7 @@ func (s *segment) rejectEntry(says string) {
 	s.ambiguous = true
 	rkey := syntax.RecordKey("")
 	if says != "" {
-		if rkey = store.UnnamedKey(says); s.hasKey(rkey) {
+		if rkey = index.UnnamedKey(says); s.hasKey(rkey) {
 			return
 		}
 		s.listed[rkey] = struct{}{}
@@ -79,18 +80,18 @@ func (s *segment) rejectEntry(says string) {
 // else is listed again is a sign of no order, since the page then began anywhere.
 func (s *segment) placeKey(rkey syntax.RecordKey) (isNew bool) {
 	order := s.order.With(s.last, rkey)
-	if rkey != s.last && order != store.OrderNone {
+	if rkey != s.last && order != jobs.OrderNone {
 		s.order, s.last = order, rkey
 		s.noteKey(rkey)
 		return true
 	}
 	if rkey == s.last || s.hasKey(rkey) {
-		if s.order != store.OrderUnknown && s.order.With(s.tail, rkey) != s.order {
-			s.order = store.OrderNone
+		if s.order != jobs.OrderUnknown && s.order.With(s.tail, rkey) != s.order {
+			s.order = jobs.OrderNone
 		}
 		return false
 	}
-	s.order, s.last = store.OrderNone, rkey
+	s.order, s.last = jobs.OrderNone, rkey
 	s.noteKey(rkey)
 	return true
 }
@@ -125,14 +126,14 @@ func (s *segment) keys() []syntax.RecordKey {
 // beginNext begins the next segment of the listing.
 func (s *segment) beginNext() {
 	s.before, s.listed = s.keys(), nil
-	s.seg = store.Segment{Collection: s.seg.Collection}
+	s.seg = index.Segment{Collection: s.seg.Collection}
 }
 
 // inOrder is what was gathered, with its records in key order, the highest first, if they came in
 // none: the index grows by the order in which it is given them.
-func (s *segment) inOrder() store.Segment {
-	if s.order == store.OrderNone {
-		slices.SortStableFunc(s.seg.Records, func(a, b store.Listed) int { return strings.Compare(b.RKey.String(), a.RKey.String()) })
+func (s *segment) inOrder() index.Segment {
+	if s.order == jobs.OrderNone {
+		slices.SortStableFunc(s.seg.Records, func(a, b index.Listed) int { return strings.Compare(b.RKey.String(), a.RKey.String()) })
 	}
 	return s.seg
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // The reference PDS gives a cursor with every page that holds records, the last
@@ -73,8 +73,8 @@ func (r *reading) refuteEnd(ctx context.Context) error {
 
 // shortPages is what was learnt of the host's short pages. Only a repo that was
 // seen at one rev shows anything: else what came behind a page may be newer.
-func (r *reading) shortPages() store.ShortPages {
-	p := store.ShortPages{Assumed: r.pass.with(EndAssumed)}
+func (r *reading) shortPages() jobs.ShortPages {
+	p := jobs.ShortPages{Assumed: r.pass.with(EndAssumed)}
 	if r.sure == Exact {
 		p.Ends, p.More = r.pass.shortEnds, r.pass.pageRefuted
 	}

@@ -14,7 +14,7 @@ import (
 	"appview/internal/network/outcome"
 	"appview/internal/network/polite"
 	"appview/internal/record"
-	"appview/store"
+	"appview/store/index"
 )
 
 // MaxListed is how many collections of a repo are listed one by one. For more of
@@ -52,7 +52,7 @@ func (r *reading) readWhole(ctx context.Context) error {
 		return err
 	}
 	refuted := r.pass.pageRefuted && repo.Rev == r.pass.first // what was listed before was listed at this rev
-	r.rev, r.source = repo.Rev, store.SourceRepo
+	r.rev, r.source = repo.Rev, index.SourceRepo
 	r.setPass(pass{first: repo.Rev, number: r.pass.number, pageRefuted: refuted})
 	r.move(fetch)
 	list, err := r.wantedCollections(ctx, repo.Collections())
@@ -210,14 +210,14 @@ func isListable(reason outcome.Reason) bool {
 // takeCollection takes one collection of a whole repo, and commits a step of it whenever
 // enough is buffered.
 func (r *reading) takeCollection(ctx context.Context, c syntax.NSID, repo *network.Repo) error {
-	s := segment{did: r.owed.DID, seg: store.Segment{Collection: c}}
+	s := segment{did: r.owed.DID, seg: index.Segment{Collection: c}}
 	for rkey, block := range repo.Records(ctx, c) {
 		s.last = rkey
 		body, err := record.FromCBOR(block.Data, block.CID)
 		if err != nil {
 			s.seg.Rejected = append(s.seg.Rejected, rkey)
 		} else {
-			s.seg.Records = append(s.seg.Records, store.Listed{RKey: rkey, Body: body})
+			s.seg.Records = append(s.seg.Records, index.Listed{RKey: rkey, Body: body})
 		}
 		if r.addBuffer(len(block.Data) + recordBytes); r.mustCommit() {
 			if _, err := r.commitStep(ctx, &s); err != nil {

@@ -17,6 +17,7 @@ import (
 	"appview/internal/datadir"
 	"appview/server"
 	"appview/store"
+	"appview/store/admin"
 )
 
 // Files of a data directory.
@@ -87,18 +88,18 @@ func checkEmptied(dir *datadir.Dir) error {
 // The file is written before the store: a crash between the two leaves a key that opens
 // nothing, and that the next start replaces.
 func BootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now time.Time) (path string, err error) {
-	keys, err := st.APIKeys(ctx)
+	keys, err := st.Admin.APIKeys(ctx)
 	if err != nil {
 		return "", fmt.Errorf("look for an admin key: %w", err)
 	}
-	if slices.ContainsFunc(keys, func(k store.APIKey) bool { return k.Usable(now) && k.Admin() }) {
+	if slices.ContainsFunc(keys, func(k admin.APIKey) bool { return k.Usable(now) && k.Admin() }) {
 		return "", nil
 	}
 	key := server.NewKey()
 	if err := errors.Join(dir.RemoveParts(KeyFile), writeFile(dir, KeyFile, key+"\n")); err != nil {
 		return "", fmt.Errorf("write admin key: %w", err)
 	}
-	return filepath.Join(dir.Path(), KeyFile), PutAdminKey(store.WithActor(ctx, store.Actor{Kind: api.ActorStart}), st, "admin", key, now)
+	return filepath.Join(dir.Path(), KeyFile), PutAdminKey(admin.WithActor(ctx, admin.Actor{Kind: api.ActorStart}), st, "admin", key, now)
 }
 
 // PutAdminKey stores a key that has every permission.
@@ -107,7 +108,7 @@ func PutAdminKey(ctx context.Context, st *store.Store, name, key string, now tim
 	if err != nil {
 		return fmt.Errorf("make admin key: %w", err)
 	}
-	return st.PutAPIKey(ctx, key, store.APIKey{
+	return st.Admin.PutAPIKey(ctx, key, admin.APIKey{
 		ID: id, Name: name, Prefix: server.Prefix(key), Permissions: []string{string(api.AllPermissions)}, CreatedAt: now.UTC().Truncate(time.Second),
 	})
 }

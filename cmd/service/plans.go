@@ -12,14 +12,14 @@ import (
 	"appview/backfill"
 	"appview/internal/api"
 	"appview/server"
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // plans lets the server tell what a job would come to.
 type plans struct{ backfill *backfill.Backfill }
 
 // Plan makes a plan, as the API shows it.
-func (p plans) Plan(ctx context.Context, req store.Request) (api.Plan, error) {
+func (p plans) Plan(ctx context.Context, req jobs.Request) (api.Plan, error) {
 	plan, err := p.backfill.Plan(ctx, req)
 	var refused *backfill.PlanError
 	switch {

@@ -134,7 +134,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err := repo.RemoveSpooled(s.dir); err != nil {
 		return err
 	}
-	pauses, err := s.store.Pauses(ctx)
+	pauses, err := s.store.Work.Pauses(ctx)
 	if err != nil {
 		return ExplainOpen(err)
 	}
@@ -261,7 +261,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.server.Run(gctx, listeners...) })
 	g.Go(func() error { return s.backfill.Run(gctx) })
 	g.Go(func() error { return s.store.Run(gctx) })
-	g.Go(func() error { s.network.PersistPauses(gctx, s.store.PutPauses); return nil })
+	g.Go(func() error { s.network.PersistPauses(gctx, s.store.Work.PutPauses); return nil })
 	if s.cfg.LimitMemory {
 		g.Go(func() error { limitMemory(gctx, s.held, debug.SetMemoryLimit); return nil })
 	}
@@ -364,7 +364,7 @@ func (s *Service) savePauses(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pausesTimeout)
 	defer cancel()
-	if err := s.network.SavePauses(ctx, s.store.PutPauses); err != nil {
+	if err := s.network.SavePauses(ctx, s.store.Work.PutPauses); err != nil {
 		s.log.WarnContext(ctx, "what hosts have asked for could not be noted", "err", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"appview/internal/network"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
@@ -27,19 +28,19 @@ func known(t *testing.T) map[string]map[string][]string {
 	t.Helper()
 	st := storetest.Open(t)
 	const tracked = "com.example.note"
-	err := st.Track(t.Context(), tracked)
-	job := store.Job{}
+	err := st.Collections.Track(t.Context(), tracked)
+	job := jobs.Job{}
 	if err == nil {
-		job, err = st.CreateJob(t.Context(), uuid.New(), store.Request{Collection: tracked}, []syntax.NSID{tracked})
+		job, err = st.Jobs.CreateJob(t.Context(), uuid.New(), jobs.Request{Collection: tracked}, []syntax.NSID{tracked})
 	}
 	if err == nil {
-		_, err = st.StartJob(t.Context(), job.Seq)
+		_, err = st.Jobs.StartJob(t.Context(), job.Seq)
 	}
 	if err == nil {
-		err = st.EndDiscovery(t.Context(), job.Seq, "")
+		err = st.Work.EndDiscovery(t.Context(), job.Seq, "")
 	}
 	if err == nil {
-		_, err = st.FinishJob(t.Context(), job.Seq, func(store.Job) string { return "" })
+		_, err = st.Jobs.FinishJob(t.Context(), job.Seq, func(jobs.Job) string { return "" })
 	}
 	if err != nil {
 		t.Fatal(err)

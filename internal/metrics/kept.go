@@ -10,12 +10,13 @@ import (
 	"appview/internal/network"
 	"appview/internal/network/outcome"
 	"appview/store"
+	"appview/store/jobs"
 )
 
 // Jobs tells how jobs go on.
 type Jobs interface {
 	// Progress tells what an unfinished job waits for, if it waits.
-	Progress(job store.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
+	Progress(job jobs.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
 	// Buffered is how many bytes of records are read and not committed.
 	Buffered() int64
 }
@@ -137,7 +138,7 @@ func (k *kept) collectJobs(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	totals, err := k.Store.Totals(ctx)
+	totals, err := k.Store.Jobs.Totals(ctx)
 	if err != nil {
 		return err
 	}
@@ -198,13 +199,13 @@ func (k *kept) collectStore(ctx context.Context, out output) error {
 	out.gauge(k.fileBytes, float64(st.FileBytes))
 	out.gauge(k.freeBytes, float64(st.FreeBytes))
 	out.gauge(k.diskFull, flag(k.Store.DiskFull()))
-	tracked, err := k.Store.Tracked(ctx)
+	tracked, err := k.Store.Collections.Tracked(ctx)
 	if err != nil {
 		return err
 	}
 	for _, c := range tracked[:min(len(tracked), maxTracked)] {
 		out.gauge(k.tracked, float64(st.Collections[c].Records), c.String())
-		fresh, err := k.Store.Freshness(ctx, c)
+		fresh, err := k.Store.Collections.Freshness(ctx, c)
 		if err != nil {
 			return err
 		}

@@ -22,18 +22,19 @@ import (
 	"appview/internal/api"
 	"appview/internal/network"
 	"appview/store"
+	"appview/store/jobs"
 	"appview/store/storetest"
 )
 
 // still is a server in which nothing goes on.
 type still struct{ waiting api.Waiting }
 
-func (s still) Progress(store.Job) (api.Waiting, float64, float64) { return s.waiting, 0, 0 }
-func (still) Buffered() int64                                      { return 11 }
-func (still) Outage() bool                                         { return true }
-func (still) Streams() int                                         { return 13 }
-func (still) AnswerBytes() int64                                   { return 14 }
-func (still) AnswersCut() uint64                                   { return 15 }
+func (s still) Progress(jobs.Job) (api.Waiting, float64, float64) { return s.waiting, 0, 0 }
+func (still) Buffered() int64                                     { return 11 }
+func (still) Outage() bool                                        { return true }
+func (still) Streams() int                                        { return 13 }
+func (still) AnswerBytes() int64                                  { return 14 }
+func (still) AnswersCut() uint64                                  { return 15 }
 func (still) Census() map[network.Kind]network.Census {
 	return map[network.Kind]network.Census{network.KindRelay: {}, network.KindPLC: {}, network.KindPDS: {Known: 9, Parked: 2, Down: 3}}
 }
@@ -124,7 +125,7 @@ func TestWhatTheDatabaseHoldsIsCountedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := st.Track(t.Context(), "com.example.note"); err != nil {
+	if err := st.Collections.Track(t.Context(), "com.example.note"); err != nil {
 		t.Fatal(err)
 	}
 	for i, reason := range []string{"timeout", "timeout", "of a later version"} {
@@ -142,24 +143,24 @@ func TestWhatTheDatabaseHoldsIsCountedOnce(t *testing.T) {
 func settle(t *testing.T, st *store.Store, i int, reason string) {
 	t.Helper()
 	ctx, did := t.Context(), syntax.DID(fmt.Sprintf("did:web:%d.example.com", i))
-	jobs, err := st.Jobs.List(ctx)
+	jobList, err := st.Jobs.List(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(jobs) <= i%2 {
-		if _, err := st.CreateJob(ctx, uuid.New(), store.Request{}, nil); err != nil {
+	if len(jobList) <= i%2 {
+		if _, err := st.Jobs.CreateJob(ctx, uuid.New(), jobs.Request{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		settle(t, st, i, reason)
 		return
 	}
-	job := jobs[i%2]
-	if _, err := st.Discover(ctx, job.Seq, store.Discovery{Listing: "test", DIDs: []syntax.DID{did}}); err != nil {
+	job := jobList[i%2]
+	if _, err := st.Work.Discover(ctx, job.Seq, jobs.Discovery{Listing: "test", DIDs: []syntax.DID{did}}); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	err = st.Settle(ctx, job.Seq, store.Settlement{
-		DID: did, Verdict: store.Verdict{Class: store.ClassFailed, Reason: reason},
+	err = st.Work.Settle(ctx, job.Seq, jobs.Settlement{
+		DID: did, Verdict: jobs.Verdict{Class: jobs.ClassFailed, Reason: reason},
 	}, func(err error) { done <- err })
 	if err == nil {
 		err = <-done

@@ -3,11 +3,11 @@ package storetest
 import (
 	"testing"
 
-	"appview/store"
+	"appview/store/jobs"
 )
 
 // NothingBack wants no counter of a job to be lower than it was.
-func NothingBack(tb testing.TB, was, is store.Job) {
+func NothingBack(tb testing.TB, was, is jobs.Job) {
 	tb.Helper()
 	for _, c := range []struct {
 		name    string

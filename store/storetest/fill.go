@@ -7,6 +7,8 @@ import (
 	"github.com/google/uuid"
 
 	"appview/store"
+	"appview/store/index"
+	"appview/store/jobs"
 )
 
 const (
@@ -18,11 +20,11 @@ const (
 )
 
 // Job makes a job that is worked on.
-func Job(tb testing.TB, s *store.Store, targets ...syntax.NSID) store.Job {
+func Job(tb testing.TB, s *store.Store, targets ...syntax.NSID) jobs.Job {
 	tb.Helper()
-	job, err := s.CreateJob(tb.Context(), uuid.New(), store.Request{}, targets)
+	job, err := s.Jobs.CreateJob(tb.Context(), uuid.New(), jobs.Request{}, targets)
 	if err == nil {
-		job, err = s.StartJob(tb.Context(), job.Seq)
+		job, err = s.Jobs.StartJob(tb.Context(), job.Seq)
 	}
 	if err != nil {
 		tb.Fatalf("create job: %v", err)
@@ -33,7 +35,7 @@ func Job(tb testing.TB, s *store.Store, targets ...syntax.NSID) store.Job {
 // Fill has a job discover repos, look them up, and settle each with the records of
 // one collection that are given for it: all that a backfill writes. It returns when
 // everything is committed.
-func Fill(tb testing.TB, s *store.Store, job store.Job, collection syntax.NSID, dids []syntax.DID, records func(i int) []store.Listed) {
+func Fill(tb testing.TB, s *store.Store, job jobs.Job, collection syntax.NSID, dids []syntax.DID, records func(i int) []index.Listed) {
 	tb.Helper()
 	ctx, failed := tb.Context(), make(chan error, 1)
 	done := func(err error) {
@@ -46,28 +48,28 @@ func Fill(tb testing.TB, s *store.Store, job store.Job, collection syntax.NSID, 
 	}
 	for i, did := range dids {
 		if i%fillPage == 0 {
-			page := store.Discovery{Listing: "fill", DIDs: dids[i:min(i+fillPage, len(dids))]}
-			if _, err := s.Discover(ctx, job.Seq, page); err != nil {
+			page := jobs.Discovery{Listing: "fill", DIDs: dids[i:min(i+fillPage, len(dids))]}
+			if _, err := s.Work.Discover(ctx, job.Seq, page); err != nil {
 				tb.Fatal(err)
 			}
 		}
-		if err := s.Rehost(ctx, job.Seq, did, "", fillHost, done); err != nil {
+		if err := s.Work.Rehost(ctx, job.Seq, did, "", fillHost, done); err != nil {
 			tb.Fatal(err)
 		}
-		err := s.Settle(ctx, job.Seq, store.Settlement{
-			DID: did, Account: store.AccountActive, Complete: []syntax.NSID{collection}, Floor: fillRev, Exact: true,
-			Reading: store.Reading{
-				Host: fillHost, Rev: fillRev, Source: store.SourceListRecords,
-				Segments: []store.Segment{{Collection: collection, Records: records(i)}},
+		err := s.Work.Settle(ctx, job.Seq, jobs.Settlement{
+			DID: did, Account: index.AccountActive, Complete: []syntax.NSID{collection}, Floor: fillRev, Exact: true,
+			Reading: index.Reading{
+				Host: fillHost, Rev: fillRev, Source: index.SourceListRecords,
+				Segments: []index.Segment{{Collection: collection, Records: records(i)}},
 			},
-			Verdict: store.Verdict{Class: store.ClassDone, Reason: "exact"},
+			Verdict: jobs.Verdict{Class: jobs.ClassDone, Reason: "exact"},
 		}, done)
 		if err != nil {
 			tb.Fatal(err)
 		}
 	}
 	// Changes are made in their order: this one waits for all others.
-	if err := s.EndDiscovery(ctx, job.Seq, ""); err != nil {
+	if err := s.Work.EndDiscovery(ctx, job.Seq, ""); err != nil {
 		tb.Fatal(err)
 	}
 	select {
