@@ -91,7 +91,7 @@ func (x *Index) Denials(ctx context.Context) ([]Denial, error) {
 // Deny puts an entry on the deny list, hides what is stored of it at once, and
 // deletes it. An account is hidden with the entry, what lives at a host after it.
 func (x *Index) Deny(ctx context.Context, entry, reason string) error {
-	hidden, err := writeForUser(ctx, x, "deny "+entry, func(g *group) (hidden []byte, err error) {
+	hidden, err := writeInteractive(ctx, x, "deny "+entry, func(g *group) (hidden []byte, err error) {
 		if err := denials.Put(denials.Bucket(g.tx), []byte(entry), Denial{Reason: reason, AddedAt: g.tx.Now}); err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (x *Index) Deny(ctx context.Context, entry, reason string) error {
 // Allow takes an entry off the deny list, or fails with kv.ErrNotFound. What it stood
 // for comes back with the next job that reads it.
 func (x *Index) Allow(ctx context.Context, entry string) error {
-	_, err := writeForUser(ctx, x, "allow "+entry, func(g *group) (struct{}, error) {
+	_, err := writeInteractive(ctx, x, "allow "+entry, func(g *group) (struct{}, error) {
 		b := denials.Bucket(g.tx)
 		if b.Get([]byte(entry)) == nil {
 			return struct{}{}, kv.Refuse(fmt.Errorf("denial of %s: %w", entry, kv.ErrNotFound))

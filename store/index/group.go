@@ -52,9 +52,9 @@ func write[T any](ctx context.Context, x *Index, op string, apply func(*group) (
 	return kv.Write(ctx, x.db, kv.Change{Op: op, Urgent: true}, inGroup(apply))
 }
 
-// writeForUser is write for a change that a user waits for: it does not return early when
+// writeInteractive is write for a change that a user waits for: it does not return early when
 // ctx ends, since the change may still be committed.
-func writeForUser[T any](ctx context.Context, x *Index, op string, apply func(*group) (T, error)) (T, error) {
+func writeInteractive[T any](ctx context.Context, x *Index, op string, apply func(*group) (T, error)) (T, error) {
 	return kv.Write(ctx, x.db, kv.Change{Op: op, Urgent: true, Interactive: true}, inGroup(apply))
 }
 

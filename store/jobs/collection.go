@@ -43,7 +43,7 @@ type Collection struct {
 
 // Track adds a collection to the tracked ones.
 func (s *Collections) Track(ctx context.Context, c syntax.NSID) error {
-	return s.do(ctx, forUser("track "+c.String()), func(g *group) error {
+	return s.do(ctx, interactive("track "+c.String()), func(g *group) error {
 		_, err := g.track(ctx, c)
 		return err
 	})
@@ -151,7 +151,7 @@ func (s *Collections) AddCollection(ctx context.Context, c syntax.NSID, id uuid.
 // fails with kv.ErrNotFound if the collection is not tracked, with ErrBusy if an
 // unfinished job covers it, and with ErrStale if one has ended since the one given.
 func (s *Collections) CoverCollection(ctx context.Context, c syntax.NSID, id uuid.UUID, origin api.Origin, last uint64) (Job, error) {
-	return write(ctx, s.file, forUser("cover "+c.String()), func(g *group) (none Job, err error) {
+	return write(ctx, s.file, interactive("cover "+c.String()), func(g *group) (none Job, err error) {
 		if collections.Bucket(g.tx).Get([]byte(c)) == nil {
 			return none, kv.Refuse(fmt.Errorf("collection %s: %w", c, kv.ErrNotFound))
 		}
@@ -196,7 +196,7 @@ func (g *group) cover(ctx context.Context, c syntax.NSID, id uuid.UUID, origin a
 // some repos: that would bring the records back. Like DeleteRecords it goes on after
 // a restart.
 func (s *Collections) RemoveCollection(ctx context.Context, c syntax.NSID, records bool) (deleted int64, err error) {
-	id, err := write(ctx, s.file, forUser("remove "+c.String()), func(g *group) (id []byte, err error) {
+	id, err := write(ctx, s.file, interactive("remove "+c.String()), func(g *group) (id []byte, err error) {
 		if err := g.untrack(c); err != nil {
 			return nil, err
 		}
@@ -244,7 +244,7 @@ func (s *Collections) DeleteRecords(ctx context.Context, filter index.Filter) (d
 	if filter == (index.Filter{}) {
 		return 0, fmt.Errorf("delete records: %w", ErrNoFilter)
 	}
-	id, err := write(ctx, s.file, forUser("delete records"), func(g *group) ([]byte, error) {
+	id, err := write(ctx, s.file, interactive("delete records"), func(g *group) ([]byte, error) {
 		id, err := g.beginDelete(filter, admin.ActorIn(ctx))
 		if err != nil {
 			return nil, err

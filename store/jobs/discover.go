@@ -22,7 +22,7 @@ type Discovery struct {
 // Discover commits a page of a listing: its new repos, their number and the
 // cursor behind it. It returns how many were new.
 func (s *Work) Discover(ctx context.Context, seq uint64, d Discovery) (int, error) {
-	return write(ctx, s.file, now("discover"), func(g *group) (int, error) {
+	return write(ctx, s.file, urgent("discover"), func(g *group) (int, error) {
 		j, w, err := g.open(seq)
 		if err != nil {
 			return 0, err
@@ -80,7 +80,7 @@ const heldListing = "\x00held"
 // Listings drop repos that were emptied or are inactive. Their records must not
 // stay for ever.
 func (s *Work) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
-	return write(ctx, s.file, now("discover held repos"), func(g *group) (bool, error) {
+	return write(ctx, s.file, urgent("discover held repos"), func(g *group) (bool, error) {
 		j, w, err := g.open(seq)
 		if err != nil {
 			return false, err
@@ -111,7 +111,7 @@ func (s *Work) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 // EndDiscovery notes that discovery is over, with the reason if it could not
 // reach its end.
 func (s *Work) EndDiscovery(ctx context.Context, seq uint64, reason string) error {
-	return s.do(ctx, now("end discovery"), func(g *group) error {
+	return s.do(ctx, urgent("end discovery"), func(g *group) error {
 		j, _, err := g.open(seq)
 		if err != nil {
 			return err

@@ -99,6 +99,6 @@ func inGroup(apply func(*group) error) func(*kv.Tx) error {
 	}
 }
 
-// now is a change that commits at once, and forUser one that a user waits for besides.
-func now(op string) kv.Change     { return kv.Change{Op: op, Urgent: true} }
-func forUser(op string) kv.Change { return kv.Change{Op: op, Urgent: true, Interactive: true} }
+// urgent is a change that commits at once, and interactive one that a user waits for besides.
+func urgent(op string) kv.Change      { return kv.Change{Op: op, Urgent: true} }
+func interactive(op string) kv.Change { return kv.Change{Op: op, Urgent: true, Interactive: true} }

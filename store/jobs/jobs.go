@@ -198,7 +198,7 @@ func (s *Jobs) MoveJob(ctx context.Context, id uuid.UUID, to api.Status) (Job, e
 	if !may {
 		return Job{}, fmt.Errorf("move job %s: nobody can ask it to be %s", id, to)
 	}
-	c := forUser("move job")
+	c := interactive("move job")
 	c.EndsWork = to != api.StatusRunning
 	return write(ctx, s.file, c, func(g *group) (Job, error) {
 		j, err := g.jobByID(id)

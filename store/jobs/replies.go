@@ -116,7 +116,7 @@ func (f file) makeOnce(ctx context.Context, op string, do func(*group) (job *Job
 	if err := f.replied(ctx); err != nil {
 		return nil, false, err
 	}
-	m, err := write(ctx, f, forUser(op), func(g *group) (m made, err error) {
+	m, err := write(ctx, f, interactive(op), func(g *group) (m made, err error) {
 		i, is := ctx.Value(idempotencyOf{}).(Idempotency)
 		if is {
 			if err := i.replied(g.tx, g.tx.Steady); err != nil {

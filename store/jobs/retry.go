@@ -278,7 +278,7 @@ func (r WorkRepo) undone(tx *kv.Tx) bool {
 // those that it had not taken over itself from the one before it, a bounded step at a
 // time. It returns true when all have been looked at.
 func (s *Work) DiscoverRetry(ctx context.Context, seq uint64) (bool, error) {
-	return write(ctx, s.file, now("discover repos to retry"), func(g *group) (bool, error) {
+	return write(ctx, s.file, urgent("discover repos to retry"), func(g *group) (bool, error) {
 		j, w, err := g.open(seq)
 		if err != nil {
 			return false, err

@@ -254,7 +254,7 @@ func (g *group) finish(j *Job, w *workBuckets, o Owed, t Settlement, now WorkRep
 // SettleHost gives up all repos that a job still owes at a host, in bounded
 // steps. It returns how many a step settled.
 func (s *Work) SettleHost(ctx context.Context, seq uint64, host string, v Verdict) (int, error) {
-	return write(ctx, s.file, now("give up host "+host), func(g *group) (int, error) {
+	return write(ctx, s.file, urgent("give up host "+host), func(g *group) (int, error) {
 		j, w, err := g.open(seq)
 		if err != nil {
 			return 0, err
