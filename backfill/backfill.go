@@ -200,8 +200,8 @@ func (b *Backfill) Retry(ctx context.Context, old uuid.UUID) (jobs.Job, error) {
 	return job, nil
 }
 
-// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing)
-// or to go on (store.StatusRunning). It fails with jobs.ErrMove when the job is not
+// Move asks a job to stop (api.StatusCancelling), to pause (api.StatusPausing)
+// or to go on (api.StatusRunning). It fails with jobs.ErrMove when the job is not
 // in a status from which it can, and with store.ErrNotFound when there is none.
 func (b *Backfill) Move(ctx context.Context, id uuid.UUID, to api.Status) (jobs.Job, error) {
 	job, err := b.cfg.Store.Jobs.MoveJob(ctx, id, to)

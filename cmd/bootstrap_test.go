@@ -13,7 +13,7 @@ import (
 
 	"appview/cmd/service"
 	"appview/internal/datadir"
-	"appview/server"
+	"appview/server/apikey"
 	"appview/store"
 	"appview/store/admin"
 )
@@ -57,7 +57,7 @@ func TestFirstStartMakesAKeyForTheOwnerAlone(t *testing.T) {
 		t.Fatalf("%q, %v", path, err)
 	}
 	key := strings.TrimSpace(read(t, path))
-	if err := server.CheckKey(key); err != nil || len(key) < 43 {
+	if err := apikey.Check(key); err != nil || len(key) < 43 {
 		t.Errorf("key %q: %v", key, err)
 	}
 	k, err := st.Admin.APIKey(t.Context(), key)

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"appview/cmd/service"
-	"appview/server"
+	"appview/server/control"
 )
 
 // Bounds of looking handles up.
@@ -78,8 +78,8 @@ func (n *repoNames) dids(cmd *cobra.Command, p *program) ([]string, error) {
 		}
 		names = append(slices.Clip(names), listed...)
 	}
-	if len(names) > server.MaxDIDs {
-		return nil, service.Usagef("%d repos are named, a job takes at most %d: make several jobs", len(names), server.MaxDIDs)
+	if len(names) > control.MaxDIDs {
+		return nil, service.Usagef("%d repos are named, a job takes at most %d: make several jobs", len(names), control.MaxDIDs)
 	}
 	dids := make([]string, len(names))
 	handles := map[int]syntax.Handle{}

@@ -15,7 +15,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/sandbox"
-	"appview/server"
+	"appview/server/control"
 )
 
 // runsWith runs a command line in this process that looks handles up in dir.
@@ -77,7 +77,7 @@ func TestMistakesInNamesMakeNoRequest(t *testing.T) {
 	dir := t.TempDir()
 	empty, many, long := filepath.Join(dir, "empty"), filepath.Join(dir, "many"), filepath.Join(dir, "long")
 	write(t, empty, "\n# nobody\n")
-	write(t, many, strings.Repeat("alice.example.com\n", server.MaxDIDs+1))
+	write(t, many, strings.Repeat("alice.example.com\n", control.MaxDIDs+1))
 	write(t, long, strings.Repeat("did:web:a.example\n", maxNamesFile/18+1))
 	for text, args := range map[string][]string{
 		"names no repo: leave the flag out":            {"--dids-file", empty},

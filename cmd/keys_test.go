@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"appview/cmd/service"
-	"appview/server"
+	"appview/server/apikey"
 	"appview/store/admin"
 )
 
@@ -18,7 +18,7 @@ func TestKeysFromTheirMakingToTheirEnd(t *testing.T) {
 	s := serveIn(t, newWorld(t), dir)
 	at := []string{"--data-dir", dir}
 	key := strings.TrimSpace(want(t, exitOK, "hv_", nil, append([]string{"keys", "create", "the website", "--permission", "stats:read,audit:read", "--expires", "90d"}, at...)...))
-	if err := server.CheckKey(key); err != nil {
+	if err := apikey.Check(key); err != nil {
 		t.Fatalf("%q is printed where the key alone should be: %v", key, err)
 	}
 	want(t, exitOK, "tracked ", nil, "stats", "--url", s.url, "--key", key)

@@ -17,7 +17,7 @@ import (
 	"appview/cmd/service"
 	"appview/internal/api"
 	"appview/internal/datadir"
-	"appview/server"
+	"appview/server/apikey"
 	"appview/store"
 	"appview/store/admin"
 )
@@ -92,7 +92,7 @@ func rescue(ctx context.Context, dataDir string, revoke bool) (done rescued, err
 			done.Revoked++
 		}
 	}
-	done.Key, done.File = server.NewKey(), filepath.Join(dataDir, service.KeyFile)
+	done.Key, done.File = apikey.New(), filepath.Join(dataDir, service.KeyFile)
 	if err := service.PutAdminKey(ctx, st, "rescue", done.Key, now); err != nil {
 		return done, fmt.Errorf("rescue: %w", err)
 	}

@@ -15,6 +15,8 @@ import (
 	"appview/cmd/service"
 	"appview/internal/network"
 	"appview/server"
+	"appview/server/answer"
+	"appview/server/apikey"
 	"appview/store/index"
 )
 
@@ -94,7 +96,7 @@ admin.key in the data directory.`,
 	f.StringSliceVar(&o.service.CORSOrigins, "cors-origin", nil, "origin of pages that may use the admin API, with a key, such as https://admin.example.com; may be repeated")
 	f.BoolVar(&o.service.NoPublicReads, "no-public-reads", false, "do not answer /xrpc and /api, which need no key")
 	f.IntVar(&o.service.Connections, "max-connections", 0, "connections of clients at once; one more, and another gives way (default: a quarter of the open files that the system allows, at most 1024)")
-	f.Int64Var(&o.service.AnswerBytes, "max-answer-bytes", server.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
+	f.Int64Var(&o.service.AnswerBytes, "max-answer-bytes", answer.DefaultAnswerBytes, "bytes that answers under way may take; with more, those that are taken slowest are cut off")
 	f.Int64Var(&o.service.AccountBytes, "max-account-bytes", index.DefaultMaxAccountBytes, "bytes of the database that one account may take; what would make it more is not stored")
 	f.StringVar(&o.service.MetricsListen, "metrics-listen", "", "address to answer /metrics and profiles (/debug/pprof) on; without it /metrics is answered with everything else, and there are no profiles")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -108,7 +110,7 @@ admin.key in the data directory.`,
 func (o *serveOptions) check() error {
 	var errs []error
 	if o.service.AdminKey != "" {
-		if err := server.CheckKey(o.service.AdminKey); err != nil {
+		if err := apikey.Check(o.service.AdminKey); err != nil {
 			errs = append(errs, service.Usagef("%s: %w", envAdminKey, err))
 		}
 	}
@@ -154,8 +156,8 @@ func (o *serveOptions) check() error {
 	if err := o.boundConnections(); err != nil {
 		errs = append(errs, err)
 	}
-	if o.service.AnswerBytes < server.LeastAnswerBytes {
-		errs = append(errs, service.Usagef("--max-answer-bytes is %d, it must be at least %d", o.service.AnswerBytes, server.LeastAnswerBytes))
+	if o.service.AnswerBytes < answer.LeastAnswerBytes {
+		errs = append(errs, service.Usagef("--max-answer-bytes is %d, it must be at least %d", o.service.AnswerBytes, answer.LeastAnswerBytes))
 	}
 	if o.service.AccountBytes < index.LeastMaxAccountBytes {
 		errs = append(errs, service.Usagef("--max-account-bytes is %d, it must be at least %d", o.service.AccountBytes, index.LeastMaxAccountBytes))

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,58 +11,11 @@ import (
 	"time"
 
 	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/apikey"
 	"appview/store"
 	"appview/store/admin"
 )
-
-const (
-	// KeyPrefix begins every key.
-	KeyPrefix = "hv_"
-	// prefixLen is how much of a key is shown so that it can be recognised.
-	prefixLen = 8
-	// keyBytes is how much of a key is random.
-	keyBytes = 32
-	// minAdminKey is the shortest configured key: one shorter could be guessed.
-	minAdminKey = 24
-	// maxKey is longer than any key that was ever made or configured.
-	maxKey = 512
-)
-
-// NewKey makes a key up.
-func NewKey() string {
-	secret := make([]byte, keyBytes)
-	_, _ = rand.Read(secret) // never fails
-	return KeyPrefix + base64.RawURLEncoding.EncodeToString(secret)
-}
-
-// Prefix is what is shown of a key.
-func Prefix(key string) string { return key[:min(prefixLen, len(key))] }
-
-// CheckKey tells why key cannot be a configured admin key.
-func CheckKey(key string) error {
-	switch {
-	case !strings.HasPrefix(key, KeyPrefix):
-		return fmt.Errorf("the admin key must begin with %s", KeyPrefix)
-	case len(key) < minAdminKey:
-		return fmt.Errorf("the admin key has %d characters, it needs at least %d", len(key), minAdminKey)
-	case !wellFormed(key):
-		return fmt.Errorf("the admin key must be at most %d printable ASCII characters without spaces", maxKey)
-	}
-	return nil
-}
-
-// wellFormed tells whether key could be one at all.
-func wellFormed(key string) bool {
-	if !strings.HasPrefix(key, KeyPrefix) || len(key) > maxKey {
-		return false
-	}
-	for _, c := range []byte(key) {
-		if c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return true
-}
 
 // grant is what the key of a request allows.
 type grant struct {
@@ -76,6 +27,12 @@ type grant struct {
 
 // grantOf is the key under which the context of a request holds its grant.
 type grantOf struct{}
+
+// allows reports whether the key of a request holds a permission.
+func allows(r *http.Request, p api.Permission) bool {
+	held, _ := r.Context().Value(grantOf{}).(grant) // holds nothing where there is none
+	return held.allows(p)
+}
 
 func (g grant) allows(p api.Permission) bool {
 	return slices.Contains(g.permissions, string(p)) || slices.Contains(g.permissions, string(api.AllPermissions))
@@ -144,9 +101,9 @@ func bearer(r *http.Request) (string, error) {
 	switch {
 	case !strings.EqualFold(scheme, "Bearer"):
 		return "", unauthorized("the Authorization header is not of the Bearer scheme")
-	case !strings.HasPrefix(key, KeyPrefix):
-		return "", unauthorized("a key begins with " + KeyPrefix)
-	case !wellFormed(key):
+	case !strings.HasPrefix(key, apikey.Begins):
+		return "", unauthorized("a key begins with " + apikey.Begins)
+	case !apikey.WellFormed(key):
 		return "", unauthorized("the key holds a space or another character that no key has")
 	}
 	return key, nil
@@ -154,7 +111,7 @@ func bearer(r *http.Request) (string, error) {
 
 // keyError is a key that opens nothing.
 type keyError struct {
-	failure
+	answer.Failure
 
 	why     string
 	key     admin.APIKey // of which it is known that it did once
@@ -162,7 +119,7 @@ type keyError struct {
 }
 
 // Unwrap leads to the answer.
-func (e keyError) Unwrap() error { return e.failure }
+func (e keyError) Unwrap() error { return e.Failure }
 
 func unauthorized(why string) error { return unusable(admin.APIKey{}, why) }
 
@@ -173,11 +130,11 @@ func unknownKey() error {
 }
 
 func unusable(k admin.APIKey, why string) keyError {
-	f := failure{status: http.StatusUnauthorized, text: why + ": send the header `Authorization: Bearer " + KeyPrefix + "…`"}
-	f.header("WWW-Authenticate", "Bearer")
-	return keyError{failure: f, why: why, key: k}
+	f := answer.Failure{Status: http.StatusUnauthorized, Text: why + ": send the header `Authorization: Bearer " + apikey.Begins + "…`"}
+	f.Header("WWW-Authenticate", "Bearer")
+	return keyError{Failure: f, why: why, key: k}
 }
 
 func forbidden(p api.Permission) error {
-	return failure{status: http.StatusForbidden, text: fmt.Sprintf("the key lacks the permission %s", p)}
+	return answer.Failure{Status: http.StatusForbidden, Text: fmt.Sprintf("the key lacks the permission %s", p)}
 }

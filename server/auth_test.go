@@ -10,18 +10,20 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/apikey"
 	"appview/store/admin"
 )
 
 // concrete is a path of the route with its wildcards filled in.
-func (rt route) concrete() string {
-	return strings.NewReplacer("{id}", "00000000-0000-4000-8000-000000000000", "{file}", "style.css", "{$}", "").Replace(rt.path)
+func concrete(rt answer.Route) string {
+	return strings.NewReplacer("{id}", "00000000-0000-4000-8000-000000000000", "{file}", "style.css", "{$}", "").Replace(rt.Path)
 }
 
 // key stores a key with permissions.
 func (r *rig) key(secret string, change func(*admin.APIKey), permissions ...api.Permission) string {
 	r.t.Helper()
-	k := admin.APIKey{ID: uuid.New(), Name: "test", Prefix: Prefix(secret), CreatedAt: time.Now()}
+	k := admin.APIKey{ID: uuid.New(), Name: "test", Prefix: apikey.Prefix(secret), CreatedAt: time.Now()}
 	for _, p := range permissions {
 		k.Permissions = append(k.Permissions, string(p))
 	}
@@ -48,26 +50,26 @@ func TestEveryAdminRouteWantsItsPermission(t *testing.T) {
 		bearers[p] = r.bearerOf("hv_only-"+string(p), nil, p)
 	}
 	for _, rt := range r.server.routes() {
-		if !strings.HasPrefix(rt.path, adminSpace) {
-			if rt.permission != "" {
-				t.Errorf("%s wants a permission outside the admin API", rt.path)
+		if !strings.HasPrefix(rt.Path, answer.AdminSpace) {
+			if rt.Permission != "" {
+				t.Errorf("%s wants a permission outside the admin API", rt.Path)
 			}
-			if a := r.do(rt.method, rt.concrete(), "", "Authorization", ""); a.status == 401 || a.status == 403 {
-				t.Errorf("%s without a key: %d", rt.path, a.status)
+			if a := r.do(rt.Method, concrete(rt), "", "Authorization", ""); a.status == 401 || a.status == 403 {
+				t.Errorf("%s without a key: %d", rt.Path, a.status)
 			}
 			continue
 		}
-		if bearers[rt.permission] == "" {
-			t.Errorf("%s %s wants the permission %q, which no key can have", rt.method, rt.path, rt.permission)
+		if bearers[rt.Permission] == "" {
+			t.Errorf("%s %s wants the permission %q, which no key can have", rt.Method, rt.Path, rt.Permission)
 			continue
 		}
 		for p, bearer := range bearers {
-			a := r.do(rt.method, rt.concrete(), "", "Authorization", bearer)
+			a := r.do(rt.Method, concrete(rt), "", "Authorization", bearer)
 			switch {
-			case p != rt.permission:
-				a.want(t, 403, "lacks the permission "+string(rt.permission))
+			case p != rt.Permission:
+				a.want(t, 403, "lacks the permission "+string(rt.Permission))
 			case a.status == 401 || a.status == 403:
-				t.Errorf("%s %s with its permission: %d", rt.method, rt.path, a.status)
+				t.Errorf("%s %s with its permission: %d", rt.Method, rt.Path, a.status)
 			}
 		}
 	}
@@ -86,9 +88,9 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 	revoked := r.bearerOf("hv_revoked", nil, api.AllPermissions)
 	bearers[revoked] = "was revoked"
 	for _, rt := range r.server.routes() { // the key was good for every one of them
-		if strings.HasPrefix(rt.path, adminSpace) {
-			if a := r.do(rt.method, rt.concrete(), "", "Authorization", revoked); a.status == 401 || a.status == 403 {
-				t.Errorf("%s %s before: %d", rt.method, rt.path, a.status)
+		if strings.HasPrefix(rt.Path, answer.AdminSpace) {
+			if a := r.do(rt.Method, concrete(rt), "", "Authorization", revoked); a.status == 401 || a.status == 403 {
+				t.Errorf("%s %s before: %d", rt.Method, rt.Path, a.status)
 			}
 		}
 	}
@@ -97,15 +99,15 @@ func TestUnusableKeysOpenNoRoute(t *testing.T) {
 	}
 	tried := 0
 	for _, rt := range r.server.routes() {
-		if !strings.HasPrefix(rt.path, adminSpace) {
+		if !strings.HasPrefix(rt.Path, answer.AdminSpace) {
 			continue
 		}
 		tried++
 		for bearer, text := range bearers {
-			a := r.do(rt.method, rt.concrete(), "{", "Authorization", bearer)
+			a := r.do(rt.Method, concrete(rt), "{", "Authorization", bearer)
 			a.want(t, 401, text)
 			if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
-				t.Errorf("%s: WWW-Authenticate %q", rt.path, got)
+				t.Errorf("%s: WWW-Authenticate %q", rt.Path, got)
 			}
 		}
 	}

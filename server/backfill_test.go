@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/control"
 	"appview/store"
 	"appview/store/index"
 	"appview/store/jobs"
@@ -61,13 +62,13 @@ func TestCreateHandsOnWhatWasAsked(t *testing.T) {
 	r.create(`{"collection":"xyz.statusphere.status","did":"did:plc:alice7777777777777777777"}`)
 	r.create(`{"dids":["did:plc:bob777777777777777777777","did:web:carol.example.com","did:plc:bob777777777777777777777"],"did":null}`)
 	r.create(`{"dids":null,"collection":"xyz.statusphere.status"}`)
-	many := make([]string, MaxDIDs)
+	many := make([]string, control.MaxDIDs)
 	for i := range many {
 		many[i] = fmt.Sprintf("%q", fmt.Sprintf("did:web:%d.example.com", i))
 	}
 	r.create(`{"dids":[` + strings.Join(many, ",") + `]}`)
-	if n := len(r.jobs.created[3].DIDs); n != MaxDIDs {
-		t.Errorf("%d of %d DIDs were handed on", n, MaxDIDs)
+	if n := len(r.jobs.created[3].DIDs); n != control.MaxDIDs {
+		t.Errorf("%d of %d DIDs were handed on", n, control.MaxDIDs)
 	}
 	r.jobs.created = r.jobs.created[:3]
 	want := []jobs.Request{{Collection: status, DID: alice}, {DIDs: []syntax.DID{bob, carol}}, {Collection: status}}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/server/answer"
 	"appview/store"
 	"appview/store/index"
 	"appview/store/storetest"
@@ -54,22 +55,22 @@ func TestBackupIsADatabase(t *testing.T) {
 // left waits until the server has given up all backups.
 func (r *rig) left() {
 	r.t.Helper()
-	for range maxBackups {
+	for range answer.MaxBackups {
 		select {
-		case r.server.backups <- struct{}{}:
+		case r.server.out.Bounds.Backups <- struct{}{}:
 		case <-time.After(10 * time.Second):
 			r.t.Fatal("a backup still runs")
 		}
 	}
-	for range maxBackups {
-		<-r.server.backups
+	for range answer.MaxBackups {
+		<-r.server.out.Bounds.Backups
 	}
 }
 
 func TestBackupForAClientThatStallsIsCutOff(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
+	r.server.out.Bounds.Pace = answer.Pace{Write: 300 * time.Millisecond, Window: time.Hour, Rate: 1}
 	r.bulk()
 	conn, res := r.openAt("/admin/backup")
 	defer func() { _ = res.Body.Close() }()
@@ -87,7 +88,7 @@ func TestBackupForAClientThatStallsIsCutOff(t *testing.T) {
 	if events := r.audit("").Events; len(events) != 1 || events[0].Action != "backup" || events[0].Outcome != "failed" {
 		t.Errorf("noted: %+v", events)
 	}
-	r.server.pace = pace{write: time.Minute, window: time.Hour, rate: 1} // a busy machine may wait longer for us
+	r.server.out.Bounds.Pace = answer.Pace{Write: time.Minute, Window: time.Hour, Rate: 1} // a busy machine may wait longer for us
 	// Its pages are free again.
 	r.settle(bob, index.AccountActive, map[syntax.NSID][]index.Listed{note: {text(t, "k", "k")}})
 	if a := r.get("/admin/backup"); a.status != http.StatusOK {

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +9,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"appview/server/answer"
+	"appview/server/openapi"
 )
 
 // segmentPattern is a segment of a base path. It needs no percent-encoding, so that the
@@ -50,21 +51,21 @@ func ParseBasePath(text string) (string, error) {
 // routeBelow is a route whose path is base or begins with it; empty if there is none.
 // Over a socket both would mean the same address.
 func routeBelow(base string) (pattern string, err error) {
-	var doc struct{ Paths map[string]json.RawMessage }
-	if err := json.Unmarshal(described, &doc); err != nil {
-		return "", fmt.Errorf("read description: %w", err)
+	paths, err := openapi.Paths()
+	if err != nil {
+		return "", err
 	}
 	segments := strings.Split(base, "/")
-	for path := range doc.Paths {
+	for _, path := range paths {
 		of := strings.Split(path, "/")
 		if len(of) < len(segments) {
 			continue
 		}
 		if slices.EqualFunc(of[:len(segments)], segments, func(a, b string) bool { return a == b || strings.HasPrefix(a, "{") }) {
-			pattern = cmp.Or(min(pattern, path), path)
+			return path, nil
 		}
 	}
-	return pattern, nil
+	return "", nil
 }
 
 // errOutside says that a path is not behind the base path.
@@ -150,5 +151,5 @@ func (s *Server) failOutside(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
-	s.fail(w, r, notFound("there is no route %.200s: everything is below %s/ here (--base-path)", r.URL.Path, s.cfg.BasePath))
+	s.out.Fail(w, r, answer.NotFound("there is no route %.200s: everything is below %s/ here (--base-path)", r.URL.Path, s.cfg.BasePath))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/server/answer"
 	"appview/store"
 	"appview/store/index"
 	"appview/store/storetest"
@@ -92,7 +93,7 @@ func BenchmarkExport(b *testing.B) {
 	b.Cleanup(ours.Close)
 	var size int64
 	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		piece := make([]byte, lineBuffer)
+		piece := make([]byte, answer.LineBuffer)
 		for left := size; left > 0; left -= int64(len(piece)) {
 			_, _ = w.Write(piece)
 		}

@@ -29,6 +29,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
+	"appview/server/reads"
 	"appview/store"
 	"appview/store/index"
 	"appview/store/storetest"
@@ -193,9 +194,9 @@ func BenchmarkReads(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			query, uncached := strings.CutPrefix(name, "uncached/")
 			requests := queries[query]
-			s.cache.limit = cacheBytes
+			s.reads.SetCache(reads.CacheBytes)
 			if uncached {
-				s.cache = cache{}
+				s.reads.SetCache(0)
 			}
 			compareBench(b, ours, requests)
 		})

@@ -53,7 +53,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 	if a := r.get("/admin/collections"); a.status != 200 || a.body != `{"collections":[]}`+"\n" {
 		t.Errorf("none: %d %s", a.status, a.body)
 	}
-	add := func() answer { return r.do(http.MethodPost, "/admin/collections", `{"collection":"com.example.note"}`) }
+	add := func() result { return r.do(http.MethodPost, "/admin/collections", `{"collection":"com.example.note"}`) }
 	a := add()
 	exact := regexp.MustCompile(`^\{"collection":"com.example.note","job":\{"id":"[0-9a-f-]{36}","status":"running"\}\}` + "\n$")
 	if a.status != http.StatusCreated || !exact.MatchString(a.body) {
@@ -69,7 +69,7 @@ func TestCollectionFromItsAdditionToItsRemoval(t *testing.T) {
 	if a := r.get("/admin/collections"); !exact.MatchString(a.body) {
 		t.Errorf("listed: %s", a.body)
 	}
-	remove := func(query string) answer { return r.do(http.MethodDelete, "/admin/collections"+query, "") }
+	remove := func(query string) result { return r.do(http.MethodDelete, "/admin/collections"+query, "") }
 	remove("?collection=com.example.note&records=delete").want(t, 409, "job "+added.Job.ID.String()+": an unfinished job covers it: wait for its end, or cancel it")
 
 	r.complete(r.jobOf(added.Job.ID), map[syntax.DID][]index.Listed{alice: texts(t, 3), bob: texts(t, 2)})

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"appview/server/answer"
 )
 
 const (
@@ -228,7 +230,7 @@ func (c *Connections) remove(cc *clientConn) {
 
 // ConnContext lets handlers find the connection of a request. It is for http.Server.
 func (*Connections) ConnContext(ctx context.Context, conn net.Conn) context.Context {
-	return withConnection(ctx, conn)
+	return answer.WithConnection(ctx, conn)
 }
 
 // ConnState follows what a connection is at. It is for http.Server.
@@ -309,14 +311,14 @@ func (cc *clientConn) SetWriteBuffer(bytes int) error {
 
 // markKeyed notes that the client of r has shown a key that is known.
 func markKeyed(r *http.Request) {
-	if cc, is := r.Context().Value(connection{}).(*clientConn); is {
+	if cc, is := answer.ConnectionOf(r).(*clientConn); is {
 		cc.keyed.Store(true)
 	}
 }
 
 // markGuess notes whether the client of r waits for the answer to a wrong key.
 func markGuess(r *http.Request, is bool) {
-	if cc, bounded := r.Context().Value(connection{}).(*clientConn); bounded {
+	if cc, bounded := answer.ConnectionOf(r).(*clientConn); bounded {
 		cc.guessed.Store(is)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"appview/internal/api"
+	"appview/server/answer"
 )
 
 // ParseOrigin reads an origin whose pages may use the admin API, as it is configured. It
@@ -74,12 +75,12 @@ const (
 // Metrics are left out: they need no key, and no page has to read them.
 func (s *Server) crossOrigin(w http.ResponseWriter, r *http.Request) (answered bool) {
 	h := w.Header()
-	if isOpen(r) {
+	if answer.IsOpen(r) {
 		openTo(h)
 		// What does not exist is said to whoever then asks for it.
 		return r.Method == http.MethodOptions && preflight(w, publicMethods, publicHeaders, publicMaxAge)
 	}
-	if len(s.cfg.CORSOrigins) == 0 || r.URL.Path == metricsPath {
+	if len(s.cfg.CORSOrigins) == 0 || r.URL.Path == answer.MetricsPath {
 		return false
 	}
 	h.Add("Vary", "Origin")
@@ -110,6 +111,3 @@ func preflight(w http.ResponseWriter, methods, headers, maxAge string) (answered
 	w.WriteHeader(http.StatusNoContent)
 	return true
 }
-
-// isOpen reports whether pages of any origin may read the path.
-func isOpen(r *http.Request) bool { return isXRPC(r) || strings.HasPrefix(r.URL.Path, apiSpace) }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"appview/internal/api"
+	"appview/server/answer"
 )
 
 const adminOrigin = "https://admin.example.com"
@@ -18,7 +19,7 @@ func newCORSRig(t *testing.T) *rig {
 }
 
 // wantReadable fails unless a page of the origin may read the answer, and what it has to.
-func (a answer) wantReadable(t *testing.T, what, origin string) {
+func (a result) wantReadable(t *testing.T, what, origin string) {
 	t.Helper()
 	exposed := strings.Split(a.header.Get("Access-Control-Expose-Headers"), ", ")
 	for _, name := range []string{"Location", "Retry-After", "ETag", "Appview-Synced-At", "WWW-Authenticate", "X-Request-Id"} {
@@ -32,7 +33,7 @@ func (a answer) wantReadable(t *testing.T, what, origin string) {
 }
 
 // preflight asks what a page of the origin may send.
-func (r *rig) preflight(path, origin string) answer {
+func (r *rig) preflight(path, origin string) result {
 	r.t.Helper()
 	return r.do(http.MethodOptions, path, "", "Authorization", "", "Origin", origin,
 		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,idempotency-key,last-event-id")
@@ -42,27 +43,27 @@ func TestAdministratorsPagesOfAnAllowedOrigin(t *testing.T) {
 	t.Parallel()
 	r := newCORSRig(t)
 	for _, rt := range r.server.routes() {
-		if isOpenPath(rt.path) || rt.path == metricsPath {
+		if isOpenPath(rt.Path) || rt.Path == answer.MetricsPath {
 			continue
 		}
-		a := r.preflight(rt.concrete(), adminOrigin)
-		a.wantReadable(t, "preflight of "+rt.path, adminOrigin)
+		a := r.preflight(concrete(rt), adminOrigin)
+		a.wantReadable(t, "preflight of "+rt.Path, adminOrigin)
 		methods := strings.Split(a.header.Get("Access-Control-Allow-Methods"), ", ")
-		if a.status != http.StatusNoContent || a.body != "" || !slices.Contains(methods, rt.method) {
-			t.Errorf("%s: preflight %d %v", rt.path, a.status, a.header)
+		if a.status != http.StatusNoContent || a.body != "" || !slices.Contains(methods, rt.Method) {
+			t.Errorf("%s: preflight %d %v", rt.Path, a.status, a.header)
 		}
 		headers := strings.Split(strings.ToLower(a.header.Get("Access-Control-Allow-Headers")), ", ")
 		for _, name := range []string{"authorization", "content-type", "idempotency-key", "last-event-id", "if-none-match"} {
 			if !slices.Contains(headers, name) {
-				t.Errorf("%s: %s may not be sent", rt.path, name)
+				t.Errorf("%s: %s may not be sent", rt.Path, name)
 			}
 		}
 		for _, bearer := range []string{"Bearer " + testKey, ""} { // with an answer, or a 401
-			a = r.do(rt.method, rt.concrete(), "", "Authorization", bearer, "Origin", adminOrigin)
-			a.wantReadable(t, rt.method+" "+rt.path, adminOrigin)
+			a = r.do(rt.Method, concrete(rt), "", "Authorization", bearer, "Origin", adminOrigin)
+			a.wantReadable(t, rt.Method+" "+rt.Path, adminOrigin)
 		}
 		if a.header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s: cookies are allowed", rt.path)
+			t.Errorf("%s: cookies are allowed", rt.Path)
 		}
 	}
 }
@@ -72,13 +73,13 @@ func TestPagesOfAnAllowedOriginReadErrors(t *testing.T) {
 	r := newCORSRig(t)
 	r.server.guesses.every, r.server.guesses.patience = 1<<50, 0
 	reader := r.bearerOf("hv_reader", nil, api.BackfillRead)
-	asks := func(method, path, body, bearer string) answer {
+	asks := func(method, path, body, bearer string) result {
 		return r.do(method, path, body, "Authorization", bearer, "Origin", "http://localhost:8080")
 	}
 	r.jobs.panics = true
 	for _, c := range []struct {
 		status int
-		a      answer
+		a      result
 	}{
 		{401, asks(http.MethodGet, "/admin/stats", "", "")},
 		{403, asks(http.MethodGet, "/admin/stats", "", reader)},
@@ -87,7 +88,7 @@ func TestPagesOfAnAllowedOriginReadErrors(t *testing.T) {
 		{404, asks(http.MethodGet, "/admin//stats", "", reader)},
 		{405, asks(http.MethodPut, "/admin/stats", "", reader)},
 		{400, asks(http.MethodPost, "/admin/backfill", "null", "Bearer "+testKey)},
-		{413, asks(http.MethodPost, "/admin/backfill", `{"did":"`+strings.Repeat("x", maxBody)+`"}`, "Bearer "+testKey)},
+		{413, asks(http.MethodPost, "/admin/backfill", `{"did":"`+strings.Repeat("x", answer.MaxBody)+`"}`, "Bearer "+testKey)},
 		{500, asks(http.MethodPost, "/admin/backfill", "{}", "Bearer "+testKey)},
 	} {
 		if c.a.status != c.status {
@@ -108,23 +109,23 @@ func TestPagesOfOtherOriginsReadNothingOfAdministrators(t *testing.T) {
 	for name, r := range map[string]*rig{"off": newRig(t, withMetrics), "on": newCORSRig(t)} {
 		for _, origin := range []string{"https://evil.example", "null", "http://admin.example.com", "https://admin.example.com:8443", "https://admin.example.com.", "https://ADMIN.example.com", "https://x.admin.example.com", "*", ""} {
 			for _, rt := range r.server.routes() {
-				if isOpenPath(rt.path) {
+				if isOpenPath(rt.Path) {
 					continue
 				}
-				got := r.do(rt.method, rt.concrete(), "", "Origin", origin)
-				asked := r.preflight(rt.concrete(), origin)
-				for _, a := range []answer{got, asked} {
+				got := r.do(rt.Method, concrete(rt), "", "Origin", origin)
+				asked := r.preflight(concrete(rt), origin)
+				for _, a := range []result{got, asked} {
 					for header := range a.header {
 						if strings.HasPrefix(header, "Access-Control-") {
-							t.Errorf("%s: %s from %q: %d %v", name, rt.path, origin, a.status, a.header)
+							t.Errorf("%s: %s from %q: %d %v", name, rt.Path, origin, a.status, a.header)
 						}
 					}
 				}
 				if asked.status/100 == 2 || got.status == http.StatusUnauthorized {
-					t.Errorf("%s: %s from %q: %d, preflight %d", name, rt.path, origin, got.status, asked.status)
+					t.Errorf("%s: %s from %q: %d, preflight %d", name, rt.Path, origin, got.status, asked.status)
 				}
-				if varies := slices.Contains(got.header.Values("Vary"), "Origin"); varies != (name == "on" && rt.path != metricsPath) {
-					t.Errorf("%s: %s varies with the origin: %t", name, rt.path, varies)
+				if varies := slices.Contains(got.header.Values("Vary"), "Origin"); varies != (name == "on" && rt.Path != answer.MetricsPath) {
+					t.Errorf("%s: %s varies with the origin: %t", name, rt.Path, varies)
 				}
 			}
 		}
@@ -132,7 +133,7 @@ func TestPagesOfOtherOriginsReadNothingOfAdministrators(t *testing.T) {
 }
 
 func isOpenPath(path string) bool {
-	return strings.HasPrefix(path, apiSpace) || strings.HasPrefix(path, xrpcSpace)
+	return strings.HasPrefix(path, answer.APISpace) || strings.HasPrefix(path, answer.XRPCSpace)
 }
 
 func TestAllowedOriginChangesNothingElse(t *testing.T) {
@@ -144,7 +145,7 @@ func TestAllowedOriginChangesNothingElse(t *testing.T) {
 				t.Errorf("%s from %s: %v", path, origin, got)
 			}
 		}
-		if a := r.do(http.MethodGet, metricsPath, "", "Origin", origin); a.status != http.StatusOK || a.header.Get("Access-Control-Allow-Origin") != "" {
+		if a := r.do(http.MethodGet, answer.MetricsPath, "", "Origin", origin); a.status != http.StatusOK || a.header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("metrics from %s: %d %v", origin, a.status, a.header)
 		}
 	}

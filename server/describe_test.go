@@ -18,6 +18,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/openapi"
 )
 
 const docURL = "https://appview.test/openapi.json"
@@ -36,7 +38,7 @@ var theDescription = sync.OnceValue(func() *description { //nolint:gochecknoglob
 	d := &description{schemas: map[string]*jsonschema.Schema{}, given: map[string]bool{}}
 	var open any
 	for _, into := range []any{&d.doc, &open} {
-		dec := json.NewDecoder(bytes.NewReader(described))
+		dec := json.NewDecoder(bytes.NewReader(openapi.Document()))
 		dec.UseNumber()
 		if err := dec.Decode(into); err != nil {
 			panic(err)
@@ -139,7 +141,7 @@ func (d *description) validate(where []string, data string) error {
 }
 
 // conforms fails the test if an answer is not what is described.
-func (d *description) conforms(t *testing.T, method, target, body string, a answer) {
+func (d *description) conforms(t *testing.T, method, target, body string, a result) {
 	t.Helper()
 	path, query, _ := strings.Cut(target, "?")
 	if method == http.MethodOptions {
@@ -156,7 +158,7 @@ func (d *description) conforms(t *testing.T, method, target, body string, a answ
 	case op == nil && a.status < 400:
 		t.Errorf("%s %s is answered with %d and not described", method, path, a.status)
 		return
-	case op == nil && strings.HasPrefix(path, xrpcSpace):
+	case op == nil && strings.HasPrefix(path, answer.XRPCSpace):
 		response, where = d.at("components", "responses", "XRPCError")
 	case op == nil:
 		response, where = d.at("components", "responses", "Error")
@@ -190,7 +192,7 @@ func (d *description) conforms(t *testing.T, method, target, body string, a answ
 	}
 }
 
-func (d *description) bodyConforms(method string, response map[string]any, where []string, a answer) error {
+func (d *description) bodyConforms(method string, response map[string]any, where []string, a result) error {
 	content, _ := response["content"].(map[string]any)
 	if method == http.MethodHead || a.header.Get("Content-Encoding") != "" {
 		return nil
@@ -221,7 +223,7 @@ func (d *description) bodyConforms(method string, response map[string]any, where
 
 // requestConforms tells how a request that was accepted differs from what is described.
 func (d *description) requestConforms(op []string, query, body string) error {
-	if strings.HasPrefix(op[1], adminSpace) { // elsewhere unknown parameters are ignored
+	if strings.HasPrefix(op[1], answer.AdminSpace) { // elsewhere unknown parameters are ignored
 		params, err := url.ParseQuery(query)
 		if err != nil {
 			return err
@@ -326,7 +328,7 @@ func TestEveryRouteIsDescribedAndTheOtherWayRound(t *testing.T) {
 	d, r := theDescription(), everything(t)
 	want, got := map[string]api.Permission{}, map[string]api.Permission{}
 	for _, rt := range r.server.routes() {
-		want[rt.method+" "+strings.TrimSuffix(rt.path, "{$}")] = rt.permission
+		want[rt.Method+" "+strings.TrimSuffix(rt.Path, "{$}")] = rt.Permission
 	}
 	paths, _ := d.at("paths")
 	for path, item := range paths {
@@ -385,7 +387,7 @@ func TestDescriptionIsOpenAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(described))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openapi.Document()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,12 +440,12 @@ func TestDescribedParametersAreKnown(t *testing.T) {
 	id := r.create("{}").String()
 	r.get("/admin/backfill/"+id+"?no-such-parameter=1").want(t, 400, "unknown parameter")
 	for _, rt := range r.server.routes() {
-		if strings.HasPrefix(rt.path, xrpcSpace) {
+		if strings.HasPrefix(rt.Path, answer.XRPCSpace) {
 			continue // unknown parameters are ignored there, as on a PDS
 		}
-		for _, name := range d.parameters(d.operation(rt.method, strings.TrimSuffix(rt.path, "{$}"))) {
-			path := strings.ReplaceAll(rt.path, "{id}", id)
-			r.do(rt.method, path+"?"+name+"=", "").want(t, 400, name+" is empty")
+		for _, name := range d.parameters(d.operation(rt.Method, strings.TrimSuffix(rt.Path, "{$}"))) {
+			path := strings.ReplaceAll(rt.Path, "{id}", id)
+			r.do(rt.Method, path+"?"+name+"=", "").want(t, 400, name+" is empty")
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/answer"
 	"appview/store/admin"
 	"appview/store/index"
 	"appview/store/jobs"
@@ -86,7 +87,7 @@ func (e *eventStream) job() (d api.JobDetail) {
 			if err := theDescription().validate(where, text); err != nil {
 				e.t.Errorf("event is not as described: %v", err)
 			}
-			answer{body: text}.decode(e.t, &d)
+			result{body: text}.decode(e.t, &d)
 			return d
 		}
 	}
@@ -162,8 +163,8 @@ func (r *rig) unwatched() {
 	r.t.Helper()
 	r.server.serving.Lock() // no handler runs
 	defer r.server.serving.Unlock()
-	if n := len(r.server.broadcasters.jobs); n != 0 || len(r.server.streams) != 0 {
-		r.t.Errorf("%d jobs are still watched, %d streams counted", n, len(r.server.streams))
+	if n := r.server.control.Watched(); n != 0 || len(r.server.out.Bounds.Streams) != 0 {
+		r.t.Errorf("%d jobs are still watched, %d streams counted", n, len(r.server.out.Bounds.Streams))
 	}
 }
 
@@ -177,8 +178,8 @@ func TestEventsAreRefusedLikeEverythingElse(t *testing.T) {
 	if a := r.do(http.MethodHead, path, ""); a.status != 200 || a.header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("HEAD: %d %v", a.status, a.header)
 	}
-	for range cap(r.server.streams) {
-		r.server.streams <- struct{}{}
+	for range cap(r.server.out.Bounds.Streams) {
+		r.server.out.Bounds.Streams <- struct{}{}
 	}
 	a := r.get(path)
 	a.want(t, 429, "streams of events as may run at once (256) run already")
@@ -190,7 +191,7 @@ func TestEventsAreRefusedLikeEverythingElse(t *testing.T) {
 func TestQuietStreamsAreKeptAlive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.streaming.beat = time.Millisecond
+	r.server.out.Bounds.Beat = time.Millisecond
 	stream := r.events(r.create("{}"))
 	stream.job()
 	for range 3 {
@@ -244,8 +245,8 @@ func TestStoppingEndsStreams(t *testing.T) {
 func TestAClientThatTakesNothingIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.streaming.write = 100 * time.Millisecond
-	r.server.broadcasters.every = time.Millisecond
+	r.server.out.Bounds.Event = 100 * time.Millisecond
+	r.server.out.Bounds.Look = time.Millisecond
 	r.jobs.restless = true // every look at the job is another
 	id := r.create("{}")
 	run := r.run()
@@ -286,7 +287,7 @@ func TestManyStreamsLookAtTheJobOnce(t *testing.T) {
 	for _, e := range reading {
 		e.until(func(d api.JobDetail) bool { return int64(d.ReposPerSecond) >= seen })
 	}
-	looks, most := r.jobs.looks(), int64(time.Since(began)/watchEvery)+2
+	looks, most := r.jobs.looks(), int64(time.Since(began)/answer.WatchEvery)+2
 	if looks < 2 || looks > most {
 		t.Errorf("the job was looked at %d times for %d clients, at most %d were due", looks, streams, most)
 	}

@@ -25,6 +25,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
+	"appview/server/answer"
 	"appview/store/index"
 	"appview/store/storetest"
 )
@@ -66,7 +67,7 @@ func TestExportIsEveryServedRecord(t *testing.T) {
 	}
 	r.get("/admin/records/export?colection=com.example.note").want(t, 400, "unknown parameter")
 	r.get("/admin/records/export?collection=note").want(t, 400, "no valid NSID")
-	if n := len(r.server.exports); n != 0 {
+	if n := len(r.server.out.Bounds.Exports); n != 0 {
 		t.Errorf("%d exports are still counted", n)
 	}
 }
@@ -135,7 +136,7 @@ func TestClientThatStallsIsCutOff(t *testing.T) {
 		t.Run(header, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
+			r.server.out.Bounds.Pace = answer.Pace{Write: 300 * time.Millisecond, Window: time.Hour, Rate: 1}
 			r.bulk()
 			conn, res := r.open(header)
 			defer func() { _ = res.Body.Close() }()
@@ -164,7 +165,7 @@ func TestFileDoesNotGrowForAClientThatStalls(t *testing.T) {
 	storetest.Long(t)
 	t.Parallel()
 	r := newRig(t)
-	r.server.pace = pace{write: 300 * time.Millisecond, window: time.Hour, rate: 1}
+	r.server.out.Bounds.Pace = answer.Pace{Write: 300 * time.Millisecond, Window: time.Hour, Rate: 1}
 	r.bulk()
 	round := 0
 	rewrite := func() int64 {
@@ -231,7 +232,7 @@ func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
 	change(0)
 	stop := make(chan struct{})
 	type export struct{ seq, body string }
-	seen := make([][]export, maxExports-1) // one is for this goroutine
+	seen := make([][]export, answer.MaxExports-1) // one is for this goroutine
 	var clients errgroup.Group
 	for i := range seen {
 		clients.Go(func() error {
@@ -278,22 +279,22 @@ func TestExportWhileTheCollectionChangesIsOneMoment(t *testing.T) {
 // idle waits until no export runs.
 func (r *rig) idle() {
 	r.t.Helper()
-	for range maxExports {
+	for range answer.MaxExports {
 		select {
-		case r.server.exports <- struct{}{}:
+		case r.server.out.Bounds.Exports <- struct{}{}:
 		case <-time.After(10 * time.Second):
 			r.t.Fatal("an export still runs")
 		}
 	}
-	for range maxExports {
-		<-r.server.exports
+	for range answer.MaxExports {
+		<-r.server.out.Bounds.Exports
 	}
 }
 
 func TestClientThatTricklesIsCutOff(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.pace = pace{write: 10 * time.Second, window: 200 * time.Millisecond, rate: 1 << 40}
+	r.server.out.Bounds.Pace = answer.Pace{Write: 10 * time.Second, Window: 200 * time.Millisecond, Rate: 1 << 40}
 	r.bulk()
 	_, res := r.open()
 	defer func() { _ = res.Body.Close() }()

@@ -1,13 +1,14 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"sync"
 	"time"
+
+	"appview/server/answer"
 )
 
 // A key that could be one and never was is a guess. The key is looked up first, so that a
@@ -119,15 +120,15 @@ func (s *Server) slowGuess(r *http.Request, refusal error) error {
 	select {
 	case <-late.C:
 	case <-r.Context().Done():
-	case <-serverStops(r):
+	case <-answer.Stopping(r):
 	}
 	return refusal
 }
 
 func tooManyGuesses(e keyError, after time.Duration) error {
-	f := failure{status: http.StatusTooManyRequests, text: e.why + ", and too many wrong keys have come from this address: try again later"}
-	f.header("Retry-After", strconv.Itoa(max(1, int(after.Seconds()))))
-	f.header("Connection", "close")
+	f := answer.Failure{Status: http.StatusTooManyRequests, Text: e.why + ", and too many wrong keys have come from this address: try again later"}
+	f.Header("Retry-After", strconv.Itoa(max(1, int(after.Seconds()))))
+	f.Header("Connection", "close")
 	return f
 }
 
@@ -138,12 +139,4 @@ func addressOfClient(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return addressOf(at.Addr())
-}
-
-// serverStops is closed when the server begins to stop.
-func serverStops(r *http.Request) <-chan struct{} {
-	if stop, isRun := r.Context().Value(stopping{}).(context.Context); isRun {
-		return stop.Done()
-	}
-	return nil
 }

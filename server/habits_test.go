@@ -20,7 +20,7 @@ import (
 
 // command sends a command to a job over a connection of its own, with a header and
 // whatever of a body, and returns the answer and the connection behind it.
-func (r *rig) command(path, header string, body func(io.Writer)) (answer, net.Conn) {
+func (r *rig) command(path, header string, body func(io.Writer)) (result, net.Conn) {
 	r.t.Helper()
 	conn, err := new(net.Dialer).DialContext(r.t.Context(), "tcp", r.http.Listener.Addr().String())
 	r.check(err)
@@ -40,7 +40,7 @@ func (r *rig) command(path, header string, body func(io.Writer)) (answer, net.Co
 	if res.Close { // ReadResponse takes the header out
 		res.Header.Set("Connection", "close")
 	}
-	return answer{res.StatusCode, res.Header, string(data)}, conn
+	return result{res.StatusCode, res.Header, string(data)}, conn
 }
 
 // sends is a body that is sent at once.

@@ -75,7 +75,7 @@ func TestRepeatedRequestMakesOneJob(t *testing.T) {
 			r := newRig(t)
 			path := c.prepare(r)
 			before := r.jobsStored()
-			post := func(body string) answer {
+			post := func(body string) result {
 				t.Helper()
 				return r.do(http.MethodPost, path, body, api.IdempotencyKey, "a key: \"!~\"")
 			}
@@ -150,7 +150,7 @@ func (r *rig) restart(adminKey string) {
 func TestOfConcurrentEqualRequestsOneMakesAJob(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	answers := make([]answer, 20)
+	answers := make([]result, 20)
 	var wg sync.WaitGroup
 	for i := range answers {
 		wg.Go(func() {
@@ -221,7 +221,7 @@ func (r *rig) newest() string {
 func TestRefusedRequestIsNotKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	post := func(path, body string) answer {
+	post := func(path, body string) result {
 		t.Helper()
 		return r.do(http.MethodPost, path, body, api.IdempotencyKey, "k")
 	}
@@ -246,7 +246,7 @@ func TestIdempotencyKeysBelongToAKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	made := map[string]string{} // answers
-	post := func(key, body string) answer {
+	post := func(key, body string) result {
 		t.Helper()
 		return r.do(http.MethodPost, "/admin/backfill", body, api.IdempotencyKey, "k", "Authorization", "Bearer "+key)
 	}

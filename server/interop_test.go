@@ -19,12 +19,12 @@ const invalidParam = "Invalid com.atproto.repo."
 func TestInteropIdentifiers(t *testing.T) {
 	t.Parallel()
 	// Each says whether an answer refuses the identifier itself, and not what it names.
-	admin := func(a answer) bool { return a.status == http.StatusBadRequest }
-	public := func(a answer) bool { return strings.Contains(a.body, invalidParam) }
-	noDID := func(a answer) bool { return public(a) || strings.Contains(a.body, "repo must be a DID, not a handle") }
+	admin := func(a result) bool { return a.status == http.StatusBadRequest }
+	public := func(a result) bool { return strings.Contains(a.body, invalidParam) }
+	noDID := func(a result) bool { return public(a) || strings.Contains(a.body, "repo must be a DID, not a handle") }
 	for _, c := range []struct {
 		fixture, path string
-		refused       func(answer) bool
+		refused       func(result) bool
 	}{
 		{"nsid", "/admin/records?collection=%", admin},
 		{"nsid", "/api/records?collection=%", admin},

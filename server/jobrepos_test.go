@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -99,7 +98,7 @@ func pathOf(job jobs.Job) string { return "/admin/backfill/" + job.ID.String() }
 func (r *rig) reposOf(job jobs.Job, query string) (dids []syntax.DID) {
 	r.t.Helper()
 	for cursor := ""; ; {
-		var page repoPage
+		var page api.RepoPage[api.Repo]
 		a := r.get(pathOf(job) + "/repos?" + query + cursor)
 		if a.status != http.StatusOK {
 			r.t.Fatalf("%d %s", a.status, a.body)
@@ -125,14 +124,14 @@ func TestReposArePagedWhileTheJobRuns(t *testing.T) {
 			t.Errorf("limit %s: %v", limit, got)
 		}
 	}
-	var page repoPage
+	var page api.RepoPage[api.Repo]
 	r.get(pathOf(job)+"/repos?limit=4").decode(t, &page)
 	first := page.Cursor
 	// In the meantime emil is settled, and repos are found before and behind the cursor.
 	r.settleIn(job, emil, index.AccountActive, nil, jobs.Verdict{Class: jobs.ClassDone, Reason: "empty"})
 	_, err := r.store.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "y", DIDs: []syntax.DID{"did:plc:aaa", "did:web:z.example"}})
 	r.check(err)
-	page = repoPage{}
+	page = api.RepoPage[api.Repo]{}
 	r.get(pathOf(job)+"/repos?limit=4&cursor="+first).decode(t, &page)
 	if len(page.Repos) != 3 || page.Repos[0].DID != emil || page.Repos[0].State != api.RepoEmpty || page.Repos[1].DID != fred || page.Cursor != "" {
 		t.Errorf("second page: %+v", page)
@@ -154,7 +153,7 @@ func TestPageOfReposIsLookedForInABoundedNumberOfThem(t *testing.T) {
 	}
 	_, err = r.store.Work.Discover(t.Context(), job.Seq, jobs.Discovery{Listing: "x", DIDs: dids})
 	r.check(err)
-	var page repoPage
+	var page api.RepoPage[api.Repo]
 	r.get(pathOf(job)+"/repos?state=failed").decode(t, &page)
 	if len(page.Repos) != 0 || page.Cursor == "" {
 		t.Errorf("the search did not end early: %+v", page)
@@ -173,7 +172,7 @@ func TestReposRefuseWhatTheyDoNotKnow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	job, other := r.mixed(), r.mixed()
-	var page repoPage
+	var page api.RepoPage[api.Repo]
 	r.get(pathOf(job)+"/repos?limit=1").decode(t, &page)
 	cursor := "cursor=" + page.Cursor
 	broken := base64.RawURLEncoding.EncodeToString([]byte("r1\x00" + job.ID.String() + "\x00\x00x"))
@@ -236,25 +235,4 @@ func TestReposOfAJobOfLongAgoAreForgotten(t *testing.T) {
 	if a := r.get(pathOf(job)); a.status != http.StatusOK {
 		t.Errorf("the job itself: %d %s", a.status, a.body)
 	}
-}
-
-// FuzzRepoCursor shows that any cursor that is taken is one that was made here.
-func FuzzRepoCursor(f *testing.F) {
-	id := uuid.MustParse("6f9619ff-8b86-4d11-b42d-00c04fc964ff")
-	f.Add(repoCursor{job: id, after: alice}.String(), "")
-	f.Add(repoCursor{job: id, state: api.RepoFailed, after: alice}.String(), "failed")
-	f.Add("cjEAAAA", "")
-	f.Fuzz(func(t *testing.T, text, state string) {
-		c, err := parseRepoCursor(text, id, api.RepoState(state))
-		if err != nil {
-			var fail failure
-			if !errors.As(err, &fail) || fail.status != 400 {
-				t.Fatalf("%q is refused with %v", text, err)
-			}
-			return
-		}
-		if text != "" && c.String() != text {
-			t.Fatalf("%q was not made here: %q", text, c)
-		}
-	})
 }

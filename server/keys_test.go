@@ -12,11 +12,12 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/apikey"
 	"appview/store/admin"
 )
 
 // makeKey makes a key over HTTP.
-func (r *rig) makeKey(bearer, body string) (api.Key, answer) {
+func (r *rig) makeKey(bearer, body string) (api.Key, result) {
 	r.t.Helper()
 	a := r.do(http.MethodPost, "/admin/api-keys", body, "Authorization", bearer)
 	var k api.Key
@@ -33,7 +34,7 @@ func (r *rig) keys() api.Keys {
 	return list
 }
 
-func (r *rig) revoke(id uuid.UUID) answer {
+func (r *rig) revoke(id uuid.UUID) result {
 	r.t.Helper()
 	return r.do(http.MethodDelete, "/admin/api-keys/"+id.String(), "")
 }
@@ -47,7 +48,7 @@ func TestKeyIsShownOnceAndOpensWhatItMay(t *testing.T) {
 	if a.status != http.StatusCreated || !exact.MatchString(a.body) || a.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("got %d %v %s", a.status, a.header, a.body)
 	}
-	if !strings.HasPrefix(k.Key, k.Prefix) || CheckKey(k.Key) != nil {
+	if !strings.HasPrefix(k.Key, k.Prefix) || apikey.Check(k.Key) != nil {
 		t.Errorf("key %s, prefix %s", k.Key, k.Prefix)
 	}
 	list := r.keys()
@@ -144,7 +145,7 @@ func TestNobodyLocksThemselvesOutUnknowingly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *Config) { c.AdminKey = "" })
 	first := r.bearerOf("hv_first", nil, api.AllPermissions)
-	do := func(method, path, body string) answer { return r.do(method, path, body, "Authorization", first) }
+	do := func(method, path, body string) result { return r.do(method, path, body, "Authorization", first) }
 	var list api.Keys
 	do(http.MethodGet, "/admin/api-keys", "").decode(t, &list)
 	path := "/admin/api-keys/" + list.Keys[0].ID.String()

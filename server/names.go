@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"appview/internal/api"
+	"appview/server/answer"
 )
 
 // A page of a stranger's can have its own name lead to this machine, or to another one of
@@ -51,7 +52,7 @@ func (s *Server) GuardMetrics(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.mayMeasure(r); err != nil {
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			s.fail(w, r, err)
+			s.out.Fail(w, r, err)
 			return
 		}
 		h.ServeHTTP(w, r)
@@ -78,9 +79,9 @@ func errStrangeName(header string) error {
 	if header != "" {
 		asked = fmt.Sprintf("under the name %.200q, which a stranger may own", header)
 	}
-	return failure{
-		status: http.StatusMisdirectedRequest,
-		text: "metrics and profiles are not answered " + asked + ": start the server with --allow-host NAME if the name is yours, " +
+	return answer.Failure{
+		Status: http.StatusMisdirectedRequest,
+		Text: "metrics and profiles are not answered " + asked + ": start the server with --allow-host NAME if the name is yours, " +
 			"or ask by an address, as localhost, or with a key that has the permission " + string(api.StatsRead),
 	}
 }

@@ -11,10 +11,11 @@ import (
 	"testing"
 
 	"appview/internal/api"
+	"appview/server/answer"
 )
 
 // raw sends a request as it stands, to a server at an address.
-func (r *rig) raw(network, address, request string) answer {
+func (r *rig) raw(network, address, request string) result {
 	r.t.Helper()
 	conn, err := new(net.Dialer).DialContext(r.t.Context(), network, address)
 	r.check(err)
@@ -26,11 +27,11 @@ func (r *rig) raw(network, address, request string) answer {
 	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	r.check(err)
-	return answer{res.StatusCode, res.Header, string(body)}
+	return result{res.StatusCode, res.Header, string(body)}
 }
 
 // askAs asks for the metrics under a name.
-func (r *rig) askAs(host string) answer {
+func (r *rig) askAs(host string) result {
 	r.t.Helper()
 	return r.raw("tcp", r.http.Listener.Addr().String(), "GET /metrics HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
 }
@@ -78,18 +79,18 @@ func TestReboundPageReadsWhatIsPublic(t *testing.T) {
 	t.Parallel()
 	r := everything(t)
 	browser := []string{"Host", "evil.example:3000", "Origin", "", "Referer", "http://evil.example:3000/", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"}
-	asks := func(method, path, bearer string) answer {
+	asks := func(method, path, bearer string) result {
 		return r.do(method, path, "", append(browser, "Authorization", bearer)...)
 	}
 	for _, rt := range r.server.routes() {
-		a := asks(rt.method, rt.concrete(), "")
+		a := asks(rt.Method, concrete(rt), "")
 		switch {
-		case rt.path == metricsPath:
+		case rt.Path == answer.MetricsPath:
 			a.want(t, http.StatusMisdirectedRequest, `under the name "evil.example:3000"`)
-		case strings.HasPrefix(rt.path, adminSpace):
+		case strings.HasPrefix(rt.Path, answer.AdminSpace):
 			a.want(t, http.StatusUnauthorized, "no key was sent")
 		case a.status == http.StatusMisdirectedRequest || a.status == http.StatusUnauthorized:
-			t.Errorf("%s: %d %s", rt.path, a.status, a.body)
+			t.Errorf("%s: %d %s", rt.Path, a.status, a.body)
 		}
 	}
 	for _, path := range []string{"/", "/health", "/ready", "/openapi.json", "/admin/stats"} { // under a name of the operator's, with a key
@@ -97,7 +98,7 @@ func TestReboundPageReadsWhatIsPublic(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	asks(http.MethodHead, metricsPath, "").want(t, http.StatusMisdirectedRequest, "")
+	asks(http.MethodHead, answer.MetricsPath, "").want(t, http.StatusMisdirectedRequest, "")
 	r.logs.wait(t, `msg="metrics refused"`)
 	r.logs.wait(t, "host=evil.example:3000")
 }
@@ -107,8 +108,8 @@ func TestMetricsAnswerAnyNameWithAKey(t *testing.T) {
 	r := everything(t)
 	stats, all := r.bearerOf("hv_may-read-stats", nil, api.StatsRead), r.bearerOf("hv_may-do-all", nil, api.AllPermissions)
 	other := r.bearerOf("hv_may-read-jobs", nil, api.BackfillRead)
-	asks := func(host, bearer string) answer {
-		return r.do(http.MethodGet, metricsPath, "", "Host", host, "Authorization", bearer)
+	asks := func(host, bearer string) result {
+		return r.do(http.MethodGet, answer.MetricsPath, "", "Host", host, "Authorization", bearer)
 	}
 	for _, bearer := range []string{stats, all, "Bearer " + testKey} {
 		if a := asks("metrics.example.com", bearer); a.status != http.StatusOK {

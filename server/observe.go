@@ -3,6 +3,8 @@ package server
 import (
 	"net/http"
 	"time"
+
+	"appview/server/answer"
 )
 
 // Answered is an answer, as it is measured.
@@ -14,14 +16,12 @@ type Answered struct {
 }
 
 // observe tells of an answer, if anybody wants to know.
-func (s *Server) observe(w *writer, r *http.Request) {
+func (s *Server) observe(w *answer.Writer, r *http.Request) {
 	if s.cfg.Observe == nil {
 		return
 	}
-	a := Answered{Route: r.Pattern, Method: r.Method, Status: w.status, Took: w.took}
-	if !w.begun {
-		a.Took = time.Since(w.asked)
-	}
+	a := Answered{Route: r.Pattern, Method: r.Method}
+	a.Status, a.Took = w.Outcome()
 	if a.Route == "/" { // what the mux calls everything else
 		a.Route = ""
 	}
@@ -29,4 +29,10 @@ func (s *Server) observe(w *writer, r *http.Request) {
 }
 
 // Streams is how many streams of events run.
-func (s *Server) Streams() int { return len(s.streams) }
+func (s *Server) Streams() int { return s.out.OpenStreams() }
+
+// AnswerBytes is how many bytes the answers under way take at the moment.
+func (s *Server) AnswerBytes() int64 { return s.out.Bytes() }
+
+// AnswersCut is how many answers were cut off since others waited for their room.
+func (s *Server) AnswersCut() uint64 { return s.out.Cuts() }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"appview/server/answer"
 )
 
 func TestAnswersAreMeasured(t *testing.T) {
@@ -77,7 +79,7 @@ func TestMetricsNeedNoKey(t *testing.T) {
 		t.Errorf("got %d %q", a.status, a.body)
 	}
 	r.do(http.MethodPost, "/metrics", "").want(t, 405, "does not answer POST")
-	if routes := newRig(t).server.routes(); slices.ContainsFunc(routes, func(rt route) bool { return rt.path == "/metrics" }) {
+	if routes := newRig(t).server.routes(); slices.ContainsFunc(routes, func(rt answer.Route) bool { return rt.Path == "/metrics" }) {
 		t.Error("without metrics there is a route for them")
 	}
 }

@@ -12,8 +12,13 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/control"
 	"appview/store/jobs"
 )
+
+// planHosts is how many hosts a plan names at most.
+const planHosts = 100
 
 // planned makes every plan of the rig the given one.
 func (r *rig) planned(plan func(context.Context, jobs.Request) (api.Plan, error)) {
@@ -32,7 +37,7 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 		asked = req
 		slow := api.Load{Host: new("https://slow.example"), Role: api.RolePDS, Repos: 7, Requests: 21, Seconds: 3}
 		loads := []api.HostLoad{{Load: slow}}
-		for range maxPlanHosts {
+		for range planHosts {
 			loads = append(loads, api.HostLoad{Load: api.Load{Role: api.RolePDS, Requests: 1}})
 		}
 		return api.Plan{
@@ -53,7 +58,7 @@ func TestPlanShowsWhatAJobComesTo(t *testing.T) {
 	if b := got.Bottleneck; b == nil || *b.Host != "https://slow.example" || b.Role != api.RolePDS {
 		t.Errorf("bottleneck %+v", b)
 	}
-	if len(got.PerHost) != maxPlanHosts || got.PerHost[0].State != api.HostParked || *got.PerHost[0].PausedUntil != api.Stamp(until) || got.PerHost[1].Host != nil || got.PerHost[1].State != api.HostActive {
+	if len(got.PerHost) != planHosts || got.PerHost[0].State != api.HostParked || *got.PerHost[0].PausedUntil != api.Stamp(until) || got.PerHost[1].Host != nil || got.PerHost[1].State != api.HostActive {
 		t.Errorf("%d hosts, first %+v", len(got.PerHost), got.PerHost[:2])
 	}
 
@@ -92,17 +97,17 @@ func TestPlanRefusesWhatAJobWould(t *testing.T) {
 func TestPlanSaysWhoDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	fails := func(err error) answer {
+	fails := func(err error) result {
 		r.planned(func(context.Context, jobs.Request) (api.Plan, error) { return api.Plan{}, err })
 		return r.get("/admin/backfill/plan")
 	}
-	fails(PlanRefused{Text: "relay is down: start it"}).want(t, http.StatusBadGateway, "relay is down: start it")
-	a := fails(PlanRefused{Text: "wait a minute", Until: time.Now().Add(time.Minute)})
+	fails(control.PlanRefused{Text: "relay is down: start it"}).want(t, http.StatusBadGateway, "relay is down: start it")
+	a := fails(control.PlanRefused{Text: "wait a minute", Until: time.Now().Add(time.Minute)})
 	a.want(t, http.StatusServiceUnavailable, "wait a minute")
 	if after := a.header.Get("Retry-After"); after != "60" && after != "59" {
 		t.Errorf("Retry-After is %s", after)
 	}
-	if a = fails(PlanRefused{Text: "wait", Until: time.Now().Add(-time.Minute)}); a.header.Get("Retry-After") != "1" {
+	if a = fails(control.PlanRefused{Text: "wait", Until: time.Now().Add(-time.Minute)}); a.header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %s", a.header.Get("Retry-After"))
 	}
 	fails(errors.New("a bug")).want(t, http.StatusInternalServerError, "its log tells what")
@@ -111,7 +116,7 @@ func TestPlanSaysWhoDoesNotAnswer(t *testing.T) {
 func TestPlansAreMadeTwoAtOnceAndGivenUpWithTheClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	begun, ended := make(chan struct{}, maxPlans), make(chan error, maxPlans)
+	begun, ended := make(chan struct{}, answer.MaxPlans), make(chan error, answer.MaxPlans)
 	r.planned(func(ctx context.Context, _ jobs.Request) (api.Plan, error) {
 		begun <- struct{}{}
 		<-ctx.Done()
@@ -119,7 +124,7 @@ func TestPlansAreMadeTwoAtOnceAndGivenUpWithTheClient(t *testing.T) {
 		return api.Plan{}, ctx.Err()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	for range maxPlans {
+	for range answer.MaxPlans {
 		go func() {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.http.URL+"/admin/backfill/plan", http.NoBody)
 			if err != nil {
@@ -139,7 +144,7 @@ func TestPlansAreMadeTwoAtOnceAndGivenUpWithTheClient(t *testing.T) {
 		t.Error("no Retry-After")
 	}
 	cancel()
-	for range maxPlans {
+	for range answer.MaxPlans {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("a plan ended with %v", err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
+	"appview/server/answer"
 	"appview/store/index"
 	"appview/store/storetest"
 )
@@ -161,7 +162,7 @@ func TestPagesAreBoundedAsTheyArePrinted(t *testing.T) {
 				Cursor  string
 			}
 			r.check(json.Unmarshal([]byte(a.body), &p))
-			if len(a.body) > pageBytes+record.MaxJSON+1<<10 || len(p.Records) == 0 {
+			if len(a.body) > answer.PageBytes+record.MaxJSON+1<<10 || len(p.Records) == 0 {
 				t.Errorf("%s: a page of %d records, %d bytes %.100s", path, len(p.Records), len(a.body), a.body)
 			}
 			got += len(p.Records)

@@ -11,6 +11,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"appview/internal/api"
+	"appview/server/answer"
 	"appview/store/index"
 	"appview/store/jobs"
 )
@@ -38,7 +39,7 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 		left := maps.Clone(want)
 		for line := range strings.Lines(a.body) {
 			var l api.ReportLine
-			answer{body: line}.decode(t, &l)
+			result{body: line}.decode(t, &l)
 			if !strings.Contains(line, left[string(l.DID)]) || left[string(l.DID)] == "" || !strings.HasSuffix(line, "}\n") {
 				t.Errorf("%s: line %s, want %s", when, line, left[string(l.DID)])
 			}
@@ -57,7 +58,7 @@ func TestReportHasALineForEachRepo(t *testing.T) {
 	if shown = list[0]; *shown.TotalRepos != int64(len(want)) {
 		t.Errorf("total_repos is %d, the report has %d lines", *shown.TotalRepos, len(want))
 	}
-	if n := len(r.server.reports); n != 0 {
+	if n := len(r.server.out.Bounds.Reports); n != 0 {
 		t.Errorf("%d reports are still counted", n)
 	}
 }
@@ -108,7 +109,7 @@ func TestReportOfManyPagesIsCompressed(t *testing.T) {
 	r := newRig(t)
 	job, err := r.store.Jobs.Job(t.Context(), r.create(""))
 	r.check(err)
-	dids := make([]syntax.DID, 3*reportPage)
+	dids := make([]syntax.DID, 3*1000)
 	for i := range dids {
 		dids[i] = syntax.DID(fmt.Sprintf("did:web:%05d.example.com", i))
 	}
@@ -149,15 +150,15 @@ func TestOnlySomeReportsRunAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	path := "/admin/backfill/" + r.create("").String() + "/report"
-	for range maxReports {
-		r.server.reports <- struct{}{}
+	for range answer.MaxReports {
+		r.server.out.Bounds.Reports <- struct{}{}
 	}
 	a := r.get(path)
 	a.want(t, 429, "reports as may run at once (4) run already")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	<-r.server.reports
+	<-r.server.out.Bounds.Reports
 	if a := r.get(path); a.status != http.StatusOK {
 		t.Errorf("with room: %d %s", a.status, a.body)
 	}

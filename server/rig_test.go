@@ -23,6 +23,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/record"
+	"appview/server/answer"
 	"appview/store"
 	"appview/store/index"
 	"appview/store/jobs"
@@ -212,20 +213,20 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	}
 	r.server.guesses.every = 0 // tests try many wrong keys
 	r.http = httptest.NewUnstartedServer(r.server.Handler())
-	r.http.Config.ConnContext = withConnection
+	r.http.Config.ConnContext = answer.WithConnection
 	r.http.Start()
 	t.Cleanup(r.http.Close)
 	return r
 }
 
 // answer is what came back.
-type answer struct {
+type result struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (r *rig) do(method, path, body string, header ...string) answer {
+func (r *rig) do(method, path, body string, header ...string) result {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.http.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -250,17 +251,17 @@ func (r *rig) do(method, path, body string, header ...string) answer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	a := answer{res.StatusCode, res.Header, string(data)}
+	a := result{res.StatusCode, res.Header, string(data)}
 	if route, isBelow := strings.CutPrefix(path, r.base); isBelow {
 		theDescription().conforms(r.t, method, route, body, a)
 	}
 	return a
 }
 
-func (r *rig) get(path string) answer { r.t.Helper(); return r.do(http.MethodGet, path, "") }
+func (r *rig) get(path string) result { r.t.Helper(); return r.do(http.MethodGet, path, "") }
 
 // want fails unless the answer has the status and its error holds the text.
-func (a answer) want(t *testing.T, status int, text string) {
+func (a result) want(t *testing.T, status int, text string) {
 	t.Helper()
 	var e struct{ Error, Message string }
 	_ = json.Unmarshal([]byte(a.body), &e)
@@ -269,7 +270,7 @@ func (a answer) want(t *testing.T, status int, text string) {
 	}
 }
 
-func (a answer) decode(t *testing.T, into any) {
+func (a result) decode(t *testing.T, into any) {
 	t.Helper()
 	dec := json.NewDecoder(strings.NewReader(a.body))
 	dec.DisallowUnknownFields()

@@ -2,93 +2,42 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
-	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/openapi"
+	"appview/server/web"
 	"appview/store/admin"
 )
 
-// route is one thing that can be asked for.
-type route struct {
-	method     string // GET also answers HEAD
-	path       string // a pattern of http.ServeMux
-	permission api.Permission
-	handler    http.Handler
-}
-
-// Paths are grouped by audience, which decides about keys and the shape of errors.
-const (
-	adminSpace = "/admin/"
-	apiSpace   = "/api/"
-	xrpcSpace  = "/xrpc/"
-
-	metricsPath = "/metrics"
-)
-
 // routes is everything that is served. An empty permission is open to all.
-func (s *Server) routes() []route {
-	list := []route{
-		{http.MethodPost, "/admin/backfill", api.BackfillCreate, s.answer(s.createBackfill)},
-		{http.MethodGet, "/admin/backfill/status", api.BackfillRead, s.answer(s.listBackfills)},
-		{http.MethodGet, "/admin/backfill/{id}", api.BackfillRead, s.answer(s.showBackfill)},
-		{http.MethodPost, "/admin/backfill/{id}/cancel", api.BackfillCreate, bodyUnread(s.answer(s.cancelBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/pause", api.BackfillCreate, bodyUnread(s.answer(s.pauseBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/resume", api.BackfillCreate, bodyUnread(s.answer(s.resumeBackfill))},
-		{http.MethodPost, "/admin/backfill/{id}/retry", api.BackfillCreate, s.answer(s.retryBackfill)},
-		{http.MethodGet, "/admin/backfill/{id}/repos", api.BackfillRead, s.answer(s.listJobRepos)},
-		{http.MethodGet, "/admin/backfill/{id}/pds-summary", api.BackfillRead, s.answer(s.listJobHosts)},
-		{http.MethodGet, "/admin/backfill/{id}/report", api.BackfillRead, unhurried(s.stream(s.reportJob))},
-		{http.MethodGet, "/admin/backfill/{id}/events", api.BackfillRead, unhurried(s.stream(s.streamJob))},
-
-		{http.MethodGet, "/admin/records", api.RecordsRead, s.dated(s.answerPage(s.listRecords(query, maxAdminPage)))},
-		{http.MethodDelete, "/admin/records", api.RecordsDelete, unhurried(s.answer(s.deleteRecords))},
-		{http.MethodGet, "/admin/records/export", api.RecordsRead, unhurried(s.dated(s.stream(s.exportRecords)))},
-		{http.MethodGet, "/admin/stats", api.StatsRead, s.answer(s.stats)},
-
-		{http.MethodGet, "/admin/collections", api.CollectionsManage, s.answer(s.listCollections)},
-		{http.MethodPost, "/admin/collections", api.CollectionsManage, s.answer(s.addCollection)},
-		{http.MethodDelete, "/admin/collections", api.CollectionsManage, unhurried(s.answer(s.removeCollection))},
-
-		{http.MethodGet, "/admin/denylist", api.DenylistManage, s.answer(s.listDenials)},
-		{http.MethodPost, "/admin/denylist", api.DenylistManage, unhurried(s.answer(s.addDenial))},
-		{http.MethodDelete, "/admin/denylist", api.DenylistManage, s.answer(s.removeDenial)},
-
-		{http.MethodGet, "/admin/api-keys", api.KeysManage, s.answer(s.listKeys)},
-		{http.MethodPost, "/admin/api-keys", api.KeysManage, s.answer(s.createKey)},
-		{http.MethodDelete, "/admin/api-keys/{id}", api.KeysManage, s.answer(s.revokeKey)},
-		{http.MethodGet, "/admin/events", api.AuditRead, s.answer(s.listEvents)},
-		{http.MethodGet, "/admin/backup", api.Backup, unhurried(s.stream(s.backup))},
-
-		{http.MethodGet, "/{$}", "", http.HandlerFunc(s.servePage)},
-		{http.MethodGet, webSpace + "{file}", "", http.HandlerFunc(s.servePage)},
-		{http.MethodGet, "/health", "", s.answer(s.health)},
-		{http.MethodGet, "/ready", "", s.answer(s.ready)},
-		{http.MethodGet, "/openapi.json", "", s.admitted(s.answer(s.describe))},
-	}
-	if s.cfg.Planner != nil {
-		list = append(list, route{http.MethodGet, "/admin/backfill/plan", api.BackfillRead, s.answer(s.planBackfill)})
-	}
+func (s *Server) routes() []answer.Route {
+	list := slices.Concat(s.reads.Admin(), s.control.Routes(), []answer.Route{
+		answer.Get("/{$}", "", http.HandlerFunc(s.servePage)),
+		answer.Get(web.Space+"{file}", "", http.HandlerFunc(s.servePage)),
+		answer.Get("/health", "", s.out.Answer(s.health)),
+		answer.Get("/ready", "", s.out.Answer(s.ready)),
+		answer.Get("/openapi.json", "", s.out.Admitted(s.out.Answer(s.showDescription))),
+	})
 	if s.cfg.Metrics != nil {
-		list = append(list, route{http.MethodGet, metricsPath, "", s.GuardMetrics(s.cfg.Metrics)})
+		list = append(list, answer.Get(answer.MetricsPath, "", s.GuardMetrics(s.cfg.Metrics)))
 	}
 	if s.cfg.NoPublicReads {
 		return list
 	}
-	return append(list,
-		route{http.MethodGet, "/api/records", "", s.dated(s.answerKept(s.listRecords(publicQuery, maxPublicPage)))},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.getRecord", "", s.dated(s.admitted(s.answer(s.xrpcGetRecord)))},
-		route{http.MethodGet, "/xrpc/com.atproto.repo.listRecords", "", s.dated(s.answerKept(s.xrpcListRecords))},
-	)
+	return append(list, s.reads.Public()...)
 }
 
 // newMux gives each path one handler for all its methods. Patterns with methods
 // would let the mux answer wrong methods itself, in plain text and before the
 // key is looked at.
 func (s *Server) newMux() *http.ServeMux {
-	byPath := map[string][]route{}
+	byPath := map[string][]answer.Route{}
 	for _, rt := range s.routes() {
-		byPath[rt.path] = append(byPath[rt.path], rt)
+		byPath[rt.Path] = append(byPath[rt.Path], rt)
 	}
 	mux := http.NewServeMux()
 	for path, routes := range byPath {
@@ -101,17 +50,17 @@ func (s *Server) newMux() *http.ServeMux {
 // dispatch chooses among the routes of one path: first the key, then the method,
 // then the permission, and only then anything else of the request. Browsers ask
 // without a key whether a page of another origin may ask.
-func (s *Server) dispatch(routes []route) http.Handler {
+func (s *Server) dispatch(routes []answer.Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.crossOrigin(w, r) {
 			return
 		}
 		var held grant
-		if isAdmin(r) {
+		if answer.IsAdmin(r) {
 			w.Header().Set("Cache-Control", "no-store")
 			var err error
 			if held, err = s.identify(r); err != nil {
-				s.fail(w, r, err)
+				s.out.Fail(w, r, err)
 				return
 			}
 			ctx := admin.WithActor(r.Context(), held.actor)
@@ -120,43 +69,46 @@ func (s *Server) dispatch(routes []route) http.Handler {
 		rt, ok := choose(routes, r.Method)
 		switch {
 		case len(routes) == 0:
-			s.fail(w, r, unknownRoute(r))
+			s.out.Fail(w, r, answer.UnknownRoute(r))
 		case !ok:
-			s.fail(w, r, wrongMethod(r, routes))
-		case rt.permission != "" && !held.allows(rt.permission):
-			s.fail(w, r, forbidden(rt.permission))
+			s.out.Fail(w, r, answer.WrongMethod(r, routes))
+		case rt.Permission != "" && !held.allows(rt.Permission):
+			s.out.Fail(w, r, forbidden(rt.Permission))
 		default:
-			rt.handler.ServeHTTP(w, r)
+			rt.Handler.ServeHTTP(w, r)
 		}
 	})
 }
 
-func choose(routes []route, method string) (route, bool) {
+func choose(routes []answer.Route, method string) (answer.Route, bool) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
 	for _, rt := range routes {
-		if rt.method == method {
+		if rt.Method == method {
 			return rt, true
 		}
 	}
-	return route{}, false
+	return answer.Route{}, false
 }
 
-// allowed is the value of the Allow header for a path.
-func allowed(routes []route) string {
-	var list []string
-	for _, rt := range routes {
-		list = append(list, rt.method)
-		if rt.method == http.MethodGet {
-			list = append(list, http.MethodHead)
-		}
+// describe is the description of what is served.
+func (s *Server) describe() (json.RawMessage, error) {
+	served := map[string]bool{}
+	for _, rt := range s.routes() {
+		served[strings.ToLower(rt.Method)+" "+strings.TrimSuffix(rt.Path, "{$}")] = true
 	}
-	return strings.Join(list, ", ")
+	return openapi.Of(func(method, path string) bool { return served[method+" "+path] }, s.cfg.Version)
 }
 
-func isAdmin(r *http.Request) bool {
-	return r.URL.Path+"/" == adminSpace || strings.HasPrefix(r.URL.Path, adminSpace)
+// showDescription answers with the description.
+func (s *Server) showDescription(*http.Request) (answer.Reply, error) {
+	return answer.OK(s.description), nil
 }
 
-func isXRPC(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, xrpcSpace) }
+// servePage answers with a file of the page.
+func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
+	if !s.page.Serve(w, r) {
+		s.out.Fail(w, r, answer.UnknownRoute(r))
+	}
+}

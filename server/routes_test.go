@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"appview/server/answer"
 )
 
 func TestUnknownRoutesAreNotFound(t *testing.T) {
@@ -38,20 +40,20 @@ func TestWrongMethodsAreToldTheRightOnes(t *testing.T) {
 	methods := []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 	answered := map[string]bool{}
 	for _, rt := range r.server.routes() {
-		answered[rt.method+rt.path] = true
+		answered[rt.Method+rt.Path] = true
 	}
 	for _, rt := range r.server.routes() {
 		for _, m := range methods {
-			if answered[m+rt.path] {
+			if answered[m+rt.Path] {
 				continue
 			}
-			a := r.do(m, rt.concrete(), "")
+			a := r.do(m, concrete(rt), "")
 			a.want(t, 405, "does not answer "+m)
-			if allow := strings.Split(a.header.Get("Allow"), ", "); !slices.Contains(allow, rt.method) {
-				t.Errorf("%s %s: Allow %v", m, rt.path, allow)
+			if allow := strings.Split(a.header.Get("Allow"), ", "); !slices.Contains(allow, rt.Method) {
+				t.Errorf("%s %s: Allow %v", m, rt.Path, allow)
 			}
-			if strings.HasPrefix(rt.path, adminSpace) {
-				r.do(m, rt.concrete(), "", "Authorization", "").want(t, 401, "no key")
+			if strings.HasPrefix(rt.Path, answer.AdminSpace) {
+				r.do(m, concrete(rt), "", "Authorization", "").want(t, 401, "no key")
 			}
 		}
 	}
@@ -61,12 +63,12 @@ func TestHeadIsAnsweredAsGetWithoutBody(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for _, rt := range r.server.routes() {
-		if rt.method != http.MethodGet || strings.HasPrefix(rt.path, xrpcSpace) {
+		if rt.Method != http.MethodGet || strings.HasPrefix(rt.Path, answer.XRPCSpace) {
 			continue
 		}
-		get, head := r.get(rt.concrete()), r.do(http.MethodHead, rt.concrete(), "")
+		get, head := r.get(concrete(rt)), r.do(http.MethodHead, concrete(rt), "")
 		if head.status != get.status || head.body != "" {
-			t.Errorf("%s: GET %d, HEAD %d %q", rt.path, get.status, head.status, head.body)
+			t.Errorf("%s: GET %d, HEAD %d %q", rt.Path, get.status, head.status, head.body)
 		}
 	}
 }
@@ -75,17 +77,17 @@ func TestOtherOriginsMayReadWhatIsPublic(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for _, rt := range r.server.routes() {
-		public := strings.HasPrefix(rt.path, apiSpace) || strings.HasPrefix(rt.path, xrpcSpace)
-		a := r.do(http.MethodGet, rt.concrete(), "", "Origin", "https://app.example")
+		public := strings.HasPrefix(rt.Path, answer.APISpace) || strings.HasPrefix(rt.Path, answer.XRPCSpace)
+		a := r.do(http.MethodGet, concrete(rt), "", "Origin", "https://app.example")
 		if got := a.header.Get("Access-Control-Allow-Origin") == "*"; got != public {
-			t.Errorf("%s: Access-Control-Allow-Origin is there: %t", rt.path, got)
+			t.Errorf("%s: Access-Control-Allow-Origin is there: %t", rt.Path, got)
 		}
 		if !public {
 			continue
 		}
-		a = r.do(http.MethodOptions, rt.concrete(), "", "Origin", "https://app.example", "Authorization", "", "Access-Control-Request-Method", "GET")
+		a = r.do(http.MethodOptions, concrete(rt), "", "Origin", "https://app.example", "Authorization", "", "Access-Control-Request-Method", "GET")
 		if a.status != http.StatusNoContent || a.header.Get("Access-Control-Allow-Methods") != "GET, HEAD" || a.header.Get("Access-Control-Allow-Headers") != "*, Authorization" {
-			t.Errorf("%s: preflight %d %v", rt.path, a.status, a.header)
+			t.Errorf("%s: preflight %d %v", rt.Path, a.status, a.header)
 		}
 	}
 }

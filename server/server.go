@@ -13,19 +13,18 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/google/uuid"
-
-	"appview/internal/api"
+	"appview/server/answer"
+	"appview/server/apikey"
+	"appview/server/control"
+	"appview/server/reads"
+	"appview/server/web"
 	"appview/store"
-	"appview/store/jobs"
 )
 
 // Timeouts and sizes of one connection. An export sets its own write deadlines.
 const (
 	headerTimeout  = 10 * time.Second
 	readTimeout    = 30 * time.Second // header and body, of which there is at most maxBody
-	writeTimeout   = 60 * time.Second
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
 )
@@ -33,49 +32,12 @@ const (
 // drainTimeout is how long requests under way may take to end at a shutdown.
 const drainTimeout = 2 * time.Second
 
-// Jobs commands backfill jobs.
-type Jobs interface {
-	// Create stores a job and lets its worker start. It does not wait for the network.
-	Create(ctx context.Context, req jobs.Request) (jobs.Job, error)
-	// Move asks a job to stop (store.StatusCancelling), to pause (store.StatusPausing) or to go
-	// on (store.StatusRunning). It fails with jobs.ErrMove when that cannot be asked of it now.
-	Move(ctx context.Context, id uuid.UUID, to api.Status) (jobs.Job, error)
-	// Retry stores a job that carries on a final one. It fails with jobs.ErrMove if that
-	// is not final, and with jobs.ErrNothingLeft if it has left nothing undone.
-	Retry(ctx context.Context, id uuid.UUID) (jobs.Job, error)
-}
-
-// Progress tells how unfinished jobs go on.
-type Progress interface {
-	// Progress tells what a job waits for, if it waits, and how fast it is now.
-	Progress(job jobs.Job) (waiting api.Waiting, reposPerSecond, recordsPerSecond float64)
-	// Waits tells of a job that waits for the relay or the directory which host that is,
-	// since when it waits, when the host is asked again, and what came last from there.
-	Waits(job jobs.Job) (host string, since, until time.Time, answer string)
-}
-
-// Collections keeps the tracked collections.
-type Collections interface {
-	// AddCollection tracks a collection and has a job read it, which it returns. If it
-	// was tracked before, it changes nothing, and returns the job under way, if any.
-	AddCollection(ctx context.Context, c syntax.NSID) (job *jobs.Job, added bool, err error)
-	// RefreshAt is when a collection is read again by itself; zero: it is not.
-	RefreshAt(c jobs.Collection) time.Time
-}
-
-// Backfill is everything that reads the network.
-type Backfill interface {
-	Jobs
-	Progress
-	Collections
-}
-
 // Config says what the server answers from. Store and Jobs are needed.
 type Config struct {
 	Store         *store.Store
-	Jobs          Backfill
-	Planner       Planner          // nil: no plans are made
-	Hosts         Hosts            // what is known of hosts now; nil: that all may be asked
+	Jobs          control.Backfill
+	Planner       control.Planner  // nil: no plans are made
+	Hosts         control.Hosts    // what is known of hosts now; nil: that all may be asked
 	AdminKey      string           // a key that has every permission, beside those in the store; none if empty
 	Version       string           // of the program, shown by stats and health
 	BasePath      string           // that all routes stand behind, as ParseBasePath takes it; empty: none
@@ -96,33 +58,18 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	mux     *http.ServeMux
-	exports chan struct{} // holds one token for each running export
-	reports chan struct{} // holds one token for each running report
-	plans   chan struct{} // holds one token for each plan that is made
-	streams chan struct{} // holds one token for each running stream of events
-	backups chan struct{} // holds one token for each running backup
-	budget  *answerBudget // of answers under way
-	// answerTime is for how long an answer may be written that is taken not at all.
-	answerTime time.Duration
-	pace       pace // of clients that take lines
-	cache      cache
-	ages       cache     // of collections: what syncedHeader says
-	buffers    sync.Pool // of *[]byte, for answers
-	zips       sync.Pool // of *gzip.Writer
+	out     *answer.Answers
+	control *control.Control
+	reads   *reads.Reads
 
-	description json.RawMessage     // of the routes
-	files       map[string]pageFile // of the page, by path
-
-	streaming    streaming
-	broadcasters broadcasters
+	description json.RawMessage // of the routes
+	page        *web.Page
 
 	sessions  sessions
 	refusals  refusals // of keys
 	strangers refusals // of host names
 	guesses   *guesses
 	hostNames []string // of AllowHosts and PublicURL
-
-	environment func() (uuid.UUID, error) // whose the Idempotency-Keys of cfg.AdminKey are
 
 	serving sync.RWMutex // held for reading by every request
 	closed  bool         // guarded by serving
@@ -138,10 +85,10 @@ func New(cfg Config) (*Server, error) {
 		errs = append(errs, errors.New("no jobs"))
 	}
 	if cfg.AdminKey != "" {
-		errs = append(errs, CheckKey(cfg.AdminKey))
+		errs = append(errs, apikey.Check(cfg.AdminKey))
 	}
-	if cfg.AnswerBytes != 0 && cfg.AnswerBytes < LeastAnswerBytes {
-		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, LeastAnswerBytes))
+	if cfg.AnswerBytes != 0 && cfg.AnswerBytes < answer.LeastAnswerBytes {
+		errs = append(errs, fmt.Errorf("%d bytes for answers are too few, at least %d are needed", cfg.AnswerBytes, answer.LeastAnswerBytes))
 	}
 	hostNames, err := cfg.hostNames()
 	errs = append(errs, err, cfg.checkOrigins())
@@ -156,30 +103,19 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log,
-		exports:    make(chan struct{}, maxExports),
-		reports:    make(chan struct{}, maxReports),
-		plans:      make(chan struct{}, maxPlans),
-		streams:    make(chan struct{}, maxStreams),
-		backups:    make(chan struct{}, maxBackups),
-		budget:     newAnswerBudget(cmp.Or(cfg.AnswerBytes, DefaultAnswerBytes)),
-		cache:      cache{limit: cacheBytes},
-		ages:       cache{limit: agesBytes},
-		answerTime: writeTimeout,
-		pace:       pace{write: lineWriteTimeout, window: lineWindow, rate: lineMinRate},
-		streaming:  streaming{beat: streamBeat, write: streamWriteTimeout},
-		refusals:   newRefusals(cfg.Log),
-		strangers:  newRefusals(cfg.Log),
-		guesses:    newGuesses(),
-		hostNames:  hostNames,
-
-		environment: sync.OnceValues(func() (uuid.UUID, error) { return environmentOwner(cfg.AdminKey) }),
+		cfg: cfg, log: cfg.Log, out: answer.New(cfg.Log, cfg.Version, cmp.Or(cfg.AnswerBytes, answer.DefaultAnswerBytes)),
+		refusals: newRefusals(cfg.Log), strangers: newRefusals(cfg.Log), guesses: newGuesses(), hostNames: hostNames,
 	}
-	s.broadcasters = broadcasters{every: watchEvery, look: s.lookAtJob, jobs: map[uuid.UUID]*broadcaster{}}
-	if s.files, err = pageFiles(); err != nil {
+	s.out.PathForClients, s.out.WhileKeyIsGood = s.pathForClients, s.whileKeyIsGood
+	s.reads = reads.New(cfg.Store, s.out)
+	s.control = control.New(control.Config{
+		Store: cfg.Store, Jobs: cfg.Jobs, Planner: cfg.Planner, Hosts: cfg.Hosts, AdminKey: cfg.AdminKey, Version: cfg.Version,
+		Allows: allows, Revoked: s.sessions.revoke, Log: cfg.Log, Now: cfg.Now,
+	}, s.out)
+	if s.page, err = web.New(); err != nil {
 		return nil, err
 	}
-	if s.description, err = newDescription(s.routes(), cfg.Version); err != nil {
+	if s.description, err = s.describe(); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
 	}
 	s.mux = s.newMux()
@@ -190,18 +126,18 @@ func New(cfg Config) (*Server, error) {
 // end, and returns when no handler runs any more. It closes the listeners.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	// Requests outlive ctx: they are drained, not dropped.
-	base, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx))
+	base, cancel := context.WithCancel(answer.WithStop(context.WithoutCancel(ctx), ctx))
 	defer cancel()
 	hs := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
+		WriteTimeout:      answer.Timeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients' broken connections
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection,
+		ConnContext:       answer.WithConnection,
 		ConnState:         connState,
 	}
 	served := make(chan error, len(listeners))

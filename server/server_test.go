@@ -140,7 +140,7 @@ func TestRunCutsWhatDoesNotEnd(t *testing.T) {
 	defer func() { _ = res.Body.Close() }()
 	run.stop()
 	run.wait(t) // and the store can be closed: no export reads it any more
-	if n := len(r.server.exports); n != 0 {
+	if n := len(r.server.out.Bounds.Exports); n != 0 {
 		t.Errorf("%d exports still run", n)
 	}
 }

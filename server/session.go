@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"appview/internal/api"
+	"appview/server/answer"
 	"appview/store/admin"
 )
 
@@ -97,7 +98,7 @@ func (s *Server) whileKeyIsGood(w http.ResponseWriter, r *http.Request, f func(h
 		return err
 	}
 	s.log.InfoContext(r.Context(), "stream ended with its key", "path", r.URL.Path, "key", held.actor.KeyID, "err", ended.why)
-	if begun(w) {
+	if answer.Begun(w) {
 		panic(http.ErrAbortHandler) // not a clean end: there may be more
 	}
 	return ended
@@ -112,21 +113,19 @@ func (s *Server) cutWith(ctx context.Context, w http.ResponseWriter, r *http.Req
 			_ = rc.SetWriteDeadline(time.Now()) // for a write that waits for the client
 		}
 	})
-	if own, isOwn := w.(*writer); isOwn {
-		own.cut = func() error {
-			if ended := keyEnded(ctx); ended != nil {
-				return ended
-			}
-			return nil
+	answer.SetCut(w, func() error {
+		if ended := keyEnded(ctx); ended != nil {
+			return ended
 		}
-		defer func() { own.cut = nil }()
-	}
+		return nil
+	})
+	defer answer.SetCut(w, nil)
 	defer func() {
 		if !unhook() {
 			<-woken
 		}
 		if keyEnded(ctx) != nil {
-			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the error, if nothing was written
+			_ = rc.SetWriteDeadline(time.Now().Add(answer.Timeout)) // for the error, if nothing was written
 		}
 	}()
 	return f(w, r.WithContext(ctx))

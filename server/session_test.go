@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"appview/internal/api"
+	"appview/server/answer"
 	"appview/store/admin"
 )
 
 // streamed serves one route that streams as f does.
 func (r *rig) streamed(f func(http.ResponseWriter, *http.Request) error) *httptest.Server {
 	r.t.Helper()
-	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", api.StatsRead, unhurried(r.server.stream(f))}})
-	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { h.ServeHTTP(r.server.newWriter(w, q), q) }))
+	h := r.server.dispatch([]answer.Route{answer.Get("/admin/stream", api.StatsRead, answer.Unhurried(r.server.out.Stream(f)))})
+	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { h.ServeHTTP(r.server.out.NewWriter(w, q), q) }))
 	r.t.Cleanup(hs.Close)
 	return hs
 }
@@ -111,7 +112,7 @@ func TestStreamsEndWhenTheirKeyExpires(t *testing.T) {
 func TestRevokedKeyEndsAnExportThatWaitsForItsClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.server.pace = pace{write: time.Hour, window: time.Hour, rate: 1}
+	r.server.out.Bounds.Pace = answer.Pace{Write: time.Hour, Window: time.Hour, Rate: 1}
 	r.bulk()
 	for i, header := range []string{"", "Accept-Encoding: gzip\r\n"} {
 		secret := fmt.Sprint("hv_exporter-", i)
@@ -131,7 +132,7 @@ func TestRevokedKeyEndsAnExportThatWaitsForItsClient(t *testing.T) {
 		}
 		r.exportsLeft(1) // although nothing was read
 		broken(t, export.Body)
-		if n := len(r.server.exports); n != 1 {
+		if n := len(r.server.out.Bounds.Exports); n != 1 {
 			t.Errorf("%d exports run, want that of another key", n)
 		}
 		r.check(other.Close())
@@ -144,11 +145,11 @@ func (r *rig) exportsLeft(n int) {
 	r.t.Helper()
 	tick, late := time.NewTicker(5*time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
-	for len(r.server.exports) > n {
+	for len(r.server.out.Bounds.Exports) > n {
 		select {
 		case <-tick.C:
 		case <-late:
-			r.t.Fatalf("%d exports still run", len(r.server.exports))
+			r.t.Fatalf("%d exports still run", len(r.server.out.Bounds.Exports))
 		}
 	}
 }
@@ -188,21 +189,21 @@ func TestKeyRevokedBetweenItsCheckAndItsStream(t *testing.T) {
 	bearer := r.bearerOf("hv_gone", nil, api.StatsRead)
 	other := r.bearerOf("hv_other", nil, api.StatsRead)
 	streams := 0
-	stream := r.server.stream(func(w http.ResponseWriter, _ *http.Request) error {
+	stream := r.server.out.Stream(func(w http.ResponseWriter, _ *http.Request) error {
 		streams++
 		_, err := io.WriteString(w, "hello")
 		return err
 	})
 	between := ""
-	h := r.server.dispatch([]route{{http.MethodGet, "/admin/stream", api.StatsRead, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	h := r.server.dispatch([]answer.Route{answer.Get("/admin/stream", api.StatsRead, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.revoke(r.keyNamed(between).ID) //nolint:contextcheck // it is somebody else's request
 		stream.ServeHTTP(w, q)
-	})}})
+	}))})
 	ask := func(bearer string) *httptest.ResponseRecorder {
 		q := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/admin/stream", nil)
 		q.Header.Set("Authorization", bearer)
 		rec := httptest.NewRecorder()
-		h.ServeHTTP(r.server.newWriter(rec, q), q)
+		h.ServeHTTP(r.server.out.NewWriter(rec, q), q)
 		return rec
 	}
 	between = "hv_gone"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
+	"appview/server/answer"
 	"appview/store/index"
 	"appview/store/storetest"
 )
@@ -77,7 +78,7 @@ func TestNobodyElseWaitsForThePublic(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()
-	r.server.budget.limit, r.server.budget.grace, r.server.budget.patience = 4<<20, time.Hour, 50*time.Millisecond
+	r.server.out.Bound(4<<20, time.Hour, 50*time.Millisecond)
 	for i := range 40 {
 		r.stalled(paths[i%len(paths)])
 	}
@@ -106,10 +107,8 @@ func TestHonestClientsGetTheirAnswersBesideSlowOnes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()
-	b := r.server.budget
-	b.limit = 6 << 20
 	// How fast this machine is does not matter, only that who reads nothing gives way.
-	b.patience, b.grace = 5*time.Minute, 500*time.Millisecond
+	r.server.out.Bound(6<<20, 500*time.Millisecond, 5*time.Minute)
 	for i := range 40 {
 		r.stalled(paths[i%len(paths)], []string{"X-Not: compressed", "Accept-Encoding: gzip"}[i/2%2])
 	}
@@ -117,7 +116,7 @@ func TestHonestClientsGetTheirAnswersBesideSlowOnes(t *testing.T) {
 	for _, path := range paths {
 		for _, encoding := range []string{"identity", "gzip"} {
 			a := r.do(http.MethodGet, path, "", "Accept-Encoding", encoding)
-			if a.status != http.StatusOK || encoding == "identity" && len(a.body) < pageBytes-(1<<20) {
+			if a.status != http.StatusOK || encoding == "identity" && len(a.body) < answer.PageBytes-(1<<20) {
 				t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
 			}
 		}
@@ -135,9 +134,7 @@ func TestHonestClientsGetTheirAnswersBesideDrips(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	paths := r.long()
-	b := r.server.budget
-	b.limit = 6 << 20
-	b.patience, b.grace = 5*time.Minute, 500*time.Millisecond
+	r.server.out.Bound(6<<20, 500*time.Millisecond, 5*time.Minute)
 	ctx, stop := context.WithCancel(t.Context())
 	var drips sync.WaitGroup
 	defer drips.Wait()
@@ -155,7 +152,7 @@ func TestHonestClientsGetTheirAnswersBesideDrips(t *testing.T) {
 	}
 	r.waitHeld("some", func(held int64) bool { return held > 0 })
 	for _, path := range paths {
-		if a := r.do(http.MethodGet, path, ""); a.status != http.StatusOK || len(a.body) < pageBytes-(1<<20) {
+		if a := r.do(http.MethodGet, path, ""); a.status != http.StatusOK || len(a.body) < answer.PageBytes-(1<<20) {
 			t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
 		}
 	}
@@ -171,10 +168,10 @@ func TestSlowClientAloneGetsWholePages(t *testing.T) {
 	r := newRig(t)
 	paths := r.long()[:2]
 	const timeout = 400 * time.Millisecond
-	r.server.answerTime = timeout
+	r.server.out.Bounds.Answer = timeout
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	r.check(err)
-	hs := &http.Server{Handler: r.server.Handler(), ReadTimeout: timeout, WriteTimeout: timeout, ConnContext: withConnection}
+	hs := &http.Server{Handler: r.server.Handler(), ReadTimeout: timeout, WriteTimeout: timeout, ConnContext: answer.WithConnection}
 	go func() { _ = hs.Serve(l) }()
 	t.Cleanup(func() { _ = hs.Close() })
 	for _, path := range paths {
@@ -215,7 +212,7 @@ func TestOldClientsGetPagesWhole(t *testing.T) {
 		r.check(err)
 		body, err := io.ReadAll(res.Body)
 		r.check(err)
-		if res.ContentLength != int64(len(body)) || len(body) < pageBytes-(1<<20) {
+		if res.ContentLength != int64(len(body)) || len(body) < answer.PageBytes-(1<<20) {
 			t.Errorf("%s: %d bytes of %d", path, len(body), res.ContentLength)
 		}
 		r.check(res.Body.Close())
@@ -254,24 +251,9 @@ func TestLongPageIsWholeOrBroken(t *testing.T) {
 	r := newRig(t)
 	path := r.long()[0]
 	conn := r.stalled(path)
-	b := r.server.budget
-	stalled := func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for s := range b.open {
-			return s.taking().waited > 100*time.Millisecond
-		}
-		return false
-	}
-	for tick := time.Tick(time.Millisecond); !stalled(); {
+	for tick := time.Tick(time.Millisecond); r.server.AnswersCut() == 0; { // until its client has been waited for
 		<-tick
-	}
-	b.mu.Lock()
-	b.grace, b.limit = 0, 1
-	b.advance()
-	b.mu.Unlock()
-	if r.server.AnswersCut() == 0 {
-		t.Fatal("nobody was cut")
+		r.server.out.Bound(1, 100*time.Millisecond, time.Minute)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err == nil {

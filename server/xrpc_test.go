@@ -22,7 +22,7 @@ const (
 )
 
 // wantXRPC fails unless the answer is an XRPC error of that name.
-func (a answer) wantXRPC(t *testing.T, status int, name, text string) {
+func (a result) wantXRPC(t *testing.T, status int, name, text string) {
 	t.Helper()
 	var e map[string]string
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil || a.status != status || e["error"] != name || !strings.Contains(e["message"], text) || len(e) != 2 {

@@ -15,7 +15,7 @@ import (
 
 	"appview/internal/api"
 	"appview/internal/datadir"
-	"appview/server"
+	"appview/server/apikey"
 	"appview/store"
 	"appview/store/admin"
 )
@@ -95,7 +95,7 @@ func BootstrapKey(ctx context.Context, st *store.Store, dir *datadir.Dir, now ti
 	if slices.ContainsFunc(keys, func(k admin.APIKey) bool { return k.Usable(now) && k.Admin() }) {
 		return "", nil
 	}
-	key := server.NewKey()
+	key := apikey.New()
 	if err := errors.Join(dir.RemoveParts(KeyFile), writeFile(dir, KeyFile, key+"\n")); err != nil {
 		return "", fmt.Errorf("write admin key: %w", err)
 	}
@@ -109,7 +109,7 @@ func PutAdminKey(ctx context.Context, st *store.Store, name, key string, now tim
 		return fmt.Errorf("make admin key: %w", err)
 	}
 	return st.Admin.PutAPIKey(ctx, key, admin.APIKey{
-		ID: id, Name: name, Prefix: server.Prefix(key), Permissions: []string{string(api.AllPermissions)}, CreatedAt: now.UTC().Truncate(time.Second),
+		ID: id, Name: name, Prefix: apikey.Prefix(key), Permissions: []string{string(api.AllPermissions)}, CreatedAt: now.UTC().Truncate(time.Second),
 	})
 }
 
@@ -131,7 +131,7 @@ func ReadKey(dir *datadir.Dir) (string, error) {
 		}
 	}
 	key := strings.TrimSpace(string(data))
-	if err := server.CheckKey(key); err != nil {
+	if err := apikey.Check(key); err != nil {
 		return "", fmt.Errorf("%s holds no key: %w: appview keys rescue makes one for a stopped server", path, err)
 	}
 	return key, nil

@@ -11,7 +11,7 @@ import (
 
 	"appview/backfill"
 	"appview/internal/api"
-	"appview/server"
+	"appview/server/control"
 	"appview/store/jobs"
 )
 
@@ -24,7 +24,7 @@ func (p plans) Plan(ctx context.Context, req jobs.Request) (api.Plan, error) {
 	var refused *backfill.PlanError
 	switch {
 	case errors.As(err, &refused):
-		return api.Plan{}, server.PlanRefused{Text: refused.Text, Until: refused.Until}
+		return api.Plan{}, control.PlanRefused{Text: refused.Text, Until: refused.Until}
 	case err != nil:
 		return api.Plan{}, err
 	}
