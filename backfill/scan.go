@@ -81,7 +81,11 @@ func (s *scan) run(ctx context.Context) (scanResult, error) {
 		s.do(ctx, t)
 		s.work(-1)
 	}}
-	for more := true; more && s.slot.take(); {
+	slotLost := false
+	for more := true; more; {
+		if slotLost = !s.slot.take(); slotLost {
+			break
+		}
 		s.work(1)
 		ended := s.walk(ctx, &p)
 		s.work(-1)
@@ -99,7 +103,7 @@ func (s *scan) run(ctx context.Context) (scanResult, error) {
 		return result, s.failed
 	case !s.parked.IsZero():
 		result.next, result.parked = s.parked, true
-	case s.turnOver:
+	case s.turnOver, slotLost: // there may be more to do
 		result.next = s.w.b.now()
 	default:
 		result.next = s.next
