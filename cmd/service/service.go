@@ -321,7 +321,7 @@ func (s *Service) failed() error {
 	}
 }
 
-// close gives back what newService took.
+// close gives back what New took.
 func (s *Service) close() error {
 	var errs []error
 	if s.measured != nil {

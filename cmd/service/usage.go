@@ -7,8 +7,8 @@ type UsageError struct{ error }
 
 func (e UsageError) Unwrap() error { return e.error }
 
-// Usagef makes a usageError.
+// Usagef makes a UsageError.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// AsUsage is err as a usageError.
+// AsUsage is err as a UsageError.
 func AsUsage(err error) error { return UsageError{err} }

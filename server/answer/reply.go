@@ -32,7 +32,7 @@ type Reply struct {
 	Location string      // the path of a route, for the header; none if empty
 	Tag      string      // ETag, without quotes; none if empty
 	Body     any         // unless json is there
-	JSON     *[]byte     // from Server.buffer
+	JSON     *[]byte     // from Answers.Buffer
 	Keep     func(Ready) // is given the answer before it is sent; nil: nobody keeps it
 }
 

@@ -45,7 +45,7 @@ type recordPage struct {
 	limit int                                         // of records
 	show  func([]byte, *index.Record) ([]byte, error) // appends a record, printed
 
-	buf    *[]byte // from Server.buffer, until the page is written while it is read
+	buf    *[]byte // from answer.Answers.Buffer, until the page is written while it is read
 	count  int     // of records
 	size   int     // bytes printed and written
 	last   syntax.RecordKey
