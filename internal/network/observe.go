@@ -1,6 +1,7 @@
 package network
 
 import (
+	"net/http"
 	"time"
 )
 
@@ -68,3 +69,6 @@ func (c *Client) Census() map[Kind]Census {
 	}
 	return counts
 }
+
+// Sockets is a client for the websockets of live sources, over the same guard as all else.
+func (c *Client) Sockets() *http.Client { return c.transport.Sockets() }
