@@ -103,7 +103,7 @@ func (x *Index) guard(r *repoRow, c Change) error {
 	if err := r.guardEnds(c); err != nil {
 		return err
 	}
-	if rev := c.Reading.Rev; rev != "" && r.repo.Floor > rev {
+	if rev := c.Reading.Rev; (rev != "" || c.Step) && r.repo.Floor > rev {
 		return c.refused(fmt.Errorf("at %s, read before at %s: %w", rev, r.repo.Floor, ErrRevWentBack))
 	}
 	if c.Continues && c.Account == AccountActive && !r.repo.Active() {
