@@ -161,7 +161,7 @@ func TestRepoIsReadAgainThoughItsHostHasLostItsSlot(t *testing.T) {
 	})
 	move.Store("move " + dids[1].String())
 	postponement.Store("postpone " + dids[0].String())
-	job := r.complete(store.Request{Collection: status})
+	job := r.complete(jobs.Request{Collection: status})
 	if job.Reasons["exact"] != 2 || !waited.Load() || r.world.Faults("sick") != 1 {
 		t.Errorf("after %d faults: %+v", r.world.Faults("sick"), job)
 	}

@@ -57,13 +57,13 @@ func (c Config) file() kv.Config {
 	}
 }
 
-// Store is an open database file. Its parts hand out what is in it.
+// Store is an open database file, by its parts.
 type Store struct {
-	Admin       *admin.Admin
-	Index       *index.Index
-	Jobs        *jobs.Jobs
-	Work        *jobs.Work
-	Collections *jobs.Collections
+	Admin       *admin.Admin      // API keys and the audit log
+	Index       *index.Index      // records, repos, the deny list
+	Jobs        *jobs.Jobs        // from their request to their end
+	Work        *jobs.Work        // that jobs still owe
+	Collections *jobs.Collections // the tracked ones, and how fresh the index is there
 
 	db *kv.DB
 }
