@@ -11,6 +11,7 @@
 //	records/<nsid>         rid, rkey             format, rev, indexed-at, seq, source, cid, body, checksum
 //	log/<nsid>             seq                   rid, rkey: one entry for each record, moved when it changes
 //	deletions/<nsid>       seq                   time, rev, rid, rkey: what was deleted in the last 30 days
+//	tombstones/<nsid>      rid, rkey             rev at which an event has deleted it, seq of its deletion, checksum
 //	rkeys/<nsid>           rkey, rid             the key index: records in key order across repos; it lags
 //	rkeys_at               nsid                  the last change that the key index contains
 //	repos                  rid                   DID, PDS, account status; for each collection its floor, count, and whether it is exact; what the account takes of the file
@@ -38,7 +39,7 @@
 // Integers in keys are big-endian, strings are separated by a zero byte, which no
 // identifier holds. keys.go of each package makes its keys.
 //
-// Rows of records, and those that are JSON, are sealed: they end in a checksum of key
+// Rows of records and of tombstones, and those that are JSON, are sealed: they end in a checksum of key
 // and row (kv.Seal).
 //
 // # What an account takes

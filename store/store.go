@@ -69,7 +69,7 @@ type Store struct {
 }
 
 // version is the format of the files that this program writes.
-const version = 9
+const version = 10
 
 // schema is what a file of ours consists of.
 func schema(ix *index.Index) kv.Schema { return kv.Join(version, admin.Part(), ix.Part(), jobs.Part()) }

@@ -44,6 +44,8 @@ type Change struct {
 	Inferred bool   // AccountNotFound is nobody's word: it hides, and is not counted
 	Purge    bool   // the account is gone for good: nothing of it stays
 
+	Events []Event // that a stream has told of, in its order
+
 	// Delete are records that somebody wants to be deleted, whatever the host says.
 	Delete map[syntax.NSID][]syntax.RecordKey
 }
@@ -53,6 +55,7 @@ type Applied struct {
 	Tally   Tally
 	Guarded bool // the index kept something newer
 	Fresh   int  // entries that no earlier step had listed
+	Told    Told
 	Assumed bool // it rests on an end that was assumed, now or when what is kept was read
 }
 
@@ -81,6 +84,9 @@ func (x *Index) Apply(tx *kv.Tx, c Change) (Applied, error) {
 		return Applied{}, err
 	}
 	var now Applied
+	if err = r.applyEvents(c.Events, x.maxAccountBytes, &now.Told); err != nil {
+		return now, err
+	}
 	if err = r.apply(c, &now); err != nil && !errors.Is(err, kv.ErrAgain) {
 		return now, err
 	}
@@ -94,7 +100,11 @@ func (x *Index) Apply(tx *kv.Tx, c Change) (Applied, error) {
 // guard refuses a change that must not be made, since something else was committed
 // meanwhile. It writes nothing.
 func (x *Index) guard(r *repoRow, c Change) error {
-	if len(c.Delete) == 0 && c.Account != AccountDenied && x.Denied(c.DID, c.Reading.Host) {
+	host := c.Reading.Host
+	if len(c.Events) > 0 {
+		host = r.repo.Host // as far as it is known
+	}
+	if len(c.Delete) == 0 && c.Account != AccountDenied && x.Denied(c.DID, host) {
 		return c.refused(ErrDenied)
 	}
 	if c.Begun && c.Account != "" && c.Account != AccountActive && r.repo.Account != c.Account {
@@ -186,7 +196,10 @@ func (r *repoRow) apply(c Change, a *Applied) error {
 	}
 	if len(c.Complete) > 0 {
 		all := c.Before.total(*a)
-		r.advanceFloor(c, c.Exact && !all.Guarded && all.Tally.Rejected == 0 && all.Tally.Records == r.count(c.Complete))
+		exact := c.Exact && !all.Guarded && all.Tally.Rejected == 0 && all.Tally.Records == r.count(c.Complete)
+		if err := r.advanceFloor(c, exact); err != nil {
+			return err
+		}
 	}
 	return r.setAccount(c, a)
 }
@@ -255,15 +268,18 @@ func (r *repoRow) deleteNamed(names map[syntax.NSID][]syntax.RecordKey, a *Appli
 // advanceFloor moves the floors of collections that were read completely, and notes whether
 // the index now holds just what was read. Nothing is kept of a collection of which the
 // index never held anything.
-func (r *repoRow) advanceFloor(c Change, exact bool) {
+func (r *repoRow) advanceFloor(c Change, exact bool) error {
 	if r.rid == 0 {
-		return
+		return nil
 	}
 	r.repo.Floor = max(r.repo.Floor, c.Floor)
 	for _, collection := range c.Complete {
 		h, ok := r.repo.Collections[collection]
 		if !ok || h.Floor > c.Floor || slices.Contains(c.Kept, collection) {
 			continue
+		}
+		if err := r.dropTombstones(collection, c.Floor); err != nil {
+			return err
 		}
 		h.Floor, h.Exact = c.Floor, ExactUnknown
 		if exact && slices.Contains(c.Assumed, collection) {
@@ -273,6 +289,7 @@ func (r *repoRow) advanceFloor(c Change, exact bool) {
 		}
 		r.repo.Collections[collection] = h
 	}
+	return nil
 }
 
 // count is how many records the index holds in some collections. If it is as many as

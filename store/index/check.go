@@ -28,7 +28,7 @@ func (c *checker) found(format string, args ...any) { c.Found(format, args...) }
 func check(ctx context.Context, with *kv.Checker) error {
 	c := &checker{Checker: with, tx: with.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}, sizes: map[rid]int64{}}
 	for _, part := range []func(context.Context) error{
-		c.owners, c.records, c.logs, c.deletions, c.keyIndex, c.counts, c.accountSizes,
+		c.owners, c.records, c.logs, c.deletions, c.tombstones, c.keyIndex, c.counts, c.accountSizes,
 	} {
 		if err := part(ctx); err != nil {
 			return err

@@ -2,6 +2,7 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,7 @@ func prune(tx *kv.Tx, left *int) error {
 	}
 	limit := tx.Steady.Add(-keepDeletions).Unix()
 	freed := map[rid]int64{}
+	var failed error
 	for _, name := range collectionNames(tx) {
 		b := tx.Bucket([]byte(deletionsBucket)).Bucket([]byte(name))
 		if b == nil || *left == 0 {
@@ -34,11 +36,16 @@ func prune(tx *kv.Tx, left *int) error {
 			// The key index learns from them what it has to take out.
 			old := len(row) > deletionHead+ridLen && int64(binary.BigEndian.Uint64(row)) < limit && binary.BigEndian.Uint64(k) <= at
 			if old {
-				freed[rid(binary.BigEndian.Uint32(row[deletionHead:]))] += deletionBytes(len(row))
+				bytes, err := forgetTombstone(tx, []byte(name), row[deletionHead:], binary.BigEndian.Uint64(k))
+				failed = errors.Join(failed, err)
+				freed[rid(binary.BigEndian.Uint32(row[deletionHead:]))] += deletionBytes(len(row)) + bytes
 			}
 			return old
 		}); err != nil {
 			return fmt.Errorf("prune deletions of %s: %w", name, err)
+		}
+		if failed != nil {
+			return fmt.Errorf("prune tombstones of %s: %w", name, failed)
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(freed)) {

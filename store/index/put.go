@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // record is put.
 type collectionBuckets struct {
 	records, log, deletions *kv.Bucket
+	tombstones              *kv.Bucket // nil while there are none
 }
 
 // collection returns the buckets of a collection, making them if asked to.
@@ -40,6 +42,7 @@ func (g *group) collection(c syntax.NSID, create bool) (*collectionBuckets, erro
 		bucket.FillPercent = kv.FillAppend
 		*x.to = bucket
 	}
+	b.tombstones = tombstonesOf(g.tx, []byte(c))
 	g.collections[c] = b
 	return b, nil
 }
@@ -66,8 +69,8 @@ type placement struct {
 
 // place tells what putting a record that the repo held at rev comes to, without writing
 // anything. An unchanged record is not written, and one that is proved not in favour of a
-// claim. Nothing is written over a record known at a later rev. b is nil where nothing was
-// ever stored.
+// claim. Nothing is written over a record known at a later rev, or known to have been deleted
+// at one. b is nil where nothing was ever stored.
 func (r *repoRow) place(b *collectionBuckets, c syntax.NSID, l Listed, rev syntax.TID, src Source) (placement, error) {
 	if l.Source != 0 {
 		src = l.Source
@@ -78,7 +81,11 @@ func (r *repoRow) place(b *collectionBuckets, c syntax.NSID, l Listed, rev synta
 	}
 	old := b.records.Get(p.key)
 	if old == nil {
-		return p, nil
+		stone, dead, err := b.tombstone(p.key)
+		if dead && stone.rev > rev.Integer() {
+			p.result = guarded
+		}
+		return p, err
 	}
 	row, err := parseRecordRow(p.key, old)
 	if err != nil {
@@ -129,6 +136,9 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
 	if p.result == created {
+		if err := r.dropTombstone(b, p.key); err != nil {
+			return 0, err
+		}
 		r.changed(c, 1, recordBytes(len(p.key), len(row)))
 	} else {
 		r.changed(c, 0, int64(len(row)-p.oldLen))
@@ -226,19 +236,31 @@ func (r *repoRow) remove(c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID) (
 		return wasAbsent, kv.ErrAgain
 	}
 	r.removals++
-	seq, takes := row.seq(), recordBytes(len(key), len(old))
-	if err := b.log.Delete(kv.NumberKey(seq)); err != nil {
-		return wasAbsent, err
-	}
-	if err := b.records.Delete(key); err != nil {
-		return wasAbsent, err
+	_, err = r.deleteRow(b, c, key, rev)
+	return removed, err
+}
+
+// deleteRow deletes a record that is held, or that may be on a page which is being read, and
+// notes its deletion as of rev. It returns the deletion's place in the order of changes.
+func (r *repoRow) deleteRow(b *collectionBuckets, c syntax.NSID, key []byte, rev syntax.TID) (seq uint64, err error) {
+	records, takes := int64(0), int64(0)
+	if old := b.records.Get(key); old != nil {
+		row, err := parseRecordRow(key, old)
+		if err != nil {
+			return 0, err
+		}
+		records, takes = 1, recordBytes(len(key), len(old))
+		if err := errors.Join(b.log.Delete(kv.NumberKey(row.seq())), b.records.Delete(key)); err != nil {
+			return 0, err
+		}
 	}
 	note := appendDeletion(nil, r.g.tx.Steady, rev, key)
-	if err := b.deletions.Put(kv.NumberKey(r.g.seq()), note); err != nil {
-		return wasAbsent, err
+	seq = r.g.seq()
+	if err := b.deletions.Put(kv.NumberKey(seq), note); err != nil {
+		return 0, err
 	}
-	r.changed(c, -1, deletionBytes(len(note))-takes)
-	return removed, nil
+	r.changed(c, -records, deletionBytes(len(note))-takes)
+	return seq, nil
 }
 
 // appendDeletion encodes a row of the deletions bucket.

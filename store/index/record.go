@@ -156,6 +156,20 @@ func parseRecordRow(key, row []byte) (recordRow, error) {
 	return row, nil
 }
 
+// withRev is the row with another rev, sealed for key.
+func (r recordRow) withRev(key []byte, rev syntax.TID) []byte {
+	row := make([]byte, 0, len(r)+kv.SealLen)
+	row = append(row, r...)
+	switch row[0] {
+	case formatCBOR:
+		row[0] = formatSealedCBOR
+	case formatJSON:
+		row[0] = formatSealedJSON
+	}
+	binary.BigEndian.PutUint64(row[rowRev:], rev.Integer())
+	return kv.Seal(key, row)
+}
+
 func (r recordRow) verified() bool { return r[0] != formatJSON && r[0] != formatSealedJSON }
 func (r recordRow) plain() bool    { return r[0] == formatPlainCBOR }
 func (r recordRow) sealed() bool   { return r[0] >= formatSealedCBOR }

@@ -27,7 +27,7 @@ const (
 func buckets() []string {
 	return []string{
 		recordsBucket, logBucket, deletionsBucket, keyIndexBucket, keyIndexAtBucket, repos.Name, didsBucket,
-		counts.Name, purges.Name, denials.Name,
+		counts.Name, purges.Name, denials.Name, tombstonesBucket,
 	}
 }
 
@@ -44,8 +44,9 @@ func (x *Index) Part() kv.Part {
 			7: unchangedFile,
 			// Of nothing that older formats hold it is known whether it is exact. A program
 			// that does not know the mark would leave it on what it changes.
-			8: unchangedFile,
-			9: toFormat9(),
+			8:  unchangedFile,
+			9:  toFormat9(),
+			10: func(tx *kv.Tx) error { return kv.MakeBuckets(tx, tombstonesBucket) },
 		},
 		Check: check,
 		Load:  x.load,

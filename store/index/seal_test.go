@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -63,7 +64,7 @@ func TestRowOfATableWithoutSealIsRead(t *testing.T) {
 func TestChangedRowOfARepoIsNoticed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "appview.db")
-	file, err := kv.Open(kv.Config{Path: path}, kv.Join(9, New(0).Part()))
+	file, err := kv.Open(kv.Config{Path: path}, kv.Join(10, New(0).Part()))
 	if err == nil {
 		err = file.Close()
 	}
@@ -163,6 +164,28 @@ func TestChangedMarkIsNoticed(t *testing.T) {
 	for bit, other := range kvtest.Flips([]byte("x")) {
 		if err := m.check(other, row); !errors.Is(err, kv.ErrRow) {
 			t.Errorf("%s of the key has changed: %v", bit, err)
+		}
+	}
+}
+
+// TestChangedTombstoneIsNoticed changes every bit of a row and every byte of its key.
+func TestChangedTombstoneIsNoticed(t *testing.T) {
+	t.Parallel()
+	key, want := recordKey(7, "self"), tombstone{rev: 1 << 41, seq: 9}
+	row := want.encode(key)
+	if got, err := parseTombstone(key, row); err != nil || got != want || len(row) != tombstoneLen {
+		t.Fatalf("read back: %+v, %v", got, err)
+	}
+	for bit, changed := range kvtest.Flips(row) {
+		if _, err := parseTombstone(key, changed); !errors.Is(err, kv.ErrRow) {
+			t.Errorf("%s has changed: %v", bit, err)
+		}
+	}
+	for i := range key {
+		other := bytes.Clone(key)
+		other[i] ^= 1
+		if _, err := parseTombstone(other, row); !errors.Is(err, kv.ErrRow) {
+			t.Errorf("byte %d of the key has changed: %v", i, err)
 		}
 	}
 }
