@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"appview/backfill/read"
 	"appview/store/jobs"
 )
 
@@ -28,6 +29,12 @@ func backoff(base time.Duration, attempts int) time.Duration {
 func due(o jobs.Owed, now time.Time) bool {
 	wait := o.NotBefore.Sub(now)
 	return wait <= 0 || wait > 2*maxBackoff
+}
+
+// isFresh reports whether a look-up of that time need not be made again.
+func (w *worker) isFresh(t time.Time) bool {
+	now := w.b.now()
+	return w.since(t, now) && now.Sub(t) <= read.MaxLookUpAge
 }
 
 // since reports whether a time in the file was written by this worker. What another

@@ -41,7 +41,7 @@ func (p *planner) add(ctx context.Context) error {
 	net := p.b.cfg.Network
 	lookups := p.plan.Repos
 	if p.whole() {
-		lookups *= 2 // for the key, when the repo is read
+		lookups += lookups / read.FollowOneIn // for the key, where the status is asked for first
 	}
 	loads = append(loads, p.timed(Load{Host: string(net.PLC()), Role: api.RolePLC, Repos: p.plan.Repos, Requests: lookups}))
 	if p.req.Network() {
@@ -112,14 +112,14 @@ func (p *planner) having(t syntax.NSID) int64 {
 	return min(max(listed, p.stats.Collections[t].Repos), p.plan.Repos)
 }
 
-// requests is how many requests a repo takes at its host: a look at its status, and
-// either the whole of it, or the pages of each target, and another look at the
+// requests is how many requests a repo takes at its host: the whole of it, with a look at
+// its status now and then; or that look and the pages of each target, and another look at the
 // status unless one page was all. ends is how many listings end with a page that
 // may have another behind it.
 func (p *planner) requests() (each, ends float64) {
 	if p.whole() {
 		p.plan.RequestsFrom = api.SourceFixed
-		return 2, 0
+		return 1 + 1.0/read.FollowOneIn, 0
 	}
 	p.plan.RequestsFrom = api.SourceIndex
 	each, moments := 1.0, 0.0

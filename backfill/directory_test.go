@@ -18,10 +18,10 @@ import (
 )
 
 // TestDirectoryThatIsDownWhileReposAreFetched has the directory go when every repo is
-// looked up, and come back later. Whoever reads repos whole has to ask it for each.
+// looked up, and come back later. Whoever asks for the status of repos first has to ask it for each.
 func TestDirectoryThatIsDownWhileReposAreFetched(t *testing.T) {
 	t.Parallel()
-	o := options{}
+	o := options{check: func(syntax.DID) bool { return true }}
 	o.network.Timing.Probe, o.network.Timing.MaxProbe = time.Second, time.Second
 	r := newRigWith(t, sandbox.Config{Seed: 110, Repos: 60, Hosts: 3, Collections: statuses(1, 2)}, o)
 	var looked atomic.Int64

@@ -153,7 +153,7 @@ func (w *worker) follow(ctx context.Context, l listing, sole bool) error {
 			return fmt.Errorf("%w: %s has more than %d pages", errListing, l.call, maxListingPages)
 		}
 		at = jobs.Cursor{Cursor: page.Cursor, Pages: at.Pages + 1, Done: at.Done, Relay: relay}
-		added, err := w.b.cfg.Store.Work.Discover(ctx, w.seq, jobs.Discovery{Listing: l.name, DIDs: page.DIDs, Cursor: at})
+		added, err := w.b.cfg.Store.Work.Discover(ctx, w.seq, jobs.Discovery{Listing: l.name, DIDs: page.DIDs, Inactive: page.Inactive, Cursor: at})
 		if err != nil {
 			return err
 		}

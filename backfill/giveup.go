@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/semaphore"
@@ -179,7 +180,7 @@ func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(conte
 			t.done(err)
 			return
 		}
-		ident, err := w.lookUpPatiently(ctx, t.DID)
+		ident, asked, err := w.lookUpPatiently(ctx, t.DID)
 		slots.Release(1)
 		var failed *network.Error
 		switch {
@@ -189,7 +190,7 @@ func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(conte
 		case err == nil && string(ident.PDS) != t.Host && !t.Moved:
 			moved.Store(true)
 			w.log.DebugContext(ctx, "repo has moved", "did", t.DID, "host", t.Host, "to", ident.PDS)
-			w.rehost(ctx, t, string(ident.PDS))
+			w.rehost(ctx, t, ident, asked)
 		default:
 			t.done(errLater)
 		}
@@ -197,16 +198,17 @@ func (w *worker) check(slots *semaphore.Weighted, moved *atomic.Bool) func(conte
 }
 
 // lookUpPatiently looks an identity up, and waits where the directory, or our own
-// network, is to be waited for.
-func (w *worker) lookUpPatiently(ctx context.Context, did syntax.DID) (network.Identity, error) {
+// network, is to be waited for. It returns when the look-up that did it began.
+func (w *worker) lookUpPatiently(ctx context.Context, did syntax.DID) (network.Identity, time.Time, error) {
 	for {
+		asked := w.b.now()
 		ident, err := w.lookup(ctx, did)
 		var parked *network.Parked
 		if !errors.As(err, &parked) || !w.parks(unknownHost, parked) {
-			return ident, err
+			return ident, asked, err
 		}
 		if !sleep(ctx, max(parked.Until.Sub(w.b.now()), minPause)) {
-			return ident, ctx.Err()
+			return ident, asked, ctx.Err()
 		}
 	}
 }

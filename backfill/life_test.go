@@ -327,7 +327,7 @@ var acts = []act{
 	}},
 	{"job 1 reads everything, while hosts fail at first", func(ctx context.Context, p *process) error {
 		p.l.setFault(func(q sandbox.Request) sandbox.Fault {
-			if q.Method == repoStatus && p.l.first("fail "+q.DID) {
+			if (q.Method == repoStatus || q.Method == getRepo) && p.l.first("fail "+q.DID) {
 				return sandbox.Fault{Name: "sick", Status: http.StatusInternalServerError, Body: []byte(`{"error":"InternalServerError"}`)}
 			}
 			return sandbox.Fault{}
@@ -342,7 +342,7 @@ var acts = []act{
 		return p.complete(ctx, p.network, 2)
 	}},
 	{"job 3 is paused", func(ctx context.Context, p *process) error {
-		return p.stopAt(ctx, 12, api.StatusPausing, api.StatusPaused)
+		return p.stopAt(ctx, 5, api.StatusPausing, api.StatusPaused)
 	}},
 	{"job 3 goes on, and is cancelled", func(ctx context.Context, p *process) error {
 		job, err := p.network(ctx, 3)
@@ -352,7 +352,7 @@ var acts = []act{
 		if _, err := p.b.Move(ctx, job.ID, api.StatusRunning); err != nil && !errors.Is(err, jobs.ErrMove) {
 			return err
 		}
-		return p.stopAt(ctx, 24, api.StatusCancelling, api.StatusCancelled)
+		return p.stopAt(ctx, 10, api.StatusCancelling, api.StatusCancelled)
 	}},
 	{"job 4 carries it on", func(ctx context.Context, p *process) error { return p.complete(ctx, p.carryOn, 4) }},
 	{"an account and a host are denied, and allowed again", func(ctx context.Context, p *process) error {
@@ -553,7 +553,7 @@ func (l *life) changing() func(sandbox.Request) sandbox.Fault {
 	mover := l.did(7)
 	return func(q sandbox.Request) sandbox.Fault {
 		switch {
-		case q.Method == repoStatus && q.DID == string(mover) && l.first("move"):
+		case (q.Method == repoStatus || q.Method == getRepo) && q.DID == string(mover) && l.first("move"):
 			home, err := l.world.Repo(mover)
 			l.must(err)
 			for _, url := range l.world.HostURLs() {

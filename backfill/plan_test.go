@@ -183,11 +183,11 @@ func TestPlanOfASmallNetworkKnowsEverything(t *testing.T) {
 	if p.ReposFrom != api.SourceListing || p.HostsFrom != api.SourceLookup || p.RequestsFrom != api.SourceFixed || p.Repos != 90 || p.Hosts != 3 || len(p.Targets) != 0 {
 		t.Errorf("the plan is %+v", p)
 	}
-	if l := loads(p)["pds "+r.world.HostURLs()[0]]; l.Repos != 30 || l.Requests != 60 {
+	if l := loads(p)["pds "+r.world.HostURLs()[0]]; l.Repos != 30 || l.Requests != 31 {
 		t.Errorf("a host with 30 repos has %+v", l)
 	}
-	if l := loads(p)["plc "+r.world.PLCURL()]; l.Requests != 180 {
-		t.Errorf("the directory has %+v for 90 repos, each looked up twice", l)
+	if l := loads(p)["plc "+r.world.PLCURL()]; l.Requests != 91 {
+		t.Errorf("the directory has %+v for 90 repos, each looked up once", l)
 	}
 }
 

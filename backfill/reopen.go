@@ -24,7 +24,7 @@ func (w *worker) reopen(ctx context.Context) error {
 			for _, host := range hosts {
 				w.queues.ready(host)
 				if !told[host] {
-					w.log.WarnContext(ctx, "short pages have turned out not to be the end of listings, repos are read anew", "host", host)
+					w.log.WarnContext(ctx, "what was assumed of a host has turned out wrong, repos are read anew", "host", host)
 				}
 				told[host] = true
 			}

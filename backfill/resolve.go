@@ -11,6 +11,7 @@ import (
 
 	"appview/internal/network"
 	"appview/internal/network/outcome"
+	"appview/store/jobs"
 )
 
 const (
@@ -82,6 +83,7 @@ func (w *worker) lookUp(ctx context.Context, t task) {
 	if isWeb(t.DID) {
 		w.silence.ask(webDIDs)
 	}
+	asked := w.b.now()
 	ident, err := w.lookup(ctx, t.DID)
 	var failed *network.Error
 	if isWeb(t.DID) && (err == nil || errors.As(err, &failed) && !failed.Reason.Retryable()) {
@@ -91,7 +93,7 @@ func (w *worker) lookUp(ctx context.Context, t task) {
 		w.missed(ctx, t, t.Owed, err)
 		return
 	}
-	w.rehost(ctx, t, string(ident.PDS))
+	w.rehost(ctx, t, ident, asked)
 }
 
 // queueOf is whose silence it is when a repo is not given: its host's, or that of the
@@ -106,9 +108,13 @@ func queueOf(t task) string {
 // isWeb reports whether the DID's document is on a host of its own.
 func isWeb(did syntax.DID) bool { return did > webDIDs }
 
-// rehost puts a repo into the queue of the host where it lives.
-func (w *worker) rehost(ctx context.Context, t task, host string) {
-	w.giveBack(t, w.b.cfg.Store.Work.Rehost(ctx, w.seq, t.DID, t.Host, host, func(err error) {
+// rehost puts a repo into the queue of the host where it lives, as a look-up has found it
+// that began at asked.
+func (w *worker) rehost(ctx context.Context, t task, ident network.Identity, asked time.Time) {
+	host := string(ident.PDS)
+	// In whole seconds, as the row has it: never later than it was.
+	home := jobs.Home{Host: host, Key: ident.KeyText(), LookedUp: asked.UTC().Truncate(time.Second)}
+	w.giveBack(t, w.b.cfg.Store.Work.Place(ctx, w.seq, t.DID, t.Host, home, func(err error) {
 		t.done(err)
 		if err == nil {
 			w.queues.ready(host)

@@ -27,10 +27,10 @@ func (w *worker) endAttempt(ctx context.Context, t task, got read.Result) {
 			Reason: outcome.ReasonIncomplete, Op: "read repo", Host: network.Host(t.Host), Err: fmt.Errorf("%w for the second time", moved),
 		})
 	case errors.As(got.Err, &moved):
-		w.log.DebugContext(ctx, "repo has moved", "did", t.DID, "host", t.Host, "to", moved.To)
-		w.rehost(ctx, t, string(moved.To))
+		w.log.DebugContext(ctx, "repo has moved", "did", t.DID, "host", t.Host, "to", moved.To.PDS)
+		w.rehost(ctx, t, moved.To, moved.LookedUp)
 	case errors.As(got.Err, &gone):
-		w.settleWithout(ctx, t, got.Owed, gone.Reason, gone.Inferred)
+		w.settleGone(ctx, t, got.Owed, gone.Reason, gone.Inferred, gone.Shown)
 	case errors.As(got.Err, &parked) && w.parks(t.Host, parked) && got.Owed.Proofs > t.Proofs:
 		o := t.Owed
 		o.Proofs = got.Owed.Proofs
@@ -43,6 +43,11 @@ func (w *worker) endAttempt(ctx context.Context, t task, got read.Result) {
 // settleWithout settles a repo that could not be read. inferred says that the reason is
 // nobody's word.
 func (w *worker) settleWithout(ctx context.Context, t task, o jobs.Owed, reason outcome.Reason, inferred bool) {
+	w.settleGone(ctx, t, o, reason, inferred, jobs.ShortPages{})
+}
+
+// settleGone is settleWithout. shown is what the host has shown of itself.
+func (w *worker) settleGone(ctx context.Context, t task, o jobs.Owed, reason outcome.Reason, inferred bool, shown jobs.ShortPages) {
 	verdict := jobs.Verdict{Class: string(reason.Class()), Reason: string(reason), Detail: o.Detail}
 	w.log.DebugContext(ctx, "repo not read", "did", t.DID, "host", t.Host, "reason", reason, "attempt", o.Attempts, "err", o.Detail)
 	s := jobs.Settlement{
@@ -52,6 +57,7 @@ func (w *worker) settleWithout(ctx context.Context, t task, o jobs.Owed, reason 
 		s.Account, s.Inferred = string(reason), inferred
 		s.Purge = reason == outcome.ReasonDeleted || reason == outcome.ReasonTombstoned || reason == outcome.ReasonDenied
 	}
+	s.Short = shown
 	w.settle(ctx, t, s, 0, func() {})
 }
 

@@ -64,7 +64,7 @@ func newWorker(b *Backfill, j jobs.Job) *worker {
 		Job: j.Seq, Targets: j.Targets, Attempts: b.cfg.Attempts, Limit: b.cfg.Reading,
 		Network:  read.Network{Repos: net, Records: net, Limits: net, Lookup: w.lookup},
 		Store:    read.Store{Index: st.Index, Listings: st.Work, Ends: st.Work, Steps: st.Work},
-		Buffered: &b.buffered, Follow: b.follow, Progress: w.healthy, Now: b.now, Log: w.log,
+		Buffered: &b.buffered, Follow: b.follow, Fresh: w.isFresh, Progress: w.healthy, Now: b.now, Log: w.log,
 	})
 	return w
 }

@@ -27,7 +27,7 @@
 //	work/<job>/owed        host, DID             the queue: attempts, not-before, reading position
 //	work/<job>/hosts       host                  what was found at the host, and how it behaves: short pages, failed probes
 //	work/<job>/listed      DID, collection       a bucket of the keys that a repo read in steps has listed so far
-//	distrusted             host                  since when its short pages are known not to be the end of its listings
+//	distrusted             host                  since when something that is assumed of others is known to be wrong of it: that short pages end listings, or that it gives the repos of active accounts only
 //	pauses                 host                  until when it is to be left alone, as the network has noted it
 //	keys                   sha-256 of the key    an API key: name, permissions, times
 //	collections            nsid                  a tracked collection

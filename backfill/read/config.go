@@ -89,7 +89,8 @@ type Config struct {
 	Network  Network
 	Store    Store
 	Buffered *atomic.Int64         // bytes of records that are read and not committed, over all readers
-	Follow   func(syntax.DID) bool // whether a page that could be taken for the end is followed all the same
+	Follow   func(syntax.DID) bool // whether a host is asked all the same for what could be assumed
+	Fresh    func(time.Time) bool  // whether a look-up of that time, as a row has it, is not too old
 	Progress func(host string)     // is told of every sign that a host gives something
 	Now      func() time.Time
 	Log      *slog.Logger

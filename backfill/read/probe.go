@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -12,20 +13,25 @@ import (
 	"appview/internal/network/outcome"
 	"appview/store"
 	"appview/store/index"
+	"appview/store/jobs"
 )
 
 // MovedError says that the repo lives at another host.
-type MovedError struct{ To network.Host }
+type MovedError struct {
+	To       network.Identity
+	LookedUp time.Time
+}
 
-func (e *MovedError) Error() string { return "the repo has moved to " + string(e.To) }
+func (e *MovedError) Error() string { return "the repo has moved to " + string(e.To.PDS) }
 
 // GoneError says that the repo is unavailable, on the word of its current host or
 // of its DID document.
 type GoneError struct {
 	Reason   outcome.Reason
-	Detail   string       // the reason in words, empty if it says everything
-	Inferred bool         // it is nobody's word
-	By       network.Host // whose answer it is; empty: the document's, or our own
+	Detail   string          // the reason in words, empty if it says everything
+	Inferred bool            // it is nobody's word
+	By       network.Host    // whose answer it is; empty: the document's, or our own
+	Shown    jobs.ShortPages // More: and yet the host gives the repo
 }
 
 func (e *GoneError) Error() string { return "the repo is unavailable: " + string(e.Reason) }
@@ -117,6 +123,7 @@ func (r *reading) confirmHost(ctx context.Context) error {
 	if r.identityCurrent {
 		return nil
 	}
+	asked := r.cfg.Now()
 	ident, err := r.cfg.Network.Lookup(ctx, r.owed.DID)
 	var failed *network.Error
 	switch {
@@ -127,7 +134,7 @@ func (r *reading) confirmHost(ctx context.Context) error {
 	}
 	r.identityCurrent, r.ident = true, ident
 	if ident.PDS != r.host {
-		return &MovedError{ident.PDS}
+		return &MovedError{ident, asked}
 	}
 	return nil
 }

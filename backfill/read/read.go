@@ -25,6 +25,7 @@ type Reader struct {
 	cfg Config
 
 	givesWhole sync.Map // host, if it has given a repo in one piece
+	refuses    sync.Map // host, if it has not given that of an account that it says is not active
 	longestEnd sync.Map // host: how long a page may be that is taken for the end
 }
 
@@ -64,9 +65,10 @@ type reading struct {
 	illegal error // the first move that is not in the table
 
 	ident           network.Identity
-	identityCurrent bool        // the identity was looked up since the host answered last
-	rev             syntax.TID  // the latest probe
-	known           *index.Repo // what the index held of the repo then
+	identityCurrent bool            // the identity was looked up since the host answered last
+	rev             syntax.TID      // the latest probe
+	known           *index.Repo     // what the index held of the repo then
+	assumed         jobs.ShortPages // Unprobed: the account is taken for active since its host gave the repo
 	source          index.Source
 	pass            pass
 
@@ -148,8 +150,18 @@ func (r *reading) readInTime(ctx context.Context) error {
 // run reads the repo, in one piece or by listing it, as often as it takes to see it at
 // one rev, or until its last pass.
 func (r *reading) run(ctx context.Context) error {
+	if may, err := r.mayAssumeActive(ctx); err != nil {
+		return err
+	} else if may {
+		if err := r.readUnasked(ctx); err != nil || r.isFinal() {
+			return err
+		}
+	}
 	if err := r.probe(ctx); err != nil {
-		return r.readWithoutProbe(ctx, err)
+		return r.readWithoutProbe(ctx, r.testRefusal(ctx, err))
+	}
+	if failed, ok := errors.AsType[*network.Error](r.wholeRefused); ok && failed.Reason == outcome.ReasonNotFound {
+		r.wholeRefused = errNotGiven // the host has just said that it is there
 	}
 	if err := r.resumePosition(ctx); err != nil {
 		return err

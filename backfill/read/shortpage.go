@@ -18,7 +18,8 @@ const (
 	// end of their listings, before one is taken for the end without a look.
 	MinEnds = 32
 	// FollowOneIn is of how many that could be taken for the end one is followed all
-	// the same.
+	// the same. It is also of how many repos one has its status asked for though it need
+	// not be.
 	FollowOneIn = 50
 	// maxEndBytes is how large a page may be that is taken for the end: a host may have
 	// cut a larger one for its size.
@@ -74,7 +75,7 @@ func (r *reading) refuteEnd(ctx context.Context) error {
 // shortPages is what was learnt of the host's short pages. Only a repo that was
 // seen at one rev shows anything: else what came behind a page may be newer.
 func (r *reading) shortPages() jobs.ShortPages {
-	p := jobs.ShortPages{Assumed: r.pass.with(EndAssumed)}
+	p := jobs.ShortPages{Assumed: r.pass.with(EndAssumed), Unprobed: r.assumed.Unprobed}
 	if r.sure == Exact {
 		p.Ends, p.More = r.pass.shortEnds, r.pass.pageRefuted
 	}

@@ -45,6 +45,11 @@ func (r *reading) readWhole(ctx context.Context) error {
 		return r.refuseWhole(ctx, err)
 	}
 	defer repo.Close()
+	return r.takeRepo(ctx, repo)
+}
+
+// takeRepo takes a repo that the host has given.
+func (r *reading) takeRepo(ctx context.Context, repo *network.Repo) error {
 	if repo.Rev < r.rev {
 		return nil // an old copy
 	}

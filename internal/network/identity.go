@@ -26,6 +26,20 @@ type Identity struct {
 // Key is what signs the repo's commits.
 func (id Identity) Key() (atcrypto.PublicKey, error) { return id.key.parse() }
 
+// KeyText is the key for IdentityOf; empty if there is none that could be read.
+func (id Identity) KeyText() string {
+	if !id.key.found || len(id.key.text) > maxKeyText || !isSuite(id.key.suite) {
+		return ""
+	}
+	return id.key.suite + " " + id.key.text
+}
+
+// IdentityOf is an identity that was looked up before, from what was noted of it.
+func IdentityOf(did syntax.DID, pds Host, keyText string) (Identity, bool) {
+	suite, text, ok := strings.Cut(keyText, " ")
+	return Identity{DID: did, PDS: pds, key: signingKey{found: ok, suite: suite, text: text}}, ok
+}
+
 const opLookup = "look up did"
 
 // ErrBadDocument says that a look-up was answered, and with no document of that DID.

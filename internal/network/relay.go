@@ -24,9 +24,10 @@ const (
 
 // ReposPage is one page of a relay's listing. An empty cursor ends the listing.
 type ReposPage struct {
-	DIDs    []syntax.DID // as listed: a DID may come twice
-	Invalid int          // entries that were no DID, left out
-	Cursor  string
+	DIDs     []syntax.DID // as listed: a DID may come twice
+	Inactive []syntax.DID // of these, those whose account is said not to be active
+	Invalid  int          // entries that were no DID, left out
+	Cursor   string
 }
 
 // ReposByCollection lists repos that have, or once had, records of a collection.
@@ -101,14 +102,18 @@ func (p *ReposPage) add(s *record.Scanner) error {
 	if len(p.DIDs)+p.Invalid == maxRelayRepos {
 		return fmt.Errorf("more than %d repos", maxRelayRepos)
 	}
-	text := ""
+	text, inactive := "", false
 	if s.Peek() == '{' {
 		if err := s.Object(func(key string) (err error) {
-			if key == "did" {
+			switch key {
+			case "did":
 				text, err = s.Text()
-				return err
+			case "active":
+				inactive = s.Peek() == 'f'
+				err = s.Skip()
+			default:
+				err = s.Skip()
 			}
-			err = s.Skip()
 			return err
 		}); err != nil {
 			return err
@@ -122,6 +127,9 @@ func (p *ReposPage) add(s *record.Scanner) error {
 		return nil //nolint:nilerr // counted, and the others are good
 	}
 	p.DIDs = append(p.DIDs, did)
+	if inactive {
+		p.Inactive = append(p.Inactive, did)
+	}
 	return nil
 }
 

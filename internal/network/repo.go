@@ -28,6 +28,8 @@ const (
 type Repo struct {
 	*repo.Repo
 
+	From Host // who gave it: another host than was asked after a redirect
+
 	grant polite.Grant
 	fail  func(error) error // names what was asked, and whom
 }
@@ -68,7 +70,7 @@ func (c *Client) Repo(ctx context.Context, host Host, ident Identity) (*Repo, er
 		car.Close()
 		return nil, c.notGiven(ctx, host, ident.DID, err)
 	}
-	r := &Repo{grant: a.Grant, fail: func(err error) error { return c.repoError(ctx, methodGetRepo, a.Host, err) }}
+	r := &Repo{From: a.Host, grant: a.Grant, fail: func(err error) error { return c.repoError(ctx, methodGetRepo, a.Host, err) }}
 	r.Repo, err = car.Open(ctx, account, func(n int64) error { return r.grant.Grow(ctx, n) })
 	if err != nil {
 		car.Close()

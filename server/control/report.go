@@ -29,7 +29,7 @@ func newReportLine(r jobs.JobRepo) api.ReportLine {
 		Attempts: r.Attempts, Records: r.Records, Rejected: r.Rejected, Rev: api.Known(string(r.Rev), r.Rev != ""),
 	}
 	if r.State == jobs.RepoSettled && r.Class == jobs.ClassDone {
-		l.Class, l.Detail = r.Reason, api.Known(endAssumed, r.Assumed)
+		l.Class, l.Detail = r.Reason, api.Known(endAssumed, r.Assumed && !r.Unprobed)
 		return l
 	}
 	l.Reason, l.Detail = api.Known(r.Reason, r.Reason != ""), api.Known(r.Detail, r.Detail != "")

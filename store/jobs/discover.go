@@ -14,20 +14,25 @@ import (
 
 // Discovery is what one page of a listing brought.
 type Discovery struct {
-	Listing string // the collection, or another name of the listing
-	DIDs    []syntax.DID
-	Cursor  Cursor
+	Listing  string // the collection, or another name of the listing
+	DIDs     []syntax.DID
+	Inactive []syntax.DID // of these, those whose accounts are said not to be active
+	Cursor   Cursor
 }
 
 // Discover commits a page of a listing: its new repos, their number and the
 // cursor behind it. It returns how many were new.
 func (s *Work) Discover(ctx context.Context, seq uint64, d Discovery) (int, error) {
+	inactive := make(map[syntax.DID]bool, len(d.Inactive))
+	for _, did := range d.Inactive {
+		inactive[did] = true
+	}
 	return write(ctx, s.file, urgent("discover"), func(g *group) (int, error) {
 		j, w, err := g.open(seq)
 		if err != nil {
 			return 0, err
 		}
-		added, err := g.discover(j, w, d.DIDs)
+		added, err := g.discover(j, w, d.DIDs, inactive)
 		if err != nil {
 			return 0, err
 		}
@@ -37,7 +42,7 @@ func (s *Work) Discover(ctx context.Context, seq uint64, d Discovery) (int, erro
 
 // discover adds repos to a job, but for those that it has found before, or that were
 // done in a job that it carries on.
-func (g *group) discover(j *Job, w *workBuckets, dids []syntax.DID) (added int, err error) {
+func (g *group) discover(j *Job, w *workBuckets, dids []syntax.DID, inactive map[syntax.DID]bool) (added int, err error) {
 	j.Listed = true
 	carriedOn, err := g.carriedOn(j)
 	if err != nil {
@@ -56,7 +61,7 @@ func (g *group) discover(j *Job, w *workBuckets, dids []syntax.DID) (added int, 
 		if err := workRepos.Put(w.repos, []byte(did), WorkRepo{State: RepoFound}); err != nil {
 			return added, err
 		}
-		if err := w.putOwed(Owed{DID: did}); err != nil {
+		if err := w.putOwed(Owed{DID: did, Probe: inactive[did]}); err != nil {
 			return added, err
 		}
 		added++
@@ -101,7 +106,7 @@ func (s *Work) DiscoverHeld(ctx context.Context, seq uint64) (bool, error) {
 		if !at.Done {
 			at.Cursor = strconv.FormatUint(uint64(next), 10)
 		}
-		if _, err := g.discover(j, w, dids); err != nil {
+		if _, err := g.discover(j, w, dids, nil); err != nil {
 			return false, err
 		}
 		return at.Done, cursors.Put(w.cursors, []byte(heldListing), at)

@@ -26,7 +26,8 @@ type JobRepo struct {
 	Records     int64
 	Rejected    int64
 	Rev         syntax.TID
-	Assumed     bool // a short page was taken for the end of a listing
+	Assumed     bool // a short page was taken for the end of a listing, or Unprobed
+	Unprobed    bool // its host gave the repo, and was not asked for the account's status
 }
 
 // jobReposScan bounds the rows that one call of JobRepos looks at.
@@ -78,7 +79,7 @@ func (w *workBuckets) jobRepo(did syntax.DID, key, row []byte) (JobRepo, error) 
 	}
 	j := JobRepo{
 		DID: did, Host: r.Host, State: r.State, Class: r.Class, Reason: r.Reason, Detail: r.Detail,
-		Attempts: r.Attempts, Records: r.Tally.Records, Rejected: r.Tally.Rejected, Rev: r.Rev, Assumed: r.Assumed,
+		Attempts: r.Attempts, Records: r.Tally.Records, Rejected: r.Tally.Rejected, Rev: r.Rev, Assumed: r.Assumed, Unprobed: r.Unprobed,
 	}
 	if r.State == RepoSettled {
 		return j, nil

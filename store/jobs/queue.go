@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 
@@ -15,6 +16,18 @@ import (
 // be any more. What was read at the old host does not count any more. done is
 // told the outcome after the commit, and must not wait for anything.
 func (s *Work) Rehost(ctx context.Context, seq uint64, did syntax.DID, from, to string, done func(error)) error {
+	return s.Place(ctx, seq, did, from, Home{Host: to}, done)
+}
+
+// Home is where a look-up has found a repo.
+type Home struct {
+	Host     string
+	Key      string    // of its signatures; empty: it is to be looked up again
+	LookedUp time.Time // when the look-up began
+}
+
+// Place is Rehost with all that the look-up has found.
+func (s *Work) Place(ctx context.Context, seq uint64, did syntax.DID, from string, to Home, done func(error)) error {
 	return s.submit(ctx, kv.Change{Op: "move " + did.String(), Bytes: rowBytes, Done: done}, func(g *group) error {
 		return g.rehost(seq, did, from, to)
 	})
@@ -23,7 +36,7 @@ func (s *Work) Rehost(ctx context.Context, seq uint64, did syntax.DID, from, to 
 // rowBytes estimates a change of a few small rows.
 const rowBytes = 256
 
-func (g *group) rehost(seq uint64, did syntax.DID, from, to string) error {
+func (g *group) rehost(seq uint64, did syntax.DID, from string, to Home) error {
 	j, w, err := g.open(seq)
 	if err != nil {
 		return err
@@ -49,10 +62,13 @@ func (g *group) rehost(seq uint64, did syntax.DID, from, to string) error {
 	if err := g.tally(j, row, -1); err != nil {
 		return err
 	}
-	row.State, row.Host = RepoOwed, to
+	row.State, row.Host = RepoOwed, to.Host
 	return errors.Join(
 		g.tally(j, row, 1),
-		w.putOwed(Owed{DID: did, Host: to, Moved: from != "" || o.Moved, Again: o.Again}),
+		w.putOwed(Owed{
+			DID: did, Host: to.Host, Key: to.Key, LookedUp: to.LookedUp,
+			Moved: from != "" || o.Moved, Again: o.Again, Probe: o.Probe,
+		}),
 		workRepos.Put(w.repos, []byte(did), row))
 }
 

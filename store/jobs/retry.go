@@ -321,7 +321,7 @@ func (g *group) discoverRetry(j *Job, w *workBuckets, at retryPlace) (bool, erro
 			return false, err
 		}
 	}
-	if _, err := g.discover(j, w, dids); err != nil {
+	if _, err := g.discover(j, w, dids, nil); err != nil {
 		return false, err
 	}
 	c := Cursor{Done: !left}

@@ -165,6 +165,9 @@ func (g *group) settle(ix *index.Index, j *Job, w *workBuckets, o Owed, t Settle
 	if t.Account == index.AccountActive && o.unmarked() {
 		return kv.Refuse(fmt.Errorf("settle %s: %w", t.DID, index.ErrUndone))
 	}
+	if t.Short.Unprobed && isDistrusted(g.tx, o.Host) {
+		return kv.Refuse(fmt.Errorf("settle %s: its account was not asked for: %w", t.DID, index.ErrNotTheEnd))
+	}
 	before := index.Applied{Tally: o.Carry}
 	if o.Position != nil {
 		before.Tally.Add(o.Position.Tally)
@@ -188,7 +191,7 @@ func (g *group) settle(ix *index.Index, j *Job, w *workBuckets, o Owed, t Settle
 	tally := before.Tally
 	tally.Add(a.Tally)
 	tally.Rejected += t.Rejected
-	return g.finish(j, w, o, t, WorkRepo{Tally: tally, Assumed: a.Assumed}, t.verdict(tally, before.Guarded || a.Guarded))
+	return g.finish(j, w, o, t, WorkRepo{Tally: tally, Assumed: a.Assumed || t.Short.Unprobed, Unprobed: t.Short.Unprobed}, t.verdict(tally, before.Guarded || a.Guarded))
 }
 
 // change is what a settlement is to the index.

@@ -19,19 +19,23 @@ import (
 type ShortPages struct {
 	Assumed []syntax.NSID // where one was taken for the end without a look
 	Ends    []int         // records on those that were followed and were the end
-	More    bool          // one that was followed had more behind it
+	More    bool          // one that was followed had more behind it; or a repo was given of an account that its host says is not active
+
+	// Unprobed says that an account was taken for active since its host gave the repo.
+	Unprobed bool
 }
 
-// distrust is the row of a host whose short pages have turned out not to be the
-// end of its listings. It is there for good, and for every job.
+// distrust is the row of a host of which something was assumed that has turned out wrong:
+// that its short pages are the end of its listings, or that it gives the repos of active
+// accounts only. It is there for good, and for every job.
 type distrust struct {
 	At time.Time `json:"at"`
 }
 
 var distrusted = kv.Table[distrust]{Name: "distrusted", Version: 1, Fill: kv.FillSpread}
 
-// Distrusted reports whether short pages of a host are known not to be the end of
-// its listings.
+// Distrusted reports whether a host is to be asked for what is assumed of others: that a
+// short page is the end of its listing, and that the account is active whose repo is given.
 func (s *Work) Distrusted(ctx context.Context, host string) (bool, error) {
 	return kv.Read(ctx, s.db, func(tx *kv.Tx) (bool, error) { return isDistrusted(tx, host), nil })
 }
@@ -168,7 +172,7 @@ func (g *group) reopen(j *Job, w *workBuckets, did syntax.DID) error {
 	if err := g.tally(j, row, -1); err != nil {
 		return err
 	}
-	row.State, row.Assumed = RepoOwed, false
+	row.State, row.Assumed, row.Unprobed = RepoOwed, false, false
 	return errors.Join(
 		g.tally(j, row, 1),
 		w.putOwed(Owed{DID: did, Host: row.Host, Again: true}),

@@ -33,6 +33,9 @@ type Owed struct {
 	Position  *Position   `json:"position,omitempty"`  // of a repo read in steps
 	Carry     index.Tally `json:"carry,omitzero"`      // what a settlement too large for one transaction has changed so far
 	Proofs    int         `json:"proofs,omitempty"`    // of single records that its host was asked for, before Position
+	Probe     bool        `json:"probe,omitempty"`     // a listing says that its account is not active
+	Key       string      `json:"key,omitempty"`       // of its signatures, as it was looked up with the host; empty: not known
+	LookedUp  time.Time   `json:"looked_up,omitzero"`  // when that was
 
 	// Spent is how long failed attempts have read it since it last got on. What was
 	// spent before is the position's.
@@ -90,7 +93,8 @@ type WorkRepo struct {
 	Attempts int         `json:"attempts,omitempty"`
 	Rev      syntax.TID  `json:"rev,omitzero"`
 	Tally    index.Tally `json:"tally,omitzero"`
-	Assumed  bool        `json:"assumed,omitempty"` // settled with a short page taken for the end of a listing
+	Assumed  bool        `json:"assumed,omitempty"`  // settled with a short page taken for the end of a listing, or Unprobed
+	Unprobed bool        `json:"unprobed,omitempty"` // settled as active since its host gave the repo: it was not asked for the account's status
 }
 
 // Cursor is how far a listing has been read.
@@ -108,7 +112,7 @@ type HostWork struct {
 	Completed int64 `json:"completed,omitempty"` // of these, settled as done or unavailable
 	Failed    int64 `json:"failed,omitempty"`    // of these, given up
 	Records   int64 `json:"records,omitempty"`   // of the settled ones
-	Assumed   int64 `json:"assumed,omitempty"`   // of the settled ones, with a short page taken for the end of a listing
+	Assumed   int64 `json:"assumed,omitempty"`   // of the settled ones, with something assumed that the host was not asked for
 	Again     int64 `json:"again,omitempty"`     // counted as settled, and to be read anew
 
 	Ends       int `json:"ends,omitempty"`        // short pages that were followed and were the end
