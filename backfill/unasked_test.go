@@ -71,11 +71,18 @@ func TestLookUpIsMadeAgainInDoubt(t *testing.T) {
 		"it is too old": {late: true, class: outcome.ClassDone, reason: outcome.ReasonExact, lookUps: 2, getRepos: 1, withTruth: true},
 		"another key has signed": {
 			before: func(r *rig, did syntax.DID) { r.world.Assign(did, zoo.WrongKey()) },
-			class:  outcome.ClassFailed, reason: outcome.ReasonBadSignature, lookUps: 2, getRepos: 1,
+			class:  outcome.ClassFailed, reason: outcome.ReasonBadSignature, lookUps: 4, getRepos: 2,
 		},
 		"there is no key": {
 			before: func(r *rig, did syntax.DID) { r.world.Assign(did, zoo.NoKey()) },
-			class:  outcome.ClassFailed, reason: outcome.ReasonBadSignature, lookUps: 3,
+			class:  outcome.ClassFailed, reason: outcome.ReasonBadSignature, lookUps: 4,
+		},
+		"there is no key, and the account is not active": {
+			before: func(r *rig, did syntax.DID) {
+				r.world.Assign(did, zoo.NoKey())
+				r.must(r.world.Deactivate(did))
+			},
+			class: outcome.ClassUnavailable, reason: outcome.ReasonDeactivated, lookUps: 3,
 		},
 		"the account is not active": {
 			before: func(r *rig, did syntax.DID) { r.must(r.world.Deactivate(did)) },

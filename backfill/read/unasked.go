@@ -112,7 +112,13 @@ func (r *reading) refuseUnasked(ctx context.Context, err error) error {
 		return nil
 	}
 	r.wholeRefused = errNotGiven // if nothing else is said of it
-	return r.refuseWhole(ctx, err)
+	err = r.refuseWhole(ctx, err)
+	if ok && slices.Contains([]outcome.Reason{outcome.ReasonBadSignature, outcome.ReasonBadRev}, failed.Reason) {
+		// An account that has ended may have no key any more, or an old commit.
+		r.wholeRefused = nil
+		return nil
+	}
+	return err
 }
 
 // isInactive reports whether a reason is the status of an account that its host has.
