@@ -115,17 +115,3 @@ func (p placement) growth() int64 {
 		return 0
 	}
 }
-
-// giveBack notes that rows of a repo's were deleted.
-func (g *group) giveBack(n rid, bytes int64) error {
-	row, err := repos.Get(repos.Bucket(g.tx), ridKey(n))
-	if err != nil {
-		return fmt.Errorf("repo %d: %w", n, err)
-	}
-	r, err := g.repo(row.DID)
-	if err != nil {
-		return err
-	}
-	r.repo.Bytes -= bytes
-	return r.save()
-}

@@ -281,6 +281,7 @@ func (r *repoRow) advanceFloor(c Change, exact bool) error {
 		if err := r.dropTombstones(collection, c.Floor); err != nil {
 			return err
 		}
+		h = r.repo.Collections[collection]
 		h.Floor, h.Exact = c.Floor, ExactUnknown
 		if exact && slices.Contains(c.Assumed, collection) {
 			h.Exact = ExactAssumed

@@ -20,13 +20,14 @@ type checker struct {
 	repos map[rid]Repo
 	held  map[syntax.NSID]map[rid]int64 // records found
 	sizes map[rid]int64                 // bytes found
+	dead  map[syntax.NSID]map[rid]int64 // tombstones found
 }
 
 func (c *checker) found(format string, args ...any) { c.Found(format, args...) }
 
 // check checks all rows.
 func check(ctx context.Context, with *kv.Checker) error {
-	c := &checker{Checker: with, tx: with.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}, sizes: map[rid]int64{}}
+	c := &checker{Checker: with, tx: with.Tx, repos: map[rid]Repo{}, held: map[syntax.NSID]map[rid]int64{}, sizes: map[rid]int64{}, dead: map[syntax.NSID]map[rid]int64{}}
 	for _, part := range []func(context.Context) error{
 		c.owners, c.records, c.logs, c.deletions, c.tombstones, c.keyIndex, c.counts, c.accountSizes,
 	} {
@@ -178,6 +179,9 @@ func (c *checker) counts(context.Context) error {
 		for collection, h := range repo.Collections {
 			if got := c.held[collection][id]; got != h.Count {
 				c.found("repo %s counts %d records of %s, it has %d", repo.DID, h.Count, collection, got)
+			}
+			if got := c.dead[collection][id]; got != h.Tombstones {
+				c.found("repo %s counts %d tombstones in %s, it has %d", repo.DID, h.Tombstones, collection, got)
 			}
 			if repo.Active() && h.Count > 0 {
 				n := served[collection]

@@ -18,6 +18,7 @@ func (c *checker) tombstones(ctx context.Context) error {
 			c.found("tombstones of %s: there is no such collection", name)
 			return nil
 		}
+		c.dead[syntax.NSID(name)] = map[rid]int64{}
 		return tombstonesOf(c.tx, name).ForEach(func(k, row []byte) error {
 			c.tombstone(name, k, row, records, deletions)
 			return ctx.Err()
@@ -33,6 +34,7 @@ func (c *checker) tombstone(name, k, row []byte, records, deletions *kv.Bucket) 
 		return
 	}
 	c.sizes[id] += tombstoneBytes(len(k))
+	c.dead[syntax.NSID(name)][id]++
 	if _, ok := c.repos[id]; !ok {
 		c.found("tombstone of %s/%d/%s: no such repo", name, id, rkey)
 	}

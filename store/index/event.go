@@ -26,8 +26,8 @@ type Told struct {
 	// rev has told: a commit may name a key twice, and not say which is the end. Nothing was
 	// written of them: the repo is to be read.
 	Disputed int
-	// Full are those that would have made the account larger than one may be. Nothing was
-	// written of them: the repo is to be read, and no reading under way counts.
+	// Full are those that would have made the account larger than one may be, or given it
+	// more tombstones in a collection than it may have. Nothing was written of them: the repo is to be read, and no reading under way counts.
 	Full int
 }
 
@@ -151,6 +151,10 @@ func (r *repoRow) raise(b *collectionBuckets, key []byte, rev syntax.TID) error 
 // deleteAt deletes the record of an event, and leaves a tombstone.
 func (r *repoRow) deleteAt(b *collectionBuckets, e Event, most int64, t *Told) error {
 	key := recordKey(r.rid, e.RKey)
+	if r.repo.Collections[e.Collection].Tombstones >= maxTombstones {
+		t.Full++
+		return nil
+	}
 	if r.rid == 0 || b.records.Get(key) == nil {
 		more := deletionBytes(deletionHead+len(key)) + tombstoneBytes(len(key))
 		if _, had := r.repo.Collections[e.Collection]; !had {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -283,6 +284,32 @@ func TestEventsOfAFullAccountAreLeft(t *testing.T) {
 	repo, err := r.x.Repo(t.Context(), eventDID)
 	if err != nil || repo.Bytes > LeastMaxAccountBytes {
 		t.Errorf("it takes %d bytes, %v", repo.Bytes, err)
+	}
+}
+
+// TestTombstonesOfARepoAreBounded has a source tell of more deletions than a repo's
+// reading may have to look at. A complete reading makes room.
+func TestTombstonesOfARepoAreBounded(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes long: go test without -short has it")
+	}
+	r := newEventRig(t, 0)
+	var gone []Event
+	for n := range maxTombstones + 10 {
+		gone = append(gone, r.del(2, syntax.RecordKey(strconv.Itoa(n))))
+	}
+	if got := r.tell(gone...); got != (Told{Applied: maxTombstones, Full: 10}) {
+		t.Errorf("told: %+v", got)
+	}
+	for range maxTombstones/maxRemovals + 1 {
+		r.read(3, nil)
+	}
+	if n := r.tombstones(); n != 0 {
+		t.Errorf("%d tombstones are left of what a reading has seen", n)
+	}
+	if got := r.tell(r.del(4, "one more")); got != (Told{Applied: 1}) {
+		t.Errorf("told: %+v", got)
 	}
 }
 

@@ -136,7 +136,7 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
 	}
 	if p.result == created {
-		if err := r.dropTombstone(b, p.key); err != nil {
+		if err := r.dropTombstone(b, c, p.key); err != nil {
 			return 0, err
 		}
 		r.changed(c, 1, recordBytes(len(p.key), len(row)))

@@ -29,9 +29,10 @@ type Repo struct {
 
 // Held is what the index holds of a repo in one collection.
 type Held struct {
-	Floor syntax.TID `json:"floor,omitzero"` // rev of the last complete read
-	Count int64      `json:"count"`
-	Exact Exactness  `json:"exact,omitzero"`
+	Floor      syntax.TID `json:"floor,omitzero"` // rev of the last complete read
+	Count      int64      `json:"count"`
+	Exact      Exactness  `json:"exact,omitzero"`
+	Tombstones int64      `json:"tombstones,omitempty"` // of records that are not held
 }
 
 // Exactness is what is known of whether the index holds just what a repo held at one

@@ -22,6 +22,10 @@ import (
 
 const tombstonesBucket = "tombstones"
 
+// maxTombstones is how many a repo may have in one collection. A complete reading goes over
+// all of them in one transaction.
+const maxTombstones = 20_000
+
 // tombstone is the row of one.
 type tombstone struct {
 	rev uint64 // of the commit that deleted the record
@@ -78,18 +82,26 @@ func (r *repoRow) putTombstone(b *collectionBuckets, c syntax.NSID, key []byte, 
 		b.tombstones.FillPercent = kv.FillSpread
 	}
 	if b.tombstones.Get(key) == nil {
-		r.repo.Bytes += tombstoneBytes(len(key))
+		r.countTombstone(c, key, 1)
 	}
 	return b.tombstones.Put(key, t.encode(key))
 }
 
 // dropTombstone deletes the tombstone of a record that is there again.
-func (r *repoRow) dropTombstone(b *collectionBuckets, key []byte) error {
+func (r *repoRow) dropTombstone(b *collectionBuckets, c syntax.NSID, key []byte) error {
 	if b.tombstones == nil || b.tombstones.Get(key) == nil {
 		return nil
 	}
-	r.repo.Bytes -= tombstoneBytes(len(key))
+	r.countTombstone(c, key, -1)
 	return b.tombstones.Delete(key)
+}
+
+// countTombstone notes that there is one more, or one less.
+func (r *repoRow) countTombstone(c syntax.NSID, key []byte, n int64) {
+	h := r.repo.Collections[c]
+	h.Tombstones += n
+	r.repo.Collections[c] = h
+	r.repo.Bytes += n * tombstoneBytes(len(key))
 }
 
 // dropTombstones deletes those tombstones of a collection that say nothing more than its
@@ -112,27 +124,23 @@ func (r *repoRow) dropTombstones(c syntax.NSID, floor syntax.TID) error {
 		}
 	}
 	for _, k := range old {
-		if err := r.dropTombstone(b, k); err != nil {
+		if err := r.dropTombstone(b, c, k); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// forgetTombstone deletes the tombstone that came with a deletion which is forgotten, and
-// returns what it took.
-func forgetTombstone(tx *kv.Tx, collection, key []byte, seq uint64) (int64, error) {
-	b := tombstonesOf(tx, collection)
-	if b == nil {
-		return 0, nil
+// forgetDeletion notes that a row of deletions was deleted, and deletes the tombstone that
+// stands beside it.
+func (r *repoRow) forgetDeletion(c syntax.NSID, d oldDeletion) error {
+	r.repo.Bytes -= d.bytes
+	b, err := r.g.collection(c, false)
+	if err != nil || b == nil {
+		return err
 	}
-	row := b.Get(key)
-	if row == nil {
-		return 0, nil
+	if t, dead, err := b.tombstone(d.key); err != nil || !dead || t.seq != d.seq {
+		return err
 	}
-	t, err := parseTombstone(key, row)
-	if err != nil || t.seq != seq {
-		return 0, err
-	}
-	return tombstoneBytes(len(key)), b.Delete(key)
+	return r.dropTombstone(b, c, d.key)
 }
