@@ -64,8 +64,9 @@ func newAnswerBudget(limit int64) *answerBudget {
 // acquire waits until the answer may be printed, with so many bytes more charged. It
 // returns errAnswersFull when that takes too long.
 func (b *answerBudget) acquire(ctx context.Context, s *answerShare, bytes int64) error {
-	t := &answerTurn{share: s, bytes: min(bytes, b.limit), ready: make(chan struct{})}
 	b.mu.Lock()
+	t := &answerTurn{share: s, bytes: min(bytes, b.limit), ready: make(chan struct{})}
+	patience := b.patience
 	if s.printing { // nothing has been written meanwhile
 		b.mu.Unlock()
 		return nil
@@ -77,7 +78,7 @@ func (b *answerBudget) acquire(ctx context.Context, s *answerShare, bytes int64)
 	}
 	b.advance()
 	b.mu.Unlock()
-	late := time.NewTimer(b.patience)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
 	case <-t.ready:
