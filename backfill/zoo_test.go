@@ -109,7 +109,7 @@ func TestZooEndsAsItShould(t *testing.T) {
 				})
 				expected = func(did syntax.DID) zoo.Outcome { return zoo.ExpectedListed(r.world, did, targets...) }
 			}
-			scattered := zoo.Scatter(r.world, 90, share, animals...)
+			scattered := zoo.Scatter(r.world, 91, share, animals...)
 			dead, limited := r.world.HostURLs()[0], r.world.HostURLs()[1]
 			r.world.AssignHost(dead, zoo.ServerErrors())
 			r.world.AssignHost(r.world.HostURLs()[2], zoo.PlainRefusals())
