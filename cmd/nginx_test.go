@@ -99,6 +99,7 @@ func (n *nginx) start(l *net.TCPListener, blocks string) {
 		{`(?m)^pid .*$`, "pid " + n.dir + "/pid;"},
 		{`(?m)^error_log .*$`, "error_log " + n.dir + "/error.log warn;"},
 		{`(?m)^\s*access_log .*$`, "access_log " + n.dir + "/access.log;\nclient_body_temp_path " + n.dir + "/body;\nproxy_temp_path " + n.dir + "/proxy;"},
+		{`(?m)^\s*include /etc/nginx/modules-enabled.*$`, ""}, // their paths are relative to another prefix
 		{`(?m)^\s*include /etc/nginx/conf\.d.*$`, ""},
 		{`(?m)^\s*include /etc/nginx/sites-enabled.*$`, "server {\nlisten " + l.Addr().String() + ";\nserver_name localhost;\n" + blocks + "}"},
 	} {
