@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"appview/store/storetest"
 )
 
 // bounded is a server whose connections are bounded, and those to a socket of its own
@@ -256,6 +258,7 @@ func TestSocketsHaveNoAddress(t *testing.T) {
 // TestTheAddressWithMostGivesWay has the older connections of one who has few, and the
 // newer ones of one who has many.
 func TestTheAddressWithMostGivesWay(t *testing.T) {
+	storetest.Long(t) // it wants the processor, which the quick tests share by eights
 	t.Parallel()
 	b := newBounded(t, 20)
 	var few []net.Conn
