@@ -43,7 +43,7 @@ release-check: ## build a release twice and fail if the bytes differ
 
 .PHONY: test
 test: ## run the quick tests, no network needed; many of them wait more than they work
-	go test -short -parallel 8 ./...
+	go test -short -parallel 5 ./...
 
 .PHONY: test-long
 test-long: ## run the tests that take seconds each as well

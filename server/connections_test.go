@@ -258,7 +258,7 @@ func TestSocketsHaveNoAddress(t *testing.T) {
 // TestTheAddressWithMostGivesWay has the older connections of one who has few, and the
 // newer ones of one who has many.
 func TestTheAddressWithMostGivesWay(t *testing.T) {
-	storetest.Long(t) // it wants the processor, which the quick tests share by eights
+	storetest.Long(t) // it wants the processor, which several quick tests share
 	t.Parallel()
 	b := newBounded(t, 20)
 	var few []net.Conn
