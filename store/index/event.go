@@ -112,8 +112,7 @@ func (r *repoRow) knownAt(b *collectionBuckets, e Event) (knowledge, error) {
 
 // putAt puts the record of an event.
 func (r *repoRow) putAt(b *collectionBuckets, e Event, most int64, t *Told) error {
-	l := Listed{RKey: e.RKey, Body: *e.Body}
-	p, err := r.place(b, e.Collection, l, e.Rev, SourceLive)
+	p, err := r.place(b, e.Collection, Listed{RKey: e.RKey, Body: *e.Body}, e.Rev, SourceLive)
 	if err != nil {
 		return err
 	}
@@ -130,8 +129,11 @@ func (r *repoRow) putAt(b *collectionBuckets, e Event, most int64, t *Told) erro
 		return r.raise(b, p.key, e.Rev)
 	}
 	t.Applied++
-	_, err = r.put(e.Collection, l, e.Rev, SourceLive)
-	return err
+	if err := r.number(); err != nil {
+		return err
+	}
+	p.key = recordKey(r.rid, e.RKey) // it may have had no number before
+	return r.write(b, e.Collection, e.RKey, e.Rev, p)
 }
 
 // raise writes the rev of an event into the row of a record that it does not change. Else

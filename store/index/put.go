@@ -122,28 +122,33 @@ func (r *repoRow) put(c syntax.NSID, l Listed, rev syntax.TID, src Source) (outc
 	if err != nil || p.result == unchanged || p.result == guarded {
 		return p.result, err
 	}
+	return p.result, r.write(b, c, l.RKey, rev, p)
+}
+
+// write writes a record that is placed: one that is created or updated.
+func (r *repoRow) write(b *collectionBuckets, c syntax.NSID, rkey syntax.RecordKey, rev syntax.TID, p placement) error {
 	if p.result == updated {
 		if err := b.log.Delete(kv.NumberKey(p.oldSeq)); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	seq := r.g.seq()
 	row := newRecordRow(p.key, rev, r.g.tx.Now, seq, p.src, p.body)
 	if err := b.records.Put(p.key, row); err != nil {
-		return 0, fmt.Errorf("put %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+		return fmt.Errorf("put %s/%s/%s: %w", r.repo.DID, c, rkey, err)
 	}
 	if err := b.log.Put(kv.NumberKey(seq), p.key); err != nil {
-		return 0, fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, l.RKey, err)
+		return fmt.Errorf("log %s/%s/%s: %w", r.repo.DID, c, rkey, err)
 	}
 	if p.result == created {
 		if err := r.dropTombstone(b, c, p.key); err != nil {
-			return 0, err
+			return err
 		}
 		r.changed(c, 1, recordBytes(len(p.key), len(row)))
 	} else {
 		r.changed(c, 0, int64(len(row)-p.oldLen))
 	}
-	return p.result, nil
+	return nil
 }
 
 // logBytes is what the log entry of a record with so long a key takes.
