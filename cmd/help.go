@@ -84,7 +84,7 @@ func exitCodes(cmd *cobra.Command) string {
 	return strings.Join(append(codes, "130 second signal"), "; ") + "."
 }
 
-// opensDatabase tells whether a command works on the files of a data directory.
+// opensDatabase reports whether a command works on the files of a data directory.
 func opensDatabase(cmd *cobra.Command) bool {
 	switch cmd.Name() {
 	case "serve", "check", "compact", "rescue", "demo":

@@ -94,7 +94,7 @@ func (c *client) watch(ctx context.Context, show term.Display, id string, how wa
 	}
 }
 
-// mayPass tells whether an error says that a server is away, or stops: not that it
+// mayPass reports whether an error says that a server is away, or stops: not that it
 // refuses.
 func mayPass(err error) bool {
 	var answer answerError

@@ -39,7 +39,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// isClean tells whether a path is written the way the mux writes it.
+// isClean reports whether a path is written the way the mux writes it.
 func isClean(p string) bool {
 	clean := path.Clean(p)
 	return clean == p || (clean != "/" && clean+"/" == p)

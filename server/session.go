@@ -131,7 +131,7 @@ func (s *Server) cutWith(ctx context.Context, w http.ResponseWriter, r *http.Req
 	return f(w, r.WithContext(ctx))
 }
 
-// keyEnded tells whether ctx has ended because the key opens nothing any more, and
+// keyEnded reports whether ctx has ended because the key opens nothing any more, and
 // is the answer that says so.
 func keyEnded(ctx context.Context) *keyError {
 	if e, is := errors.AsType[keyError](context.Cause(ctx)); is {

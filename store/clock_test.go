@@ -87,7 +87,7 @@ func (k *keeper) prune() {
 	}
 }
 
-// kept tells whether the work of a job is still there.
+// kept reports whether the work of a job is still there.
 func (k *keeper) kept(job jobs.Job) bool {
 	k.t.Helper()
 	_, err := k.s.Work.Owed(k.t.Context(), job.Seq, host, "", 1)

@@ -309,7 +309,7 @@ func (m *model) apply(r *modelRepo, seg index.Segment, read index.Reading, t *in
 	return guarded
 }
 
-// denies tells whether a repo, or its host, is on the deny list.
+// denies reports whether a repo, or its host, is on the deny list.
 func (m *model) denies(did syntax.DID, host string) bool {
 	if _, ok := m.denied[string(did)]; ok {
 		return true

@@ -198,7 +198,7 @@ func (m *model) move(j *modelJob, to api.Status) error {
 	return nil
 }
 
-// doubts tells whether ends are assumed in a job that must not be.
+// doubts reports whether ends are assumed in a job that must not be.
 func (m *model) doubts(j *modelJob) bool { return len(m.doubted(j)) > 0 }
 
 // doubted are the hosts at which they are.

@@ -99,7 +99,7 @@ func (m *model) save(j *modelJob, did syntax.DID, read index.Reading, at jobs.Po
 	return fresh, nil
 }
 
-// undone tells whether what earlier steps brought may be deleted: the account has ended.
+// undone reports whether what earlier steps brought may be deleted: the account has ended.
 func (w *modelWork) undone(r *modelRepo) bool {
 	return w.owed.Position != nil && len(w.owed.Position.Read) > 0 && (r.account != index.AccountActive || !w.owed.Position.Marked)
 }
@@ -139,7 +139,7 @@ func (m *model) unlisted(w *modelWork, read index.Reading, c syntax.NSID) (keys 
 	return keys
 }
 
-// keeps tells whether just what a repo held in c at a rev is held, and not because of
+// keeps reports whether just what a repo held in c at a rev is held, and not because of
 // what was assumed of another host, or of one that is not trusted any more.
 func (m *model) keeps(r *modelRepo, c syntax.NSID, host string, at syntax.TID) bool {
 	h := r.held[c]

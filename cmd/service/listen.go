@@ -67,7 +67,7 @@ const (
 	wsaRefused      = syscall.Errno(10061)
 )
 
-// IsErrno tells whether the system has said this, or on Windows that.
+// IsErrno reports whether the system has said this, or on Windows that.
 func IsErrno(err error, unix, windows syscall.Errno) bool {
 	return errors.Is(err, unix) || errors.Is(err, windows)
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 )
 
-// IsTerminal tells whether somebody watches what is written to stream, or types
+// IsTerminal reports whether somebody watches what is written to stream, or types
 // what is read from it.
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)

@@ -38,7 +38,7 @@ type Body struct {
 	Data     []byte
 }
 
-// Intact tells whether a verified body is still what its CID names. Of one that is
+// Intact reports whether a verified body is still what its CID names. Of one that is
 // not verified nobody can tell.
 func (b Body) Intact() bool { return !b.Verified || hashed(b.CID) && matches(b.CID, b.Data) }
 
@@ -121,14 +121,14 @@ func parseCID(s string) (cid.Cid, error) {
 	return cid.Decode(s)
 }
 
-// hashed tells whether c is of the one form that records have: CIDv1, DAG-CBOR,
+// hashed reports whether c is of the one form that records have: CIDv1, DAG-CBOR,
 // SHA-256. Of another form nothing is recomputed.
 func hashed(c cid.Cid) bool {
 	p := c.Prefix()
 	return p.Version == 1 && p.Codec == cid.DagCBOR && p.MhType == multihash.SHA2_256 && p.MhLength == sha256.Size
 }
 
-// matches tells whether data is what c, a hashed CID, names: its digest is its tail.
+// matches reports whether data is what c, a hashed CID, names: its digest is its tail.
 func matches(c cid.Cid, data []byte) bool {
 	sum := sha256.Sum256(data)
 	return bytes.HasSuffix(c.Bytes(), sum[:])

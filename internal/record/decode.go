@@ -276,7 +276,7 @@ func (d *decoder) text(s []byte) error {
 	return nil
 }
 
-// plain tells whether s can stand in a JSON string as it is. Nearly all bytes of an
+// plain reports whether s can stand in a JSON string as it is. Nearly all bytes of an
 // index are text, and most texts are plain: it looks at many bytes at once, at some of
 // them twice.
 func plain(s []byte) bool {
@@ -301,7 +301,7 @@ func plain(s []byte) bool {
 	return found&high == 0
 }
 
-// escapes tells whether c cannot stand in a JSON string as it is.
+// escapes reports whether c cannot stand in a JSON string as it is.
 func escapes(c byte) bool { return c < ' ' || c == '"' || c == '\\' }
 
 // high are the bits of special that mean something.

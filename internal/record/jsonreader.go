@@ -49,7 +49,7 @@ func (r *jsonReader) literal(word string) bool {
 	return true
 }
 
-// first stands behind an opening bracket and tells whether anything is inside.
+// first stands behind an opening bracket and reports whether anything is inside.
 func (r *jsonReader) first(closing byte) bool {
 	r.space()
 	if r.peek() == closing {
@@ -59,7 +59,7 @@ func (r *jsonReader) first(closing byte) bool {
 	return true
 }
 
-// next stands behind an item and tells whether another one follows.
+// next stands behind an item and reports whether another one follows.
 func (r *jsonReader) next(closing byte) (bool, error) {
 	r.space()
 	switch r.peek() {
@@ -75,7 +75,7 @@ func (r *jsonReader) next(closing byte) (bool, error) {
 	}
 }
 
-// numeral takes a number off, and tells whether it is written as an integer.
+// numeral takes a number off, and reports whether it is written as an integer.
 func (r *jsonReader) numeral() (token []byte, whole bool, err error) {
 	start := r.pos
 	if r.peek() == '-' {

@@ -208,7 +208,7 @@ func (a *Answers) Recycle(b *[]byte) {
 	}
 }
 
-// AcceptsGzip tells whether the client takes compressed answers.
+// AcceptsGzip reports whether the client takes compressed answers.
 func AcceptsGzip(r *http.Request) bool {
 	for _, list := range r.Header["Accept-Encoding"] {
 		for one := range strings.SplitSeq(list, ",") {

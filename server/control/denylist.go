@@ -163,7 +163,7 @@ func hostOf(text string) (host string, ok bool) {
 	}
 }
 
-// isHostname tells whether a name can be looked up.
+// isHostname reports whether a name can be looked up.
 func isHostname(name string) bool {
 	if len(name) > maxHostname {
 		return false

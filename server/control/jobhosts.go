@@ -11,7 +11,7 @@ import (
 
 // Hosts tells how hosts behave at the moment.
 type Hosts interface {
-	// HostState tells whether the host at a URL may be asked, and when it will be
+	// HostState reports whether the host at a URL may be asked, and when it will be
 	// asked next, if it may not be now.
 	HostState(url string) (state api.HostState, pausedUntil time.Time)
 }

@@ -39,7 +39,7 @@ func (c *cache) get(version uint64, key string) (answer.Ready, bool) {
 	return e, ok
 }
 
-// takes tells whether an answer is short enough to be kept.
+// takes reports whether an answer is short enough to be kept.
 func (c *cache) takes(key string, e answer.Ready) bool {
 	return len(key)+len(e.Body) <= min(cacheEntry, c.limit)
 }

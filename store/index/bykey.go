@@ -92,7 +92,7 @@ type tail struct {
 	whole bool     // keys are all that were changed, or deleted, since the index was made
 }
 
-// explains tells whether a key of the index may stand for no record.
+// explains reports whether a key of the index may stand for no record.
 func (t tail) explains(k []byte) bool {
 	_, changed := slices.BinarySearchFunc(t.keys, k, bytes.Compare)
 	return changed || !t.whole

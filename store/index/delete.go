@@ -198,7 +198,7 @@ func (g *group) coveredByPendingDelete(did syntax.DID, collection syntax.NSID, s
 	return slices.ContainsFunc(pending, func(p purgeRow) bool { return seq <= p.Seq && p.takes(did, collection) }), err
 }
 
-// takes tells whether a deletion is about a collection of a repo.
+// takes reports whether a deletion is about a collection of a repo.
 func (p purgeRow) takes(did syntax.DID, collection syntax.NSID) bool {
 	return (p.Filter.Collection == "" || p.Filter.Collection == collection) && (p.Filter.DID == "" || p.Filter.DID == did)
 }

@@ -35,7 +35,7 @@ const denyStep = 5_000
 // denied are the entries of the deny list.
 type denied map[string]struct{}
 
-// has tells whether a repo or the host at a URL is denied.
+// has reports whether a repo or the host at a URL is denied.
 func (d denied) has(did syntax.DID, host string) bool {
 	if len(d) == 0 {
 		return false
@@ -68,7 +68,7 @@ func (x *Index) loadDenied(tx *kv.Tx) error {
 	return err
 }
 
-// Denied tells whether a repo, or its host, is on the deny list. An empty host is
+// Denied reports whether a repo, or its host, is on the deny list. An empty host is
 // not known yet.
 func (x *Index) Denied(did syntax.DID, host string) bool { return x.denied.Load().has(did, host) }
 

@@ -41,7 +41,7 @@ func CountOf(tx *kv.Tx, c syntax.NSID) (Count, error) {
 	return n, err
 }
 
-// holds tells whether the index holds records of the repo in any of the targets.
+// holds reports whether the index holds records of the repo in any of the targets.
 func (r Repo) holds(targets []syntax.NSID) bool {
 	if len(targets) == 0 {
 		for _, h := range r.Collections {

@@ -44,7 +44,7 @@ func (x *Index) RepoRecords(ctx context.Context, p RepoPage, each func(*Record) 
 	return more, err
 }
 
-// readPage calls each for a page of a repo's records. more tells whether something
+// readPage calls each for a page of a repo's records. more reports whether something
 // follows.
 func readPage(tx *kv.Tx, repo rid, p RepoPage, each func(*Record) error) (more bool, err error) {
 	b := recordsOf(tx, p.Collection)

@@ -278,7 +278,7 @@ func (p *passer) hand() error {
 	return err
 }
 
-// full tells whether a page of at most so many records is at its end.
+// full reports whether a page of at most so many records is at its end.
 func (p *passer) full(limit int) bool { return p.enough || p.passed >= limit }
 
 // taken copies a row out of bbolt's memory, into that of buf. Its length is looked at

@@ -47,7 +47,7 @@ const (
 	ExactAssumed                  // it is that if a short page of the host where it was read was the end of the listing
 )
 
-// Active tells whether the repo's records are served.
+// Active reports whether the repo's records are served.
 func (r Repo) Active() bool { return r.Account == AccountActive }
 
 // Count is the number of records that are served of a collection, and of the

@@ -61,7 +61,7 @@ func (r Request) Named() []syntax.DID {
 	return r.DIDs
 }
 
-// Network tells whether the request is for one collection, or all, of the whole
+// Network reports whether the request is for one collection, or all, of the whole
 // network.
 func (r Request) Network() bool { return r.DID == "" && len(r.DIDs) == 0 }
 
@@ -179,7 +179,7 @@ func (j *Job) work() {
 	}
 }
 
-// Done tells whether nothing is owed any more. There may be repos to reopen.
+// Done reports whether nothing is owed any more. There may be repos to reopen.
 func (j Job) Done() bool { return j.Discovered && j.Processed == j.TotalRepos && j.Reopened == 0 }
 
 // Covers says in words what the job covers.

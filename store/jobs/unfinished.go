@@ -73,7 +73,7 @@ func (g *group) keepUnfinished(j *Job) error {
 	}
 }
 
-// covers tells whether the job reads a collection.
+// covers reports whether the job reads a collection.
 func (j *Job) covers(c syntax.NSID) bool {
 	return len(j.Targets) == 0 || slices.Contains(j.Targets, c)
 }

@@ -131,7 +131,7 @@ func (d *decoder) name(want string) {
 	}
 }
 
-// end tells whether anything is left.
+// end reports whether anything is left.
 func (d *decoder) end() {
 	if d.err == nil && len(d.in) > 0 {
 		d.fail("%d bytes after the end", len(d.in))

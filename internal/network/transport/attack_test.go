@@ -25,7 +25,7 @@ import (
 )
 
 // rawHost answers on the connection itself. Its handler gets the connection with
-// each request that came, and tells whether it wants another one.
+// each request that came, and reports whether it wants another one.
 func rawHost(tb testing.TB, handle func(conn net.Conn, req *http.Request, n int) bool) polite.Host {
 	tb.Helper()
 	ln, err := hosttest.Listen(tb, "127.0.0.1:0")
@@ -149,7 +149,7 @@ func TestAttacksOnTheWire(t *testing.T) {
 	}
 }
 
-// contains tells whether one is among the reasons, or there is neither.
+// contains reports whether one is among the reasons, or there is neither.
 func contains(reasons, one string) bool {
 	if reasons == "" || one == "" {
 		return reasons == one

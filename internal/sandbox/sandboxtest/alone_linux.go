@@ -23,7 +23,7 @@ const alone = "TEST_IS_ALONE"
 
 // Alone runs the calling test once more in a process whose network is its own and
 // reaches nothing: there, every address of the world is this machine, and names are
-// asked of nameserver. It tells whether this is that process. Where the system
+// asked of nameserver. It reports whether this is that process. Where the system
 // gives no such network, the test is skipped.
 func Alone(t *testing.T, nameserver string) bool {
 	t.Helper()
